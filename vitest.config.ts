@@ -2,7 +2,10 @@ import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 import { REQUIRE_ASSERTIONS } from './test/harness/require-assertions.ts'
 
-/** Tests whose subject is a connection: they are run a second time over the engine that the host does not choose. */
+/**
+ * Tests whose subject is a connection. They run a second time with the engine that the host does
+ * not choose.
+ */
 const OVER_BOTH_ENGINES = [
   'test/system/engines.test.ts',
   'test/system/popup-login.test.ts',
@@ -25,7 +28,7 @@ const SYSTEM = {
 
 export default defineConfig({
   test: {
-    // Tests wait for processes more than they compute: more of them at once than there are cores.
+    // Tests wait for processes more than they compute, so that more tests than cores run at once.
     maxWorkers: Math.max(4, availableParallelism()),
     projects: [
       {

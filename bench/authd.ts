@@ -54,7 +54,7 @@ const inRounds = async (work: () => unknown): Promise<void> => {
 }
 const perSecond = (count: number, milliseconds: number): number => Math.round((count / milliseconds) * 1000)
 
-/** Of now: authd grants nothing for an old line. */
+/** Stamps of the current time, because authd grants nothing for an old line. */
 const STAMP = bsdStamp()
 
 /** A mail log: one line in ten is a login. */
@@ -128,7 +128,7 @@ async function startAuthd(settings: string): Promise<Authd> {
   }
 }
 
-/** Sends everything to a TCP port as fast as it takes it. */
+/** Sends all data to a TCP port, as fast as the port accepts it. */
 async function send(address: string, octets: Buffer): Promise<void> {
   const [host = '', port = ''] = address.split(':')
   const socket = connect({ host, port: Number(port) })
@@ -237,7 +237,7 @@ async function bursts(settings: (authd: string) => string): Promise<void> {
             settings(way.startsWith('FIFO') ? `syslog_fifo = "${fifo}"` : 'syslog_listen = ["127.0.0.1:0"]'),
           )
       const out = openSync(`${place}/read`, 'w')
-      // Opened for both, as authd does; cat takes what comes in reads of 128 KiB.
+      // Opened for reading and writing, as authd does; cat reads the data in pieces of 128 KiB.
       const reader = isPlain
         ? spawn('sh', ['-c', `exec cat <>'${fifo}'`], { stdio: ['ignore', out, 'inherit'] })
         : undefined
@@ -270,7 +270,7 @@ async function bursts(settings: (authd: string) => string): Promise<void> {
       ]).ended
       const sent = performance.now() - started
       const lines = (path: string): number => readFileSync(path, 'latin1').split('\n').length - 1
-      // Nothing new for a second: that was all.
+      // No new line for a second: the burst is over.
       const arrived = async (): Promise<number> =>
         authd === undefined
           ? lines(`${place}/read`)

@@ -8,21 +8,18 @@ export function installedVersion(name: string): string | undefined {
   return status === 'installed' ? version : undefined
 }
 
-/**
- * The version that apt-get would fetch, which is what is unpacked; undefined without Debian's
- * package lists.
- */
+/** The version that apt-get would fetch and unpack; undefined without Debian's package lists. */
 export function candidateVersion(name: string): string | undefined {
   const { stdout } = spawnSync('apt-cache', ['show', '--no-all-versions', name], { encoding: 'utf8' })
   return /^Version: (.*)$/m.exec(stdout ?? '')?.[1]
 }
 
-/** Something of Debian's that a bench may be run beside. */
+/** A program of Debian that a bench can compare with. */
 export type DebianProgram = { readonly debianPackage: string; readonly installed: boolean }
 
 /**
- * Its version, or undefined if it cannot be run here: not installed, or not to be unpacked without
- * root.
+ * Its version; undefined if the program is not installed, and cannot be unpacked because the bench
+ * does not run as root.
  */
 export const versionHere = ({ debianPackage, installed }: DebianProgram): string | undefined => {
   if (installed) return installedVersion(debianPackage)

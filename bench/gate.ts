@@ -135,7 +135,7 @@ const settings = {
     ...(isRoot ? { user: `${IDS.gate}`, smtpd_user: `${IDS.smtpd}` } : {}),
   },
 }
-/** Where a server listens, and the word in its banner. */
+/** Address of a server, and the word in its banner. */
 type Server = {
   readonly programs: readonly Program[]
   readonly port: number
@@ -228,7 +228,7 @@ if (engines === undefined) {
   servers.set('otherTogether', await startGate('other-together', oneAccount, engines[1]))
 }
 /**
- * Where messages go whose content is measured: through the front, and to the same smtpd without a
+ * Servers for the messages of the measurement of content: the front, and the same smtpd without a
  * gate.
  */
 const contents = {
@@ -251,7 +251,7 @@ const driveGate = async () => {
   total += (await load(gate)).perSecond * seconds
 }
 await driveGate()
-// By now the gate has opened what it keeps open.
+// By now the gate has opened all the files that it keeps open.
 const before = descriptors()
 while (total < connections) await driveGate()
 await eventually('children reaped', () => smtpdsOf(gatePid) === 0)
@@ -344,7 +344,7 @@ if (engines === undefined) {
   }
 }
 report.note(
-  `${CLIENTS} clients, the same tiny smtpd in C behind all. The original’s design is tcpserver with a small libpq program before the smtpd. Bare tcpserver asks nobody. Before the rounds the gate served ${Math.round(total)} connections; it had no descriptor more after them and no child left.`,
+  `${CLIENTS} clients connect at a time. Every server in this comparison starts the same small smtpd, which is written in C. tcpserver with ask-libpq is the design of the original program: before the smtpd, a small program queries PostgreSQL with libpq. tcpserver alone makes no query. Before the rounds the gate served ${Math.round(total)} connections. After them it had no additional open descriptor and no child process.`,
 )
 report.measured({ name: 'tcpserver', version: installedVersion('ucspi-tcp') ?? '', settings: TCPSERVER.join(' ') })
 report.measured({
@@ -371,11 +371,13 @@ function readProgram(pid: number): string | undefined {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')[0]
   } catch {
-    return undefined // ended
+    return undefined // the process has ended
   }
 }
 
-/** Queries about a hundred addresses, as many at once as the connection accepts. */
+/**
+ * Queries about a hundred addresses, with the highest number in flight that the connection accepts.
+ */
 async function policyQuestions(): Promise<number> {
   const COUNT = 100_000
   const addresses = Array.from({ length: 100 }, (_, n) => (n === 0 ? '127.0.0.1' : `192.0.2.${n}`))

@@ -3,7 +3,7 @@ import { BENCHES } from './benches.ts'
 import { ratioChart } from './ratio-chart.ts'
 import { parseResult, type Result } from './results-page.ts'
 
-/** The last result of each bench, one file each, and the charts. */
+/** Folder of the last result of each bench, in one file each, and of the charts. */
 export const RESULTS = new URL('results/', import.meta.url)
 
 /** The kept results, in the order of the page. */

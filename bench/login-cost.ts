@@ -15,9 +15,9 @@ const OWNER = process.geteuid?.() === 0 ? 61_221 : (process.getuid?.() ?? 0)
 const WARM_UP = 50
 
 export type LoginCostOptions = {
-  /** Where maildrop, settings and sockets may lie. */
+  /** Folder for maildrop, settings and sockets. */
   readonly directory: string
-  /** Where a running authd takes announcements; it must grant loopback. */
+  /** Socket of a running authd, which must grant loopback. */
   readonly authdSocket: string
   readonly rounds: number
   /** Logins of each side in each round, one after the other. */

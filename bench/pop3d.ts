@@ -28,7 +28,7 @@ const rounds = Number(process.argv[2] ?? '3')
 const wanted = process.argv[3] ?? ''
 /** Seconds of warm-up of each server before a measured load. */
 const WARM_SECONDS = 6
-/** Each server has this long for a load, so that the slow ones do not take the whole hour. */
+/** Time of each server for a load, so that slow servers do not use the whole hour. */
 const seconds = Number(process.argv[4] ?? '2.5')
 const root = new URL('..', import.meta.url).pathname
 const directory = temporaryDirectory()
@@ -230,7 +230,8 @@ try {
   for (const server of servers) await answers(server)
   const [first] = LOADS
   if (first === undefined) throw new Error('no load')
-  // Memory comes before the loads, which would leave all with room for more.
+  // Memory is measured before the loads, because unused memory of a load would serve the idle
+  // sessions.
   for (const server of servers) await measure(server, { ...first, sessions: CLIENTS * 40 })
   const idle = new Map<Server, number | undefined>()
   for (const server of servers) idle.set(server, await idleMemory(server))
@@ -267,7 +268,7 @@ async function warm(server: Server, load: Load): Promise<void> {
   await measure(server, { ...load, sessions: Math.max(load.clients, Math.round(perSecond * WARM_SECONDS)) })
 }
 
-/** One load at every server in turns, after a round that does not count. */
+/** One load at every server alternately, after a round of warm-up. */
 async function compare(load: Load): Promise<void> {
   const results = new Map<Server, Result[]>(servers.map(server => [server, []]))
   const sessions = new Map<Server, number>()

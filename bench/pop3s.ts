@@ -48,7 +48,7 @@ const { values: options } = parseArgs({
   },
 })
 const rounds = Number(options.rounds)
-/** Each server has this long for a load, so that the slow ones do not take the whole hour. */
+/** Time of each server for a load, so that slow servers do not use the whole hour. */
 const seconds = Number(options.seconds)
 /**
  * Warm-up of each server before a measured load, because the compiler of Node.js is not done before
@@ -57,7 +57,7 @@ const seconds = Number(options.seconds)
 const warmSeconds = Number(options.warm)
 /** Number of idle sessions, large enough that other growth of the heap counts little. */
 const IDLE = 1000
-/** From the last login to the measurement of idle sessions; a smoke test does not wait. */
+/** Seconds from the last login to the measurement of idle sessions; a smoke test does not wait. */
 const SETTLING_SECONDS = seconds < 1 ? 0 : 12
 const [CLIENTS, ADDRESSES] = [16, 1000]
 const [TUNED, GRANTING] = ['dovecot tuned', 'dovecot + grant']
@@ -70,10 +70,10 @@ type Side = {
   readonly name: string
   readonly version: string
   readonly settings: string
-  /** Undefined: it does not speak that. */
+  /** Undefined: the server does not support it. */
   readonly clearPort?: number
   readonly tlsPort?: number
-  /** Whose processes, descendants included, do the work. */
+  /** Pids of the server's processes; their descendants are included. */
   readonly pids: () => readonly number[]
 }
 
@@ -84,7 +84,7 @@ type Load = {
   /** Default: CLIENTS and ADDRESSES. */
   readonly clients?: number
   readonly addresses?: number
-  /** Rows that the store of grants has before. */
+  /** Number of rows in the store of grants before the load. */
   readonly grants?: number
   /** Wanted ratios of auth-relay's figure to those of TUNED and of GRANTING. */
   readonly goals?: readonly [number, number]
@@ -104,7 +104,7 @@ const GROWTH: readonly Load[] = [
   ...[1, 10_000].map(addresses => ({ ...secured, name: `16 clients, from ${addresses} addresses`, addresses })),
   ...[100, 10_000, 1_000_000].map(grants => ({ ...secured, name: `16 clients, ${grants} grants before`, grants })),
 ]
-/** Processes that serve 256 clients have as many maildrops. */
+/** The processes of 256 clients need the same number of maildrops. */
 const MAILDROPS = options.growth ? 256 : CLIENTS
 
 const SHORT = session('user%d', [...listing(10, SMALL), LIST_OF_TEN])
@@ -142,7 +142,7 @@ const maildrops = new Maildrops(directory.path)
 const users = Array.from({ length: MAILDROPS }, (_, number) => `user${number}`)
 for (const user of users) maildrops.make(user, 10, SMALL)
 const files = makeCertificate(directory.path)
-/** Of one run, by side. */
+/** Results of one run, by side. */
 const mostSessions = new Map<string, number>()
 const report = new BenchReport(options.growth ? 'growth' : 'pop3s')
 try {
@@ -372,7 +372,7 @@ async function measure(side: Side, load: Load, port: number, sessions: number): 
   }
 }
 
-/** One load at every side in turns, after rounds that do not count. */
+/** One load at every side alternately, after rounds of warm-up. */
 async function compare(load: Load, ours: Side, others: readonly Side[]): Promise<void> {
   if (load.grants !== undefined) await fillGrants(load.grants)
   const sides = [ours, ...others].flatMap(side => {
@@ -481,7 +481,7 @@ function programOf(pid: number): string {
     const role = words[script + 1] ?? ''
     return `${words[script]?.replace(/.*\/|\.js$/g, '')}${role === '--config' ? '' : ` ${role}`}`.trim()
   } catch {
-    return 'ended' // while we looked
+    return 'ended' // the process ended meanwhile
   }
 }
 
@@ -531,8 +531,8 @@ function reportMemory(idle: ReadonlyMap<Side, number>, ours: Side, others: reado
 }
 
 /**
- * Both stores hold a grant of every address that a run used: a side that grants nothing would only
- * look fast.
+ * Both stores must hold a grant of every address that a run used, because a side without grants
+ * would only look fast.
  */
 async function requireGrants(): Promise<void> {
   const count = async (database: Database, text: string): Promise<number> => {

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 
-/** A process and all that descend from it. */
+/** A process and all its descendants. */
 export function familyOf(pid: number): readonly number[] {
   const parents = new Map<number, number>()
   for (const entry of readdirSync('/proc').filter(name => /^\d+$/.test(name))) {
@@ -16,12 +16,12 @@ export function familyOf(pid: number): readonly number[] {
 }
 
 /**
- * Milliseconds of user and system time that a process, its descendants and those of them that ended
- * have had (proc(5)).
+ * Milliseconds of user and system time of a process, its descendants, and its descendants that have
+ * ended (proc(5)).
  */
 export const cpuOf = (pid: number): number => familyOf(pid).reduce((sum, member) => sum + ownCpuOf(member), 0)
 
-/** The same of the process and its descendants that ended, without those that run. */
+/** As above, for the process and its descendants that have ended, without those that still run. */
 export const ownCpuOf = (pid: number): number =>
   (statOf(pid)?.slice(11, 15) ?? []).reduce((sum, field) => sum + Number(field) * MS_PER_TICK, 0)
 
@@ -38,13 +38,13 @@ export const memoryOf = (pid: number): number =>
 /** USER_HZ is 100 on every Linux that Node runs on. */
 const MS_PER_TICK = 10
 
-/** The fields of /proc/PID/stat from the state on; undefined if it ended while we looked. */
+/** The fields of /proc/PID/stat from the state on; undefined if the process has ended. */
 function statOf(pid: number): readonly string[] | undefined {
   try {
     return readFileSync(`/proc/${pid}/stat`, 'latin1')
       .replace(/^.*\) /s, '')
       .split(' ')
   } catch {
-    return undefined // ended
+    return undefined // the process has ended
   }
 }

@@ -20,7 +20,7 @@ export function advantageOf({ ratio, better, goal }: Pick<Row, 'ratio' | 'better
 }
 
 const WIDTH = 860
-/** Where the bars begin and end. */
+/** Positions of the beginning and the end of the bars. */
 const [LEFT, RIGHT] = [200, 760]
 const [TOP, HEADING, BAR, GAP] = [64, 24, 22, 6]
 

@@ -4,7 +4,7 @@ import * as v from 'valibot'
 /** The environment variable that names the file to which a bench writes its report. */
 export const REPORT_VARIABLE = 'BENCH_REPORT'
 
-/** A load generator that is busy for this share of its time measures itself. */
+/** Busy share from which on the load generator limits the figure. */
 const GENERATOR_LIMIT = 0.9
 
 const summarySchema = v.object({ median: v.number(), low: v.number(), high: v.number() })
@@ -125,11 +125,11 @@ export const heldBack = ({ ours, peer }: Row): readonly string[] =>
     .filter(({ generator }) => generator !== null && generator >= GENERATOR_LIMIT)
     .map(({ name }) => name)
 
-/** Three digits that count, thousands apart: 0.0123, 4.57, 812, 12,300. */
+/** Three significant digits, with commas between thousands: 0.0123, 4.57, 812, 12,300. */
 export const figureText = (figure: number): string =>
   new Intl.NumberFormat('en', { maximumSignificantDigits: 3 }).format(figure)
 
-/** `1.24 (1.1–1.4)`; without the spread where there was one round. */
+/** `1.24 (1.1–1.4)`; without the spread after a single round. */
 export const summaryText = ({ median: middle, low, high }: Summary): string =>
   low === high ? figureText(middle) : `${figureText(middle)} (${figureText(low)}–${figureText(high)})`
 
@@ -171,7 +171,7 @@ export function formatTable(rows: readonly Row[]): string {
     .join('\n')
 }
 
-/** Reads back what `finish` wrote. Throws ValiError for anything else. */
+/** Parses the output of `finish`. Throws ValiError for other text. */
 export const parseReport = (json: string): ReportContent => v.parse(reportSchema, JSON.parse(json))
 
 /** Collects the figures of one bench. */
@@ -204,7 +204,7 @@ export class BenchReport {
     return { bench: this.#bench, rows: this.#rows, programs: this.#programs, notes: this.#notes }
   }
 
-  /** Prints everything; writes it as JSON too where REPORT_VARIABLE names a file. */
+  /** Prints the report, and writes it as JSON if REPORT_VARIABLE names a file. */
   finish(file = process.env[REPORT_VARIABLE]): void {
     console.log(formatTable(this.#rows))
     for (const sentence of this.#notes) console.log(sentence)

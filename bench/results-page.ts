@@ -18,13 +18,13 @@ const resultSchema = v.object({
   machine: machineSchema,
   /** Date of the run. */
   day: v.string(),
-  /** Share of the machine's processors, 0 to 1, that went to work which was not the bench's. */
+  /** Share of the machine's processor time, 0 to 1, that other work used. */
   otherWork: v.number(),
 })
-/** The report of one bench and where, when and how it was made. */
+/** The report of one bench, with host, date and conditions. */
 export type Result = v.InferOutput<typeof resultSchema>
 
-/** Reads back a kept result. Throws ValiError for anything else. */
+/** Parses a kept result. Throws ValiError for other text. */
 export const parseResult = (json: string): Result => v.parse(resultSchema, JSON.parse(json))
 
 /** Share of other work on the machine above which absolute figures are rough. */

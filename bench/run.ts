@@ -170,7 +170,7 @@ function busyTicks(): number {
   return user + nice + system + irq + softirq
 }
 
-/** Clock ticks of our children that ended, their own included. */
+/** Clock ticks of the children of this process that have ended, with their own children. */
 function childTicks(): number {
   const fields = readFileSync('/proc/self/stat', 'latin1')
     .replace(/^.*\) /s, '')

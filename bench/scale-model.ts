@@ -37,10 +37,10 @@ export type Needs = {
   readonly loginsPerSecond: number
   readonly popHosts: number
   readonly gates: number
-  /** Least: all logins in large batches; most: each alone. */
+  /** Minimum: all logins in large batches. Maximum: each login alone. */
   readonly databaseCores: { readonly least: number; readonly most: number }
   readonly walPerSecond: number
-  /** Live grants if no two logins are from one address: real sites have fewer. */
+  /** Grants in force if no two logins are from one address; real sites have fewer. */
   readonly grants: number
   readonly grantsOctets: number
   readonly historyOctets: number
@@ -80,9 +80,9 @@ export function needsOf(site: SiteSize, costs: Costs): Needs {
 export type HostLoad = {
   readonly connections: number
   readonly memory: number
-  /** Cores while no client comes. */
+  /** Cores without any client. */
   readonly idleCores: number
-  /** Cores while every host is at its limit: logins in batches, and each alone. */
+  /** Cores when every host is at its limit: with logins in batches, and with each login alone. */
   readonly fullCores: { readonly batched: number; readonly alone: number }
 }
 

@@ -9,7 +9,7 @@ const DATABASE_CPU = 'µs of database CPU each'
 const OWN_PACE = 1_000_000 / 3600
 const PACE = 'a million logins an hour at their own pace, wal_compression = off'
 
-/** The rows of the results that the arithmetic starts from. */
+/** The rows of the results that the calculation uses. */
 const PLACES = {
   session: ['pop3d', 'short sessions', 'ms of CPU'],
   handshake: ['tls', 'full handshake', 'µs of CPU'],

@@ -4,8 +4,8 @@ import type { Statement } from '../src/database/statement.ts'
 import { type IpAddress, parseIpAddress } from '../src/wire/ip-address.ts'
 
 /**
- * An odd factor scatters the numbers over 24 bits, each once: neighbours in time are no neighbours
- * in the index.
+ * An odd factor scatters the numbers over 24 bits, each once, so that neighbours in time are not
+ * neighbours in the index.
  */
 const FACTOR = 2_654_435_761
 /** Accounts of the site. */
@@ -42,9 +42,9 @@ FROM pg_indexes WHERE tablename IN ('grants', 'login_event') AND indexname <> 'g
 }
 
 /**
- * The site as its last `lifeSeconds` have left it: one login of each address, evenly spread over
- * that time, oldest first; so that they end evenly over the coming `lifeSeconds`. The indexes are
- * made afterwards, because that is quicker.
+ * The site after its last `lifeSeconds`: one login of each address, evenly spread over that time,
+ * oldest first. The grants therefore end evenly over the next `lifeSeconds`. The indexes are made
+ * afterwards, because that is quicker.
  */
 export async function populate(owner: Session, grants: number, lifeSeconds: number): Promise<void> {
   const { rows: indexes } = await owner.query(INDEXES)

@@ -11,19 +11,17 @@ import type { LoginAnswer } from '../src/wire/login-event.ts'
 import { grantPolicy } from '../test/harness/grant-policy.ts'
 import { addressOf, userOf } from './scale-population.ts'
 
-/** As authd and wrap open them. */
+/** Number of connections, as authd and wrap open them. */
 const CONNECTIONS = 4
 /** authd's own `commit_wait`. */
 const COMMIT_WAIT_MS = 800
-/**
- * Of ten logins, seven come from an address whose grant still lives: devices ask again and again.
- */
+/** Of ten logins, seven come from an address with a grant in force, because devices poll. */
 const RETURNING = 0.7
 
 export type SiteOptions = {
   readonly writer: ConnectionOptions
   readonly reader: ConnectionOptions
-  /** Grants that live at the start; see populate. */
+  /** Grants in force at the start; see populate. */
   readonly grants: number
   readonly lifeSeconds: number
 }
@@ -57,7 +55,7 @@ export class Site {
     return new Date(this.#start + this.#elapsed * 1000)
   }
 
-  /** The time at which its grants are made: call it right before `populate`. */
+  /** Time of the first grants; call this directly before `populate`. */
   begin(): void {
     this.#start = Date.now()
   }
@@ -124,7 +122,7 @@ export class Site {
     )
   }
 
-  /** A client whose grant lives. */
+  /** A client with a grant in force. */
   regular(): number {
     const ended = Math.ceil((this.#options.grants * this.#elapsed) / this.#options.lifeSeconds) + 1
     return ended + Math.floor(Math.random() * (this.#options.grants - ended))

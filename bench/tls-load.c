@@ -1,6 +1,6 @@
 /*
- * Load for bench/tls.ts: the clients of a TLS front and the server behind it. Both use so
- * little CPU that the front is the bottleneck.
+ * Load for bench/tls.ts: the clients of a TLS front and the server behind it. Both use so little
+ * CPU that the front is the bottleneck.
  *
  *   tls-load server
  *       Greets. Sends n octets on "BULK n" and ends. Ends when the client ends. Prints its port.
@@ -8,8 +8,8 @@
  *       KIND: full, resumed, bulk (COUNT octets to each client), idle (COUNT connections).
  *
  * A load prints "ready" after one visit and begins at the first line on its standard input. It
- * prints its result in one line: seconds, octets received, resumed visits, tickets received,
- * seconds of its own CPU.
+ * prints its result in one line: seconds, octets received, resumed visits, tickets received, and
+ * its seconds of CPU.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -157,7 +157,7 @@ static void visit(long long octets) {
   }
   octets_received += received;
   SSL_shutdown(ssl);
-  /* The front has done its part when it closes too. */
+  /* The front has finished when it closes too. */
   while (SSL_read(ssl, buffer, sizeof buffer) > 0) {}
   ERR_clear_error();
   close(SSL_get_fd(ssl));
@@ -199,7 +199,7 @@ int main(int count, char **words) {
   front.sin_port = htons((uint16_t)atoi(words[2]));
   front.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   context = SSL_CTX_new(TLS_client_method());
-  /* The same for every front, whatever it would choose by itself. */
+  /* The same parameters for every front, instead of its default. */
   SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
   SSL_CTX_set1_groups_list(context, "X25519");
   SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256");

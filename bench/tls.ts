@@ -55,8 +55,8 @@ async function compare(rounds: number): Promise<void> {
       await measure(load, front, 'full', HANDSHAKES)
       front.figures.idle.push(await memoryPerIdle(load, front))
     }
-    // A round more, which warms up: the just-in-time compiler and the memory are to be those of a
-    // server that has run for a minute.
+    // One more round as a warm-up, so that the compiler and the memory are in the state of a server
+    // that has run for a minute.
     for (let round = 0; round <= rounds; round++) {
       for (const front of fronts) await oneRound(load, front, round > 0)
     }
@@ -73,8 +73,7 @@ async function oneRound(load: string, { name, figures, ...front }: Front, counts
   const full = await measure(load, front, 'full', HANDSHAKES)
   const resumed = await measure(load, front, 'resumed', HANDSHAKES)
   const bulk = await measure(load, front, 'bulk', STREAM_OCTETS)
-  // A front that resumes nothing would look slow for the wrong reason, and one that always does,
-  // fast.
+  // A front without resumption would look too slow, and one that always resumes, too fast.
   if (full.resumed !== 0 || resumed.resumed !== HANDSHAKES) {
     throw new Error(`${name}: ${full.resumed} and ${resumed.resumed} of ${HANDSHAKES} resumed`)
   }
@@ -188,7 +187,7 @@ async function memoryPerIdle(load: string, front: Front): Promise<number> {
   return (open - before) / IDLE
 }
 
-/** Kilobytes that belong to the processes alone. */
+/** KB of private memory of the processes. */
 const memoryOf = (pid: number): number =>
   familyOf(pid).reduce((sum, member) => {
     const rollup = readFileSync(`/proc/${member}/smaps_rollup`, 'latin1')

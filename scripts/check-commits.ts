@@ -1,13 +1,13 @@
 import { spawnSync } from 'node:child_process'
 
-/** The last commit before the rule: older subjects stay as they are. */
+/** The last commit before this rule. Older subjects are not checked. */
 const BEFORE = '640ac87'
 
 /** `component: effect`, several components separated by commas. */
 const SUBJECT = /^[a-z][a-z0-9./-]*(, [a-z][a-z0-9./-]*)*: \S.*[^.\s]$/
 const MAX_LENGTH = 100
 
-/** What is wrong with the subject line of a commit; undefined if it is good. */
+/** The fault in the subject line of a commit; undefined if the line is good. */
 export function subjectFault(subject: string): string | undefined {
   if (!SUBJECT.test(subject)) return 'write "component: effect", for example "popup: bound replies before login"'
   if (subject.length > MAX_LENGTH) return `has ${subject.length} characters, ${MAX_LENGTH} at most`

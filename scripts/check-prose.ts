@@ -1,36 +1,60 @@
 import { globSync, readFileSync } from 'node:fs'
-import { matchesGlob } from 'node:path'
-import { commentedFiles, wideComments } from './prose/comment-width.ts'
-import { type Block, readComments, readManualPage, readMarkdown, readMessages } from './prose/read-prose.ts'
+import { commentedFiles, markerOf, wideComments } from './prose/comment-width.ts'
+import {
+  type Block,
+  readBlockComments,
+  readComments,
+  readLineComments,
+  readManualPage,
+  readMarkdown,
+  readMessages,
+  readTitles,
+} from './prose/read-prose.ts'
 import { type Fault, findFaults, readReplacements } from './prose/rules.ts'
 
 const root = new URL('../', import.meta.url).pathname
 const read = (path: string): string => readFileSync(`${root}${path}`, 'utf8')
 
-const CHECKED = [
+const DOCUMENTS = [
   '*.md',
-  'bench/**/*.ts',
   'bench/README.md',
+  'deploy/debian/*.8',
   'docs/*.md',
   'docs/decisions/*.md',
   'docs/man/*.[1-8]',
   'docs/spec/*.md',
   'src/**/*.md',
-  'src/**/*.ts',
+  'test/mutation/RESULT.md',
+  'test/transcripts/README.md',
 ]
+
+/** Files that a script writes from other files. */
+const GENERATED = new Set(['sql/pop3authd.sql'])
 
 /** The section of the glossary that names the words which the rules refuse. */
 const REFUSED_WORDS = 'Words that are not used'
 
 /** Path of each text that the rules for prose apply to, in order. */
-export const proseFiles = (): string[] => globSync(CHECKED, { cwd: root }).sort()
+export const proseFiles = (): string[] =>
+  [...new Set([...globSync(DOCUMENTS, { cwd: root }), ...commentedFiles(root)])]
+    .filter(path => !GENERATED.has(path))
+    .sort()
 
-/** The other comments are checked for their width alone. */
-const isProse = (path: string): boolean => CHECKED.some(pattern => matchesGlob(path, pattern))
-
-function blocksOf(path: string): Block[] {
-  if (path.endsWith('.md')) return readMarkdown(read(path))
-  return path.endsWith('.ts') ? readComments(read(path)) : readManualPage(read(path))
+/** Blocks of a text: paragraphs of a document, comments of a program, or titles of tests. */
+export function readBlocks(path: string, text: string): Block[] {
+  if (path.endsWith('.md')) return readMarkdown(text)
+  if (/\.[1-8]$/.test(path)) return readManualPage(text)
+  const marker = markerOf(path)
+  switch (marker) {
+    case undefined:
+      return []
+    case '//':
+      return path.startsWith('test/') ? [...readComments(text), ...readTitles(text)] : readComments(text)
+    case '/*':
+      return readBlockComments(text)
+    default:
+      return readLineComments(text, marker)
+  }
 }
 
 const replacements = readReplacements(read('docs/GLOSSARY.md'))
@@ -46,26 +70,25 @@ const messageFaultsOf = (path: string): Fault[] =>
         .filter(({ rule }) => rule !== 'write-good')
     : []
 
-/** All faults of a text. */
-export const faultsOf = (path: string): Fault[] =>
-  blocksOf(path)
+/** All faults of a text that stands in the file `path`. */
+export const faultsOf = (path: string, text: string): Fault[] =>
+  readBlocks(path, text)
     .filter(({ section }) => !section.includes(REFUSED_WORDS))
     .flatMap(block => findFaults(block, replacements))
 
 /** Faults of a text, and of the width of its comments, as lines for standard output. */
 function report(path: string): string[] {
-  const faults = isProse(path)
-    ? [...faultsOf(path), ...messageFaultsOf(path)].map(
-        ({ line, rule, found, advice }) => `${path}:${line}: ${rule}: "${found}": ${advice}`,
-      )
-    : []
-  const wide = wideComments(path, read(path))
+  const text = read(path)
+  const faults = [...faultsOf(path, text), ...messageFaultsOf(path)].map(
+    ({ line, rule, found, advice }) => `${path}:${line}: ${rule}: "${found}": ${advice}`,
+  )
+  const wide = wideComments(path, text)
   return [...faults, ...wide.map(line => `${path}:${line}: width: wrap the comment at 100 columns`)]
 }
 
 if (import.meta.main) {
   const named = process.argv.slice(2)
-  const paths = named.length > 0 ? named : [...new Set([...proseFiles(), ...commentedFiles(root)])]
+  const paths = named.length > 0 ? named : proseFiles()
   let faulty = 0
   for (const path of paths) {
     const faults = report(path)

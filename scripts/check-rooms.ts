@@ -1,8 +1,8 @@
 /**
- * Checks the rooms of src/ (docs/ARCHITECTURE.md, "Rooms") in the current directory. The import
- * rule stands in .dependency-cruiser.cjs; here are the rules that no list of imports shows. They
- * are read from the syntax tree, so that a statement over several lines, a text joined by `+`, or
- * another way to write an import is the same to them.
+ * Checks the rooms of src/ (docs/ARCHITECTURE.md, "Rooms") in the current directory.
+ * .dependency-cruiser.cjs has the import rule; this script checks the rules that a list of imports
+ * cannot show. It reads the syntax tree, because a statement may span several lines and an import
+ * has several forms.
  */
 import { globSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
@@ -11,7 +11,7 @@ import extractDepcruiseOptions from 'dependency-cruiser/config-utl/extract-depcr
 import extractTsConfig from 'dependency-cruiser/config-utl/extract-ts-config'
 import ts from 'typescript'
 
-/** Files of one folder, at most: a reader sees the folder whole. */
+/** Maximum number of files in one folder, so that a reader can survey it. */
 const MOST_FILES = 15
 
 const PROCESS_EXIT = /^src\/(ucspi|process)\/|\/main\.ts$/
@@ -33,7 +33,7 @@ const COMPUTED_IMPORT_EXEMPT: ReadonlyMap<string, string> = new Map([
 
 const SQL =
   /^\s*(select|insert\s+into|delete\s+from|update\s+\S+\s+set|merge\s+into|with\s+\w+\s+as|table\s+\w+\s*$|copy\s+\w+\s+(from|to)|listen\s+\S+$|notify\s+\S+$|truncate\s|lock\s+table|begin$|commit$|rollback$|(create|alter|drop)\s+(or\s+replace\s+)?(table|index|role|function|view|schema|type|database))(?![\w-])|\b(select\s.+\sfrom|insert\s+into\s+\w+|delete\s+from\s+\w+|update\s+\w+\s+set)\b/is
-/** So begins a sentence for a reader, not a statement. */
+/** Beginning of a sentence for a reader, in contrast to an SQL statement. */
 const SENTENCE =
   /^\s*(Select|Insert|Delete|Update|Create|Alter|Drop|Begin|Commit|Table|With|Copy|Listen|Notify|Truncate|Lock|Merge) [a-z]/
 
@@ -49,8 +49,8 @@ function roomOf(file: string, specifier: string): string | undefined {
 }
 
 /**
- * What another room exports is not exported again: in any form, the import rule would no longer see
- * who uses it.
+ * Finds a room that exports a name of another room. With such an export, the import rule could not
+ * see which room uses the name.
  */
 function checkReExports(file: string, source: ts.SourceFile, report: Broken): void {
   const rule = 'no re-export across rooms'
@@ -89,7 +89,7 @@ function checkReExports(file: string, source: ts.SourceFile, report: Broken): vo
     } else if (ts.isExportAssignment(statement)) {
       if (isForeign(statement.expression)) report(statement, rule)
     } else if (!isExported(statement)) {
-      // What is not exported may be anything.
+      // A name that is not exported is not checked.
     } else if (ts.isVariableStatement(statement)) {
       for (const declaration of statement.declarationList.declarations)
         if (isForeign(declaration.initializer)) report(declaration, rule)
@@ -126,8 +126,8 @@ function checkNodes(file: string, source: ts.SourceFile, report: Broken): void {
 }
 
 /**
- * The text that an expression makes, with a word in place of what is computed; undefined if it
- * makes none.
+ * The text of an expression, with a placeholder for each computed part; undefined if the value is
+ * not a text.
  */
 function textOf(node: ts.Node): string | undefined {
   if (ts.isStringLiteralLike(node)) return node.text
@@ -155,7 +155,7 @@ function checkSql(file: string, node: ts.Node, report: Broken): void {
   if (file.startsWith(SQL_ROOM) || SQL_EXEMPT.has(file)) return
   const text = textOf(node)
   if (text === undefined) return
-  // The largest expression is judged, not its parts again.
+  // Only the largest expression is checked, not its parts a second time.
   if (node.parent !== undefined && textOf(node.parent) !== undefined) return
   const statement = text.replace(/--.*$/gm, ' ')
   if (SQL.test(statement) && !SENTENCE.test(statement)) report(node, 'SQL text belongs to grants and sql/')
@@ -175,7 +175,7 @@ function checkProcessExit(file: string, node: ts.Node, report: Broken): void {
   if (ts.isImportDeclaration(node) && /^(node:)?process$/.test(textOf(node.moduleSpecifier) ?? '')) report(node, rule)
 }
 
-/** Also those that are not used today. */
+/** The list includes functions that are not used today. */
 const INTERNAL_NAME =
   /^(_handle|_tlsError|newListener|removeListener|onticketkeycallback|enableTicketKeyCallback|_[a-z]\w+State)$/
 
@@ -189,13 +189,13 @@ function checkInternals(file: string, node: ts.Node, report: Broken): void {
   if (name !== undefined && INTERNAL_NAME.test(name)) report(node, `internals of the runtime belong to ${INTERNALS}`)
 }
 
-/** Names of the runtime that know the time, wait, or reach outside. */
+/** Names of the runtime that read the time, wait, or reach outside of the process. */
 const IMPURE: ReadonlySet<string> = new Set([
   ...['process', 'performance', 'fetch', 'globalThis', 'console', 'queueMicrotask', 'structuredClone'],
   ...['setTimeout', 'setInterval', 'setImmediate', 'Promise', 'WebSocket'],
 ])
 
-/** `declared`: names that are of the file itself. */
+/** `declared`: names that the file itself declares. */
 function checkPurity(file: string, node: ts.Node, declared: ReadonlySet<string>, report: Broken): void {
   if (!PURE.test(file)) return
   const rule = 'pop3, smtp, wire and syslog are pure: no async, no clock, no I/O'
@@ -219,7 +219,7 @@ const isReference = (node: ts.Identifier): boolean =>
   !ts.isMethodDeclaration(node.parent) &&
   !ts.isPropertyDeclaration(node.parent)
 
-/** What the import rule cannot read: a computed path, and `require`. */
+/** Imports that the import rule cannot read: a computed path, and `require`. */
 function checkImports(file: string, node: ts.Node, report: Broken): void {
   if (COMPUTED_IMPORT_EXEMPT.has(file)) return
   const rule = 'an import names its module: the import rule cannot follow it otherwise'

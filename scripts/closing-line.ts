@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 
-/** Where vitest writes its own report. */
+/** Path of vitest's own report. */
 export const REPORT = new URL('../node_modules/.cache/auth-relay/tests.json', import.meta.url)
 
 export type Report = { readonly passed: number; readonly failed: number; readonly skipped: number }

@@ -1,8 +1,8 @@
 import { installPackages, missingPackages } from './debian-packages.ts'
 
 /**
- * Before the tests of the cluster: the Debian packages that they use besides those of the ordinary
- * tests.
+ * Installs the Debian packages that the tests of the cluster need in addition to those of the
+ * ordinary tests.
  */
 const missing = missingPackages(new URL('../test/cluster/debian-packages.txt', import.meta.url))
 if (missing.length > 0) {

@@ -3,16 +3,15 @@ import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 
 /** Packages that the system tests use, one a line. */
 const LIST = new URL('../test/harness/debian-packages.txt', import.meta.url)
-/** Those that the tests of the package use besides. */
+/** Additional packages for the tests of the package. */
 export const PACKAGE_TOOLS = new URL('../test/package/debian-packages.txt', import.meta.url)
 
 /**
- * Tells Debian's package scripts to start no daemon: the tests start what they need, where they
- * need it.
+ * Stops Debian's package scripts from starting daemons. The tests start the daemons that they need.
  */
 const POLICY = '/usr/sbin/policy-rc.d'
 
-/** Those of the packages that this host has not. On a host without dpkg: all of them. */
+/** The packages that this host lacks; all of them on a host without dpkg. */
 export function missingPackages(list = LIST): readonly string[] {
   const wanted = readFileSync(list, 'utf8')
     .split('\n')
@@ -31,8 +30,8 @@ export function missingPackages(list = LIST): readonly string[] {
 }
 
 /**
- * Installs Debian packages where that is ours to do: as root, with apt-get. True if they are there
- * afterwards.
+ * Installs Debian packages if this process runs as root and apt-get exists. True if they are
+ * installed afterwards.
  */
 export function installPackages(names: readonly string[]): boolean {
   if (process.geteuid?.() !== 0 || !existsSync('/usr/bin/apt-get')) return false

@@ -5,8 +5,8 @@ import { CLIENT_HELLO } from '../test/soak/fuzz/client-hello.ts'
 import { TARGETS } from '../test/soak/fuzz/targets.ts'
 
 /**
- * Needs glibc 2.38 (Debian 13). It is fetched when it is used, because on Debian 12 it cannot be
- * loaded.
+ * Needs glibc 2.38 (Debian 13). The module is fetched at its first use, because Debian 12 cannot
+ * load it.
  */
 const JAZZER = '@jazzer.js/core@4.0.0'
 /** Longest input, in octets. */
@@ -21,7 +21,7 @@ if (chosen.length === 0 || !/^\d+$/.test(seconds)) {
   process.exit(2)
 }
 
-/** That module asks the runtime for a greeting when it is loaded, which CommonJS cannot await. */
+/** That module awaits a greeting of the runtime when it is loaded, which CommonJS cannot do. */
 const greeting: Plugin = {
   name: 'greeting',
   setup: ({ onLoad }) => {
@@ -34,8 +34,8 @@ const greeting: Plugin = {
 }
 
 /**
- * Follows the coverage of one target, from its corpus on. The corpus afterwards has an input for
- * each thing reached.
+ * Fuzzes one target with coverage, beginning with its corpus. Afterwards the corpus has an input
+ * for each part of the code that was reached.
  */
 function follow(target: string): boolean {
   const corpus = `${root}test/corpus/${target}.txt`
@@ -44,7 +44,7 @@ function follow(target: string): boolean {
   mkdirSync(inputs, { recursive: true })
   const known = existsSync(corpus) ? readFileSync(corpus, 'utf8').split('\n').slice(0, -1) : []
   for (const [index, line] of known.entries()) writeFileSync(`${inputs}/${index}`, Buffer.from(line, 'base64'))
-  // Without these, nothing below node_modules is watched.
+  // Without these options the coverage leaves out everything below node_modules.
   const watched = ['--includes', 'entry.cjs', '--excludes', '/nothing/']
   const libFuzzer = [`-max_len=${MAX_OCTETS}`, `-max_total_time=${seconds}`, `-artifact_prefix=${work}/${target}-`]
   const words = [`${work}/entry.cjs`, inputs, ...watched, '--sync', '--', ...libFuzzer]

@@ -46,7 +46,7 @@ export function logEventsOnDisk(): string {
   try {
     return readFileSync(PAGE, 'utf8')
   } catch {
-    return '' // not made yet
+    return '' // the page does not exist yet
   }
 }
 
@@ -55,17 +55,14 @@ export function logEventsOnDisk(): string {
  */
 export type LogCall = { readonly place: string; readonly level: LogLevel; readonly event: string | undefined }
 
-/** Every call of a log in src/. */
+/** Every log call in src/. */
 export const logCallsOfSource = (): readonly LogCall[] =>
   globSync('src/**/*.ts', { cwd: root })
     .filter(file => file !== 'src/base/log.ts')
     .sort()
     .flatMap(file => logCalls(file, readFileSync(`${root}${file}`, 'utf8')))
 
-/**
- * The calls of a log in a text: of a method debug, info, warn or error of anything that is called
- * log.
- */
+/** The log calls in a text: a method debug, info, warn or error of an object that is called log. */
 export function logCalls(file: string, text: string): readonly LogCall[] {
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)
   const found: LogCall[] = []

@@ -9,8 +9,7 @@ import { writeSettingsSchema } from './settings-schema.ts'
 const directory = new URL('../docs/man/', import.meta.url).pathname
 
 /**
- * The manual pages that are made from the code, by file name: what they say is what the programs
- * do.
+ * The manual pages that are made from the code, by file name, so that they agree with the programs.
  */
 export const generatedPages = (): Readonly<Record<string, string>> => ({
   'auth-relay.8': commandPage(),
@@ -18,8 +17,8 @@ export const generatedPages = (): Readonly<Record<string, string>> => ({
 })
 
 /**
- * Text of a manual page: backslashes, and dots and quotes at the beginning of a line, mean
- * something to roff.
+ * Escapes text for a manual page: backslashes, and dots and quotes at the beginning of a line, are
+ * special in roff.
  */
 const roff = (text: string): string =>
   text
@@ -29,15 +28,15 @@ const roff = (text: string): string =>
     .replaceAll(/[^\x00-\x7e]/gu, character => `\\[u${codeOf(character)}]`)
 
 /**
- * Text that is copied from the page: quotes and the like stay as they are, also in a macro's line,
- * where `"` groups words.
+ * Text that a reader copies from the page. Quotes stay as they are, also in a macro's line, where
+ * `"` groups words.
  */
 const literal = (text: string): string =>
   roff(text)
     .replaceAll("\\&'", "'")
     .replaceAll(/["'`^~]/g, character => LITERALS[character] ?? character)
 
-/** In text groff makes typographic characters of these. */
+/** groff turns these characters into typographic ones in text. */
 const LITERALS: Readonly<Record<string, string>> = {
   '"': '\\(dq',
   "'": '\\(aq',
@@ -46,7 +45,7 @@ const LITERALS: Readonly<Record<string, string>> = {
   '~': '\\(ti',
 }
 
-/** As groff names a character that is not ASCII. */
+/** The groff name of a character that is not ASCII. */
 const codeOf = (character: string): string =>
   (character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')
 
@@ -125,7 +124,7 @@ ${roff(sentence(command.description()))}
 ${options}${more === '' ? '' : `.PP\n.nf\n${literal(more)}\n.fi\n`}`
 }
 
-/** Examples and notes: what stands in the help behind the options. */
+/** Examples and notes: the part of the help after the options. */
 function helpAfter(command: Command): string {
   let text = ''
   command.configureOutput({
@@ -184,12 +183,12 @@ export function pageOnDisk(name: string): string {
   try {
     return readFileSync(`${directory}${name}`, 'utf8')
   } catch {
-    return '' // not made yet
+    return '' // the page does not exist yet
   }
 }
 
 if (import.meta.main) {
   for (const [name, text] of Object.entries(generatedPages())) writeFileSync(`${directory}${name}`, text)
-  // Both are made from the table of settings.
+  // Both pages are made from the table of settings.
   writeSettingsSchema()
 }

@@ -2,8 +2,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 
 /**
- * Writes the rows of `npm run test:mutation` into the table of its last results. Rows of files
- * that were not mutated this time stay, and so does the text below the table.
+ * Writes the rows of `npm run test:mutation` into the table of its last results. Rows of files that
+ * this run did not mutate stay, and so does the text below the table.
  */
 const REPORT = new URL('../node_modules/.cache/mutation.json', import.meta.url)
 const PAGE = new URL('../test/mutation/RESULT.md', import.meta.url)

@@ -27,10 +27,10 @@ import { DEBIAN_SCHEMA, debianSettings } from './debian/settings-template.ts'
 const root = new URL('..', import.meta.url).pathname
 const LIBRARY = 'usr/lib/auth-relay'
 
-/** What Node.js calls the processor, and what Debian does. */
+/** Names of processors: Node.js's name, and Debian's name. */
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' }
 
-/** What it takes besides Node.js, and where it comes from. */
+/** Packages that dpkg-deb needs besides Node.js, and their origin. */
 const TOOLS = [
   ['dpkg-deb', 'dpkg'],
   ['strip', 'binutils'],
@@ -38,20 +38,21 @@ const TOOLS = [
 ] as const
 
 export type DebOptions = {
-  /** Where the package is put. */
+  /** Directory for the package. */
   readonly directory: string
-  /** dpkg-deb's, e.g. `-Zxz`; tests take a fast one. */
+  /** Compression option of dpkg-deb, such as `-Zxz`; tests use a fast one. */
   readonly compression: readonly string[]
   /**
-   * Debian version; left out: that of package.json, where a pre-release sorts before its release.
+   * Debian version; by default that of package.json, with `~` before a pre-release so that it sorts
+   * before the release.
    */
   readonly version?: string
 }
 
 /**
- * Builds the Debian package for this machine's processor, with dpkg-deb alone: the bundled
- * programs, the runtime, the native module, units, manual
- * pages. The same commit gives the same octets. Returns its path.
+ * Builds the Debian package for this machine's processor with dpkg-deb. It contains the bundled
+ * programs, the runtime, the native module, units and manual pages. The same commit gives the same
+ * octets. Returns the path of the package.
  */
 export async function packageDeb({ directory, compression, version = debianVersion() }: DebOptions): Promise<string> {
   const architecture = ARCHITECTURES[process.arch]
@@ -119,7 +120,7 @@ class Tree {
       .sort()
   }
 
-  /** Modes and times that do not depend on who builds, and when. */
+  /** Sets modes and times that do not depend on the account and the time of the build. */
   settle(date: Date): void {
     for (const entry of readdirSync(this.root, { recursive: true, withFileTypes: true })) {
       const path = join(entry.parentPath, entry.name)
@@ -137,12 +138,12 @@ const NATIVE = {
 } as const
 
 /**
- * Names under which bin/launch runs a program; the long ones are on every PATH, the short ones are
- * for run scripts.
+ * Names of the programs for bin/launch. The long names are on every PATH; run scripts use the short
+ * ones.
  */
 const PROGRAMS = ['authd', 'pop3d', 'popup', 'sslwrap', 'wrap'] as const
 
-/** `built`: the files of this build. Beside them, dist/ may have files of other builds. */
+/** `built`: the files of this build, because dist/ may contain files of other builds. */
 function addPrograms(tree: Tree, built: ReadonlySet<string>): void {
   for (const path of [...built].filter(file => !file.endsWith('.map')).sort()) {
     const file = relative(root, path)
@@ -152,7 +153,7 @@ function addPrograms(tree: Tree, built: ReadonlySet<string>): void {
   tree.write(`${LIBRARY}/package.json`, `${JSON.stringify({ name, version, type, license }, undefined, 2)}\n`)
   for (const file of globSync('sql/*.sql', { cwd: root })) tree.copy(file, `${LIBRARY}/${file}`)
   tree.copy(`${NATIVE.runtime}/bin/node`, `${LIBRARY}/${NATIVE.runtime}/bin/node`, 0o755)
-  // Its symbols are for its own developers; what modules link to stays.
+  // Removes debugging symbols; symbols for linking stay.
   execFileSync('strip', ['--strip-unneeded', join(tree.root, LIBRARY, NATIVE.runtime, 'bin/node')])
   const module = `linux_${process.arch}/koffi.node`
   tree.copy(`${NATIVE.koffi}/${module}`, `${LIBRARY}/${NATIVE.koffi}/${module}`)
@@ -179,13 +180,14 @@ function addConfiguration(tree: Tree): void {
   tree.copy('deploy/fail2ban/filter.conf', 'etc/fail2ban/filter.d/auth-relay.conf')
   tree.copy('deploy/fail2ban/jail.conf', 'etc/fail2ban/jail.d/auth-relay.conf')
   tree.write('usr/share/auth-relay/auth-relay.toml', debianSettings())
-  // auth-relay init finds the schema above its program, and names the file that the link leads to.
+  // `auth-relay init` looks for the schema above its program, and writes the name of the link's
+  // target.
   const schema = 'deploy/auth-relay.schema.json'
   tree.copy(schema, DEBIAN_SCHEMA.slice(1))
   tree.link(`${LIBRARY}/${schema}`, `../../../share/auth-relay/auth-relay.schema.json`)
 }
 
-/** Where each shell looks for what it completes. */
+/** The directory in which each shell looks for completions. */
 const COMPLETIONS = {
   bash: 'usr/share/bash-completion/completions/auth-relay',
   zsh: 'usr/share/zsh/vendor-completions/_auth-relay',
@@ -197,8 +199,8 @@ function addDocuments(tree: Tree, version: string, date: Date): void {
   const packed = (text: string | Uint8Array): Uint8Array => gzipSync(text, { level: 9 })
   for (const page of globSync('docs/man/*.[58]', { cwd: root })) {
     const [, name = '', section = ''] = /\/([^/]+)\.([58])$/.exec(page) ?? []
-    // Courier and others have a pop3d(8) as well: the file has its own name, `man pop3d` finds it
-    // all the same.
+    // Courier and other packages have a pop3d(8) too. The file has a different name, and `man
+    // pop3d` finds it nevertheless.
     const ownName = name.startsWith('auth-relay')
     const suffix = ownName ? section : `${section}auth-relay`
     const text = readFileSync(join(root, page), 'utf8').replace(/^(\.TH \S+) \d/m, `$1 ${suffix}`)
@@ -225,7 +227,8 @@ function addDocuments(tree: Tree, version: string, date: Date): void {
   for (const file of globSync('deploy/runit/**/*', { cwd: root, withFileTypes: true })) {
     if (!file.isFile()) continue
     const path = relative(root, join(file.parentPath, file.name))
-    // Git keeps whether a file can be run; the other bits are those of the checkout's umask.
+    // Git stores only whether a file is executable; the other bits come from the umask of the
+    // checkout.
     const mode = (statSync(join(root, path)).mode & 0o100) === 0 ? 0o644 : 0o755
     tree.copy(path, `${documents}/examples/${path.replace('deploy/', '')}`, mode)
   }

@@ -1,8 +1,8 @@
 import { installPackages, missingPackages, PACKAGE_TOOLS } from './debian-packages.ts'
 
 /**
- * Before the tests of the package: the Debian packages that they use besides those of the ordinary
- * tests.
+ * Installs the Debian packages that the tests of the package need in addition to those of the
+ * ordinary tests.
  */
 const missing = missingPackages(PACKAGE_TOOLS)
 if (missing.length > 0) {

@@ -10,8 +10,8 @@ const root = new URL('..', import.meta.url).pathname
 const target = `${root}docs/images/demo.svg`
 
 /**
- * Runs the demo and what its screen tells a visitor to try, and draws what really happened: the
- * picture of the README.
+ * Makes the picture of the README: runs the demo and the commands that its screen proposes, and
+ * draws their real output.
  */
 async function record(directory: string): Promise<readonly TerminalLine[]> {
   const demo = spawn(`${root}bin/auth-relay`, ['up', '--demo', '--dir', directory], {
@@ -35,7 +35,7 @@ async function record(directory: string): Promise<readonly TerminalLine[]> {
       return [{ type: 'typed', text: command }, ...output.map(text => ({ type: 'said', text }) as const), BLANK]
     }
     const quiet = `${send} --quit-after RCPT`
-    // swaks prints the whole conversation; the recipient and its answer are what matters here.
+    // swaks prints the whole conversation; the picture shows only the recipient and the reply.
     const recipient = (output: readonly string[]): readonly string[] => {
       const asked = output.findIndex(line => line.includes('RCPT TO'))
       return output.slice(asked, asked + 2)
@@ -61,7 +61,7 @@ const BLANK: TerminalLine = { type: 'said', text: '' }
 const run = (command: string): Promise<readonly string[]> =>
   new Promise(resolve => {
     execFile('/bin/sh', ['-c', command], { cwd: root }, (_, stdout, stderr) =>
-      // A command that says no ends with another status than 0; what it says is shown.
+      // A refused command ends with a status other than 0; its output is shown all the same.
       resolve(`${stdout}${stderr}`.trimEnd().split('\n')),
     )
   })

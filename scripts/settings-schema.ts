@@ -3,7 +3,7 @@ import { toJsonSchema } from '@valibot/to-json-schema'
 import type { Row } from '../src/settings/rows.ts'
 import { SECTIONS } from '../src/settings/settings.ts'
 
-/** Where the schema stands: editors read it by the first line of a settings file. */
+/** Path of the schema. Editors find it by the first line of a settings file. */
 export const SCHEMA_PATH = new URL('../deploy/auth-relay.schema.json', import.meta.url).pathname
 
 type JsonSchema = { readonly [key: string]: unknown }
@@ -27,8 +27,8 @@ export function settingsSchema(): string {
       ),
     },
   }
-  // ECMAScript's \0 is unknown to the regular expressions of other languages, in which validators
-  // are written.
+  // ECMAScript's \0 is unknown to the regular expressions of other languages, and validators use
+  // those.
   return `${JSON.stringify(schema, undefined, 2).replaceAll('\\\\0', '\\\\x00')}\n`
 }
 
@@ -44,8 +44,8 @@ const propertiesOf = (rows: Readonly<Record<string, Row<unknown>>>): JsonSchema 
   )
 
 /**
- * What may stand in the file is the input of the row's own schema; what its transformations refuse,
- * only the programs can tell.
+ * The schema describes the input of a row. The programs refuse more values, because the schema
+ * cannot express the row's transformations.
  */
 function propertyOf({ schema, default: fallback, doc }: Row<unknown>): JsonSchema {
   const { $schema, ...form } = toJsonSchema(schema, { typeMode: 'input', errorMode: 'ignore' })
@@ -57,7 +57,7 @@ export function schemaOnDisk(): string {
   try {
     return readFileSync(SCHEMA_PATH, 'utf8')
   } catch {
-    return '' // not made yet
+    return '' // the schema does not exist yet
   }
 }
 

@@ -14,8 +14,8 @@ import { type IpAddress, parseIpAddress, parseNetwork } from '../src/wire/ip-add
 import type { RelayTally } from '../src/wire/usage-event.ts'
 
 /**
- * Takes the picture of the status page for the README: a demo with a day of a small site's logins,
- * seen by Chromium.
+ * Makes the picture of the status page for the README: a demo with the logins of a small site in
+ * one day, shown by Chromium.
  */
 
 const root = new URL('..', import.meta.url).pathname
@@ -38,14 +38,14 @@ function address(text: string): IpAddress {
   return ip
 }
 
-/** Numbers that look like chance and are the same each time. */
+/** Numbers that look random and are the same in each run. */
 function* chance(): Generator<number, never> {
   for (let state = 42; ; state = (state * 1_103_515_245 + 12_345) % 2_147_483_648) yield state / 2_147_483_648
 }
 
 /**
- * A day at a small office: devices at their hours, people when they are there, and one who was
- * revoked and keeps trying.
+ * A day of a small office: devices at fixed hours, people during working hours, and a blocked login
+ * that tries again and again.
  */
 function day(now: number): { logins: Login[]; uses: RelayUse[]; tallies: RelayTally[] } {
   const numbers = chance()
@@ -55,7 +55,7 @@ function day(now: number): { logins: Login[]; uses: RelayUse[]; tallies: RelayTa
   for (let minute = 12 * 60; minute >= 0; minute--) {
     const at = new Date(now - minute * 60_000 - 20_000)
     const busy = 0.05 + 0.25 * Math.sin((Math.PI * (720 - minute)) / 900) ** 2
-    // Mail of strangers for the office itself, which is not relayed.
+    // Mail from other hosts for the office itself, which needs no relay.
     const counts = { relayed: 0, refused: Math.floor(numbers.next().value * 20 * busy), undecided: 0, never: 0 }
     tallies.push({ at: Math.floor(at.getTime() / 1000), service: 'gate', counts, recent: [] })
     for (const [user, ip, tls, method] of people) {
@@ -69,7 +69,7 @@ function day(now: number): { logins: Login[]; uses: RelayUse[]; tallies: RelayTa
   return { logins, uses, tallies }
 }
 
-/** Somebody whose login was revoked: he goes on trying for a while. */
+/** A blocked login, which tries again for some time. */
 function refused(now: number): Login[] {
   return [190, 181, 172, 165, 151, 150, 139, 121, 58, 41, 23].map((minute, index) => ({
     event: {

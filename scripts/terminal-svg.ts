@@ -1,4 +1,4 @@
-/** What stood on a terminal, one line each: what was typed, or what a program said. */
+/** A line on a terminal: typed by a user or printed by a program. */
 export type TerminalLine = { readonly type: 'typed' | 'said'; readonly text: string }
 
 const [FONT, LINE, WIDTH_OF_CHARACTER, MARGIN, BAR] = [13, 18, 7.83, 16, 30]
@@ -11,7 +11,7 @@ const COLOURS = {
   dots: ['#e0645c', '#e0b44f', '#6cc48d'],
 }
 
-/** A picture of a terminal that shows these lines. Longer lines than `columns` are folded. */
+/** A picture of a terminal with these lines. Lines longer than `columns` are folded. */
 export function terminalSvg(title: string, lines: readonly TerminalLine[], columns = 112): string {
   const rows = lines.flatMap(line => fold(line, columns))
   const width = Math.ceil(columns * WIDTH_OF_CHARACTER + 2 * MARGIN)
@@ -40,8 +40,8 @@ ${texts.join('\n')}
 type Row = TerminalLine & { readonly isFirst: boolean }
 
 /**
- * Rows of at most so many characters; a typed line has its prompt besides, and is broken at a
- * space.
+ * Folds a line into rows of at most `columns` characters. A typed line begins with a prompt and is
+ * folded at a space.
  */
 function fold({ type, text }: TerminalLine, columns: number): readonly Row[] {
   const rows: Row[] = []
@@ -64,5 +64,5 @@ const escaped = (text: string): string =>
     .replaceAll('>', '&gt;')
     .replaceAll('"', '&quot;')
     .replaceAll(/[^\P{C}]/gu, '')
-    // Renderers make one space of many, whatever xml:space says.
+    // Renderers ignore xml:space and merge spaces.
     .replaceAll(' ', '\u00a0')

@@ -6,7 +6,7 @@ import { installPackages, missingPackages } from './debian-packages.ts'
 const strict = process.env['CI'] === 'true'
 const failed: string[] = []
 
-/** Runs one check to its end; all are run, so that one look shows everything that is wrong. */
+/** Runs one check until it ends. All checks are run, so that one run shows every fault. */
 function check(name: string, command: string, ...args: string[]): void {
   const start = Date.now()
   const { status } = spawnSync(command, args, { stdio: 'inherit' })

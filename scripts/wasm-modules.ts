@@ -20,8 +20,8 @@ const root = new URL('..', import.meta.url)
 const moduleOf = (source: WasmSource): URL => new URL(source.replace(/\.wat$/, '-module.ts'), root)
 
 /**
- * Text of the TypeScript module that holds the compiled source. Throws an Error with line and
- * column for a fault in the source.
+ * Text of the TypeScript module with the compiled source. Throws an Error with line and column if
+ * the source is invalid.
  */
 export async function compileWasm(source: WasmSource): Promise<string> {
   const wabt = await createWabt()

@@ -8,7 +8,7 @@ CREATE TABLE schema_version (
 COMMENT ON TABLE schema_version IS 'One row per migration; a program that knows fewer refuses to run.';
 INSERT INTO schema_version (v) VALUES (1);
 
--- One row for each address, or for each /64 network of IPv6 if the settings say so.
+-- One row for each address, or for each /64 network of IPv6 if ipv6_prefix is 64.
 CREATE TABLE grants (
   ip            inet PRIMARY KEY
                 CHECK ((family(ip) = 4 AND masklen(ip) = 32) OR (family(ip) = 6 AND masklen(ip) IN (64, 128))),

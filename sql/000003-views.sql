@@ -15,6 +15,7 @@ CREATE VIEW relay_allowances AS SELECT net, since, until FROM allowances;
 -- SQL:
 --   SELECT 'OK' FROM relay_clients WHERE address = '192.0.2.7'
 --   SELECT 1 FROM relay_clients WHERE network >>= inet '192.0.2.7'
+--
 -- "address" is the text of a single address, and null for a network. A network with a blocked part
 -- is left out whole, because this view cannot subtract. The gate can, because it knows the client's
 -- address.

@@ -1,6 +1,6 @@
 -- Decisions of the gates. Clients without a grant come from the whole Internet, so the number of
--- rows does not depend on the number of clients. There is one row for a host, a service ("door")
--- and a minute, and one row for a host and a service with the addresses refused last.
+-- rows does not depend on the number of clients. There is one row for a host, a service (column
+-- `door`) and a minute, and one row for a host and a service with the addresses refused last.
 
 INSERT INTO schema_version (v) VALUES (7);
 

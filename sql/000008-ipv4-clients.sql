@@ -1,5 +1,5 @@
--- Postfix asks a table for the whole text of an address, then for prefixes of it, cut off at the
--- right: for 2001:db8::7:9 it also asks for 2001:db8::7, which is another address. Only IPv4
+-- Postfix looks up the whole text of an address in a table, then prefixes of it, shortened from the
+-- right. For 2001:db8::7:9 it also looks up 2001:db8::7, which is another address. Only IPv4
 -- addresses are therefore compared as text, because no prefix of an IPv4 address is an address.
 
 INSERT INTO schema_version (v) VALUES (8);

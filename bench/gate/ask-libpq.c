@@ -1,5 +1,7 @@
-/* The original's design, as small as it can be: ask PostgreSQL, set RELAYCLIENT, run the smtpd.
-   Usage: ask-libpq CONNINFO SMTPD, under tcpserver. */
+/*
+ * The original's design in its smallest form: query PostgreSQL, set RELAYCLIENT, run the smtpd.
+ * Usage: ask-libpq CONNINFO SMTPD, under tcpserver.
+ */
 #include <libpq-fe.h>
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,8 +1,8 @@
 /*
  * clients PORT PROCESSES SECONDS WORD [tls]: PROCESSES clients, each with one connection after the
  * other. A client reads the banner, sends QUIT and reads to the end of the stream. Prints
- * connections a second, median and 99th percentile of the time to the banner in microseconds,
- * the number of banners without WORD, and the seconds of CPU of the clients themselves. With tls
+ * connections a second, and median and 99th percentile of the time to the banner in microseconds.
+ * Then prints the number of banners without WORD, and the seconds of CPU of the clients. With tls
  * each connection begins with a full handshake of TLS 1.3. The clients' address is 127.0.0.2.
  */
 #include <arpa/inet.h>

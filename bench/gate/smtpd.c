@@ -1,4 +1,4 @@
-/* The least that an SMTP server can do: a banner, and 221 to whatever comes. */
+/* The smallest SMTP server: a banner, and 221 to every line. */
 #include <stdlib.h>
 #include <unistd.h>
 

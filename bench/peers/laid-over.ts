@@ -3,21 +3,25 @@ import { dirname } from 'node:path'
 import { unpack } from '../../test/harness/unpacked-package.ts'
 
 export type Overlay = {
-  /** Debian packages, unpacked and not installed: those of POP3 servers exclude each other. */
+  /**
+   * Debian packages that are unpacked and not installed, because packages of POP3 servers conflict.
+   */
   readonly packages: readonly string[]
   /** A folder of the bench for the overlay. */
   readonly directory: string
-  /** Files below /etc, by their whole path, with their text: over the packages' own. */
+  /**
+   * Files below /etc by their whole path, with their text. They replace the files of the packages.
+   */
   readonly files: Readonly<Record<string, string>>
-  /** Folders that its installation would make below /var/lib. */
+  /** Folders below /var/lib that an installation would make. */
   readonly state?: readonly string[]
   /** Content of /var/mail. */
   readonly mailboxes?: string
 }
 
 /**
- * In a mount namespace that ends with the command: the packages over /usr, the files over /etc, an
- * empty /run.
+ * Runs in a mount namespace that ends with the command: the packages over /usr, the files over
+ * /etc, an empty /run.
  */
 const ENTER = `set -e
 usr=$1 etc=$2 lib=$3 mail=$4; shift 4
@@ -31,8 +35,7 @@ exec "$@"`
 const PRIVATE = /shadow|userdb/
 
 /**
- * Words before a command that is to find the packages as if they were installed, with these files.
- * Needs root.
+ * Words before a command, so that it sees the packages as installed, with these files. Needs root.
  */
 export function laidOver({ packages, directory, files, state = [], mailboxes }: Overlay): readonly string[] {
   const roots = packages.map(unpack)

@@ -2,9 +2,7 @@ import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { pathOf } from '../../test/harness/describe-with.ts'
 import { laidOver } from './laid-over.ts'
 
-/**
- * The maildrops of a bench: every server serves the same, by the same password and the same hash.
- */
+/** The maildrops of a bench. Every server has the same, with the same password and hash. */
 export type PopSite = {
   /** A folder of the bench that other accounts may enter. */
   readonly directory: string
@@ -16,22 +14,22 @@ export type PopSite = {
   readonly maildir: (user: string) => string
   /** A folder with the same messages in mbox form, one file a user. */
   readonly mailboxes: string
-  /** Sessions at once that must be let in. */
+  /** Number of concurrent sessions that a server must accept. */
   readonly sessions: number
 }
 
 /** Starts the server of another project. */
 export type PeerCommand = {
   readonly command: readonly string[]
-  /** Every setting that matters, for the reader of the figures. */
+  /** Every important setting, for the report. */
   readonly settings: string
 }
 
 export type PopPeer = {
   readonly name: string
-  /** The Debian package whose version counts. */
+  /** The Debian package of the reported version. */
   readonly debianPackage: string
-  /** Whether it is installed; else it is unpacked. */
+  /** True if it is installed; otherwise it is unpacked. */
   readonly installed: boolean
   readonly command: (site: PopSite, port: number) => PeerCommand
 }
@@ -94,7 +92,7 @@ log_path = ${own}/log
 }
 
 /**
- * The fastest settings found: processes that stay, each for many sessions; no sync, no flags
+ * The fastest settings found: long-lived processes with many sessions each; no fsync, no flags
  * written.
  */
 export const TUNING = `auth_cache_size = 10M
@@ -127,7 +125,7 @@ const underBatch = ({ command, settings }: PeerCommand): PeerCommand => {
   return { command: [...policy, ...command], settings: `started by ${policy.join(' ')}\n${settings}` }
 }
 
-/** The defaults, but that a bench from one address with many sessions is let in. */
+/** The defaults, with limits that accept many sessions of one bench. */
 const roomy = ({ sessions }: PopSite): string => `service pop3-login {
   process_limit = ${sessions * 4}
 }
@@ -137,7 +135,7 @@ service pop3 {
 `
 
 /**
- * The host's accounts and the site's users among them, as system accounts with shadow passwords.
+ * The accounts of the host and the users of the bench, as system accounts with shadow passwords.
  */
 function accounts({ users, owner, hash, maildir }: PopSite, ...services: readonly string[]): Record<string, string> {
   const people = users.map(user => `${user}:x:${owner.uid}:${owner.gid}::${maildir(user)}:/bin/sh\n`)
@@ -148,7 +146,7 @@ function accounts({ users, owner, hash, maildir }: PopSite, ...services: readonl
   }
 }
 
-/** Passwords by /etc/shadow and by nothing else. */
+/** Checks passwords with /etc/shadow only. */
 const PAM = 'auth required pam_unix.so\naccount required pam_permit.so\n'
 
 const tcpserver = ({ sessions }: PopSite, port: number, ...program: readonly string[]): readonly string[] => [

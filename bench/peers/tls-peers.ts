@@ -4,10 +4,7 @@ import { pathOf } from '../../test/harness/describe-with.ts'
 import { laidOver } from './laid-over.ts'
 import type { PeerCommand } from './pop3-peers.ts'
 
-/**
- * Input of every front: the same certificate, the same server behind it, the same number of
- * workers.
- */
+/** Input of every front: the same certificate, server and number of workers. */
 export type TlsSite = {
   readonly directory: string
   readonly certificate: string
@@ -34,7 +31,7 @@ export function makeCertificate(directory: string): Pick<TlsSite, 'certificate' 
 export type TlsPeer = {
   readonly name: string
   readonly debianPackage: string
-  /** Whether it is installed; else it is unpacked. */
+  /** True if it is installed; otherwise it is unpacked. */
   readonly installed: boolean
   readonly command: (site: TlsSite, port: number) => PeerCommand
 }

@@ -1,7 +1,11 @@
 /*
- * clients PORT CLIENTS SESSIONS FIRST-USER [TLS [ADDRESSES [hold]]] < SCRIPT: CLIENTS clients at a
- * time, until SESSIONS sessions are done. A client sends each command when the answer to the
- * previous one is complete. SCRIPT has one command a line:
+ * Load generator for POP3 servers:
+ *
+ *   clients PORT CLIENTS SESSIONS FIRST-USER [TLS [ADDRESSES [hold]]] < SCRIPT
+ *
+ * CLIENTS is the number of clients at a time, and SESSIONS the number of sessions in all. A client
+ * sends each command when the answer to the previous one is complete. SCRIPT has one command a
+ * line:
  *
  *   OCTETS LINES EXPECTED COMMAND
  *
@@ -16,10 +20,10 @@
  * rotation; 0: 127.0.0.1 only. hold: the sessions stay open after the last command. The program
  * then prints `open` when all are open, and waits for a signal.
  *
- * Prints sessions a second, seconds from connect to the end (median, 95th and 99th percentile,
- * longest), seconds from connect to the answer to PASS (median, 99th percentile), octets received,
- * resumed sessions, and the processor time of this program. An unexpected answer ends the run with
- * status 1.
+ * Prints sessions a second, and seconds from connect to the end (median, 95th and 99th percentile,
+ * longest). Then prints seconds from connect to the answer to PASS (median, 99th percentile),
+ * octets received, resumed sessions, and the processor time of this program. An unexpected answer
+ * ends the run with status 1.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -144,7 +148,7 @@ static void begin(struct client *c) {
   if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event) < 0) fail(c, "epoll_ctl");
 }
 
-/* Says the next command, or waits for the end of the stream. */
+/* Sends the next command, or waits for the end of the stream. */
 static void next(struct client *c) {
   char line[256];
   if (c->at >= 0 && strncmp(script[c->at].text, "PASS ", 5) == 0) tookToLogin[loggedIn++] = now() - c->began;
@@ -241,7 +245,7 @@ static void readScript(void) {
   }
 }
 
-/* All that TLS gives for now. */
+/* TLS has no more data for now. */
 static void hear(struct client *c, unsigned events) {
   if ((events & EPOLLOUT) != 0) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};

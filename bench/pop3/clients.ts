@@ -7,7 +7,7 @@ import { contentOf } from './maildrops.ts'
 /** One command of a session, and the answer that it must get. */
 export interface Step {
   readonly command: string
-  /** How the first line begins. */
+  /** The beginning of the first line. */
   readonly expected?: string
   /** Lines and octets of a multi-line response, termination included. */
   readonly lines?: number
@@ -52,7 +52,7 @@ const scriptFor = (steps: readonly Step[]): string =>
     })
     .join('')
 
-/** The output of bench/pop3/clients.c. Times in seconds; `cpu`: its own. */
+/** The output of bench/pop3/clients.c. Times in seconds; `cpu`: of the clients. */
 const figuresSchema = v.object({
   perSecond: v.number(),
   p50: v.number(),
@@ -71,7 +71,7 @@ export type Run = {
   readonly steps: readonly Step[]
   /** Default: clear. */
   readonly tls?: 'clear' | 'full' | 'resumed'
-  /** Addresses of 127.0.0.0/8 from which the sessions come in turn; default 0: 127.0.0.1. */
+  /** Number of addresses of 127.0.0.0/8 that the sessions use in rotation; default 0: 127.0.0.1. */
   readonly addresses?: number
 }
 
@@ -96,8 +96,8 @@ export class Pop3Clients {
   }
 
   /**
-   * Sessions that stay open behind their last step until the child is stopped; fulfilled when all
-   * are there.
+   * Sessions that stay open after their last step until the child is stopped; fulfilled when all
+   * are open.
    */
   async hold(run: Omit<Run, 'sessions'>): Promise<ChildProcess> {
     const child = this.#start({ ...run, sessions: run.clients }, ['hold'])

@@ -19,8 +19,8 @@ const MBOX_FROM = 'From ann@example.org Thu Mar  5 10:00:00 2026\n'
 export const contentOf = (number: number, body: string): string => `Subject: ${number}\n\n${body}`
 
 /**
- * Writes maildrops below a directory that other accounts may enter. Always the same names and
- * messages.
+ * Writes maildrops below a directory that other accounts may enter. Names and messages are always
+ * the same.
  */
 export class Maildrops {
   /** A folder with the same messages in mbox form, one file a user. */
@@ -60,10 +60,7 @@ export class Maildrops {
     chownSync(`${this.mailboxes}/${user}`, OWNER.uid, OWNER.gid)
   }
 
-  /**
-   * Always the same numbers, from 0 up to `limit`: names of files must look as if they came by
-   * chance.
-   */
+  /** Pseudorandom numbers below `limit`, the same in each run, for names of files. */
   #next(limit: number): number {
     this.#seed = (Math.imul(this.#seed, 1_103_515_245) + 12_345) & 0x7fffffff
     return (this.#seed >>> 8) % limit

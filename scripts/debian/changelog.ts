@@ -1,6 +1,5 @@
 /**
- * The changelog of the Debian package: one entry for this version, with the lines of CHANGELOG.md
- * that are its own.
+ * The changelog of the Debian package: one entry for this version, with its lines of CHANGELOG.md.
  */
 export function debianChangelog(version: string, changes: readonly string[], date: Date): string {
   const lines = changes.map(change => wrap(change).join('\n    ')).map(text => `  * ${text}`)
@@ -24,9 +23,7 @@ function wrap(text: string): readonly string[] {
   return lines
 }
 
-/**
- * The items below a heading of CHANGELOG.md, each in one line; empty if there is no such heading.
- */
+/** The items below a heading of CHANGELOG.md, each in one line; empty if the heading is missing. */
 export function changesOf(changelog: string, heading: string): readonly string[] {
   const [, section = ''] = changelog.split(new RegExp(`^## ${heading.replaceAll('.', '\\.')}\\b.*$`, 'm'))
   const [own = ''] = section.split(/^## /m)
@@ -36,5 +33,5 @@ export function changesOf(changelog: string, heading: string): readonly string[]
     .map(item => item.replaceAll(/\s*\n\s*/g, ' ').trim())
 }
 
-/** As Debian Policy 4.4 wants it, in UTC. */
+/** Date in the format of Debian Policy 4.4, in UTC. */
 const rfc2822 = (date: Date): string => date.toUTCString().replace('GMT', '+0000')

@@ -15,10 +15,7 @@ const Lock = v.object({
   ),
 })
 
-/**
- * What is in the Debian package besides our own code, and under which terms; each with the text
- * that came with it.
- */
+/** Third-party works in the Debian package, each with its licence and the licence's text. */
 export function copyright(native: readonly string[]): string {
   const { packages } = v.parse(Lock, JSON.parse(readFileSync(`${root}package-lock.json`, 'utf8')))
   const shipped = Object.entries(packages).filter(
@@ -54,8 +51,8 @@ ${parts.join('\n\n')}
 }
 
 /**
- * The licence file of an npm package. Debian has the Apache License on every system; others must
- * come along.
+ * The licence file of an npm package. Every Debian system has the Apache License; the text of
+ * another licence must be in the package.
  */
 function licenceText(path: string, license: string): string {
   if (license === 'Apache-2.0') return 'On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.'
@@ -65,7 +62,7 @@ function licenceText(path: string, license: string): string {
   return `The package comes without a licence file and names ${license} in its package.json.`
 }
 
-/** The first by name: a directory has no order of its own. */
+/** The first by name, because a directory has no fixed order. */
 const licenceFileIn = (directory: string): string | undefined =>
   readdirSync(directory)
     .sort()

@@ -1,12 +1,12 @@
 import { formatSettings } from '../../src/auth-relay/text/settings-text.ts'
 
-/** Where the Debian package has the JSON schema of the settings file. */
+/** Path of the JSON schema of the settings file in the Debian package. */
 export const DEBIAN_SCHEMA = '/usr/share/auth-relay/auth-relay.schema.json'
 
 /**
- * The settings file of the Debian package: no secret stands in it, so that every program can read
- * it under its own account; each secret has a
- * file that only its program reads (deploy/debian/postinst makes them).
+ * The settings file of the Debian package. It contains no secret, so that every program can read it
+ * under its own account. Each secret is in a file that only its program reads
+ * (deploy/debian/postinst makes these files).
  */
 export const debianSettings = (): string =>
   formatSettings(

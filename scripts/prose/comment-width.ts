@@ -4,9 +4,10 @@ import { commentLines } from './read-prose.ts'
 /** Columns of a line with a comment, the indentation included. */
 const MAX_COLUMNS = 100
 
-const FOLDERS = '{.ci,bench,bin,deploy,scripts,sql,src,test}/**/*'
+const FILES = ['*.ts', '{.ci,bench,bin,deploy,scripts,sql,src,test}/**/*']
 
-type Marker = '//' | '/*' | '#' | '--' | ';;'
+/** Characters with which a comment begins. */
+export type Marker = '//' | '/*' | '#' | '--' | ';;'
 
 /** Marker of a comment by file extension. Files without an extension resemble shell scripts. */
 const MARKERS: Readonly<Record<string, Marker>> = {
@@ -15,6 +16,7 @@ const MARKERS: Readonly<Record<string, Marker>> = {
   conf: '#',
   mjs: '//',
   path: '#',
+  py: '#',
   service: '#',
   sh: '#',
   socket: '#',
@@ -29,11 +31,12 @@ const MARKERS: Readonly<Record<string, Marker>> = {
   '': '#',
 }
 
-const markerOf = (path: string): Marker | undefined => MARKERS[/\.([a-z]+)$/.exec(path)?.[1] ?? '']
+/** Marker of the comments of a file; undefined if its kind is unknown. */
+export const markerOf = (path: string): Marker | undefined => MARKERS[/\.([a-z]+)$/.exec(path)?.[1] ?? '']
 
 /** Paths of the files whose comments are wrapped, in order. */
 export const commentedFiles = (root: string): string[] =>
-  globSync(FOLDERS, { cwd: root, exclude: ['bench/results/**', '**/node_modules/**'] })
+  globSync(FILES, { cwd: root, exclude: ['bench/results/**', '**/node_modules/**'] })
     .filter(path => markerOf(path) !== undefined && statSync(`${root}${path}`).isFile())
     .sort()
 

@@ -1,9 +1,12 @@
 import { lexer, type Token } from 'marked'
 import ts from 'typescript'
 
-/** A heading, a paragraph, a list item, a table cell or a comment, without its markup. */
+/**
+ * A heading, a paragraph, a list item, a table cell, a comment or a test's title, without its
+ * markup.
+ */
 export interface Block {
-  readonly kind: 'heading' | 'text' | 'comment'
+  readonly kind: 'heading' | 'text' | 'comment' | 'title'
   /** Line of the file at which the block begins, from 1. */
   readonly line: number
   /** Headings above the block, the outermost first. */
@@ -11,7 +14,7 @@ export interface Block {
   readonly text: string
 }
 
-/** Stands for a code span: the rules see that a name stands there, not what it says. */
+/** Stands for a code span, whose text the rules do not check. */
 const CODE = 'CODE'
 
 const linesIn = (text: string): number => text.split('\n').length - 1
@@ -108,6 +111,10 @@ export function commentLines(text: string): ReadonlySet<number> {
   return lines
 }
 
+/** Blocks of a comment that begins at `line`. A blank line in the comment begins a new block. */
+const blocksOfComment = (line: number, text: string): Block[] =>
+  readMarkdown(text).map(part => ({ ...part, kind: 'comment', line: line + part.line - 1 }))
+
 /**
  * Comments of a TypeScript file as blocks. Neighbouring `//` lines are one comment, and a blank
  * line in a comment begins a new block.
@@ -130,9 +137,81 @@ export function readComments(text: string): Block[] {
       blocks[blocks.length - 1] = { ...last, text: `${last.text}\n${words}` }
     else if (!DIRECTIVE.test(words)) blocks.push({ kind: 'comment', line, section: [], text: words })
   }
-  return blocks.flatMap(block =>
-    readMarkdown(block.text).map(part => ({ ...part, kind: 'comment', line: block.line + part.line - 1 })),
+  return blocks.flatMap(block => blocksOfComment(block.line, block.text))
+}
+
+/** An indented line of a comment is an example, such as a command. */
+const withoutExamples = (words: string): string => words.replaceAll(/^ {2,}\S.*$/gm, '')
+
+/** A line of code, a setting or a tool's directive behind the marker, not a sentence. */
+const NO_SENTENCE = /^(?:!|\S*=|[-=─#*]+$|\s*(?:shellcheck|yaml-language-server)\b)/
+
+/**
+ * Comments of a file in which `marker` begins a comment that ends with its line. Neighbouring lines
+ * that begin with the marker are one comment. A comment behind code is a separate comment.
+ */
+export function readLineComments(text: string, marker: '#' | '--' | ';;'): Block[] {
+  const comments: { readonly line: number; readonly words: string[] }[] = []
+  let isOpen = false
+  for (const [index, line] of text.split('\n').entries()) {
+    const whole = line.trimStart().startsWith(marker)
+    const [, words] = new RegExp(whole ? `^\\s*${marker}+ ?(.*)$` : `\\s${marker} ([^'"]*)$`).exec(line) ?? []
+    const isComment = words !== undefined && !NO_SENTENCE.test(words)
+    if (isComment && whole && isOpen) comments.at(-1)?.words.push(words)
+    else if (isComment) comments.push({ line: index + 1, words: [words] })
+    isOpen = isComment && whole
+  }
+  return comments.flatMap(({ line, words }) => blocksOfComment(line, withoutExamples(words.join('\n'))))
+}
+
+/** Comments of a file with the syntax of C. */
+export const readBlockComments = (text: string): Block[] =>
+  [...text.matchAll(/\/\*([\s\S]*?)\*\//g)].flatMap(({ 1: words = '', index }) =>
+    blocksOfComment(linesIn(text.slice(0, index)) + 1, withoutExamples(words.replaceAll(/^[ \t]*\* ?/gm, ''))),
   )
+
+/** Functions of the tests that take a title. */
+const TITLED = new Set(['describe', 'describeWith', 'it', 'test'])
+
+/** Name of the function that a call begins with: `test` of `test.skipIf(a).each(b)('title')`. */
+function calledName(node: ts.Expression): string | undefined {
+  if (ts.isIdentifier(node)) return node.text
+  if (ts.isTaggedTemplateExpression(node)) return calledName(node.tag)
+  return ts.isPropertyAccessExpression(node) || ts.isCallExpression(node) ? calledName(node.expression) : undefined
+}
+
+/** Text of a literal, with each expression in a template as one word. */
+const textOf = (node: ts.Node): string | undefined => {
+  if (ts.isStringLiteral(node) || ts.isNoSubstitutionTemplateLiteral(node)) return node.text
+  return ts.isTemplateExpression(node)
+    ? node.head.text + node.templateSpans.map(({ literal }) => CODE + literal.text).join('')
+    : undefined
+}
+
+/**
+ * Titles of tests and of groups of tests. A value that the runner inserts (`%s`, `$name`) is one
+ * word.
+ */
+export function readTitles(text: string): Block[] {
+  const file = ts.createSourceFile('file.ts', text, ts.ScriptTarget.Latest, true)
+  const blocks: Block[] = []
+  const visit = (node: ts.Node): void => {
+    if (ts.isCallExpression(node) && TITLED.has(calledName(node.expression) ?? '')) {
+      // The title stands before the body; `describeWith` has the needs before the title.
+      const title = node.arguments.slice(0, 2).find(argument => textOf(argument) !== undefined)
+      const words = title === undefined ? undefined : textOf(title)
+      if (title !== undefined && words !== undefined)
+        blocks.push({
+          kind: 'title',
+          line: file.getLineAndCharacterOfPosition(title.getStart(file)).line + 1,
+          section: [],
+          text: words.replaceAll(/%[sdifjo]|\$[a-z][\w.]*/g, CODE),
+        })
+    }
+    ts.forEachChild(node, visit)
+  }
+  visit(file)
+  return blocks
 }
 
 /**
@@ -159,9 +238,8 @@ export function readMessages(text: string): Block[] {
   }
   const visit = (node: ts.Node): void => {
     if (ts.isTaggedTemplateExpression(node)) return
-    if (ts.isStringLiteral(node) || ts.isNoSubstitutionTemplateLiteral(node)) add(node, node.text)
-    else if (ts.isTemplateExpression(node))
-      add(node, node.head.text + node.templateSpans.map(({ literal }) => CODE + literal.text).join(''))
+    const words = textOf(node)
+    if (words !== undefined) add(node, words)
     ts.forEachChild(node, visit)
   }
   visit(file)

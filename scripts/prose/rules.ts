@@ -1,7 +1,7 @@
 import writeGood from 'write-good'
 import type { Block } from './read-prose.ts'
 
-/** What a rule found, and what to write in its place. */
+/** A place that a rule refuses, and the advice for it. */
 export interface Fault {
   readonly line: number
   readonly rule: string
@@ -12,6 +12,8 @@ export interface Fault {
 /** Words of a sentence, or of its parts between semicolons. */
 const MAX_WORDS = 30
 const MAX_PASSIVES = 3
+/** Words of a title of a test. */
+const MAX_TITLE_WORDS = 24
 
 interface Pattern {
   readonly rule: string
@@ -20,8 +22,8 @@ interface Pattern {
 }
 
 /**
- * Words before a relative clause without a noun. Verbs that ask (say who, show what) are not among
- * them.
+ * Words before a relative clause without a noun. Verbs that introduce an indirect clause (say who,
+ * show what) are not among them.
  */
 const NO_NOUN =
   '(?:^|[.:;–(] |, (?:and |but |so |or )?|\\b(?:for|from|of|to|by|with|than|that|because|while|under|at|only|then) )'
@@ -122,7 +124,7 @@ const PATTERNS: readonly Pattern[] = [
 /** Abbreviations whose dot ends no sentence. */
 const ABBREVIATION = /(?:^|[\s(])(?:e\.g|i\.e|cf|vs|etc|No)\.$/
 
-/** Sentences of a text. A dot, a question mark or an exclamation mark before a space ends one. */
+/** Splits a text into sentences. A full stop, `?` or `!` before a space ends a sentence. */
 export function sentencesOf(text: string): string[] {
   const sentences: string[] = []
   let begun = ''
@@ -158,12 +160,34 @@ export function readReplacements(glossary: string): Replacement[] {
   )
 }
 
+/** Rules for whole sentences. A title may leave out its subject and its verb. */
+const SENTENCE_RULES: ReadonlySet<string> = new Set(['ellipsis'])
+
+/** Faults of the title of a test: its length and the words that sentences may not have. */
+function faultsOfTitle(line: number, text: string): Fault[] {
+  const faults: Fault[] = []
+  const count = wordsIn(text)
+  if (count > MAX_TITLE_WORDS)
+    faults.push({
+      line,
+      rule: 'length',
+      found: text.slice(0, 60),
+      advice: `${count} words, ${MAX_TITLE_WORDS} at most in a title`,
+    })
+  for (const { rule, pattern, advice } of PATTERNS) {
+    const found = SENTENCE_RULES.has(rule) ? null : pattern.exec(text)
+    if (found !== null) faults.push({ line, rule, found: found[0].trim(), advice })
+  }
+  return faults
+}
+
 /** All faults of a block. */
 export function findFaults({ kind, line, text }: Block, replacements: readonly Replacement[]): Fault[] {
   const faults: Fault[] = []
   for (const { pattern, word, instead } of replacements)
     if (pattern.test(text)) faults.push({ line, rule: 'glossary', found: word, advice: `write "${instead}"` })
   if (kind === 'heading') return faults
+  if (kind === 'title') return [...faults, ...faultsOfTitle(line, text)]
 
   for (const sentence of sentencesOf(text)) {
     const count = Math.max(...sentence.split('; ').map(wordsIn))
@@ -189,7 +213,7 @@ export function findFaults({ kind, line, text }: Block, replacements: readonly R
   return faults
 }
 
-/** Checks of write-good. The others judge taste: adverbs, "there is", long words. */
+/** Checks of write-good. Its other checks are about taste: adverbs, "there is", long words. */
 const ONLY_THESE = {
   passive: true,
   illusion: true,

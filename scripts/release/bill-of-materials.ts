@@ -19,10 +19,7 @@ const Lock = v.object({
 })
 type Lock = v.InferOutput<typeof Lock>
 
-/**
- * Writes what a release is made of besides our own code, by package-lock.json, as a CycloneDX
- * document (SBOM).
- */
+/** Writes a CycloneDX document (SBOM) of the packages in a release, from package-lock.json. */
 export function writeBillOfMaterials(root: string, path: string): void {
   const words = ['sbom', '--sbom-format=cyclonedx', '--sbom-type=application', '--package-lock-only']
   const text = execFileSync('npm', words, {
@@ -33,9 +30,9 @@ export function writeBillOfMaterials(root: string, path: string): void {
   })
   const bill = v.parse(Bill, JSON.parse(text))
   const lock = v.parse(Lock, JSON.parse(readFileSync(`${root}/package-lock.json`, 'utf8')))
-  // npm takes the name of the directory, which is anything for a checkout.
+  // npm uses the name of the directory, which can be any name for a checkout.
   bill.metadata.component.name = manifest.name
-  // With --omit=dev npm leaves out each package that a tool of the tests needs too, such as
+  // With --omit=dev npm omits packages that both the programs and a tool of the tests need, such as
   // valibot.
   const needed = neededRefs(bill, lock)
   const kept = {
@@ -49,12 +46,13 @@ export function writeBillOfMaterials(root: string, path: string): void {
 }
 
 /**
- * Our own reference and those of all packages that the programs need, directly or by another one.
+ * The reference of this package, and those of all packages that the programs need directly or
+ * indirectly.
  */
 function neededRefs({ metadata, components, dependencies }: Bill, { packages }: Lock): ReadonlySet<string> {
   const byRef = new Map(components.map(component => [component['bom-ref'], component]))
   const dependsOn = new Map(dependencies.map(({ ref, dependsOn: refs }) => [ref, refs]))
-  /** Names that a package needs itself: neither tools of its tests nor peers. */
+  /** Names that a package itself needs, without development and peer dependencies. */
   const namesOf = (ref: string): ReadonlySet<string> => {
     const component = byRef.get(ref)
     const entries =

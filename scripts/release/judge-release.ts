@@ -9,14 +9,11 @@ import { generatedPages } from '../man-pages.ts'
 
 const Manifest = v.object({ version: v.string(), bin: v.record(v.string(), v.string()) })
 
-/** The version that package.json of a checkout names, and its programs. */
+/** Version and programs in package.json of a checkout. */
 export const manifestOf = (root: string): v.InferOutput<typeof Manifest> =>
   v.parse(Manifest, JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')))
 
-/**
- * Why this checkout is not to be released, each with what to do; empty if nothing speaks against
- * it.
- */
+/** Obstacles to a release of this checkout, each with its remedy; empty if there are none. */
 export async function checkRelease(root: string): Promise<readonly string[]> {
   return [...checkTree(root), ...checkVersion(root), ...checkDocuments(root), ...(await checkMadeFiles(root))]
 }
@@ -67,7 +64,7 @@ function checkDocuments(root: string): string[] {
   return found
 }
 
-/** Documents that are made from the code. */
+/** Documents that scripts make from the code. */
 async function checkMadeFiles(root: string): Promise<string[]> {
   const textOf = (path: string): string => (existsSync(join(root, path)) ? readFileSync(join(root, path), 'utf8') : '')
   const found: string[] = []

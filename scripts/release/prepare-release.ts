@@ -3,9 +3,8 @@ import { join } from 'node:path'
 import { changesOf } from '../debian/changelog.ts'
 
 /**
- * Turns the pending changes into those of a version, in package.json, package-lock.json and
- * CHANGELOG.md; nothing is committed.
- * @throws Error if the version is none, or nothing is pending.
+ * Moves the pending changes to a version, in package.json, package-lock.json and CHANGELOG.md,
+ * without a commit. @throws Error if the version is invalid or no change is pending.
  */
 export function prepareRelease(root: string, version: string, date: Date): void {
   if (!/^\d+\.\d+\.\d+$/.test(version)) throw new Error(`${version} is no version: write it as 1.2.3`)
@@ -18,7 +17,8 @@ export function prepareRelease(root: string, version: string, date: Date): void 
   writeFileSync(path, changelog.replace(/^## Pending$/m, `## Pending\n\n## ${version} (${day})`))
   for (const file of ['package.json', 'package-lock.json']) {
     const text = readFileSync(join(root, file), 'utf8')
-    // The first is the package's own; the lock repeats it once, for the package at the root.
+    // The first match is the package's own version; the lock repeats it once for the package at the
+    // root.
     const own = /^( {2}| {6})"version": "[^"]*"/gm
     let left = file === 'package.json' ? 1 : 2
     const changed = text.replace(own, (line, indent: string) =>

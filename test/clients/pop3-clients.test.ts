@@ -17,14 +17,17 @@ const NEEDS = [
   command('openssl'),
 ]
 
-/** More than fits one packet, lines that begin with dots, and a last line without an end. */
+/**
+ * A message that exceeds one packet, with lines that begin with dots and a last line without an
+ * end.
+ */
 const LETTER = `Subject: letter\n\n${'.dots\n..\n.\nlong line '.repeat(400)}the end`
 const isRoot = process.geteuid?.() === 0
-/** getmail writes no mail as root. */
+/** getmail refuses to deliver as root. */
 const NOBODY = { uid: 65_534, gid: 65_534 }
 const asNobody = isRoot ? ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'] : []
 
-describeWith(NEEDS, 'POP3 clients as Debian has them', () => {
+describeWith(NEEDS, 'POP3 clients of Debian', () => {
   let running: PopupStack
   let pop3: number
   let pop3s: number
@@ -61,13 +64,13 @@ describeWith(NEEDS, 'POP3 clients as Debian has them', () => {
   beforeEach(() => running.stack.showLogsOnFailure())
   afterAll(() => running.stop())
 
-  /** Runs a client to its end; it must say that all went well. */
+  /** Runs a client until it ends; it must exit with status 0. */
   const client = async (...words: readonly string[]): Promise<Program> => {
     const ended = await run(words, { env: { HOME: home, LC_ALL: 'C.UTF-8' }, cwd: home })
     expect(ended.ending, ended.transcript()).toEqual({ code: 0, signal: null })
     return ended
   }
-  /** A file that only its reader can read. */
+  /** A file that only its owner can read. */
   const settings = (name: string, lines: readonly string[], ownedByNobody = false): string => {
     const path = `${home}/${name}`
     writeFileSync(path, `${lines.join('\n')}\n`)
@@ -75,7 +78,7 @@ describeWith(NEEDS, 'POP3 clients as Debian has them', () => {
     if (ownedByNobody && isRoot) chownSync(path, NOBODY.uid, NOBODY.gid)
     return path
   }
-  /** The last login that was announced. */
+  /** The last login event that popup sent. */
   const lastEvent = () => running.authd.events.at(-1)
 
   test.each([
@@ -155,7 +158,7 @@ describeWith(NEEDS, 'POP3 clients as Debian has them', () => {
     const words = [...asNobody, 'getmail', `--getmaildir=${home}`, `--rcfile=${rc}`]
     await client(...words)
     expect(readdirSync(`${home}/getmail/new`)).toHaveLength(2)
-    // It knows the messages by their unique-ids, which are the same in another session.
+    // getmail recognizes the messages by their unique-ids, which are the same in each session.
     await client(...words)
     expect(readdirSync(`${home}/getmail/new`)).toHaveLength(2)
   })

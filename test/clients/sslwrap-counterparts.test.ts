@@ -39,14 +39,14 @@ function tlsConversation(port: number): Conversation {
   stops.push(() => socket.destroy())
   return new Conversation('client', socket)
 }
-/** A port that was free just before, for programs that cannot choose one themselves. */
+/** A port that is free now, for programs that cannot choose one themselves. */
 async function freePort(): Promise<number> {
   const probe = await new BackEnd(() => {}).listen()
   probe.close()
   return probe.port
 }
 
-/** A back end that reads a PROXY header of either version first, and greets then. */
+/** A back end that first reads a PROXY header of either version, and then sends a greeting. */
 function proxied(headers: ProxyHeader[]): BackEnd {
   const done = new WeakSet()
   return new BackEnd(
@@ -63,7 +63,7 @@ function proxied(headers: ProxyHeader[]): BackEnd {
 }
 
 describeWith([command('openssl')], 'openssl s_client', () => {
-  test.each(['-tls1_3', '-tls1_2'])('%s: a whole session, closed in order', async version => {
+  test.each(['-tls1_3', '-tls1_2'])('%s: a whole session that ends with close_notify', async version => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [{ backend: `127.0.0.1:${server.port}` }] })
     const client = await run(
@@ -87,7 +87,7 @@ describeWith([command('openssl')], 'openssl s_client', () => {
     expect(said).toContain('+OK bye')
     expect(said).toContain('ALPN protocol: pop3')
     expect(said).toContain('Compression: NONE')
-    // Early data is what an attacker may send twice.
+    // An attacker can replay early data.
     if (version === '-tls1_3') expect(said).toContain('Max Early Data: 0')
     expect(said).not.toMatch(/unexpected eof|:error:/)
     expect(client.ending?.code).toBe(0)
@@ -106,7 +106,8 @@ describeWith([command('curl')], 'curl', () => {
 })
 
 /**
- * Reads to the end, in order or not at all, and speaks on: OpenSSL without Node.js, which cannot.
+ * Reads until the end of the input, with or without close_notify, and then sends more. It uses
+ * OpenSSL directly, because Node.js cannot do this.
  */
 const SPEAKS_ON = `
 import socket, ssl, sys
@@ -124,7 +125,7 @@ client.unwrap()
 `
 
 describeWith([command('python3')], 'the ssl module of Python', () => {
-  test('when the server has ended, in order by close_notify, the client is still heard', async () => {
+  test("after the server's close_notify the client can still send data", async () => {
     const server = await backEnd(new BackEnd(socket => socket.end('+OK going\r\n')))
     const sslwrap = await start({ listeners: [{ backend: `127.0.0.1:${server.port}`, preamble: 'none' }] })
     const client = await run(['python3', '-c', SPEAKS_ON, String(sslwrap.port)])
@@ -135,7 +136,7 @@ describeWith([command('python3')], 'the ssl module of Python', () => {
 })
 
 describeWith([command('sslscan')], 'sslscan', () => {
-  test('finds nothing old and nothing weak', async () => {
+  test('finds no obsolete protocol and no weak cipher', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [{ backend: `127.0.0.1:${server.port}` }] })
     const { lines } = await run(['sslscan', '--no-colour', '--show-certificate', `127.0.0.1:${sslwrap.port}`])
@@ -157,7 +158,7 @@ describeWith([command('sslscan')], 'sslscan', () => {
 })
 
 describeWith([command('haproxy')], 'haproxy', () => {
-  test('understands the PROXY headers of sslwrap, of both versions', async () => {
+  test('understands the PROXY headers of sslwrap, version 1 and version 2', async () => {
     const [port, secret] = [await freePort(), directory()]
     const server = await backEnd(popupLike())
     writeFileSync(
@@ -166,7 +167,7 @@ describeWith([command('haproxy')], 'haproxy', () => {
         'global\n  maxconn 100',
         'defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s',
         `frontend f\n  bind 127.0.0.1:${port} accept-proxy\n  tcp-request content set-var(txn.sni) fc_pp_authority\n  default_backend b`,
-        // haproxy passes the source that it understood to the server in the next header.
+        // haproxy passes the source address that it read to the server in the next header.
         `backend b\n  server s 127.0.0.1:${server.port} send-proxy`,
       ].join('\n')}\n`,
     )
@@ -187,7 +188,7 @@ describeWith([command('haproxy')], 'haproxy', () => {
     }
   })
 
-  test('in front of a server: its headers with TLS fields are understood', async () => {
+  test("in front of a server: the server reads haproxy's headers with TLS fields", async () => {
     const [v1, v2, path] = [await freePort(), await freePort(), directory()]
     makeCertificate(`${path}/tls`, { names: ['mx.example.org'] })
     writeFileSync(`${path}/both.pem`, readFileSync(`${path}/tls.crt`, 'utf8') + readFileSync(`${path}/tls.key`, 'utf8'))
@@ -252,7 +253,7 @@ describeWith([command('stunnel4')], 'stunnel', () => {
   })
 })
 
-describeWith([command('tcpserver', 'ucspi-tcp'), ROOT], "the original's command line", () => {
+describeWith([command('tcpserver', 'ucspi-tcp'), ROOT], 'the command line of the original', () => {
   test('under tcpserver, in front of a program; the program gets the address of the client and the TLS version', async () => {
     const [port, path] = [await freePort(), directory()]
     makeCertificate(`${path}/tls`, { names: ['mx.example.org'] })
@@ -331,7 +332,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), ROOT], "the original's command 
     await pop.ask('QUIT', /^\+OK bye$/)
   })
 
-  test('standard input that is no connection', async () => {
+  test('standard input is not a connection: the program refuses to run', async () => {
     const path = directory()
     makeCertificate(`${path}/tls`, { names: ['mx.example.org'] })
     const { ending, lines } = await run(
@@ -344,8 +345,8 @@ describeWith([command('tcpserver', 'ucspi-tcp'), ROOT], "the original's command 
 })
 
 /**
- * True if something listens there; asks the kernel's table, so that the server does not see a
- * probe.
+ * True if a socket listens there. Reads the kernel's table, so that the server does not see a
+ * connection.
  */
 function isListening(port: number): boolean {
   const hex = port.toString(16).toUpperCase().padStart(4, '0')

@@ -10,22 +10,22 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { fileInPackage } from '../harness/unpacked-package.ts'
 
 /**
- * Ports for programs that cannot choose one themselves: below those that the kernel gives to
- * clients.
+ * Ports for programs that cannot choose one themselves, below the range of the kernel's ephemeral
+ * ports.
  */
 const firstPort = 21_000 + (process.pid % 1000) * 8
 const [haproxyV1, haproxyV2, stunnel, nginx] = [firstPort, firstPort + 1, firstPort + 2, firstPort + 3]
 
 /**
- * True if something listens there; asks the kernel's table, so that the server does not see a
- * probe.
+ * True if a socket listens there. Reads the kernel's table, so that the server does not see a
+ * connection.
  */
 function isListening(port: number): boolean {
   const hex = port.toString(16).toUpperCase().padStart(4, '0')
   return new RegExp(`: [0-9A-F]{8}:${hex} 00000000:0000 0A`).test(readFileSync('/proc/net/tcp', 'utf8'))
 }
 
-describeWith([ROOT, command('haproxy'), command('stunnel4')], 'other TLS proxies in front of the real popup', () => {
+describeWith([ROOT, command('haproxy'), command('stunnel4')], 'other TLS proxies in front of popup', () => {
   const directory = temporaryDirectory()
   let running: PopupStack
   let programs: readonly Program[] = []
@@ -68,7 +68,7 @@ describeWith([ROOT, command('haproxy'), command('stunnel4')], 'other TLS proxies
     ['haproxy, version 1', haproxyV1, '127.0.0.31', '0'],
     ['haproxy, version 2 with TLS fields and CRC32C', haproxyV2, '127.0.0.32', '1'],
     ['stunnel, version 1', stunnel, '127.0.0.33', '0'],
-  ])('%s: the login is that of the client, not of the proxy', async (_, port, ip, tls) => {
+  ])("%s: the login event has the client's address, not the proxy's", async (_, port, ip, tls) => {
     const socket = connect({ socket: dial(port, ip), rejectUnauthorized: false, servername: 'mx.example.org' })
     const pop = new PopupClient(socket)
     await pop.expect(/^\+OK </)
@@ -79,7 +79,7 @@ describeWith([ROOT, command('haproxy'), command('stunnel4')], 'other TLS proxies
   })
 })
 
-/** nginx as it comes from Debian, never installed: its package would start a web server. */
+/** nginx of Debian, unpacked but not installed, because its package would start a web server. */
 const NGINX: Need = {
   name: 'nginx and its stream module, unpacked',
   remedy: 'run as root on Debian, with the package archive in reach',
@@ -87,7 +87,7 @@ const NGINX: Need = {
     try {
       return existsSync(nginxFile()) && existsSync(streamModule())
     } catch {
-      return false // no Debian, or no archive: the group says what is missing
+      return false // not Debian, or no archive: the name of the skipped group lists the need
     }
   },
 }
@@ -95,7 +95,7 @@ const nginxFile = (): string => fileInPackage('nginx', '/usr/sbin/nginx')
 const streamModule = (): string => fileInPackage('libnginx-mod-stream', '/usr/lib/nginx/modules/ngx_stream_module.so')
 
 describeWith([ROOT, NGINX], 'sslwrap in front of nginx, which expects a PROXY header', () => {
-  test.each(['proxy-v1', 'proxy-v2'])('%s: nginx knows the client and the port that it came to', async preamble => {
+  test.each(['proxy-v1', 'proxy-v2'])("%s: nginx logs the client's address and the port that the client connected to", async preamble => {
     const directory = temporaryDirectory()
     writeFileSync(
       `${directory.path}/nginx.conf`,

@@ -10,21 +10,21 @@ const PEERS = [
   { name: 'n3', ip: '192.0.2.13' },
 ]
 
-/** Longest time in which a healed cluster must be whole again without a hand, in milliseconds. */
+/** Longest time until a healed cluster works again without a manual step, in milliseconds. */
 export const HEALING = 180_000
 
 /**
- * Pause between two questions about the state of the cluster, in milliseconds: Patroni looks every
- * 2 s.
+ * Pause between two queries for the state of the cluster, in milliseconds; Patroni checks every 2
+ * s.
  */
 export const BETWEEN_QUESTIONS = 250
 
 export type ClusterOptions = {
   /** Patroni's strict synchronous mode. */
   readonly synchronous: boolean
-  /** Patroni requires one, and it resets the node. */
+  /** Patroni requires a watchdog, which resets the node. */
   readonly watchdog: boolean
-  /** Patroni's way to etcd: the second or the third version of etcd's interface. */
+  /** Patroni's interface to etcd: version 2 or version 3. */
   readonly dcs: 'etcd' | 'etcd3'
 }
 
@@ -55,8 +55,8 @@ export class DatabaseCluster {
   }
 
   /**
-   * Whole: three running members of one timeline, one leader, and a synchronous standby where
-   * commits wait for one.
+   * A complete cluster has three running members on one timeline and one leader. In synchronous
+   * mode it also has a synchronous standby.
    */
   async whole(): Promise<{
     readonly leader: DatabaseNode
@@ -69,7 +69,7 @@ export class DatabaseCluster {
         for (const asked of this.nodes) {
           const members = await asked.members()
           const parts = members === undefined ? undefined : this.#parts(members)
-          // Patroni may call a dead leader running: it must take writes too.
+          // Patroni may report a dead leader as running, so the leader must also accept a write.
           if (parts !== undefined && (await parts.leader.psql('SELECT txid_current()', 'postgres')) !== undefined)
             return parts
         }

@@ -13,23 +13,23 @@ import { Watchdog } from './watchdog.ts'
 export const PASSWORDS = { postgres: 'super of tests', replicator: 'replica of tests', rewinder: 'rewind of tests' }
 export const SCOPE = 'tests'
 
-/** What Patroni runs with in these tests: the shortest times that it allows. */
+/** Patroni's times in these tests: the shortest that it allows. */
 export const TTL = 20
 
 /**
- * Rows from a clock that was ahead by more seconds count as none, with a margin for the file that
- * sets the clock.
+ * Number of seconds by which a clock may be ahead before its rows are invalid, with a margin for
+ * the file that sets the clock.
  */
 const CLOCK_RULE = 55
-/** Milliseconds after which every process of PostgreSQL sees a clock that was set. */
+/** Milliseconds after which every process of PostgreSQL uses a clock that was set. */
 const CLOCK_SETTLES = 3000
-/** Milliseconds between two looks for programs that have failed. */
+/** Milliseconds between two checks for programs that have failed. */
 const RESTART_AFTER = 1500
 /** The disk of a node's database, in MB. Each promotion leaves segments of the WAL. */
 const DISK = 1500
 
 export type Member = v.InferOutput<typeof CLUSTER>['members'][number]
-/** Of the answer to GET /cluster. A member that starts has no timeline. */
+/** Fields of the answer to GET /cluster. A starting member has no timeline. */
 const CLUSTER = v.object({
   members: v.array(
     v.object({ name: v.string(), role: v.string(), state: v.string(), timeline: v.optional(v.number(), 0) }),
@@ -43,9 +43,9 @@ const isPatroni = ({ commandLine: [program = '', script = ''] }: Command): boole
 const isEtcd = ({ commandLine: [program = ''] }: Command): boolean => /(^|\/)etcd$/.test(program)
 
 /**
- * A machine with etcd, Patroni and PostgreSQL: a network namespace, a PID namespace whose first
- * process reaps, a small disk of its own, and a clock that a file sets (libfaketime; monotonic time
- * is left alone, as a step of a real clock leaves it).
+ * A machine with etcd, Patroni and PostgreSQL. It is a network namespace and a PID namespace whose
+ * first process reaps children, with a small separate disk. A file sets its clock (libfaketime);
+ * monotonic time is unchanged, as with a real clock step.
  */
 export class DatabaseNode {
   readonly name: string
@@ -62,7 +62,7 @@ export class DatabaseNode {
   #clock = 0
   #clockSetBack = Number.NEGATIVE_INFINITY
   #stopped: number[] = []
-  /** A fault keeps programs of this node dead. */
+  /** True while a fault keeps the programs of this node stopped. */
   #isDown = false
   readonly #supervisor: NodeJS.Timeout
   #routes: string[] = []
@@ -102,8 +102,8 @@ export class DatabaseNode {
   }
 
   /**
-   * PostgreSQL's programs; the server sees the node's clock. Python's time.sleep fails under
-   * libfaketime: Patroni does not.
+   * PostgreSQL's programs, which use the node's clock. Patroni does not, because Python's
+   * time.sleep fails under libfaketime.
    */
   #makePrograms(): void {
     const real = debianPostgres()
@@ -207,7 +207,7 @@ export class DatabaseNode {
         ...['--initial-cluster-token', SCOPE, '--initial-cluster', cluster, '--unsafe-no-fsync'],
         ...['--listen-peer-urls', url(2380), '--initial-advertise-peer-urls', url(2380)],
         ...['--listen-client-urls', `${url(2379)},http://127.0.0.1:2379`, '--advertise-client-urls', url(2379)],
-        // The machine of the test may be busy: no election for a heartbeat that is late.
+        // The test's machine may be busy, so that a late heartbeat must not cause an election.
         ...['--heartbeat-interval', '250', '--election-timeout', '2500'],
         ...(this.#options.dcs === 'etcd' ? ['--enable-v2'] : []),
       ],
@@ -219,7 +219,7 @@ export class DatabaseNode {
     this.#start(['/usr/bin/patroni', `${this.directory}/patroni.json`], 'patroni')
   }
 
-  /** Every process of the node but the first. */
+  /** Every process of the node except the first. */
   #processes(): readonly ProcessStatus[] {
     return descendantsOf(this.#first.pid).filter(
       each => isEtcd(each) || isPatroni(each) || isPostgres(each) || each.commandLine[0]?.includes('pg_') === true,
@@ -234,7 +234,7 @@ export class DatabaseNode {
       try {
         process.kill(pid, signal)
       } catch {
-        // It has ended meanwhile.
+        // The process has ended meanwhile.
       }
     }
     return pids
@@ -246,22 +246,20 @@ export class DatabaseNode {
     if (postmaster !== undefined) process.kill(postmaster.pid, 'SIGKILL')
   }
 
-  /** Patroni first, so that it repairs nothing. It stays dead until `heal`. */
+  /** Kills Patroni first, so that it does not repair anything. It stays stopped until `heal`. */
   killDatabase(): void {
     this.#isDown = true
     this.#kill(isPatroni, 'SIGKILL')
     this.#kill(each => !isEtcd(each), 'SIGKILL')
   }
 
-  /** It stays dead until `heal`. */
+  /** The program stays stopped until `heal`. */
   killEtcd(): void {
     this.#isDown = true
     this.#kill(isEtcd, 'SIGKILL')
   }
 
-  /**
-   * What a reset by the watchdog leaves of the machine: nothing runs, and the disk is as it was.
-   */
+  /** Does the same as a reset by the watchdog: no process runs, and the disk is unchanged. */
   #reset(): void {
     this.wasReset = true
     this.#stopped = []
@@ -278,7 +276,7 @@ export class DatabaseNode {
       try {
         process.kill(pid, 'SIGCONT')
       } catch {
-        // It has ended meanwhile.
+        // The process has ended meanwhile.
       }
     }
   }
@@ -287,21 +285,21 @@ export class DatabaseNode {
     execFileSync('ip', ['-n', this.host.name, 'link', 'set', 'eth0', state])
   }
 
-  /** Packets of this node to an address are dropped from now on; those that arrive are not. */
+  /** Drops packets from this node to an address; packets in the other direction still arrive. */
   dropTo(ip: string): void {
     execFileSync('ip', ['-n', this.host.name, 'route', 'replace', 'blackhole', `${ip}/32`])
     this.#routes.push(ip)
   }
 
-  /** Limits what this node sends to `kilobits` per second. */
+  /** Limits the data that this node sends to `kilobits` per second. */
   slow(kilobits: number): void {
     const limit = ['rate', `${kilobits}kbit`, 'burst', '8kbit', 'latency', '800ms']
     execFileSync('tc', ['-n', this.host.name, 'qdisc', 'replace', 'dev', 'eth0', 'root', 'tbf', ...limit])
   }
 
   /**
-   * The clock of the node's PostgreSQL is, or was within the last seconds, so far ahead that a row
-   * of it may not count.
+   * True if the clock of the node's PostgreSQL is so far ahead that its rows may be invalid, or was
+   * within the last seconds.
    */
   get isClockAhead(): boolean {
     return this.#clock > CLOCK_RULE || performance.now() - this.#clockSetBack < CLOCK_SETTLES
@@ -333,8 +331,8 @@ export class DatabaseNode {
   }
 
   /**
-   * Starts the programs that do not run, as systemd does: Debian's units restart a Patroni and an
-   * etcd that failed.
+   * Starts the programs that do not run, as systemd does. Debian's units restart Patroni and etcd
+   * after a failure.
    */
   #revive(): void {
     if (this.#isDown) return
@@ -343,7 +341,7 @@ export class DatabaseNode {
     if (!all.some(isPatroni)) this.#startPatroni()
   }
 
-  /** What Patroni says of its cluster; undefined if it says nothing in time. */
+  /** Patroni's report about its cluster; undefined if it does not answer in time. */
   async members(): Promise<readonly Member[] | undefined> {
     const stdout = await this.#run(['/usr/bin/curl', '-sS', '--max-time', '5', `http://${this.ip}:8008/cluster`])
     if (stdout === undefined) return undefined
@@ -371,8 +369,8 @@ export class DatabaseNode {
   }
 
   /**
-   * The answer of this node's server as text, one line a row; undefined if it does not answer in
-   * time.
+   * The answer of this node's server as text, one line for each row; undefined if it does not
+   * answer in time.
    */
   async psql(statement: string, database = 'pop3authd'): Promise<readonly string[] | undefined> {
     const target = `host=${this.directory}/sock user=postgres dbname=${database} connect_timeout=3`
@@ -407,7 +405,7 @@ export class DatabaseNode {
     await this.#first.stop(1000).catch(() => undefined)
     this.#first.signal('SIGKILL')
     await this.#first.ended
-    // The memory disk goes with its mount, lazily if a process is still ending.
+    // Unmounts the memory disk, lazily if a process still uses it.
     spawnSync('umount', ['-l', `${this.directory}/disk`])
   }
 }

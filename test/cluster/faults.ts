@@ -2,22 +2,25 @@ import type { Random } from '../soak/fuzz/random.ts'
 import type { DatabaseNode } from './database-node.ts'
 import { pause } from './traffic.ts'
 
-/** The nodes by their part at the moment when a fault begins. */
+/** The roles of the nodes when a fault begins. */
 export type Parts = {
   readonly leader: DatabaseNode
   readonly standby: DatabaseNode
   readonly others: readonly DatabaseNode[]
   readonly all: readonly DatabaseNode[]
-  /** Addresses of the hosts that ask the database. */
+  /** Addresses of the hosts that query the database. */
   readonly clientIps: readonly string[]
 }
 
-/** Strikes, holds for a while, and returns when everything may be healed. */
+/** Causes the fault, keeps it for some time, and returns when `heal` may run. */
 export type Fault = { readonly name: string; readonly strike: (parts: Parts, random: Random) => Promise<void> }
 
 const seconds = (n: number): Promise<void> => pause(n * 1000)
 
-/** Cuts a node from some addresses: what it sends there is dropped, or what they send, or both. */
+/**
+ * Cuts a node off from some addresses: drops the packets that it sends to them, the packets that
+ * they send to it, or both.
+ */
 function cut(node: DatabaseNode, from: readonly DatabaseNode[], way: 'out' | 'in' | 'both'): void {
   for (const peer of from) {
     if (way !== 'in') node.dropTo(peer.ip)
@@ -26,8 +29,8 @@ function cut(node: DatabaseNode, from: readonly DatabaseNode[], way: 'out' | 'in
 }
 
 /**
- * The faults of a round. Nothing here stops Patroni for longer than ttl and lets it go on: that
- * round is a test of its own, because Patroni 3.0.2 loses commits then.
+ * The faults of a round. None of them stops Patroni for longer than ttl and continues it
+ * afterwards. A separate test does this, because Patroni 3.0.2 then loses commits.
  */
 export const FAULTS: readonly Fault[] = [
   {
@@ -65,7 +68,7 @@ export const FAULTS: readonly Fault[] = [
     strike: async ({ leader }) => {
       leader.stop('database')
       await seconds(30)
-      // As a watchdog does it.
+      // Resets the node as a watchdog does.
       leader.killDatabase()
     },
   },

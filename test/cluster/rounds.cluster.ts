@@ -13,31 +13,31 @@ import { ClientHost, GateHost, Pop3Host } from './site.ts'
 import { pause, Traffic } from './traffic.ts'
 
 const ROUNDS = Number(process.env['CLUSTER_ROUNDS'] ?? '20')
-/** No round begins later than that after the start. */
+/** Time after the start at which the last round may begin. */
 const MINUTES = Number(process.env['CLUSTER_MINUTES'] ?? '300')
 const SEED = Number(process.env['CLUSTER_SEED'] ?? '24')
-/** Parts of the names of the faults that are wanted; empty: all. */
+/** Parts of the names of the selected faults; empty: all. */
 const WANTED = (process.env['CLUSTER_FAULTS'] ?? '').split(',').filter(Boolean)
 /**
- * By how many seconds the clocks of the POP3 hosts and of the gates differ from the databases':
- * no program may depend on them.
+ * Differences between the clocks of the POP3 hosts or gates and the clocks of the databases, in
+ * seconds. The programs must work with any difference.
  */
 const CLOCKS = { pop3: [240, -240], gates: [-180, 420] }
 /**
- * Longest wait for the reply to PASS, in milliseconds: `grant_wait`, and the check of the password
- * on a machine that runs three databases as well.
+ * Longest wait for the reply to PASS, in milliseconds: `grant_wait`, and the password check on a
+ * machine that also runs three databases.
  */
 const LONGEST_PASS = 1000 + 20_000
-/** Load before a fault, in milliseconds. */
+/** Duration of the load before a fault, in milliseconds. */
 const CALM = 3000
 
 const [PATRONI = '0'] = /[\d.]+/.exec(patroniVersion()) ?? []
 /**
- * Up to 3.0.2 Patroni, over the third version of etcd's interface, takes the leader key back
- * without a look at its holder: after a stop or a cut of more than ttl.
+ * Patroni up to 3.0.2, with version 3 of etcd's interface, can take the leader key from its new
+ * holder after a stop or a cut of more than ttl.
  */
 const TAKES_KEY_BACK = ['3.0.0', '3.0.1', '3.0.2'].includes(PATRONI) || Number.parseFloat(PATRONI) < 3
-/** The version of the interface with which this Patroni loses nothing. */
+/** The version of the interface with which this Patroni loses no commit. */
 const DCS = TAKES_KEY_BACK ? 'etcd' : 'etcd3'
 
 function patroniVersion(): string {
@@ -57,7 +57,7 @@ type Round = {
   readonly queued: number
   readonly lost: number
   readonly falseYes: number
-  /** Seconds from the fault to the last answer that was not the yes it should have been. */
+  /** Seconds from the fault to the last wrong negative answer. */
   readonly untilYes: number
   /** Longest wait for the reply to PASS, in milliseconds. */
   readonly worstWait: number
@@ -102,14 +102,14 @@ class Site {
   }
 }
 
-/** Addresses of a table as the node's server has it. */
+/** Addresses in a table, read from the node's server. */
 async function addresses(node: DatabaseNode, statement: string): Promise<ReadonlySet<string>> {
   return new Set(await eventually(`${node.name} answers`, () => node.psql(statement), HEALING))
 }
 
 /**
- * Compares the answers that clients got with the databases. Returns the addresses that were lost
- * since the last call.
+ * Compares the answers that clients received with the databases. Returns the addresses that were
+ * lost since the last call.
  */
 async function lostLogins(
   traffic: Traffic,
@@ -163,7 +163,7 @@ function report(title: string, rounds: readonly Round[]): void {
   console.log(lines.join('\n'))
 }
 
-/** One fault under load, until everything is whole again. */
+/** One fault under load, until the cluster is complete again. */
 async function playRound(
   fault: Fault,
   site: Site,
@@ -182,7 +182,7 @@ async function playRound(
   cluster.heal()
   await operator
   const healed = await cluster.whole()
-  // Every gate says yes for a login that was committed after the fault.
+  // Every gate gives a positive answer for a login that was committed after the fault.
   const known = traffic.committedCount
   await eventually('logins are committed again', () => traffic.committedCount > known + 2, 120_000)
   await eventually('every gate says yes again', () => performance.now() - traffic.lastNotYes > 2500, 120_000)
@@ -205,7 +205,7 @@ async function playRound(
 }
 
 describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates', () => {
-  test(`${ROUNDS} rounds, seed ${SEED}: no committed login is lost, and no yes is wrong`, async () => {
+  test(`${ROUNDS} rounds, seed ${SEED}: no committed login is lost, and no positive answer is wrong`, async () => {
     const random = new Random(SEED)
     const site = new Site()
     const rounds: Round[] = []
@@ -219,7 +219,7 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
       const bag: Fault[] = []
       const end = performance.now() + MINUTES * 60_000
       for (let n = 0; n < ROUNDS && performance.now() < end; n++) {
-        // Every fault once before any comes again.
+        // Every fault occurs once before any fault is repeated.
         if (bag.length === 0) bag.push(...faults)
         const fault = random.pick(bag)
         bag.splice(bag.indexOf(fault), 1)
@@ -253,7 +253,7 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
     }
   })
 
-  /** One round on a cluster of its own. */
+  /** One round on a new cluster. */
   async function oneRound(
     title: string,
     kind: ClusterOptions,
@@ -280,7 +280,7 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
     }
   }
 
-  test('asynchronous, the same test finds lost grants', async () => {
+  test('with asynchronous replication the same test finds lost grants', async () => {
     const fault = FAULTS.find(({ name }) => name === 'replication cut, then the machine goes')
     if (fault === undefined) throw new Error('no such fault')
     const round = await oneRound('asynchronous', { synchronous: false, watchdog: false, dcs: DCS }, () => fault)
@@ -309,8 +309,8 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
 })
 
 /**
- * Stops Patroni of the leader until another node is the leader and has committed logins; then it
- * goes on.
+ * Stops Patroni on the leader until another node is the leader and has committed logins. Then
+ * continues it.
  */
 const longStop = (traffic: Traffic): Fault => ({
   name: 'Patroni stalls for longer than ttl',
@@ -328,7 +328,7 @@ const longStop = (traffic: Traffic): Fault => ({
   },
 })
 
-/** What everything said, for a person who looks for the cause. */
+/** The logs of all programs, to find the cause of a failure. */
 function keepLogs(site: Site): void {
   const directory = process.env['CLUSTER_LOGS']
   if (directory === undefined) return

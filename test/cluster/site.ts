@@ -7,7 +7,9 @@ import { Stack, TEST_PASSWORD, type TestSettings } from '../harness/stack.ts'
 
 const ROLE_PASSWORDS = { writer: 'writer of the tests', reader: 'reader of the tests' }
 
-/** Networks of the clients: an address for each login of a test, all behind one host. */
+/**
+ * Networks of the clients. They have an address for each login of a test, and belong to one host.
+ */
 export const CLIENT_NETWORKS = { v4: '10.64.0.0/10', v6: '2001:db8:0:99::/64' }
 
 export type SiteOptions = {
@@ -31,13 +33,13 @@ function settingsOf(stack: Stack, { databases, requireSync }: SiteOptions, own: 
   }
 }
 
-/** A host of clients: connections from any address of CLIENT_NETWORKS. */
+/** A host for clients, with connections from any address of CLIENT_NETWORKS. */
 export class ClientHost {
   readonly host: NetworkNamespace
 
   constructor(network: TestNetwork) {
     this.host = network.client('192.0.2.100', '2001:db8::100')
-    // An address that a route makes local counts as own for IPv4 alone.
+    // A route can make an address local only for IPv4.
     execFileSync('ip', ['netns', 'exec', this.host.name, 'sysctl', '-qw', 'net.ipv6.ip_nonlocal_bind=1'])
     for (const net of Object.values(CLIENT_NETWORKS)) {
       const family = net.includes(':') ? '-6' : '-4'
@@ -45,26 +47,26 @@ export class ClientHost {
     }
   }
 
-  /** Lets another host answer to those addresses. */
+  /** Lets another host answer for those addresses. */
   static routeBack(host: NetworkNamespace): void {
     execFileSync('ip', ['-n', host.name, 'route', 'add', CLIENT_NETWORKS.v4, 'via', '192.0.2.100'])
     execFileSync('ip', ['-n', host.name, '-6', 'route', 'add', CLIENT_NETWORKS.v6, 'via', '2001:db8::100'])
   }
 }
 
-/** What came of a POP3 login. */
+/** Result of a POP3 login. */
 export type LoginResult = {
   readonly ok: boolean
-  /** As popup logged it: committed, queued or refused; undefined if it logged nothing. */
+  /** The result in popup's log: committed, queued or refused; undefined without a log line. */
   readonly grant: string | undefined
   /** Milliseconds from PASS to its reply. */
   readonly waited: number
 }
 
-/** Longest time of a POP3 session, in milliseconds; what has not come by then does not come. */
+/** Longest time of a POP3 session, in milliseconds; a later reply counts as missing. */
 const LONGEST_SESSION = 60_000
 
-/** popup and authd on a host of their own. */
+/** popup and authd on one host. */
 export class Pop3Host {
   readonly stack = new Stack()
   readonly host: NetworkNamespace
@@ -90,7 +92,7 @@ export class Pop3Host {
     return made
   }
 
-  /** Makes tables and roles, with the password of the database's superuser. */
+  /** Makes tables and roles with the superuser's password. */
   async migrate(superuser: string): Promise<void> {
     const file = this.stack.secret('postgres.pass', superuser)
     const words = ['migrate', '--user', 'postgres', '--password-file', file, '--config', this.stack.config]
@@ -146,7 +148,7 @@ export class Pop3Host {
     }
   }
 
-  /** What popup logged of the login from this address, which logs in once. */
+  /** popup's log line for the login from this address, which logs in once. */
   #grantOf(ip: string): string | undefined {
     const { lines } = this.stack.program('popup')
     for (const line of lines.slice(this.#read)) {
@@ -168,7 +170,7 @@ export class Pop3Host {
 
 export type GateAnswer = 'yes' | 'no' | 'later' | 'unknown'
 
-/** The resident gate on a host of its own, asked over its question service. */
+/** The resident gate on one host, reached through its query service. */
 export class GateHost {
   readonly stack = new Stack()
   readonly host: NetworkNamespace
@@ -192,7 +194,7 @@ export class GateHost {
     await this.stack.start('wrap', { prefix: this.#prefix })
   }
 
-  /** What the gate says of an address; the answer to a question comes within wrap_timeout. */
+  /** The gate's answer for an address, which comes within wrap_timeout. */
   async ask(ip: string): Promise<GateAnswer> {
     const socket = this.#connected()
     return new Promise(resolve => {

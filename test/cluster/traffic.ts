@@ -7,23 +7,26 @@ type Login = {
   readonly sentAt: number
   answeredAt: number
   ok: boolean
-  /** What authd answered: committed, queued; unknown while it is open. */
+  /** authd's answer: committed or queued; undefined until the answer comes. */
   grant: string
   readonly waited: number
-  /** A database's clock was ahead meanwhile: when it is right again, the grant counts as none. */
+  /**
+   * The clock of a database was ahead meanwhile. When the clock is right again, the grant is
+   * invalid.
+   */
   isByClockAhead: boolean
 }
 
 export type Violation = { readonly rule: string; readonly ip: string; readonly detail: string }
 
-/** Questions are asked about this many logins back, so that each is asked about again and again. */
+/** Number of newest logins that are looked up, so that each is looked up several times. */
 const RECENT = 60
-/** Pause between two logins of one host and between two questions of one gate, in milliseconds. */
+/** Pause between two logins of one host, and between two queries of one gate, in milliseconds. */
 const PAUSE = 60
 
 /**
- * Load, and the record of all that was said to clients: what the oracle is compared with. Nothing
- * of it runs on a machine that a fault touches.
+ * Makes load, and records all answers to clients for the oracle. It does not run on a machine with
+ * a fault.
  */
 export class Traffic {
   readonly #pop3: readonly Pop3Host[]
@@ -34,16 +37,16 @@ export class Traffic {
   readonly logins = new Map<string, Login>()
   readonly #order: string[] = []
   /**
-   * When the command that blocked an address was answered as done; undefined while it is under way.
+   * Time at which the command that blocked an address reported success; undefined while it runs.
    */
   readonly blocked = new Map<string, number | undefined>()
   readonly violations: Violation[] = []
-  /** What was answered as done and is not in the databases. */
+  /** Results that were reported as done but are missing in the databases. */
   readonly lost = new Set<string>()
   /** Longest wait from PASS to its reply since the last round began. */
   worstWait = 0
   refusedLogins = 0
-  /** The last time at which a gate did not say yes about an address that it should. */
+  /** The last time of a wrong negative answer of a gate. */
   lastNotYes = 0
   unknowns = 0
   #count = 0
@@ -76,17 +79,17 @@ export class Traffic {
     await Promise.all(this.#loops)
   }
 
-  /** Addresses that were answered committed. */
+  /** Addresses with the answer `committed`. */
   committed(): readonly string[] {
     return [...this.logins.values()].filter(({ grant }) => grant === 'committed').map(({ ip }) => ip)
   }
 
-  /** How many logins were answered committed. */
+  /** Number of logins with the answer `committed`. */
   get committedCount(): number {
     return this.#order.length
   }
 
-  /** Blocks an address that was granted. */
+  /** Blocks an address that has a grant. */
   async block(host: Pop3Host): Promise<void> {
     const candidates = this.#order.slice(-RECENT).filter(ip => !this.blocked.has(ip))
     const ip = candidates.length === 0 ? undefined : this.#random.pick(candidates)
@@ -152,7 +155,7 @@ export class Traffic {
       if (answer === 'unknown') this.unknowns += 1
       if (answer === 'yes') {
         if (login === undefined) this.violations.push({ rule: 'no yes without a login', ip, detail: 'stranger' })
-        // standby_age, and what this process itself may have been late.
+        // standby_age, and the possible delay of this process.
         if (blockedAt !== undefined && askedAt > blockedAt + 3500) {
           const excess = Math.round(askedAt - blockedAt)
           this.violations.push({

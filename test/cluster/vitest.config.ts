@@ -14,7 +14,7 @@ export default defineConfig({
     fileParallelism: false,
     testTimeout: 6 * 3600_000,
     hookTimeout: 300_000,
-    // The figures are the result: shown as they come.
+    // The figures are the result, so they are shown at once.
     disableConsoleIntercept: true,
   },
 })

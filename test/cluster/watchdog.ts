@@ -4,8 +4,8 @@ import { Socket } from 'node:net'
 
 /**
  * The watchdog of a node: a FIFO in place of /dev/watchdog, for Patroni's driver `testing`. As the
- * kernel's, it resets the machine if no keep-alive comes within the timeout, also after its writer
- * was killed, and only the letter `V` disarms it.
+ * kernel's watchdog, it resets the machine if no keep-alive comes within the timeout, even if the
+ * writer was killed. Only the letter `V` disarms it.
  */
 export class Watchdog {
   readonly #socket: Socket

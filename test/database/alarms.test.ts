@@ -35,7 +35,7 @@ const shown = async () =>
   (await alarms.list(3650)).map(({ rule, subject, until }) => `${rule} ${subject}${until === null ? '' : ' over'}`)
 
 describe('rules', () => {
-  test('one login from ten addresses, an address with twenty logins', async () => {
+  test('many addresses of one login, and many logins of one address', async () => {
     const spread = Array.from({ length: 10 }, (_, n) => login('Ann@example.org', `192.0.2.${n + 1}`, minutes(n)))
     const crowd = Array.from({ length: 20 }, (_, n) => login(`user${n}`, '2001:db8::7', minutes(n)))
     await sql([...spread.slice(1), ...crowd.slice(1)].join(''))
@@ -50,7 +50,7 @@ describe('rules', () => {
     await sql(`INSERT INTO devices (name, senders, networks, recipient_domains, messages_per_hour, messages_per_day, recipients_per_hour,
         recipients_per_day, line_endings, until, owner, note) VALUES ('copier', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', 'infinity', '', '');
       INSERT INTO device_logins (login, device) VALUES ('scan', 'copier');`)
-    // Two busy minutes an hour for 30 hours; then fifteen.
+    // Two minutes with mail per hour for 30 hours, then fifteen.
     const use = (minute: number): string =>
       `INSERT INTO relay_use (at, ip, door) VALUES (${at(minutes(minute))}, '192.0.2.7', 'gate');`
     for (let hour = 0; hour < 31; hour += 1) {
@@ -65,7 +65,7 @@ describe('rules', () => {
     }
   })
 
-  test('a device that is silent for a week, and one that ends', async () => {
+  test('a device without a login for a week, and a device that has ended', async () => {
     await sql(`INSERT INTO devices (name, senders, networks, recipient_domains, messages_per_hour, messages_per_day, recipients_per_hour,
         recipients_per_day, line_endings, until, owner, note) VALUES
         ('silent', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', 'infinity', '', ''),
@@ -78,14 +78,14 @@ describe('rules', () => {
     expect(await shown()).toEqual([])
     await alarms.look(LIMITS, { now: later(7 * DAY + 60_000) })
     expect((await shown()).sort()).toEqual(['device_end ends', 'device_silent silent'])
-    // A login ends the first, and the end itself the second.
+    // A login ends the first alarm, and the end of the device ends the second.
     await sql(login('silent', '192.0.2.7', later(20 * DAY)))
     await alarms.look(LIMITS, { now: later(20 * DAY + 60_000) })
     await alarms.look(LIMITS, { now: later(20 * DAY + 45 * 60_000) })
     expect((await shown()).sort()).toEqual(['device_end ends over', 'device_silent silent over'])
   })
 
-  test('refusals above the day before, a gate without answers, and facts of a host', async () => {
+  test('more refusals than the day before, a gate without answers, and facts about a host', async () => {
     const tally = (minute: number, refused: number, undecided = 0): string =>
       `INSERT INTO gate_tally VALUES (${at(minutes(minute))}, 'mx', 'gate', 0, ${refused}, ${undecided}, 0);`
     await sql(Array.from({ length: 1440 }, (_, minute) => tally(minute, 10)).join(''))
@@ -103,7 +103,7 @@ describe('rules', () => {
   })
 })
 
-test('an alarm has one start and one end, is taken once, and is taken again after it was given back', async () => {
+test('an alarm has one start and one end, is claimed once, and can be claimed again after it was released', async () => {
   const spread = (from: number) =>
     Array.from({ length: 10 }, (_, n) => login('ann', `192.0.2.${n + 1}`, minutes(from + n))).join('')
   await sql(spread(0))
@@ -114,7 +114,7 @@ test('an alarm has one start and one end, is taken once, and is taken again afte
   expect(await alarms.take()).toEqual([])
   if (start !== undefined) await alarms.giveBack(start)
   expect(await alarms.take()).toMatchObject([{ state: 'start', alarm: { rule: 'login_spread', subject: 'ann' } }])
-  // It falls silent and comes back within half an hour: the same alarm.
+  // The rule is silent for half an hour at most, so this is the same alarm.
   await alarms.look(LIMITS, { now: minutes(85) })
   await sql(spread(86))
   await alarms.look(LIMITS, { now: minutes(96) })
@@ -126,11 +126,11 @@ test('an alarm has one start and one end, is taken once, and is taken again afte
   expect(new Set(ALARM_RULES.map(({ name }) => name)).size).toBe(ALARM_RULES.length)
 })
 
-test('a month with 10,000 logins a day: the hacked account is found within five minutes, and little else', async () => {
+test('a month with 10,000 logins a day: the stolen account is found within five minutes, with few other alarms', async () => {
   const DAYS = 28
   const HACKED_AT = later(17 * DAY + 9 * 3_600_000)
-  // 3,000 people with a home each; a third has a phone that changes its address some times a day;
-  // 40 offices of 12.
+  // 3,000 people have one address at home. A third of them also has a phone with a new address
+  // several times a day. There are 40 offices with 12 people.
   for (let day = 0; day < DAYS; day += 1)
     await sql(`
       SELECT setseed(${day / 100});
@@ -159,7 +159,7 @@ test('a month with 10,000 logins a day: the hacked account is found within five 
   const step = 30
   for (let minute = 60; minute <= DAYS * 1440; minute += step) {
     const now = minutes(minute)
-    // Around the theft as often as in production.
+    // Near the theft the rules run as often as in production.
     const isNear = Math.abs(now.getTime() - HACKED_AT.getTime()) < step * 60_000
     for (let part = 0; part < (isNear ? step : 1); part += 1) await alarms.look(LIMITS, { now: minutes(minute + part) })
   }

@@ -42,7 +42,7 @@ const COPIER: Device = {
   note: 'second floor, "left" \\ wing',
 }
 
-test('the command writes devices, and the gate has their rules with the grant of each login', async () => {
+test('the command writes devices, and the gate reads their rules with the grant of each login', async () => {
   const admin = new DeviceAdmin(database.open('pop3authd'))
   const policy = grantPolicy({})
   const reader = createGrantReader(database.open('authwrap'), policy)
@@ -132,7 +132,7 @@ test('the sweep of authd keeps the last login of a device, for the status page',
   }
 })
 
-test('the tables of mail servers mind the end and the networks of a device, and an allowance needs no device', async () => {
+test('tables for mail servers respect the end and the networks of a device, and an allowance needs no device', async () => {
   await database.owner.script('TRUNCATE grants, allowances, devices, device_logins')
   const admin = new DeviceAdmin(database.open('pop3authd'))
   const reader = createGrantReader(database.open('authwrap'), grantPolicy({}))
@@ -148,7 +148,7 @@ test('the tables of mail servers mind the end and the networks of a device, and 
 
   expect(await admin.store({ ...COPIER, name: 'copier-3', until: new Date(Date.now() - 1000) }, false)).toBeUndefined()
   expect(await listed()).toEqual([])
-  // It ends before the grant.
+  // The device ends before the grant.
   await database.owner.script(`
     INSERT INTO allowances (net, until, reason, owner) VALUES ('192.0.2.7', now() + interval '1 min', '', '')`)
   expect(await listed()).toEqual(['192.0.2.7'])
@@ -161,17 +161,17 @@ const RELAY_CLIENTS = {
   row: v.object({ network: v.string() }),
 }
 
-/** A POP3 login that was granted, `ago` before now. */
+/** A POP3 login that was granted `ago` seconds ago. */
 const loginEvent = (username: string, address: string, ago = '1 hour'): Promise<unknown> =>
   database.owner.script(
     `INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until)
      VALUES (now() - interval '${ago}', '${address}', '${address}', 'popup', 'pass', false, '${username}', '', now())`,
   )
 
-/** `auth-relay device` with these words, against the database of this file. */
+/** Runs `auth-relay device` with these arguments, on the database of this file. */
 const command = (...words: string[]) => commandWith('', ...words)
 
-/** The same with more lines of the settings file. */
+/** The same with additional lines in the settings file. */
 async function commandWith(
   settings: string,
   ...words: string[]
@@ -271,7 +271,7 @@ test.each([
   await expect(command(...words)).rejects.toThrow(message)
 })
 
-test('auth-relay device adopt makes a device of what a login did', async () => {
+test('auth-relay device adopt makes a device from the history of a login', async () => {
   for (const address of ['192.0.2.7', '192.0.2.7', '198.51.100.1', '2001:db8:1::7', '2001:db8:1::8'])
     await loginEvent('Fax@example.org', address)
   await loginEvent('fax@example.org', '203.0.113.9', '40 days')
@@ -298,7 +298,7 @@ test('auth-relay device adopt makes a device of what a login did', async () => {
   await command('remove', 'fax-example.org')
 })
 
-test('--password writes a password that an old panel can type into passwd_file, and prints it once', async () => {
+test('--password writes a password that an old control panel can store in passwd_file, and prints it once', async () => {
   const directory = temporaryDirectory()
   const file = `${directory.path}/passwd`
   const settings = `[popup]\npasswd_file = "${file}"\n`
@@ -324,7 +324,7 @@ test('--password writes a password that an old panel can type into passwd_file, 
   directory.remove()
 })
 
-test('a rule that nothing enforces, and a sender of a foreign domain, are warned about with the remedy', async () => {
+test('a rule that no program enforces and a sender of a foreign domain cause a warning with the remedy', async () => {
   const add = [
     'add',
     'w',
@@ -351,7 +351,7 @@ test('a rule that nothing enforces, and a sender of a foreign domain, are warned
     expect.stringContaining('wrap.tcprules_cdb does not know the hours'),
     expect.stringContaining('w@foreign.example: the domain is none of wrap.sender_domains'),
   ])
-  // The lines for Exim name sender, recipient and message.
+  // The lines for Exim pass sender, recipient and message.
   expect(await warningsWith('[wrap]\nquery_listen = ["127.0.0.1:10042"]\n')).toEqual([])
   expect(await warningsWith('[wrap]\npolicy_listen = ["127.0.0.1:10040"]\n')).toEqual([])
   const both = '[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nsocketmap_listen = ["127.0.0.1:10041"]\n'
@@ -360,7 +360,7 @@ test('a rule that nothing enforces, and a sender of a foreign domain, are warned
   ])
 })
 
-test('a device may be in a country or an AS besides its networks, and only files of this host say where that is', async () => {
+test('a device may be in a country or an AS besides its networks; only files of this host define the places', async () => {
   const directory = temporaryDirectory()
   const [countries, systems] = [`${directory.path}/country.mmdb`, `${directory.path}/asn.mmdb`]
   const built = new Date('2026-10-01T00:00:00Z')
@@ -392,7 +392,7 @@ test('a device may be in a country or an AS besides its networks, and only files
   for (const text of ['192.0.2.7', '2001:db8:5::1', '203.0.113.9'])
     expect(await closedAt(text, [countries, systems])).toBeUndefined()
   expect(await closedAt('198.51.100.1', [countries, systems])).toBe('device_network')
-  // Without a file nothing but the networks is known.
+  // Without a file only the networks count.
   expect(await closedAt('192.0.2.7', [])).toBe('device_network')
   expect(await closedAt('203.0.113.9', [])).toBeUndefined()
   expect((await reader.current()).map(({ network: { base } }) => base)).toEqual(['203.0.113.9'])
@@ -408,7 +408,7 @@ describe('logins of one address', () => {
     const writer = createGrantWriter(database.owner, policy, { now: () => now })
     const reader = createGrantReader(database.owner, policy, { now: () => now })
     await database.owner.script('DELETE FROM grants; DELETE FROM neighbours')
-    // Those of one moment go out in one statement.
+    // Logins at the same time are stored by one statement.
     for (const [moment, group] of Map.groupBy(logins, ([moment]) => moment)) {
       now = at(moment)
       await writer.record(
@@ -421,10 +421,10 @@ describe('logins of one address', () => {
     return (await reader.lookup(ip('192.0.2.77')))?.logins ?? []
   }
 
-  test('one login leaves no trace, however it is written', async () => {
+  test('one login writes no row, in upper or lower case', async () => {
     expect(await heard(['08:00:00', 'ann@example.org'], ['08:10:00', 'Ann@Example.ORG'])).toEqual([])
   })
-  test('several are kept, from one statement and from several', async () => {
+  test('several logins are stored, from one statement and from several', async () => {
     expect(await heard(['08:00:00', 'ann'], ['08:05:00', 'bob'], ['08:05:00', 'eve'])).toEqual(['bob', 'eve', 'ann'])
   })
   test('expired logins do not count', async () => {
@@ -433,7 +433,7 @@ describe('logins of one address', () => {
   })
 })
 
-test('the gate writes no device', async () => {
+test('the gate cannot write devices', async () => {
   const admin = new DeviceAdmin(database.open('authwrap'))
   await expect(admin.store(COPIER, true)).rejects.toThrow()
   await expect(admin.remove('copier-2')).rejects.toThrow()

@@ -74,7 +74,7 @@ describe('the embedded server', () => {
     await run(second, 'SELECT 1 / count(*) FROM kept')
   })
 
-  test('listens on no network, and refuses a connection without the password', async () => {
+  test('does not listen on the network, and refuses a connection without the password', async () => {
     const server = await start()
     await expect(run(server, "SELECT 1 / (current_setting('listen_addresses') = '')::int")).resolves.toBeUndefined()
     const stranger = openDatabase({
@@ -89,7 +89,7 @@ describe('the embedded server', () => {
     expect(lines.join('\n')).not.toContain(readFileSync(`${base()}/superuser.secret`, 'utf8').trim())
   })
 
-  test('is started again when it was killed, with what was committed', async () => {
+  test('is started again after a kill, and has the committed data', async () => {
     const server = await start()
     await run(server, 'CREATE TABLE kept (a int)')
     const { pid } = server
@@ -101,7 +101,7 @@ describe('the embedded server', () => {
     await run(server, 'SELECT count(*) FROM kept')
   })
 
-  test('refuses a directory that another program uses, naming it', async () => {
+  test('refuses a directory that another program uses, and names the program', async () => {
     await start()
     const failure = await start().catch((error: unknown) => error)
     expect(failure).toBeInstanceOf(EmbeddedServerFault)
@@ -120,7 +120,7 @@ describe('the embedded server', () => {
     bystander.kill()
   })
 
-  test('data of another version is left alone, and the message says what to do', async () => {
+  test('refuses data of another version without a change, and the message names the remedy', async () => {
     mkdirSync(`${base()}/data`, { recursive: true })
     writeFileSync(`${base()}/data/PG_VERSION`, '9\n')
     const failure = await start().catch((error: unknown) => error)
@@ -130,7 +130,7 @@ describe('the embedded server', () => {
     })
   })
 
-  test('a first start that was cut short is begun again', async () => {
+  test('completes a first start that was interrupted', async () => {
     mkdirSync(`${base()}/data.new/base`, { recursive: true })
     await run(await start(), 'SELECT 1')
     expect(existsSync(`${base()}/data.new`)).toBe(false)
@@ -147,7 +147,7 @@ describe('the embedded server', () => {
     await run(await start(), 'SELECT 1')
   })
 
-  test('a state directory whose path is longer than a socket address may be', async () => {
+  test('accepts a state directory whose path is longer than a socket address can be', async () => {
     const deep = `${directory.path}/${'d'.repeat(100)}`
     const server = await start(deep)
     await run(server, 'SELECT 1')
@@ -177,7 +177,7 @@ describe('the embedded server', () => {
 })
 
 describeWith([ROOT], 'the embedded server started by root', () => {
-  test('takes connections from the group of its account alone', async () => {
+  test('accepts connections from the group of its account alone', async () => {
     const server = await start()
     const socketDirectory = server.connection.hosts[0]?.host ?? ''
     const { mode, uid, gid } = statSync(socketDirectory)
@@ -185,7 +185,7 @@ describeWith([ROOT], 'the embedded server started by root', () => {
     await run(server, "SELECT 1 / (current_setting('authentication_timeout') = '5s')::int")
   })
 
-  test('takes over data that an older version kept under another account', async () => {
+  test('uses data that an older version stored under another account', async () => {
     const nobody = idsOf('nobody', 'the test')
     const first = await startEmbeddedServer({ stateDir: directory.path, log, settings, account: nobody })
     await run(first, 'CREATE TABLE kept (a int)')
@@ -216,7 +216,7 @@ describeWith([ROOT], 'the embedded server started by root', () => {
     expect(statSync(`${base()}/superuser.secret`).uid).toBe(0)
   })
 
-  test('below a directory that is closed to others', async () => {
+  test('works below a directory that is closed to other accounts', async () => {
     const closed = `${directory.path}/closed`
     mkdirSync(closed)
     chmodSync(closed, 0o700)

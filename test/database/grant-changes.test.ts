@@ -33,8 +33,8 @@ test('a listener is notified of a new grant and of each change by the administra
   const login = (ip: string) => writer.record([{ event: loginFrom('1.1', ip), at: null }])
   await hears('the beginning', async () => undefined)
   await hears('a first login', () => login('203.0.113.7'))
-  // Told once more at most, for what came within the pause: then the next word is of the next
-  // change.
+  // At most one more notification arrives, for changes within the pause. The next notification is
+  // about the next change.
   clock.now = new Date('2026-01-01T12:01:00Z')
   const before = heard
   await login('203.0.113.7')
@@ -49,7 +49,7 @@ test('a listener is notified of a new grant and of each change by the administra
   await hears('its end', () => admin.disallow(network))
   await hears('a block', () => admin.block({ kind: 'network', network }, request))
   await hears('its end', () => admin.unblock({ kind: 'network', network }))
-  // The server cuts every connection of the listener: it comes back by itself.
+  // The server ends every connection of the listener, and the listener connects again.
   await hears('a connection made anew', () =>
     database.owner.script(
       "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'authwrap' AND datname = current_database()",

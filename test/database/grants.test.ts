@@ -18,7 +18,7 @@ import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts
 import { createTestDatabase } from '../harness/test-database.ts'
 
 const EPOCH = Date.UTC(2026, 0, 1, 12)
-/** Seconds after noon of the test's day. */
+/** Seconds after noon on the day of the test. */
 const at = (seconds: number): Date => new Date(EPOCH + seconds * 1000)
 const A = ip('192.0.2.7')
 const B = ip('192.0.2.8')
@@ -33,7 +33,7 @@ const login = (address: IpAddress, more: Partial<LoginEvent> = {}): LoginEvent =
   ...more,
 })
 
-/** The store as three programs see it, each in its own role, with a clock that the test sets. */
+/** The store of three programs, each with its role, and a clock that the test sets. */
 function storeOn(databases: { writer: Database; reader: Database }) {
   return (options: Partial<GrantPolicyOptions> = {}) => {
     const policy = grantPolicy(options)
@@ -42,7 +42,7 @@ function storeOn(databases: { writer: Database; reader: Database }) {
     return {
       clock,
       writer: createGrantWriter(databases.writer, policy, { now }),
-      /** Of a host whose clock is ahead by that many seconds. */
+      /** The store of a host whose clock is ahead by that number of seconds. */
       writerAhead: (seconds: number) =>
         createGrantWriter(databases.writer, policy, { now, clock: () => clock.now.getTime() + seconds * 1000 }),
       reader: createGrantReader(databases.reader, policy, { now }),
@@ -81,7 +81,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   }
 
   describe('a grant', () => {
-    test('begins with the login, for that address and no other', async () => {
+    test('begins with the login, for that address and no other address', async () => {
       expect(await mayRelay(store, 0)).toBe(false)
       expect(await record(store, login(A))).toEqual([granted(1800)])
       store.clock.now = at(10)
@@ -89,13 +89,13 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(store, 10, B)).toBe(false)
     })
 
-    test('ends strictly: a thousandth before the end yes, at the end no', async () => {
+    test('ends exactly: valid a thousandth of a second before the end, invalid at the end', async () => {
       await record(store, login(A))
       expect(await mayRelay(store, 1799.999)).toBe(true)
       expect(await mayRelay(store, 1800)).toBe(false)
     })
 
-    test('is extended by a fresh login', async () => {
+    test('is extended by a new login', async () => {
       await record(store, login(A))
       store.clock.now = at(1000)
       expect(await record(store, login(A))).toEqual([granted(2800)])
@@ -103,7 +103,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(store, 2800)).toBe(false)
     })
 
-    test('is not shortened by an event that was kept back and comes late', async () => {
+    test('is not shortened by an event that arrives late', async () => {
       store.clock.now = at(1000)
       await record(store, login(A))
       expect(await store.writer.record([{ event: login(A, { user: 'old' }), at: at(400) }])).toEqual([granted(2800)])
@@ -112,14 +112,14 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       ])
     })
 
-    test('of an event that was kept back counts from its own time', async () => {
+    test('of a delayed event counts from the time of the event', async () => {
       store.clock.now = at(1000)
       expect(await store.writer.record([{ event: login(A), at: at(400) }])).toEqual([granted(2200)])
       expect(await mayRelay(store, 2199)).toBe(true)
       expect(await mayRelay(store, 2200)).toBe(false)
     })
 
-    test.each([300, -300])('of a login that was kept back on a host whose clock is %i s ahead', async ahead => {
+    test.each([300, -300])('of a login that was delayed on a host whose clock is %i s ahead', async ahead => {
       store.clock.now = at(1000)
       // Ten minutes ago.
       const login1 = { event: login(A), at: at(400 + ahead) }
@@ -136,13 +136,13 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(store, 1, ip('::ffff:c000:207'))).toBe(true)
     })
 
-    test('of a hostile login name is a grant like any other', async () => {
+    test('of a hostile login name is an ordinary grant', async () => {
       const user = `'; DROP TABLE grants; --"\\{}, NULL 𝕏`
       await record(store, login(A, { user }), login(B, { user: 'NULL' }))
       expect((await store.admin.list()).map(row => row.user).sort()).toEqual([user, 'NULL'].sort())
     })
 
-    test('keeps no name where names are not kept, and still minds blocks of logins', async () => {
+    test('is stored without a name if store_user is off, and blocks of logins still apply', async () => {
       const nameless = make({ storeUser: false })
       await nameless.admin.block({ kind: 'login', login: 'Bad' }, forEver)
       expect(await record(nameless, login(A), login(B, { user: 'bad' }))).toEqual([
@@ -154,7 +154,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   })
 
   describe('max_lifetime', () => {
-    test('ends a grant that is refreshed all the time; the next login begins a new one', async () => {
+    test('ends a grant that is refreshed all the time; the next login begins a new grant', async () => {
       const limited = make({ maxLifetime: 3000 })
       expect(await record(limited, login(A))).toEqual([granted(1800)])
       limited.clock.now = at(1500)
@@ -168,7 +168,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   })
 
   describe('a batch', () => {
-    test('answers every login in order, folding those of one address', async () => {
+    test('answers every login in order, and merges the logins of one address', async () => {
       const outcomes = await record(store, login(A), login(ip('127.0.0.1')), login(B), login(A, { user: 'bob' }))
       expect(outcomes).toEqual([
         granted(1800),
@@ -183,11 +183,11 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       ])
     })
 
-    test('of nothing is nothing', async () => {
+    test('accepts an empty batch', async () => {
       expect(await store.writer.record([])).toEqual([])
     })
 
-    test('of two writers at once, in opposite orders, does not deadlock', async () => {
+    test('of two writers that run at once in opposite orders does not deadlock', async () => {
       const many = Array.from({ length: 200 }, (_, n) => login(ip(`198.51.100.${n}`), { user: `u${n}` }))
       const rounds = Array.from({ length: 20 }, (_, n) => record(store, ...(n % 2 === 0 ? many : many.toReversed())))
       for (const outcomes of await Promise.all(rounds))
@@ -196,7 +196,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   })
 
   describe('coalescing', () => {
-    test('a login within five seconds of the last writes no row, and is answered with the end that stands', async () => {
+    test('a login within five seconds of the last writes no row, and its answer is the stored end', async () => {
       await record(store, login(A))
       store.clock.now = at(4.9)
       expect(await record(store, login(A))).toEqual([granted(1800)])
@@ -205,7 +205,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await record(store, login(A))).toEqual([granted(1805)])
     })
 
-    test('a login of another name from the same address is written', async () => {
+    test('a login with another name from the same address writes a row', async () => {
       await record(store, login(A))
       store.clock.now = at(1)
       expect(await record(store, login(A, { user: 'bob' }))).toEqual([granted(1801)])
@@ -248,8 +248,8 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
         trusted: { 'popup.proxy_trust': new NetworkSet([net('198.51.100.4/30')]) },
       })
       expect(await record(strict, login(ip(text)))).toEqual([{ verdict: 'refused', reason }])
-      // Not honoured either, should a row be there all the same: another program may know fewer
-      // rules.
+      // The lookup refuses the address even if there is a row, because another program may have
+      // fewer rules.
       await owner.query(
         {
           row: ignored,
@@ -260,7 +260,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(strict, 1, ip(text))).toBe(false)
     })
 
-    test('private addresses are granted unless denied, and the administrator may still allow one', async () => {
+    test('private addresses can have a grant unless the settings deny it, and the administrator may still allow one', async () => {
       expect(await record(store, login(ip('10.1.2.3')))).toEqual([granted(1800)])
       const strict = make({ denyPrivate: true })
       expect(await mayRelay(strict, 1, ip('10.1.2.3'))).toBe(false)
@@ -268,13 +268,13 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(strict, 1, ip('10.1.2.3'))).toBe(true)
     })
 
-    test('loopback with grant_loopback, for the demo', async () => {
+    test('loopback can have a grant with grant_loopback, for the demo', async () => {
       const demo = make({ grantLoopback: true })
       expect(await record(demo, login(ip('127.0.0.1')))).toEqual([granted(1800)])
       expect(await mayRelay(demo, 1, ip('127.0.0.1'))).toBe(true)
     })
 
-    test('a network with a proxy in it is allowed without the proxy, and listed in parts that do not hold it', async () => {
+    test('a network that contains a proxy is allowed without the proxy, and is listed in parts', async () => {
       const behind = make({
         trusted: { 'wrap.proxy_trust': new NetworkSet([net('203.0.113.9')]) },
         ownAddresses: () => new Set([ip('2001:db8:1::5')]),
@@ -286,8 +286,8 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(behind, 1, ip('203.0.113.8'))).toBe(true)
       expect(await mayRelay(behind, 1, ip('203.0.113.9'))).toBe(false)
       await behind.admin.allow(net('2001:db8:1::4/127'), forEver)
-      // No prefix tells apart which of the IPv4 addresses in these can be granted: each of them is
-      // asked about alone.
+      // A prefix cannot separate the addresses in these networks that can have a grant. Each
+      // address is looked up alone.
       await behind.admin.allow(net('64:ff9b::203.0.113.8/126'), forEver)
       await behind.admin.allow(net('64:ff9b::203.0.113.1'), forEver)
       expect(await mayRelay(behind, 1, ip('64:ff9b::203.0.113.10'))).toBe(true)
@@ -298,7 +298,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       )
     })
 
-    test('a new address of the host counts at once', async () => {
+    test('a new address of the host is ungrantable at once', async () => {
       const own = new Set<IpAddress>()
       const host = make({ ownAddresses: () => own })
       await record(host, login(A))
@@ -320,7 +320,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(store, 1, privacy)).toBe(false)
     })
 
-    test('64: its network and no other; IPv4 is what it was', async () => {
+    test('64: its network and no other; IPv4 is unchanged', async () => {
       const wide = make({ ipv6Prefix: 64 })
       await record(wide, login(home), login(A))
       expect(await mayRelay(wide, 1, privacy)).toBe(true)
@@ -330,7 +330,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect((await wide.admin.list()).map(row => row.network)).toContainEqual(net('2001:db8:1:2::/64'))
     })
 
-    test('64 and a translator: one login opens the relay for its own client alone', async () => {
+    test('64 and a translator: one login opens the relay for one client alone', async () => {
       const wide = make({ ipv6Prefix: 64, customers: new CustomerNetworks([net('2001:db8:64::/96')]) })
       for (const prefix of ['64:ff9b::', '2001:db8:64::', '::ffff:0:']) {
         const client = ip(`${prefix}198.51.100.7`)
@@ -357,7 +357,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   })
 
   describe('blocks', () => {
-    test('hold at once on a database whose clock is behind, as after a failover', async () => {
+    test('apply at once on a database whose clock is behind, as after a failover', async () => {
       store.clock.now = at(600)
       await record(store, login(A))
       await store.admin.block({ kind: 'network', network: net('192.0.2.0/24') }, forEver)
@@ -370,7 +370,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await store.admin.explain(A, null)).toMatchObject({ relay: false, decided: { rule: 'block' } })
     })
 
-    test('take the grant away at once, keep new ones away, and end', async () => {
+    test('delete the grant at once, prevent new grants, and end', async () => {
       await record(store, login(A), login(B))
       const blocked = await store.admin.block(
         { kind: 'network', network: net('192.0.2.7') },
@@ -386,7 +386,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await record(store, login(A))).toEqual([granted(5400)])
     })
 
-    test('of a network hold for every address in it, for allowances too', async () => {
+    test('of a network apply to every address in it, and to allowances', async () => {
       await store.admin.allow(net('198.51.100.0/24'), forEver)
       await store.admin.block({ kind: 'network', network: net('198.51.100.128/25') }, forEver)
       expect(await mayRelay(store, 1, ip('198.51.100.127'))).toBe(true)
@@ -405,12 +405,12 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await record(store, login(B, { user: 'bob' }))).toEqual([granted(1800)])
     })
 
-    test('of a login hold for its domain with the dot of the root, and for no other case than that of ASCII', async () => {
+    test('of a login apply to its domain with the final dot, and fold only ASCII letters', async () => {
       await store.admin.block({ kind: 'login', login: 'Ann@Example.org.' }, forEver)
       expect(
         await record(store, login(B, { user: 'ann@example.ORG' }), login(A, { user: 'ann@example.org..' })),
       ).toEqual(Array(2).fill({ verdict: 'refused', reason: 'blocked' }))
-      // A dot of a name without a domain belongs to the name.
+      // The dot of a name without a domain is part of the name.
       expect(await record(store, login(B, { user: 'ann.' }))).toEqual([granted(1800)])
       await store.admin.block({ kind: 'login', login: 'jürgen' }, forEver)
       const [ascii, umlaut] = await record(store, login(B, { user: 'JüRGEN' }), login(B, { user: 'JÜRGEN' }))
@@ -419,7 +419,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await store.admin.unblock({ kind: 'login', login: 'JüRGEN' })).toBe(1)
     })
 
-    test('of an IPv4 address hold for the IPv6 addresses that were made of it', async () => {
+    test('of an IPv4 address apply to the IPv6 addresses that embed it', async () => {
       const translated = make({ customers: new CustomerNetworks([net('2001:db8:64::/96')]) })
       const forms = [
         ...['64:ff9b::192.0.2.7', '::ffff:0:192.0.2.7', '::192.0.2.7', '2002:c000:207::1', '2001:db8:64::192.0.2.7'],
@@ -439,7 +439,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await open()).toEqual([...forms, ...others])
       expect(new Set(await listed())).toEqual(new Set([...forms, ...others]))
 
-      // Written past the administrator's command, so that the grants are still there.
+      // Written without the administrator's command, so that the grants still exist.
       await owner.script(`INSERT INTO blocks (net, reason, owner, since) VALUES ('192.0.2.0/29', '', '', '2026-01-01')`)
       await owner.script(`DELETE FROM grants WHERE ip IN ('64:ff9b::192.0.2.8', '2001:db8:64::192.0.2.8')`)
       expect(await open()).toEqual([ip('2001:db8::1')])
@@ -452,10 +452,10 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       })
       await translated.admin.unblock({ kind: 'network', network: net('192.0.2.0/29') })
 
-      // By the command: it takes the grants of all forms away.
+      // Written by the command, which deletes the grants of all forms.
       const target = { kind: 'network', network: net('192.0.2.7') } as const
       expect(await translated.admin.block(target, forEver)).toMatchObject({ removed: forms.length })
-      // A block of one form closes this form alone.
+      // A block of one form applies to this form alone.
       await translated.admin.unblock(target)
       await record(translated, login(A), ...forms.map(address => login(address)))
       await translated.admin.block({ kind: 'network', network: net('64:ff9b::192.0.2.7') }, forEver)
@@ -463,7 +463,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(translated, 1, A)).toBe(true)
     })
 
-    test('of a login are honoured at lookup, should its grant be written at the same moment', async () => {
+    test('of a login apply at lookup, even if its grant is written at the same time', async () => {
       await store.admin.block({ kind: 'login', login: 'ann@example.org' }, forEver)
       await owner.script(
         `INSERT INTO grants (ip, until, last_auth, daemon, username) VALUES ('192.0.2.7', 'infinity', '${at(0).toISOString()}', 'x', 'Ann@example.org')`,
@@ -471,7 +471,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(store, 1)).toBe(false)
     })
 
-    test('are ended by hand; the grants they removed do not come back', async () => {
+    test('are ended by the administrator; the deleted grants do not come back', async () => {
       const target = { kind: 'network', network: net('192.0.2.0/24') } as const
       await record(store, login(A))
       await store.admin.block(target, forEver)
@@ -486,7 +486,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await record(store, login(A))).toEqual([granted(1810)])
     })
 
-    test('given again, the later one counts alone', async () => {
+    test('that are repeated: only the later one counts', async () => {
       const target = { kind: 'login', login: 'bob' } as const
       await store.admin.block(target, forEver)
       store.clock.now = at(5)
@@ -496,7 +496,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   })
 
   describe('allowances', () => {
-    test('let a network relay without a login, until they end', async () => {
+    test('let a network relay without a login until they end', async () => {
       expect(await store.admin.allow(net('198.51.100.0/24'), { ...forEver, forSeconds: 60 })).toEqual({
         until: at(60),
         exceptions: [],
@@ -510,7 +510,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(store, 60, ip('198.51.100.9'))).toBe(false)
     })
 
-    test('without end, ended by hand', async () => {
+    test('without an end are ended by the administrator', async () => {
       expect(await store.admin.allow(net('198.51.100.9'), forEver)).toEqual({ until: null, exceptions: [] })
       expect(await store.admin.allowances()).toMatchObject([
         { network: net('198.51.100.9'), until: null, owner: 'root' },
@@ -528,7 +528,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       },
     )
 
-    test('a network around the host and its proxy may be allowed, they themselves are not', async () => {
+    test('a network with the host and its proxy may be allowed, except these two addresses', async () => {
       const office = make({
         neverNets: new NetworkSet([net('198.51.100.1')]),
         ownAddresses: () => new Set([ip('198.51.100.2')]),
@@ -541,7 +541,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   })
 
   describe('clock steps', () => {
-    test('a login more than 60 s ahead is not valid; the next login mends it; the sweep removes it', async () => {
+    test('a login more than 60 s ahead is invalid; the next login replaces it; the sweep removes it', async () => {
       store.clock.now = at(3600)
       await record(store, login(A), login(B))
       expect(await mayRelay(store, 3600 - 60)).toBe(true)
@@ -555,7 +555,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   })
 
   describe('the sweep', () => {
-    test('removes what has ended and nothing else', async () => {
+    test('removes rows that have ended, and no others', async () => {
       await record(store, login(A))
       store.clock.now = at(1)
       await record(store, login(B))
@@ -566,11 +566,11 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   })
 
   describe('explain', () => {
-    test('nothing known', async () => {
+    test('reports that it has no data', async () => {
       expect(await store.admin.explain(A, null)).toMatchObject({ relay: false, decided: { rule: 'never-seen' } })
     })
 
-    test('now: the grant, as lookup sees it', async () => {
+    test('at the current time: the grant, as the lookup sees it', async () => {
       await record(store, login(A))
       store.clock.now = at(20)
       const explanation = await store.admin.explain(A, null)
@@ -582,7 +582,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(explanation.decided.detail).toContain('ann@example.org')
     })
 
-    test('then: the login that opened the relay, after the sweep has removed the grant', async () => {
+    test('at an earlier time: the login that opened the relay, after the sweep has removed the grant', async () => {
       await record(store, login(A, { id: '7f3a.99', user: 'bob' }))
       await store.writer.sweep({ now: at(9000) })
       store.clock.now = at(9000)
@@ -597,7 +597,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await store.admin.explain(A, at(1800))).toMatchObject({ relay: false })
     })
 
-    test('a block, then and afterwards', async () => {
+    test('a block, during and after its time', async () => {
       await record(store, login(A))
       store.clock.now = at(100)
       await store.admin.block(
@@ -609,7 +609,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       const then = await store.admin.explain(A, at(150))
       expect(then).toMatchObject({ relay: false, decided: { rule: 'block', until: at(200) } })
       expect(then.decided.detail).toContain('spam')
-      // The block has ended, the grant that it removed is gone for good.
+      // The block has ended; the grant that it deleted does not come back.
       expect(await store.admin.explain(A, at(240))).toMatchObject({ relay: false })
       expect(await store.admin.explain(A, null)).toMatchObject({
         relay: false,
@@ -617,7 +617,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       })
     })
 
-    test('a login that is blocked after it: the block, not only that the grant is gone', async () => {
+    test('a login that was blocked later: explain names the block, not only the missing grant', async () => {
       await record(store, login(A))
       await store.admin.block({ kind: 'login', login: 'ann@example.org' }, { ...forEver, reason: 'stolen' })
       const { decided, rules } = await store.admin.explain(A, null)
@@ -625,7 +625,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(rules.map(({ rule }) => rule)).toEqual(['block', 'expired'])
     })
 
-    test("another's blocked login does not close what a good one has opened", async () => {
+    test('a blocked login does not close the relay that another login has opened', async () => {
       await record(store, login(A))
       await store.admin.block({ kind: 'login', login: 'bob' }, forEver)
       store.clock.now = at(10)
@@ -642,7 +642,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(explanation.rules[1]).toMatchObject({ rule: 'refused-login', detail: expect.stringContaining('blocked') })
     })
 
-    test('never granted, and allowed', async () => {
+    test('an address of never_grant, and an allowance', async () => {
       await store.admin.allow(net('198.51.100.0/24'), forEver)
       expect(await store.admin.explain(ip('198.51.100.1'), null)).toMatchObject({
         relay: true,

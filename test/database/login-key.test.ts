@@ -12,18 +12,18 @@ const KEYS: Statement<{ key: string }> = {
   text: 'SELECT login_key(login) AS key FROM unnest($1::text[]) WITH ORDINALITY AS t(login, n) ORDER BY n',
   row: v.object({ key: v.string() }),
 }
-/** Turkish folds I to a letter of its own; C knows ASCII alone. */
+/** The Turkish locale folds I to a different letter; the locale C folds ASCII letters alone. */
 const LOCALES = [
   ['ICU, Turkish', "LOCALE_PROVIDER icu ICU_LOCALE 'tr-TR' LOCALE 'C'"],
   ['ICU, English', "LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C'"],
   ['C', "LOCALE_PROVIDER libc LOCALE 'C'"],
 ] as const
 
-describe.each(LOCALES)('in a database of the locale %s', (_, locale) => {
+describe.each(LOCALES)('in a database with the locale %s', (_, locale) => {
   const made = createTestDatabase({ empty: true })
   afterAll(async () => (await made).remove())
 
-  test('the key of a login is that of the programs', async () => {
+  test('the key of a login is the same in SQL and in the programs', async () => {
     const { owner, connection } = await made
     const { database: name } = connection()
     const server = openDatabase({ ...connection(), database: 'postgres', applicationName: 'tests', max: 1 })
@@ -38,7 +38,7 @@ describe.each(LOCALES)('in a database of the locale %s', (_, locale) => {
         .filter(login => login.isWellFormed())
       const { rows } = await database.query(KEYS, [logins])
       expect(rows.map(({ key }) => key)).toEqual(logins.map(loginKey))
-      // The rule of the table is the same, so that no key is refused.
+      // The check of the table uses the same rule, so that the table accepts every key.
       await database.script("INSERT INTO blocks (login, reason, owner) VALUES (login_key('JÜRGEN@I.'), '', '')")
     } finally {
       await database.close()

@@ -16,10 +16,7 @@ import { createTestDatabase, type TestDatabase } from '../harness/test-database.
 const SQL = new URL('../../sql/', import.meta.url).pathname
 const LATEST = readdirSync(SQL).filter(name => /^\d{6}-/.test(name)).length
 
-/**
- * Every table, view, column, index, constraint, function and privilege of the schema, as the
- * catalogue has them.
- */
+/** Every table, view, column, index, constraint, function and privilege in the catalogue. */
 const CATALOGUE = {
   row: v.object({ line: v.string() }),
   text: `
@@ -52,7 +49,7 @@ const emptyDatabase = async (): Promise<TestDatabase> => {
 afterAll(() => Promise.all(databases.map(database => database.remove())))
 
 describe('migrate', () => {
-  test('installs, and finds nothing to do the second time', async () => {
+  test('installs the schema, and has nothing to do the second time', async () => {
     const { owner } = await emptyDatabase()
     expect(await migrate(owner, SQL)).toEqual({ from: 0, to: LATEST })
     const installed = await catalogue(owner)
@@ -61,7 +58,7 @@ describe('migrate', () => {
     expect(await catalogue(owner)).toEqual(installed)
   })
 
-  test('twenty programs starting at once install once', async () => {
+  test('twenty programs that start at once install the schema once', async () => {
     const fresh = await emptyDatabase()
     const starters = Array.from({ length: 20 }, () => fresh.open('postgres', { max: 1 }))
     const results = await Promise.all(starters.map(starter => migrate(starter, SQL)))
@@ -71,7 +68,7 @@ describe('migrate', () => {
     expect(await catalogue(fresh.owner)).toEqual(await catalogue(reference.owner))
   })
 
-  test('goes on from any earlier version', async () => {
+  test('continues from any earlier version', async () => {
     const { owner } = await emptyDatabase()
     const earlier = temporaryDirectory()
     for (const { file, text } of (await readMigrations(SQL)).slice(0, 2)) writeFileSync(`${earlier.path}/${file}`, text)
@@ -95,7 +92,7 @@ describe('migrate', () => {
     expect(await catalogue(owner)).toEqual(before)
   })
 
-  test('a migration that fails leaves nothing of itself', async () => {
+  test('a migration that fails changes nothing', async () => {
     const { owner } = await emptyDatabase()
     const directory = temporaryDirectory()
     cpSync(SQL, directory.path, { recursive: true })
@@ -112,16 +109,17 @@ describe('migrate', () => {
     directory.remove()
   })
 
-  test('numbers without a gap', async () => {
+  test('migrations are numbered without a gap', async () => {
     const directory = temporaryDirectory()
     writeFileSync(`${directory.path}/000002-second.sql`, '')
     await expect(readMigrations(directory.path)).rejects.toThrow('expected number 1')
     directory.remove()
   })
 
-  test('for a role that may not create roles the error names the remedy', async () => {
+  test('without the right to create roles the error names the remedy', async () => {
     const { owner, name } = await emptyDatabase()
-    // The check runs where the roles do not exist: a name of this test's own stands for theirs.
+    // The check runs on a server without these roles, so this test replaces their names by a
+    // different one.
     const directory = temporaryDirectory()
     for (const { file, text } of await readMigrations(SQL)) {
       writeFileSync(`${directory.path}/${file}`, text.replaceAll('pop3authd', `absent_${name}`))
@@ -140,7 +138,7 @@ describe('migrate', () => {
 })
 
 describe('pop3authd.sql', () => {
-  test('is what the migrations say', async () => {
+  test('contains exactly the migrations', async () => {
     expect(readFileSync(`${SQL}pop3authd.sql`, 'utf8')).toBe(pop3authdSql(await readMigrations(SQL)))
   })
 
@@ -160,7 +158,7 @@ describe('pop3authd.sql', () => {
       await promisify(execFile)('psql', args, { env: environment })
     })
 
-    test('plain psql -f makes the same schema, and a program finds it up to date', async () => {
+    test('psql -f makes the same schema, and a program finds it up to date', async () => {
       const migrated = await emptyDatabase()
       await migrate(migrated.owner, SQL)
       expect(await catalogue(loaded.owner)).toEqual(await catalogue(migrated.owner))
@@ -176,7 +174,7 @@ describeWith([DEBIAN_POSTGRES], "the host's own PostgreSQL", () => {
   })
   afterAll(() => cluster.remove())
 
-  test('takes the migrations too', async () => {
+  test('accepts the migrations too', async () => {
     const database = openDatabase({
       hosts: [{ host: '127.0.0.1', port: cluster.port }],
       database: 'postgres',

@@ -55,7 +55,10 @@ const policies = [
   grantPolicy({ expTime: 60, maxLifetime: 90, ipv6Prefix: 64 }),
 ]
 
-/** Runs a history on a database and gives every answer, and after each deed what may relay. */
+/**
+ * Runs a history on a database. Returns every answer, and after each step the addresses that may
+ * relay.
+ */
 async function answersOf(
   database: Database,
   policy: (typeof policies)[number],
@@ -110,7 +113,7 @@ async function answersOf(
   return answers
 }
 
-describe('the model of the statements, which the simulation trusts', () => {
+describe('the model of the database in the simulation', () => {
   let postgres: Awaited<ReturnType<typeof createTestDatabase>>
   let owner: Database
   beforeAll(async () => {
@@ -120,7 +123,7 @@ describe('the model of the statements, which the simulation trusts', () => {
   afterAll(() => postgres.remove())
 
   test.each(policies.map((policy, index) => [index, policy] as const))(
-    'answers as PostgreSQL does, policy %i',
+    'gives the same answers as PostgreSQL, policy %i',
     async (_, policy) => {
       await assertRuns(
         fc.array(deed, { maxLength: 25 }),

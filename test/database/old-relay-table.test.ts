@@ -10,7 +10,7 @@ describeWith([command('psql', 'postgresql-client')], 'the table of auth-relay 0.
   const { path, remove } = temporaryDirectory()
   afterAll(remove)
 
-  test('is taken over by the command that MIGRATING gives', async () => {
+  test('is imported by the command in MIGRATING', async () => {
     const text = readFileSync(new URL('../../docs/MIGRATING.md', import.meta.url), 'utf8')
     const [, query = ''] = /^psql -AtF, -d olddb -c "(.*)" \| auth-relay import csv -$/m.exec(text) ?? []
     expect(query).not.toBe('')
@@ -39,7 +39,7 @@ describeWith([command('psql', 'postgresql-client')], 'the table of auth-relay 0.
     expect(faults).toBe(0)
     const ages = logins.map(({ ip, at, user: login }) => [
       ip,
-      // The database's clock may be a little ahead: a negative zero is no other age.
+      // The database's clock may be a little ahead, so an age of minus zero is zero.
       Math.round((now.getTime() - at.getTime()) / 10_000) + 0,
       login,
     ])

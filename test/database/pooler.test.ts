@@ -30,7 +30,7 @@ describeWith([DEBIAN_POSTGRES, PGBOUNCER], 'a connection pooler before PostgreSQ
   const directory = temporaryDirectory()
   const poolers: ChildProcess[] = []
 
-  /** A pgbouncer of the test's own; the port on which it listens. */
+  /** Starts a pgbouncer for the test; returns its port. */
   const startPooler = async (...lines: readonly string[]): Promise<number> => {
     const port = await freePort()
     const ini = `${directory.path}/${port}.ini`
@@ -97,7 +97,7 @@ ${lines.join('\n')}
     directory.remove()
   })
 
-  test('is recognised; PostgreSQL itself is not taken for one', async () => {
+  test('is recognised, and PostgreSQL itself is not mistaken for one', async () => {
     const port = await startPooler('pool_mode = session')
     expect(await pooledOf(openDatabase(optionsFor(port)))).toBe(true)
     expect(await pooledOf(openDatabase(optionsFor(cluster.port)))).toBe(false)
@@ -105,7 +105,7 @@ ${lines.join('\n')}
 
   test('check advises about a pooler, and has no finding about PostgreSQL itself', async () => {
     const port = await startPooler('pool_mode = session', 'ignore_startup_parameters = statement_timeout')
-    // check finds the migrations beside the program that runs.
+    // check finds the migrations beside the running program.
     const [, program = ''] = process.argv
     process.argv[1] = new URL('../../src/auth-relay/main.ts', import.meta.url).pathname
     const adviceAt = async (dbport: number): Promise<readonly string[]> => {
@@ -126,7 +126,7 @@ ${lines.join('\n')}
     }
   })
 
-  test('of sessions works as Debian configures it: timeouts, named statements, and NOTIFY', async () => {
+  test('in session mode works as Debian configures it: timeouts, named statements, and NOTIFY', async () => {
     const port = await startPooler('pool_mode = session')
     const database = openDatabase({ ...optionsFor(port), statementTimeoutMs: 4321, planOnce: true, max: 2 })
     const named: Statement<{ timeout: string }> = {
@@ -147,13 +147,13 @@ ${lines.join('\n')}
     await database.close()
   })
 
-  test('of sessions with one server process is not taken for one of transactions', async () => {
+  test('in session mode with one server process is not mistaken for transaction mode', async () => {
     const port = await startPooler('pool_mode = session', 'default_pool_size = 1')
     expect(await pooledOf(openDatabase({ ...optionsFor(port), max: 1, connectTimeoutMs: 500 }))).toBe(true)
   })
 
   test.each(['transaction', 'statement'])(
-    'of %ss is refused, and the error names the setting of the pooler',
+    'in the mode for %ss is refused, and the error names the setting of the pooler',
     async mode => {
       const port = await startPooler(`pool_mode = ${mode}`, 'ignore_startup_parameters = statement_timeout')
       await expect(withDatabase(optionsFor(port), inspectRole)).rejects.toThrow(
@@ -168,7 +168,7 @@ ${lines.join('\n')}
     },
   )
 
-  describe('other refusals have their own remedy', () => {
+  describe('each kind of refusal has its own remedy', () => {
     test.each([
       [{ password: { reveal: () => 'guessed' } }, /: make the role postgres and its password with auth-relay migrate/],
       [{ user: 'nosuchrole' }, /: make the role nosuchrole and its password with auth-relay migrate/],
@@ -180,7 +180,7 @@ ${lines.join('\n')}
   })
 })
 
-test('the Debian package has a command of its own for the server of its host, and for no other', () => {
+test('the Debian package has a separate command for a server on the same host, and for no other server', () => {
   const packaged = new URL(import.meta.url).pathname
   const name = 'pooler.test.ts'
   const said = (host: string, installed = packaged) => setupCommand([{ host, port: 5432 }], 'by hand', installed)

@@ -37,12 +37,12 @@ const works = async (database: Database): Promise<boolean> =>
   )
 const failureOf = (promise: Promise<unknown>): Promise<unknown> => promise.catch((error: unknown) => error)
 
-/** A host that takes connections, or does not even that, and never says a word. */
+/** A host that accepts connections (or not even that) and never sends anything. */
 async function silentHost(): Promise<{ port: number; close(): void }> {
   const sockets = new Set<Socket>()
   const server = createServer(socket => {
     sockets.add(socket)
-    socket.on('error', () => {}) // an error of the peer is no failure
+    socket.on('error', () => {}) // an error of the client does not fail the test
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
@@ -63,7 +63,7 @@ describe('one server', () => {
   })
   afterAll(() => database.remove())
 
-  test('a deadline: the caller gets an answer at once, and the pool still works', async () => {
+  test('at a deadline the caller gets an answer at once, and the pool still works', async () => {
     const pool = database.open('postgres', { max: 2 })
     const watcher = database.open('postgres')
     const deadline = new AbortController()
@@ -77,13 +77,13 @@ describe('one server', () => {
     await eventually('two sleep', async () => (await watcher.query(sleepers)).rows.length === 2)
     deadline.abort()
     const failures = await asked
-    // Two were under way, four never got a connection.
+    // Two statements ran, and four never got a connection.
     expect(failures.filter(failure => failure instanceof OutcomeUnknown)).toHaveLength(2)
     expect(failures.filter(failure => failure instanceof DatabaseUnavailable)).toHaveLength(4)
     for (let n = 0; n < 10; n++) expect((await pool.query(ONE)).rows).toEqual([{ one: 1 }])
   })
 
-  test('a signal that is aborted already', async () => {
+  test('a signal that was aborted before the call', async () => {
     const pool = database.open('postgres')
     await expect(pool.query(ONE, [], { signal: AbortSignal.abort() })).rejects.toThrow(DatabaseUnavailable)
     expect(await works(pool)).toBe(true)
@@ -99,14 +99,14 @@ describe('one server', () => {
     expect(await works(pool)).toBe(true)
   })
 
-  test('an error of the server closes nothing', async () => {
+  test('an error of the server does not close the connection', async () => {
     const pool = database.open('postgres', { max: 1 })
     const [before] = (await pool.query(PID)).rows
     expect(await failureOf(pool.script('SELECT nonsense'))).toBeInstanceOf(StatementRefused)
     expect((await pool.query(PID)).rows).toEqual([before])
   })
 
-  test('a transaction rolls back when its work fails, and at the deadline', async () => {
+  test('a transaction rolls back if its work fails, and at the deadline', async () => {
     const pool = database.open('postgres')
     await pool.script('CREATE TABLE kept (a int)')
     const insert: Statement<unknown> = { text: 'INSERT INTO kept VALUES ($1)', row: ignored }
@@ -130,7 +130,7 @@ describe('one server', () => {
     await eventually('one row is kept', async () => (await pool.query(COUNT)).rows[0]?.n === 1)
   })
 
-  test('rows of another shape throw a validation error', async () => {
+  test('rows with unexpected columns throw a validation error', async () => {
     const pool = database.open('postgres')
     await expect(pool.query({ ...ONE, text: "SELECT 'x' AS one" })).rejects.toThrow(v.ValiError)
     expect(await works(pool)).toBe(true)
@@ -171,7 +171,7 @@ describe('one server', () => {
     expect(order).toEqual([0, 1, 2, 3, 4])
   })
 
-  test('after close nothing is asked', async () => {
+  test('no statement is sent after close', async () => {
     const pool = database.open('postgres')
     await pool.close()
     await expect(pool.query(ONE)).rejects.toThrow(DatabaseUnavailable)
@@ -188,7 +188,7 @@ describe('one server', () => {
   })
 })
 
-describeWith([DEBIAN_POSTGRES], 'a server of its own', () => {
+describeWith([DEBIAN_POSTGRES], 'a stopped and a started server', () => {
   let cluster: PostgresCluster
   beforeAll(async () => {
     cluster = await PostgresCluster.start()
@@ -212,7 +212,7 @@ describeWith([DEBIAN_POSTGRES], 'a server of its own', () => {
     expect(await underWay).toBeInstanceOf(OutcomeUnknown)
     await eventually('it is down', () => pool.state().state === 'down')
     await expect(pool.query(ONE)).rejects.toThrow(DatabaseUnavailable)
-    // After kill -9 the orphaned backends end with a delay, and until then a start fails.
+    // After kill -9 the orphaned backends end with a delay; until then a start fails.
     await eventually('the server starts again', () => cluster.start().then(() => true))
     await eventually('it works again', () => works(pool))
     expect(states[0]).toBe('up')
@@ -234,7 +234,7 @@ describeWith([DEBIAN_POSTGRES], 'a server of its own', () => {
     await eventually('it works again', () => works(pool))
   })
 
-  test('unreachable at first, found when it starts', async () => {
+  test('unreachable at first, and used when it starts', async () => {
     await cluster.stop()
     const pool = open([cluster.port])
     await expect(pool.query(ONE)).rejects.toThrow(DatabaseUnavailable)
@@ -263,7 +263,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its streaming replica', () => {
     await replica.remove()
   })
 
-  test('the standby is passed over; after pg_promote it is followed; what was committed is there', async () => {
+  test('the standby is skipped; after pg_promote it is used; committed data is there', async () => {
     const pool = open([replica.port, primary.port])
     await pool.script('CREATE TABLE kept (a int); INSERT INTO kept VALUES (1)')
     expect(pool.state()).toEqual({
@@ -296,10 +296,11 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its streaming replica', () => {
   })
 })
 
-describeWith([DEBIAN_POSTGRES], 'a primary whose host falls silent', () => {
-  test('is given up at a deadline, and the other host is asked', async () => {
+describeWith([DEBIAN_POSTGRES], 'a primary whose host does not answer any more', () => {
+  test('the query ends at its deadline, and the other host is used', async () => {
     const cluster = await PostgresCluster.start()
-    // The way to the server, which then swallows everything: no packet says that the host has gone.
+    // The network path to the server, which then drops everything, so that no packet reports that
+    // the host is down.
     const sockets: Socket[] = []
     let swallow = false
     const way = createServer(client => {

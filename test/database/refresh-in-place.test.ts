@@ -31,7 +31,9 @@ async function logins(rounds: number): Promise<void> {
   }
 }
 
-/** Rows of the grants that were updated so far, and how many of them where they stood. */
+/**
+ * Number of updates of rows in the table of grants, and number of those that stayed in their page.
+ */
 async function updates(): Promise<{ readonly updated: number; readonly inPlace: number }> {
   await writer.query({ text: 'SELECT pg_stat_force_next_flush()', row: ignored })
   const { rows } = await database.owner.query({
@@ -41,11 +43,11 @@ async function updates(): Promise<{ readonly updated: number; readonly inPlace: 
   return { updated: rows[0]?.updated ?? 0, inPlace: rows[0]?.in_place ?? 0 }
 }
 
-test('a login from an address that has a grant touches no index, and its statement is planned once', async () => {
+test('a login from an address with a grant changes no index, and its statement is planned once', async () => {
   await logins(1)
   let before = await updates()
-  // A concurrent reader of the table (autovacuum is one) keeps old rows in their pages, which
-  // leaves no room for new rows.
+  // A concurrent reader of the table, such as autovacuum, keeps old rows in their pages, so that
+  // there is no space for new rows.
   await eventually('refreshes in place', async () => {
     await logins(19)
     const after = await updates()

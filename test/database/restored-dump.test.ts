@@ -88,7 +88,7 @@ describeWith([DEBIAN_POSTGRES], 'a dump that is restored on a new server', () =>
     })
     await use(openDatabase(optionsFor(fresh, 'pop3authd', 'authwrap', 'authwrap')), async database => {
       await database.script("SELECT 1 / count(*) FROM relay_gate WHERE ip = '192.0.2.7'")
-      // A role that owns nothing repairs nothing, and gets no error.
+      // A role without ownership repairs nothing, and gets no error.
       await expect(migrate(database, SQL)).resolves.toEqual({ from: expect.any(Number), to: expect.any(Number) })
     })
   })

@@ -23,7 +23,7 @@ const refusal = async (role: Database, statement: string): Promise<unknown> =>
 const FORBIDDEN = { code: '42501', temporary: false } // insufficient_privilege
 
 const ROW = "('192.0.2.7', 'infinity', 'x')"
-/** What neither role may do. */
+/** Statements that neither role may run. */
 const NOBODY = [
   'CREATE TABLE mine (a int)',
   'CREATE TEMPORARY TABLE mine (a int)',
@@ -56,7 +56,7 @@ const NOBODY = [
   "COPY (SELECT 1) TO PROGRAM 'true'",
   'SELECT rolpassword FROM pg_authid',
 ]
-/** What the gate's role may not do although the writer may. */
+/** Statements that the writer may run and the gate's role may not. */
 const READER = [
   'SELECT FROM grants',
   'SELECT FROM blocks',
@@ -86,7 +86,7 @@ const READER = [
   'SELECT FROM status_events',
   'SELECT FROM status_gate',
 ]
-/** What the status page's role may not do although the gate's may. */
+/** Statements that the gate's role may run and the status page's role may not. */
 const STATUS = [
   ...READER.filter(text => !text.includes('status_')),
   'SELECT FROM relay_gate',
@@ -95,7 +95,7 @@ const STATUS = [
   "SELECT may_relay('192.0.2.7')",
 ]
 
-describe('pop3authd can do no more than its work', () => {
+describe('pop3authd can do nothing beyond its work', () => {
   test.each(NOBODY)('%s', async statement => {
     const error = await refusal(writer, statement)
     expect(error).toBeInstanceOf(StatementRefused)
@@ -103,7 +103,7 @@ describe('pop3authd can do no more than its work', () => {
   })
 })
 
-describe('authwrap can only ask', () => {
+describe('authwrap can only read grants', () => {
   test.each([...NOBODY, ...READER])('%s', async statement => {
     const error = await refusal(reader, statement)
     expect(error).toBeInstanceOf(StatementRefused)
@@ -111,7 +111,7 @@ describe('authwrap can only ask', () => {
   })
 })
 
-describe('authstatus can only look', () => {
+describe('authstatus can only read the status', () => {
   test.each([...NOBODY, ...STATUS])('%s', async statement => {
     const error = await refusal(status, statement)
     expect(error).toBeInstanceOf(StatementRefused)
@@ -119,12 +119,12 @@ describe('authstatus can only look', () => {
   })
 })
 
-describe('what they may do', () => {
+describe('statements that the roles may run', () => {
   const allowed = async (role: Database, ...statements: readonly string[]): Promise<void> => {
     for (const statement of statements) expect(await refusal(role, statement), statement).toBeUndefined()
   }
 
-  test('pop3authd: its work', () =>
+  test('pop3authd: stores grants', () =>
     allowed(
       writer,
       `INSERT INTO grants (ip, until, daemon) VALUES ${ROW}; UPDATE grants SET hits = 2; DELETE FROM grants`,
@@ -133,14 +133,14 @@ describe('what they may do', () => {
       "INSERT INTO gate_tally VALUES (now(), 'mx', 'gate', 1, 1, 1, 1); UPDATE gate_tally SET refused = refused + 1; TABLE gate_refused",
     ))
 
-  test('authwrap: ask', () =>
+  test('authwrap: looks up grants', () =>
     allowed(
       reader,
       'TABLE relay_gate; TABLE relay_blocks; TABLE relay_allowances; TABLE relay_clients; TABLE relay_ungrantable; TABLE schema_version',
       "SELECT may_relay('192.0.2.7')",
     ))
 
-  test('authstatus: look', () =>
+  test('authstatus: reads the status', () =>
     allowed(
       status,
       'TABLE status_grants; TABLE status_events; TABLE status_decrees; TABLE status_gate; TABLE schema_version',

@@ -52,7 +52,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     event: { id: `t.${ip}`, ip, daemon: 'popup', tls: true, method: 'pass' as const, user: 'ann' },
     at: null,
   })
-  /** Whether the address has a row on this server, with any content. */
+  /** True if the address has a row on this server, with any content. */
   const has = async (database: Database, ip: string): Promise<boolean> =>
     (await database.query({ text: 'SELECT FROM grants WHERE ip = $1', row: ignored }, [ip])).rows.length === 1
   const WAITING: Statement<{ n: number }> = {
@@ -92,13 +92,13 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     await primary?.remove()
   })
 
-  test('a login is recorded when the standby has it', async () => {
+  test('a login is committed when the standby has it', async () => {
     const ip = freshIp()
     const [outcome] = await writer(open('pop3authd', both(), rules)).record([login(ip)])
     expect(outcome).toMatchObject({ verdict: 'granted' })
   })
 
-  test('a cancelled wait is of unknown outcome, though the row is visible on the primary', async () => {
+  test('a cancelled wait has an unknown outcome, although the row is visible on the primary', async () => {
     const ip = freshIp()
     standby.stallReplication()
     const recorded = writer(open('pop3authd', both(), rules))
@@ -110,7 +110,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     expect(await has(owner, ip)).toBe(true)
   })
 
-  test('a cancelled wait of a block is of unknown outcome', async () => {
+  test('a cancelled wait of a block has an unknown outcome', async () => {
     standby.stallReplication()
     const admin = createGrantAdmin(open('pop3authd', both(), rules), grantPolicy())
     const request = { forSeconds: 3600, reason: 'test', owner: 'tests' }
@@ -122,7 +122,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     expect(await blocked).toBeInstanceOf(OutcomeUnknown)
   })
 
-  test('a wait without end: authd answers queued in its time, and committed means stored afterwards', async () => {
+  test('during an endless wait authd answers `queued` in time; a later `committed` means that the row is stored', async () => {
     const database = open('pop3authd', both(), rules)
     const lines: string[] = []
     const queue = new GrantQueue({
@@ -153,7 +153,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     queue.close()
   })
 
-  test('a row that another transaction has locked holds up its own address alone', async () => {
+  test('a row that another transaction has locked delays only its own address', async () => {
     const database = open('pop3authd', both(), rules)
     const [taken, free] = [freshIp(), freshIp()]
     await writer(database).record([login(taken)])
@@ -179,7 +179,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     queue.close()
   })
 
-  test('synchronous_commit lowered by the role: raised by authd, reported by the state and by check', async () => {
+  test('if the role lowers synchronous_commit, authd raises it, and the state and check report it', async () => {
     await owner.script('ALTER ROLE pop3authd SET synchronous_commit = local')
     try {
       const database = open('pop3authd', both(), rules)
@@ -196,7 +196,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     }
   })
 
-  test('without synchronous_standby_names nothing counts as committed', async () => {
+  test('without synchronous_standby_names no login counts as committed', async () => {
     const database = open('pop3authd', both(), rules)
     await writer(database).record([login(freshIp())])
     await owner.script("ALTER SYSTEM SET synchronous_standby_names = ''")
@@ -234,8 +234,8 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
         (error: unknown) => error instanceof DatabaseUnavailable,
       ),
     )
-    // Never before the limit less the interval of the answers; how soon after it, the machine
-    // decides.
+    // Never before the limit minus the interval of the answers. The delay after it depends on the
+    // machine.
     expect(performance.now() - stalled).toBeGreaterThan(1500)
     await expect(reader(open('authwrap', both(), rules)).current()).rejects.toThrow(/may not be the primary/)
     standby.resumeReplication()
@@ -247,7 +247,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     )
   })
 
-  test('a failover: what was answered is there, the unknown commit is resolved, the block holds', async () => {
+  test('after a failover the committed rows are there, the unknown commit is resolved, and the block applies', async () => {
     const database = open('pop3authd', both(), rules)
     const [granted, blocked, unknown] = [freshIp(), freshIp(), freshIp()]
     await writer(database).record([login(granted), login(blocked)])
@@ -263,7 +263,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     expect(await recorded).toBeInstanceOf(OutcomeUnknown)
     standby.resumeReplication()
     standby.promote()
-    // The new primary has no standby yet: nothing counts as committed there.
+    // The new primary has no standby yet, so no login counts as committed there.
     const alone = open('postgres', [standby.port], undefined)
     await eventually('the new primary is found', () => database.state().state === 'up')
     expect(await has(alone, granted)).toBe(true)

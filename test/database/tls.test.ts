@@ -8,7 +8,7 @@ import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts
 
 type Issued = { readonly certificate: string; readonly key: string }
 
-/** A certificate for the name, signed by the issuer, or by itself as an authority. */
+/** A certificate for the name, signed by the issuer, or self-signed as an authority. */
 function issue(name: string, address: string | undefined, issuer?: { name: string } & Issued): Issued {
   const keys = forge.pki.rsa.generateKeyPair(2048)
   const certificate = forge.pki.createCertificate()

@@ -26,7 +26,7 @@ beforeEach(() =>
   ),
 )
 
-describe('relay_clients, as Postfix and Exim ask', () => {
+describe('relay_clients, as Postfix and Exim query it', () => {
   const ADDRESSES: Statement<{ address: string | null }> = {
     text: 'SELECT address FROM relay_clients ORDER BY address',
     row: v.object({ address: v.nullable(v.string()) }),
@@ -46,7 +46,7 @@ describe('relay_clients, as Postfix and Exim ask', () => {
       `INSERT INTO grants (ip, until, last_auth, username, daemon) VALUES ('${ip}', ${until}, ${more}, 'x')`,
     )
 
-  test('live grants and allowances, as text where it is one address', async () => {
+  test('lists grants in force and allowances, with a text for single addresses', async () => {
     await grant('192.0.2.7', "now() + interval '1 minute'")
     await grant('192.0.2.8', 'now()')
     await grant('192.0.2.9', "now() + interval '1 hour'", "now() + interval '61 seconds', 'ann'")
@@ -55,7 +55,7 @@ describe('relay_clients, as Postfix and Exim ask', () => {
       "INSERT INTO allowances (net, reason, owner) VALUES ('198.51.100.1', '', ''), ('198.51.100.0/25', '', '')",
     )
     await database.owner.script("INSERT INTO allowances (net, reason, owner) VALUES ('2001:db8::2', '', '')")
-    // No text for IPv6: Postfix would find that of one address in that of another.
+    // No text for IPv6, because Postfix would find the text of one address as a prefix of another.
     expect(await addresses()).toEqual(['192.0.2.7', '198.51.100.1', null, null, null])
     const networks = (await database.open('authwrap').query(NETWORKS)).rows.map(({ network }) => network)
     expect(networks).toEqual(['192.0.2.7', '198.51.100.0/25', '198.51.100.1', '2001:db8::1', '2001:db8::2'])
@@ -90,21 +90,22 @@ describe('relay_clients, as Postfix and Exim ask', () => {
     const asked = ['203.0.113.8', '203.0.113.9', '203.0.113.10', '203.0.113.11']
     const { rows } = await database.open('authwrap').query(MAY_RELAY, [asked])
     expect(rows.map(({ client }) => client)).toEqual(['203.0.113.8', '203.0.113.10', '203.0.113.11'])
-    // A block in one part leaves the others.
+    // A block in one part leaves the other parts.
     await database.owner.script("INSERT INTO blocks (net, reason, owner) VALUES ('203.0.113.8', '', '')")
     expect(await networks()).toEqual(open.slice(1))
 
-    // Other settings: what they no longer list can be granted again, on their own host.
+    // With changed settings, addresses that were removed from never_grant can have a grant on their
+    // own host.
     await database.owner.script("UPDATE ungrantable SET host = 'other' WHERE net = '2001:db8:1::5'; TRUNCATE blocks")
     await publish({})
     expect(await networks()).toContain('203.0.113.8/30')
     expect(await networks()).not.toContain('2001:db8:1::/64')
-    // A host that has not been seen for a month does not count.
+    // A host that was not seen for a month does not count.
     await database.owner.script("UPDATE ungrantable SET seen = now() - interval '31 days' WHERE host = 'other'")
     expect(await networks()).toContain('2001:db8:1::/64')
   })
 
-  test('may_relay: an IPv4 address that is granted or within an allowed network, and no other text', async () => {
+  test('may_relay is true for an IPv4 address with a grant or in an allowed network, and for no other text', async () => {
     await grant('192.0.2.7', "now() + interval '1 minute'")
     await grant('192.0.2.8', 'now()')
     await grant('2001:db8::7', "now() + interval '1 minute'")
@@ -122,7 +123,7 @@ describe('relay_clients, as Postfix and Exim ask', () => {
     expect(answers.rows.map(({ client }) => client)).toEqual(yes)
   })
 
-  test('nothing that is blocked, by network or by login', async () => {
+  test('leaves out blocked networks and addresses of blocked logins', async () => {
     await grant('192.0.2.7', "'infinity'")
     await grant('192.0.2.8', "'infinity'", "now(), 'Bob'")
     await grant('192.0.2.9', "'infinity'", "now(), 'eve'")
@@ -132,7 +133,7 @@ describe('relay_clients, as Postfix and Exim ask', () => {
     expect(await addresses()).toEqual(['192.0.2.9'])
   })
 
-  test('the question of a mail server uses the index', async () => {
+  test('the query of a mail server uses the index', async () => {
     await database.owner.script(
       "INSERT INTO grants (ip, until, daemon) SELECT '10.0.0.0'::inet + n, 'infinity', 'x' FROM generate_series(1, 20000) n; ANALYZE grants",
     )
@@ -169,7 +170,7 @@ describe('the histories', () => {
   const event = (user: string, ip = '192.0.2.7') =>
     ({ id: 'a.1', ip: toAddress(ip), daemon: 'popup', tls: true, method: 'pass', user }) as const
 
-  test('every login is kept, coalesced and refused ones too', async () => {
+  test('every login is kept, also coalesced and refused logins', async () => {
     const now = noon('2031-05-05')
     const outcome = await writerAt(now).record([
       { event: event('ann'), at: null },
@@ -184,7 +185,7 @@ describe('the histories', () => {
     ])
   })
 
-  test('a day without a partition loses nothing, and is moved into its own later', async () => {
+  test('a day without a partition loses no row, and its rows are moved to its partition later', async () => {
     const day = noon('2031-06-10')
     await writerAt(day).record([{ event: event('ann'), at: null }])
     expect((await database.owner.query(EVENTS)).rows).toMatchObject([{ part: 'login_event_default', at: day }])
@@ -195,7 +196,7 @@ describe('the histories', () => {
     )
   })
 
-  test('days beyond the retention are dropped, and nothing younger', async () => {
+  test('days beyond the retention are dropped, and no younger day', async () => {
     await writerAt(noon('2031-07-01')).keepHistory(30)
     await writerAt(noon('2031-07-01')).record([{ event: event('old'), at: null }])
     await writerAt(noon('2031-07-10')).keepHistory(30)
@@ -208,7 +209,7 @@ describe('the histories', () => {
     expect(await partitions()).toContain('20310709')
   })
 
-  test('twenty programs keeping house at once', async () => {
+  test('twenty programs do the housekeeping at once', async () => {
     await Promise.all(Array.from({ length: 20 }, () => writerAt(noon('2031-09-09')).keepHistory(30)))
     expect(await partitions()).toContain('20310909')
   })
@@ -227,7 +228,7 @@ describe('the histories', () => {
     const at = (fraction: number): Date => new Date((second + fraction) * 1000)
     await writerAt(at(0.9)).record([{ event: event('ann'), at: null }])
     await writerAt(at(0.9)).record([{ event: event('bob', '2001:db8::7'), at: null }])
-    // The second before: no login had opened the relay.
+    // One second earlier, no login had opened the relay.
     await writerAt(null).recordUses([
       { ip: toAddress('192.0.2.7'), service: 'gate', at: at(0) },
       { ip: toAddress('2001:db8::7'), service: 'gate', at: at(-1) },
@@ -286,7 +287,7 @@ describe('the histories', () => {
     })
   })
 
-  test('authd of schema 17 goes on storing logins and uses in a newer database', async () => {
+  test('authd of schema 17 still stores logins and uses in a newer database', async () => {
     await database.owner.script(
       `SET ROLE pop3authd;
        INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused)
@@ -330,7 +331,7 @@ describe('the histories', () => {
       ])
     })
 
-    test('of the refused the latest sample of each service is there, and no more', async () => {
+    test('the newest sample of the refused addresses of each service is there, and no other', async () => {
       const now = new Date()
       await writerAt(null).recordTallies([
         tally(now, { refused: 1 }, ['192.0.2.1']),
@@ -347,7 +348,7 @@ describe('the histories', () => {
       expect(await refusedSince(writer, new Date(Date.now() + 60_000))).toEqual([])
     })
 
-    test('a clock that is ahead counts now; two gates at once lose nothing', async () => {
+    test('a clock that is ahead counts as now; two gates at once lose nothing', async () => {
       const ahead = new Date(Date.now() + 3_600_000)
       await Promise.all(
         Array.from({ length: 20 }, () => writerAt(null).recordTallies([tally(ahead, { refused: 5, undecided: 1 })])),
@@ -358,7 +359,7 @@ describe('the histories', () => {
       expect(counts.reduce((sum, { closed }) => sum + closed, 0)).toBe(120)
     })
 
-    test('relayed mail and refusals of a service stand side by side', async () => {
+    test('relayed mail and refusals of a service are shown together', async () => {
       await writerAt(null).recordUses([{ ip: toAddress('192.0.2.7'), service: 'gate', at: null }])
       await writerAt(null).recordTallies([tally(new Date(), { relayed: 1, refused: 8, never: 1 })])
       const status = createStatusFeed(database.open('authstatus'))

@@ -3,8 +3,8 @@ import { holdListener } from '../../src/process/listener.ts'
 import type { AcceptedSocket, Engine } from '../../src/sockets/engine.ts'
 
 /**
- * Both ends of a TCP connection: a client of the runtime, and what an engine accepted. `close`
- * closes the client and the listening socket.
+ * Both ends of a TCP connection: a plain client socket, and the socket that an engine accepted.
+ * `close` closes the client and the listening socket.
  */
 export async function acceptedSocket(
   engine: Engine,
@@ -15,7 +15,7 @@ export async function acceptedSocket(
   const taken = Promise.withResolvers<AcceptedSocket>()
   const acceptor = engine.accept(held, { blocking: false, noDelay: true }, taken.resolve)
   const client = connect({ port: held.address.port, host: host === '::' ? '127.0.0.1' : host, allowHalfOpen: true })
-  client.on('error', () => {}) // tests that reset it look at the other end
+  client.on('error', () => {}) // a test that resets the connection looks at the other end
   const close = (): void => {
     acceptor.close()
     client.destroy()

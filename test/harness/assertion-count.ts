@@ -1,13 +1,15 @@
 /**
  * The number of assertions that a test has made. Benchmarks use parts of this directory without a
- * test runner: nothing is counted there.
+ * test runner, so nothing is counted there.
  */
 let count = (): void => {}
 
-/** A condition that the harness was asked to check holds; otherwise the harness has thrown. */
+/**
+ * Counts a condition that the harness has checked. The harness throws if the condition is false.
+ */
 export const countAssertion = (): void => count()
 
-/** Says how an assertion is counted. */
+/** Sets the function that counts an assertion. */
 export const countAssertionsBy = (counter: () => void): void => {
   count = counter
 }

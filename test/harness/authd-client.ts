@@ -25,7 +25,7 @@ export class AuthdClient {
     socket.on('data', chunk => {
       for (const line of splitter.push(chunk).lines) this.#hear(line)
     })
-    socket.on('error', () => {}) // 'close' follows
+    socket.on('error', () => {}) // the event 'close' follows
     socket.on('close', () => {
       this.closed = true
       this.#onLine?.()
@@ -46,12 +46,12 @@ export class AuthdClient {
     })
   }
 
-  /** Octets of the test's own making. */
+  /** Writes octets that the test made, unchanged. */
   write(text: string): void {
     this.#socket.write(text)
   }
 
-  /** The n-th line that authd sent, once it is there; undefined if the connection ended before. */
+  /** The n-th line that authd sent; undefined if the connection ended before it. */
   async line(n: number): Promise<string | undefined> {
     while (this.lines.length < n && !this.closed) {
       await new Promise<void>(resolve => {
@@ -75,7 +75,7 @@ export class AuthdClient {
   }
 }
 
-/** A login by popup; the address is a text for the test's convenience. */
+/** A login event of popup. The address is a text, which is shorter to write in a test. */
 export const loginFrom = (id: string, ip: string, rest: Partial<LoginEvent> = {}): LoginEvent => ({
   id,
   ip: address(ip),

@@ -10,11 +10,12 @@ import {
 import { eventually } from './eventually.ts'
 
 /**
- * Stands in authd's place on its Unix socket: keeps the events, and answers when the test says so.
+ * A double of authd on a Unix socket: it keeps the events, and answers them when the test calls
+ * `answer`.
  */
 export class AuthdDouble {
   readonly events: LoginEvent[] = []
-  /** What to answer; undefined: nothing yet. */
+  /** The answer; undefined: no answer until the test calls `answer`. */
   answer: (event: LoginEvent) => LoginAnswer | undefined = ({ id }) => ({
     verdict: 'committed',
     id,
@@ -38,7 +39,7 @@ export class AuthdDouble {
     return double
   }
 
-  /** The event of a login, once it is there. */
+  /** Waits for the event of a login and returns it. */
   event(user: string): Promise<LoginEvent> {
     return eventually(`login event of ${user}`, () => this.events.findLast(event => event.user === user))
   }

@@ -29,7 +29,7 @@ export async function checkRuns<Value>(
   return details
 }
 
-/** The same as an assertion. */
+/** Like `checkRuns`, and asserts that no run failed. */
 export async function assertRuns<Value>(...each: Parameters<typeof checkRuns<Value>>): Promise<void> {
   const details = await checkRuns(...each)
   if (details.failed) throw new Error(fc.defaultReportMessage(details), { cause: details.errorInstance })

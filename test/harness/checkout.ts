@@ -5,8 +5,7 @@ import { dirname } from 'node:path'
 const root = new URL('../..', import.meta.url).pathname
 
 /**
- * Copies what a checkout of this tree would hold, with changes that are not committed yet, into a
- * directory.
+ * Copies the files of this checkout into a directory, with the changes that are not committed yet.
  */
 export function copyCheckout(directory: string): void {
   const words = ['ls-files', '-z', '--cached', '--others', '--exclude-standard']

@@ -2,7 +2,7 @@ import { type Browser, type CDPSession, launch, type Page } from 'puppeteer-core
 import { command, pathOf } from './describe-with.ts'
 import { temporaryDirectory } from './temporary-directory.ts'
 
-/** The browser of the Debian package, without its own traffic to the world. */
+/** The browser of the Debian package. FLAGS stop its own requests to the Internet. */
 export const CHROMIUM = command('chromium')
 
 const FLAGS = [
@@ -18,9 +18,12 @@ const FLAGS = [
 /** A headless Chromium with one page. */
 export class Chromium {
   readonly page: Page
-  /** Address of each request of the page since it was made, in order. */
+  /** Addresses that the page has requested since it was opened, in order. */
   readonly requests: string[] = []
-  /** Exceptions that no script caught, and complaints of the browser, such as its policy. */
+  /**
+   * Exceptions that no script caught, and messages of the browser, such as violations of a content
+   * security policy.
+   */
   readonly faults: string[] = []
   readonly #browser: Browser
   readonly #removeProfile: () => void
@@ -34,7 +37,7 @@ export class Chromium {
     devtools.on('Log.entryAdded', ({ entry }) => this.faults.push(entry.text))
   }
 
-  /** Starts the browser; its page is empty. */
+  /** Starts the browser with an empty page. */
   static async start(): Promise<Chromium> {
     const { path, remove } = temporaryDirectory()
     const browser = await launch({
@@ -50,17 +53,17 @@ export class Chromium {
     return chromium
   }
 
-  /** Goes to an address and waits until everything of it is loaded. */
+  /** Opens an address and waits until the page is loaded completely. */
   async open(url: string): Promise<void> {
     await this.page.goto(url, { waitUntil: 'load' })
   }
 
-  /** Runs an expression in the page; its value, as JSON has it. */
+  /** Evaluates an expression in the page and returns its value by way of JSON. */
   evaluate(expression: string): Promise<unknown> {
     return this.page.evaluate(expression)
   }
 
-  /** The text that a reader sees in the first element that a selector finds. */
+  /** The visible text of the first element that a selector finds. */
   async text(selector: string): Promise<string> {
     return String(await this.evaluate(`document.querySelector(${JSON.stringify(selector)})?.innerText ?? ''`))
   }

@@ -8,14 +8,14 @@ import { temporaryDirectory } from './temporary-directory.ts'
 
 const root = new URL('../..', import.meta.url).pathname
 const PATH = '/usr/sbin:/usr/bin:/sbin:/bin'
-/** Where the checkout is in the machine. */
+/** Directory of the checkout in the machine. */
 const CHECKOUT = '/srv/auth-relay'
 /** The account that runs containers without root. */
 const ROOTLESS = 'rootless'
 
 /**
- * Images that the Containerfile and the compose file name. No registry is asked: the test makes
- * them from Debian 13.
+ * Images that the Containerfile and the compose file name. The test makes them from Debian 13, so
+ * no registry is needed.
  */
 const BASES = {
   debian: 'docker.io/library/debian:trixie-slim',
@@ -35,10 +35,10 @@ export class ContainerHost {
     const machine = await DebianMachine.boot(host, 'trixie')
     await machine.install(...CONTAINERS)
     const containers = new ContainerHost(machine)
-    // An overlay file system is no place for the upper layer of another one.
+    // An overlay file system cannot hold the upper layer of another overlay.
     await machine.sh('mkdir -p /var/lib/containers && mount -t tmpfs tmpfs /var/lib/containers')
-    // The test may run where root cannot raise limits, and where the kernel counts no processes in
-    // a cgroup of version 2.
+    // The test may run on a host where root cannot raise limits, or where the kernel does not count
+    // processes in a cgroup of version 2.
     machine.write(
       '/etc/containers/containers.conf',
       '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\npids_limit = 0\n',
@@ -48,12 +48,12 @@ export class ContainerHost {
     return containers
   }
 
-  /** Runs podman to its end. */
+  /** Runs podman and waits until it ends. */
   podman(...words: readonly string[]): Promise<Program> {
     return this.machine.run('podman', ...words)
   }
 
-  /** Builds the image of the checkout as the Containerfile says. */
+  /** Builds the image of the checkout from its Containerfile. */
   build(): Promise<string> {
     const file = `${CHECKOUT}/deploy/container/Containerfile`
     return this.machine.must('podman', 'build', '--format', 'docker', '-t', 'auth-relay', '-f', file, CHECKOUT)
@@ -64,7 +64,7 @@ export class ContainerHost {
     return this.machine.sh(`cd ${CHECKOUT}/deploy/container && timeout 400 podman-compose ${words}`)
   }
 
-  /** Writes a secret as the compose file wants it. */
+  /** Writes a secret in the form that the compose file expects. */
   secret(name: string, content: string): void {
     const directory = `${CHECKOUT}/deploy/container/secrets`
     mkdirSync(this.machine.path(directory), { recursive: true })
@@ -72,8 +72,8 @@ export class ContainerHost {
   }
 
   /**
-   * Makes an account that may run containers without root, with our images and its own copy of the
-   * compose file.
+   * Makes an account that may run containers without root. The account gets the images of the test
+   * and its own copy of the compose file.
    */
   async allowRootless(): Promise<void> {
     const images = ['localhost/auth-relay', BASES.postgres].join(' ')
@@ -93,7 +93,7 @@ export class ContainerHost {
     await this.machine.sh('rm /var/tmp/images')
   }
 
-  /** Runs a shell script under that account, in its copy of the compose file's directory. */
+  /** Runs a shell script under that account, in the directory of its compose file. */
   async rootless(script: string): Promise<string> {
     const id = await this.#rootlessId()
     const environment = [`HOME=/home/${ROOTLESS}`, `XDG_RUNTIME_DIR=/run/user/${id}`, `PATH=${PATH}`]
@@ -122,8 +122,8 @@ export class ContainerHost {
   }
 
   /**
-   * The Node.js of this checkout and the npm of this host, which finds in its cache what the lock
-   * file names, and nothing else.
+   * The Node.js of this checkout and the npm of this host. The cache of npm holds the packages of
+   * the lock file and nothing else.
    */
   async #buildNode(): Promise<void> {
     const { path, remove } = temporaryDirectory()
@@ -149,8 +149,8 @@ export class ContainerHost {
   }
 
   /**
-   * The machine's own system, which has a PostgreSQL, with as much of the official image's entry
-   * point as the compose file uses.
+   * An image of the machine's own system, which has a PostgreSQL. It has the parts of the official
+   * image's entry point that the compose file uses.
    */
   async #buildPostgres(): Promise<void> {
     this.machine.write('/usr/local/bin/docker-entrypoint.sh', POSTGRES)

@@ -2,15 +2,14 @@ import type { Duplex } from 'node:stream'
 import { countAssertion } from './assertion-count.ts'
 
 /**
- * A line from the other side, without its line end, and when it came (milliseconds of
+ * A line that the peer sent, without its line end, and the time at which it came (milliseconds of
  * performance.now).
  */
 export type ReceivedLine = { readonly text: string; readonly at: number }
 
 /**
- * A dialogue of lines over a socket, written down as it goes: a failure shows it as `C:` and `S:`
- * lines. Every wait has a
- * deadline.
+ * A dialogue of lines over a socket. It is recorded, so that a failure shows it as `C:` and `S:`
+ * lines. Every wait has a deadline.
  */
 export class Conversation {
   readonly #stream: Duplex
@@ -49,7 +48,7 @@ export class Conversation {
     return this.#transcript.join('\n')
   }
 
-  /** Sends octets as they stand; says when. */
+  /** Sends octets unchanged; returns the time. */
   write(text: string): number {
     for (const line of text.replace(/\r\n$/, '').split('\r\n')) this.#transcript.push(`C: ${line}`)
     const at = performance.now()
@@ -62,7 +61,7 @@ export class Conversation {
     return this.write(`${line}\r\n`)
   }
 
-  /** The next line, which must match. */
+  /** Waits for the next line, which must match. */
   async expect(pattern: RegExp, deadlineMs = 10_000): Promise<ReceivedLine> {
     const line = await this.next(deadlineMs)
     if (line === undefined) throw this.#failure(`expected ${pattern}, but the connection was closed`)
@@ -71,13 +70,13 @@ export class Conversation {
     return line
   }
 
-  /** Says a line and expects the reply. */
+  /** Sends a line and waits for the reply, which must match. */
   ask(line: string, pattern: RegExp): Promise<ReceivedLine> {
     this.say(line)
     return this.expect(pattern)
   }
 
-  /** Lines up to the one that is a single dot, dot-stuffing undone (RFC 1939 §3). */
+  /** Reads lines up to a single dot and removes the dot-stuffing (RFC 1939 §3). */
   async expectLinesToDot(): Promise<readonly string[]> {
     const lines: string[] = []
     for (;;) {
@@ -87,7 +86,7 @@ export class Conversation {
     }
   }
 
-  /** The reply of an SMTP server: its lines up to the one whose code is followed by a space. */
+  /** Reads the reply of an SMTP server: its lines up to the line with a space behind the code. */
   async expectSmtp(pattern: RegExp): Promise<readonly string[]> {
     const lines: string[] = []
     for (;;) {
@@ -97,7 +96,7 @@ export class Conversation {
     }
   }
 
-  /** The server closes the connection and says nothing more. */
+  /** Waits until the server closes the connection; fails if it sends anything before. */
   async expectEnd(deadlineMs?: number): Promise<void> {
     const line = await this.next(deadlineMs)
     if (line !== undefined) throw this.#failure(`expected the end, but heard ${JSON.stringify(line.text)}`)

@@ -1,6 +1,6 @@
 # debian-machine.sh LOWER: boots Debian's systemd over a read-only root, in namespaces that its
-# caller made (mount, pid, ipc, uts, cgroup). Files that the machine writes are in memory and vanish
-# with it.
+# caller made (mount, pid, ipc, uts, cgroup). Files that the machine writes are in memory and
+# disappear with it.
 set -e
 lower=$1
 work=/run/auth-relay-machine
@@ -29,7 +29,8 @@ for stream in 0-stdin 1-stdout 2-stderr; do ln -s "fd/${stream%-*}" "dev/${strea
 hostname machine
 echo machine >etc/hostname
 printf '127.0.0.1 localhost machine\n::1 localhost\n' >etc/hosts
-# Not chroot alone: the kernel makes no user namespaces for those who live in one (PrivateUsers=).
+# chroot alone is not enough, because the kernel makes no user namespaces for processes in a chroot
+# (PrivateUsers=).
 mkdir -p old
 pivot_root . old
 # Shared, as on a host: credentials of a unit are mounts that must reach its namespace.

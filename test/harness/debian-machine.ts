@@ -24,12 +24,12 @@ const BOOT = new URL('debian-machine.sh', import.meta.url).pathname
 export const RELEASES = ['bookworm', 'trixie'] as const
 export type Release = (typeof RELEASES)[number]
 
-/** Beside Debian's smallest system: what a mail host has before auth-relay comes. */
+/** Packages of a mail host before auth-relay is installed, besides Debian's smallest system. */
 const PACKAGES = ['dbus', 'logrotate', 'postgresql', 'rsyslog', 'ssl-cert', 'systemd', 'systemd-sysv']
 
 /**
- * Servers that a machine can install without a network. They exclude each other: each line is
- * fetched by itself.
+ * Servers that a machine can install without a network. Packages of different lines conflict, so
+ * each line is fetched separately.
  */
 const COUNTERPARTS = [
   ['postfix'],
@@ -42,7 +42,7 @@ const COUNTERPARTS = [
   ['fish'],
 ] as const
 
-/** What a host of containers has; fetched for Debian 13. */
+/** Packages of a host that runs containers; fetched for Debian 13. */
 export const CONTAINERS = [
   'podman',
   'podman-compose',
@@ -59,13 +59,13 @@ export const CONTAINERS = [
 const packagesToFetch = (release: Release): readonly (readonly string[])[] =>
   release === 'trixie' ? [...COUNTERPARTS, CONTAINERS] : COUNTERPARTS
 
-/** What it takes to boot such a machine. */
+/** The commands and rights that a machine needs. */
 export const DEBIAN_MACHINE: readonly Need[] = [ROOT, command('debootstrap'), command('unshare', 'util-linux')]
 
 /**
- * A Debian of its own, freshly installed, with its systemd as process 1, in namespaces of this
- * host: packages can be installed and services
- * started in it as on a real one. Nothing outside is touched; it is gone when it stops.
+ * A separate, freshly installed Debian in namespaces of this host, with its own systemd as process
+ * 1. Packages can be installed and services started in it as on a real host. Nothing outside is
+ * changed, and `stop` removes it.
  */
 export class DebianMachine {
   readonly #program: Program
@@ -78,7 +78,7 @@ export class DebianMachine {
     this.#pid = pid
   }
 
-  /** Boots it on a host of a TestNetwork. */
+  /** Boots the machine on a host of a TestNetwork. */
   static async boot(host: NetworkNamespace, release: Release): Promise<DebianMachine> {
     const root = freshSystem(release)
     removeOrphans()
@@ -101,37 +101,39 @@ export class DebianMachine {
     return machine
   }
 
-  /** Words before a command that is to run in the machine. */
+  /** Words before a command, so that it runs in the machine. */
   get prefix(): readonly string[] {
     const namespaces = ['--mount', '--pid', '--net', '--uts', '--ipc', '--cgroup']
     return ['nsenter', `--target=${this.#pid}`, ...namespaces, '--root', '--wd', '--']
   }
 
-  /** Runs a command in it to its end. */
+  /** Runs a command in the machine and waits until it ends. */
   run(...words: readonly string[]): Promise<Program> {
     const env = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', TERM: 'dumb', DEBIAN_FRONTEND: 'noninteractive' }
     return run(words, { prefix: this.prefix, env })
   }
 
   /**
-   * Installs packages of Debian, or files of packages, with what they depend on; all were fetched
+   * Installs Debian packages, or package files, with their dependencies. All of them were fetched
    * when the system was made.
    */
   install(...names: readonly string[]): Promise<string> {
     return this.must('apt-get', 'install', '-q', '-y', '--no-install-recommends', ...names)
   }
 
-  /** Runs a shell script in it, which stops at the first failure. */
+  /** Runs a shell script in the machine; the script stops at the first failure. */
   sh(script: string): Promise<string> {
     return this.must('sh', '-ec', script)
   }
 
-  /** What a command in it says. */
+  /** The output of a command in the machine. */
   async answer(...words: readonly string[]): Promise<string> {
     return (await this.run(...words)).lines.join('\n')
   }
 
-  /** As `answer`, for a command that must succeed; its failure shows everything it said. */
+  /**
+   * As `answer`, for a command that must succeed. If it fails, the error shows its whole output.
+   */
   async must(...words: readonly string[]): Promise<string> {
     const { lines, ending } = await this.run(...words)
     if (ending?.code !== 0) throw new Error(`${words.join(' ')}: ${JSON.stringify(ending)}\n${lines.join('\n')}`)
@@ -139,7 +141,7 @@ export class DebianMachine {
     return lines.join('\n')
   }
 
-  /** Path of a file of the machine, as this process sees it. */
+  /** Path of a file of the machine, as seen by this process. */
   path(inside: string): string {
     return `/proc/${this.#pid}/root${inside}`
   }
@@ -153,17 +155,19 @@ export class DebianMachine {
   }
 
   async stop(): Promise<void> {
-    this.#program.signal('SIGKILL') // its child, systemd, goes with it, and all others with that
+    // systemd is its child and ends with it, and so do all other processes of the machine.
+    this.#program.signal('SIGKILL')
     await this.#program.ended
     await eventually('every process of the machine has ended', () => removeGroup(this.#group))
   }
 }
 
-/** Names of our control groups: this, and the pid of the test process. */
+/** Names of the control groups of the tests; each contains the pid of its test process. */
 const GROUP = 'auth-relay-machine-'
 
 /**
- * Groups whose test process was killed before it could remove them; their machines went with it.
+ * Control groups of test processes that were killed before they could remove them. Their machines
+ * ended with them.
  */
 function removeOrphans(): void {
   for (const name of readdirSync(groupRoot()).filter(entry => entry.startsWith(GROUP))) {
@@ -181,7 +185,7 @@ function groupRoot(): string {
   return path
 }
 
-/** Children before parents; false while a process is still in one. */
+/** Removes control groups, children before parents; false while a process is in one of them. */
 function removeGroup(path: string): boolean {
   if (!existsSync(path)) return true
   for (const entry of readdirSync(path, { withFileTypes: true })) {
@@ -196,8 +200,8 @@ function removeGroup(path: string): boolean {
 }
 
 /**
- * The root directory of a system as debootstrap makes it, from the mirror of this host; made once,
- * then only read.
+ * The root directory of a system as debootstrap makes it, from the mirror of this host. It is made
+ * once, and then only read.
  */
 function freshSystem(release: Release): string {
   const contents = createHash('sha256')
@@ -217,7 +221,7 @@ function freshSystem(release: Release): string {
   return path
 }
 
-/** Debian's smallest system, of which images of containers are made; made once, then only read. */
+/** Debian's smallest system, the base of container images. It is made once, and then only read. */
 export function minimalSystem(release: Release): string {
   const path = `${cache}minimal-${release}`
   if (existsSync(path)) return path
@@ -233,7 +237,10 @@ function debootstrap(release: Release, directory: string, packages: readonly str
   must(pathOf('debootstrap') ?? 'debootstrap', ['--variant=minbase', ...include, release, directory, mirror(release)])
 }
 
-/** The apt of this host, with its way to the mirror, fetches into the new system. */
+/**
+ * The apt of this host fetches the packages into the new system, because its access to the mirror
+ * is configured.
+ */
 function fetchPackages(root: string, groups: readonly (readonly string[])[]): void {
   const apt = (...words: readonly string[]): void =>
     must('apt-get', [
@@ -251,7 +258,7 @@ function must(command: string, words: readonly string[]): void {
   if (status !== 0) throw new Error(`${command} ${words.join(' ')}: ${error?.message ?? ''}\n${stdout}${stderr}`)
 }
 
-/** Mirror from which this host is installed, or could be. Every release is on each. */
+/** Mirror from which this host is installed, or could be. Every mirror has every release. */
 function mirror(release: Release): string {
   const format = ['--format', '$(SITE) $(RELEASE)', 'Created-By: Packages', 'Component: main']
   const lines = execFileSync('apt-get', ['indextargets', ...format], { encoding: 'utf8' })

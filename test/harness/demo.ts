@@ -3,9 +3,7 @@ import { eventually } from './eventually.ts'
 import { Program, type ProgramOptions } from './program.ts'
 import { commandOf } from './stack.ts'
 
-/**
- * `auth-relay up --demo` on free ports in a directory of the test, and what it shows on its screen.
- */
+/** `auth-relay up --demo` on free ports in a directory of the test, with the text of its screen. */
 export class Demo {
   readonly directory: string
   readonly program: Program
@@ -20,13 +18,13 @@ export class Demo {
     })
   }
 
-  /** Waits until everything runs and the screen is written. */
+  /** Waits until all programs run and the screen is written. */
   async ready(): Promise<void> {
     await this.program.waitForLine(/^auth-relay ready/, 90_000)
     await this.program.waitForLine(/^Nothing leaves this machine/)
   }
 
-  /** Port of a program's `listen=` in the ready line. */
+  /** Port of a program, read from `listen=` in its ready line. */
   port(name: 'popup' | 'sslwrap' | 'wrap' | 'status-page'): number {
     const ready = this.program.lines.find(line => line.startsWith('auth-relay ready')) ?? ''
     const port = new RegExp(` ${name}\\.listen=\\S*:(\\d+)`).exec(ready)?.[1]
@@ -34,7 +32,7 @@ export class Demo {
     return Number(port)
   }
 
-  /** The command of the screen that begins with this word, as one would copy it. */
+  /** The command of the screen that begins with this word, as a user would copy it. */
   command(first: string | RegExp): string {
     const line = this.program.lines.find(
       text => text.startsWith('   ') && text.trim().split(' ')[0]?.match(first) !== null,
@@ -67,7 +65,7 @@ export function processesNaming(text: string): readonly string[] {
         const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')
         return words.includes(text) ? [`${pid} ${words.trim()}`] : []
       } catch {
-        return [] // it ended while we looked
+        return [] // the process ended meanwhile
       }
     })
 }

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
 import { describe, test } from 'vitest'
 
-/** Something outside this package that a test needs. */
+/** A command, a right or a package outside of this project that a test needs. */
 export type Need = { readonly name: string; readonly remedy: string; isThere(): boolean }
 
 const isExecutable = (path: string): boolean => {
@@ -10,7 +10,7 @@ const isExecutable = (path: string): boolean => {
     accessSync(path, constants.X_OK)
     return true
   } catch {
-    return false // not there, or not for us: both mean that the test cannot use it
+    return false // missing or not executable: the test cannot use it either way
   }
 }
 
@@ -23,7 +23,10 @@ const SEARCHED = [
   '/bin',
 ]
 
-/** Absolute path of a command, or undefined; also of those that only root's PATH names. */
+/**
+ * Absolute path of a command, or undefined. The search includes directories that only root's PATH
+ * names.
+ */
 export const pathOf = (command: string): string | undefined =>
   SEARCHED.map(directory => `${directory}/${command}`).find(isExecutable)
 
@@ -46,8 +49,8 @@ export const NETWORK_NAMESPACES: Need = {
 }
 
 /**
- * A group of tests that needs more than this package. What is missing fails the group in CI;
- * elsewhere the group is skipped under a name that says what is missing.
+ * A group of tests that needs something outside this project. If a need is missing, the group fails
+ * in CI. On other hosts the group is skipped, and its name lists the missing needs.
  */
 export function describeWith(needs: readonly Need[], name: string, body: () => void): void {
   const missing = needs.filter(need => !need.isThere())

@@ -3,25 +3,25 @@ import { epollEngine } from '../../src/sockets/epoll-engine.ts'
 import { nodeEngine } from '../../src/sockets/node-engine.ts'
 
 /**
- * What carries connections; a test that is run over both proves a promise of the room and not of
- * one engine.
+ * The engines of connections. A test that runs with both shows that a property does not depend on
+ * the engine.
  */
 export const BOTH_ENGINES: readonly { readonly name: string; readonly engine: Engine }[] = [
   { name: 'node', engine: nodeEngine },
   { name: 'epoll', engine: epollEngine },
 ]
 
-/** Environment variable of a test run: the engine of every program of a Stack. */
+/** Environment variable of a test run: the engine for every program of a Stack. */
 export const ENGINE_VARIABLE = 'TEST_ENGINE'
 
 /**
- * The engine of this run. Without ENGINE_VARIABLE the programs choose it themselves, which on this
- * host is `epoll`. The project `engine-node` of vitest.config.ts sets it, and so does SOAK_ENGINE
- * for the soaks.
+ * The engine of this run. Without ENGINE_VARIABLE the programs choose the engine, which on this
+ * host is `epoll`. The project `engine-node` of vitest.config.ts sets the variable, and so does
+ * SOAK_ENGINE for the soak tests.
  */
 export const ENGINE_OF_RUN: EngineName = engineOf(process.env[ENGINE_VARIABLE] ?? 'epoll')
 
-/** The settings of a Stack that ask for it. */
+/** The settings of a Stack that select this engine. */
 export const ENGINE_SETTINGS: { readonly engine?: EngineName } =
   process.env[ENGINE_VARIABLE] === undefined ? {} : { engine: ENGINE_OF_RUN }
 

@@ -2,8 +2,8 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { countAssertion } from './assertion-count.ts'
 
 /**
- * Asks again until `probe` answers something other than undefined or false, or the deadline passes
- * (then the last error, or a clear one).
+ * Calls `probe` until it returns a value other than undefined or false. After the deadline it
+ * throws the last error of `probe`, or one that names the deadline.
  */
 export async function eventually<T>(
   what: string,

@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 
 /**
- * A port of 127.0.0.1 without a listener now, for programs that cannot choose a port and report
- * its number.
+ * A port of 127.0.0.1 that has no listener now, for programs that cannot choose a free port and
+ * report it.
  */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')

@@ -5,8 +5,8 @@ import { command } from './describe-with.ts'
 import { inPackage, PACKAGE_IDS, unpackedPackage } from './unpacked-package.ts'
 
 /**
- * A message that a mail server has taken: its envelope sender, and its content where the server
- * keeps that as it came.
+ * A message that a mail server has accepted: its envelope sender, and its content if the server
+ * stores the content unchanged.
  */
 export type TakenMessage = { readonly sender: string; readonly content: string }
 
@@ -14,11 +14,11 @@ export type TakenMessage = { readonly sender: string; readonly content: string }
 export type FrontServer = {
   readonly name: string
   readonly needs: readonly Need[]
-  /** Makes what the server needs in an empty folder, and says how it is started. */
+  /** Makes the files of the server in an empty folder, and returns the command that starts it. */
   readonly prepare: (home: string) => readonly string[]
-  /** Everything that it has taken, in no order. */
+  /** All messages that the server has accepted, in no order. */
   readonly messages: (home: string) => readonly TakenMessage[]
-  /** What it answers to MAIL where a sender is open already. */
+  /** The server's reply to a second MAIL in one transaction. */
   readonly secondMail: 250 | 503
 }
 
@@ -125,8 +125,8 @@ Cwexample.org
 }
 
 /**
- * `check` advises against it, because it checks no address; it has the oldest rule for the end of a
- * message.
+ * `check` advises against this server, because it does not check addresses. It has the oldest rule
+ * for the end of a message.
  */
 const postfix: FrontServer = {
   name: 'sendmail -bs of Postfix',

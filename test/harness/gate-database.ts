@@ -4,7 +4,7 @@ import type { IpAddress } from '../../src/wire/ip-address.ts'
 import type { TestSettings } from './stack.ts'
 import { createTestDatabase, type TestDatabase } from './test-database.ts'
 
-/** A database with grants as a test wants them, and the settings by which the gate finds it. */
+/** A database with the grants of a test, and the settings by which the gate finds it. */
 export class GateDatabase {
   readonly database: TestDatabase
 
@@ -16,7 +16,10 @@ export class GateDatabase {
     return new GateDatabase(await createTestDatabase())
   }
 
-  /** As after a login from there, the word of it included; `seconds` from now, negative: ended. */
+  /**
+   * Stores a grant as a login does, with the notification. `seconds` from now; negative: the grant
+   * has ended.
+   */
   async grant(ip: string, login: string, seconds = 600): Promise<void> {
     await this.database.owner.query(
       {
@@ -34,7 +37,7 @@ export class GateDatabase {
     await notifyChange(this.database.owner)
   }
 
-  /** Settings of the gate's own role. */
+  /** Settings with the gate's own role. */
   get settings(): TestSettings {
     const { hosts, database, user, password } = this.database.connection('authwrap')
     return {
@@ -50,7 +53,7 @@ export class GateDatabase {
   }
 
   /**
-   * What a mail server that asks the database itself must be told. `host`: a name, or the folder of
+   * Settings for a mail server that queries the database itself. `host`: a name, or the folder of
    * the server's Unix socket.
    */
   get reader(): { host: string; port: number; dbname: string; user: string; password: string } {

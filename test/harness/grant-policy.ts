@@ -2,10 +2,7 @@ import { GrantPolicy, type GrantPolicyOptions } from '../../src/grants/grant-pol
 import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
 import { NetworkSet } from '../../src/wire/ip-address.ts'
 
-/**
- * The policy of a site that has changed nothing, but for what is named; no address is the host's
- * own.
- */
+/** The default policy of a site, except for the named values. No address belongs to the host. */
 export const grantPolicy = (options: Partial<GrantPolicyOptions> = {}): GrantPolicy =>
   new GrantPolicy({
     expTime: 1800,

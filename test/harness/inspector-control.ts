@@ -1,8 +1,9 @@
 import { Program } from './program.ts'
 
 /**
- * Sends SIGUSR1 to each process, then to a bare Node.js, and waits until that one has opened its
- * inspector: by then the others have had the time to open theirs.
+ * Sends SIGUSR1 to each process, then to a Node.js process without settings, and waits until the
+ * latter has opened its inspector. By then the other processes had enough time to open an
+ * inspector.
  */
 export async function signalUntilInspected(pids: readonly number[]): Promise<void> {
   const control = new Program('bare Node.js', [

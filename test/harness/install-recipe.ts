@@ -5,15 +5,15 @@ import type { TestSettings } from './stack.ts'
 const INSTALL = readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8')
 
 /**
- * What INSTALL tells for one way to ask the gate: settings of the gate, and lines for the mail
+ * A section of INSTALL for one way to ask the gate: settings of the gate, and lines for the mail
  * server.
  */
 export type Recipe = { readonly wrap: TestSettings[string]; readonly server: string }
 
 /**
- * Recipe of a section of INSTALL whose lines for the mail server contain `marker`. `language` is
- * the language of their code block. Each of `places` is a text of the document and what stands in
- * its place in the test: a port or a directory.
+ * The recipe of a section of INSTALL whose lines for the mail server contain `marker`. `language`
+ * is the language of their code block. Each entry of `places` is a text of the document and its
+ * replacement in the test: a port or a directory.
  */
 export function installRecipe(
   { section, language, marker }: { readonly section: string; readonly language: string; readonly marker: string },

@@ -1,11 +1,11 @@
-/** A line of our programs' log, read back. */
+/** The fields of a line in the log of an auth-relay program. */
 export type LogLine = { readonly program: string; readonly fields: Readonly<Record<string, string>> }
 
 const ESCAPE = /\\(?:u\{(?<code>[0-9a-f]+)\}|(?<mark>.))/gu
 
 /**
- * Reads `popup: level=info event=login_accepted user="a b"`; undefined for lines of another form
- * (ready lines, stacks, other programs).
+ * Reads `popup: level=info event=login_accepted user="a b"`. Returns undefined for lines of another
+ * form, such as ready lines, stack traces and lines of other programs.
  */
 export function parseLogLine(line: string): LogLine | undefined {
   const { program, rest } =

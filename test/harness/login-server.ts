@@ -58,13 +58,13 @@ type Answer = Exclude<ToLogin, { type: 'settings' | 'drain' }>
 const isAsked = (message: unknown): message is Asked =>
   typeof message === 'object' && message !== null && Reflect.get(message, 'type') === 'verify'
 
-/** A login process within the test, and what it asks the monitor. */
+/** A login process within the test, with its requests to the monitor. */
 export class LoginServerForTests {
   readonly server: LoginServer
   readonly lines: string[] = []
   /** Requests to check a password, in order. */
   readonly asked: Asked[] = []
-  /** Answers each of these requests; undefined: the test calls `answer`. */
+  /** The monitor's answer to such a request; undefined: the test calls `answer`. */
   judge: ((asked: Asked) => Answer) | undefined
   readonly #monitor: MonitorRequests
   readonly #undo: (() => void)[] = []
@@ -87,7 +87,7 @@ export class LoginServerForTests {
     this.server = new LoginServer({ ...SETTINGS, ...settings }, this.#monitor, engine, log)
   }
 
-  /** What the monitor answers. */
+  /** Answers a request as the monitor does. */
   answer(answer: Answer): void {
     this.#monitor.receive(answer)
   }
@@ -102,7 +102,7 @@ export class LoginServerForTests {
     return held.address.port
   }
 
-  /** A client from a loopback address; `said` is what it has read. */
+  /** A client from a loopback address; `said` is the text that it has read. */
   client(port: number, from = '127.0.0.1'): ClientForTests {
     const client = new ClientForTests(connect({ host: '127.0.0.1', port, localAddress: from, allowHalfOpen: true }))
     this.#undo.push(() => client.socket.destroy())

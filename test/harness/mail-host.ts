@@ -11,7 +11,7 @@ const STRANGER = 'somebody@elsewhere.example'
 /** A recipient of the host's own domain. */
 const OWN = 'ann@machine.example'
 
-/** A booted Debian with a mailbox of `ann`, and a host with which its clients come. */
+/** A booted Debian with a mailbox of `ann`, and a second host with the addresses of its clients. */
 export class MailHost {
   readonly machine: DebianMachine
   readonly #network: TestNetwork
@@ -51,7 +51,7 @@ export class MailHost {
     this.#client.addAddress(address)
   }
 
-  /** An address of the client network that no client has used. */
+  /** An address of the client network that no client has used yet. */
   newAddress(): string {
     this.#clients += 1
     const address = `192.0.2.${this.#clients}`
@@ -59,7 +59,7 @@ export class MailHost {
     return address
   }
 
-  /** What the mail server answers to a recipient, by default one of another domain. */
+  /** The mail server's reply to a recipient, by default one of another domain. */
   async recipientFrom(from: string, recipient = STRANGER): Promise<number> {
     const host = from.includes(':') ? SERVER_V6 : SERVER
     const smtp = SmtpConversation.over(this.#client.connect({ host, port: 25, from }))
@@ -68,7 +68,7 @@ export class MailHost {
     return code
   }
 
-  /** As recipientFrom, for a recipient of the host's own domain. */
+  /** As `recipientFrom`, for a recipient of the host's own domain. */
   localRecipientFrom(from: string): Promise<number> {
     return this.recipientFrom(from, OWN)
   }
@@ -89,8 +89,8 @@ export class MailHost {
   }
 
   /**
-   * The whole point: closed, a mailbox is opened, open, for that address alone; mail for local
-   * users is taken all the time.
+   * Checks POP before SMTP: the relay is closed, a mailbox is opened, and the relay is open for
+   * that address alone. Mail for local users is always accepted.
    */
   async opensRelay(from: string, scheme: 'pop3' | 'pop3s'): Promise<void> {
     expect(await this.recipientFrom(from)).toBeGreaterThanOrEqual(500)
@@ -109,8 +109,8 @@ const MAKE_ANN = `useradd --create-home --shell /bin/sh ann
   chown -R ann: /home/ann`
 
 /**
- * Dovecot as Debian configures it, with maildirs; passwords in clear text are for the proxy on the
- * same host.
+ * Dovecot as Debian configures it, with maildirs. It accepts passwords in clear text, because the
+ * proxy on the same host sends them.
  */
 export const dovecotMaildirs = (release: Release): string =>
   release === 'bookworm'
@@ -123,8 +123,8 @@ export const EXIM_INTERNET_SITE = `sed -i "s/^dc_eximconfig_configtype=.*/dc_exi
     s/^dc_other_hostnames=.*/dc_other_hostnames='machine.example'/" /etc/exim4/update-exim4.conf.conf`
 
 /**
- * Puts the lines of /var/tmp/acl where INSTALL says: directly before the rule that refuses to
- * relay.
+ * Inserts the lines of /var/tmp/acl at the place that INSTALL names: directly before the rule that
+ * refuses to relay.
  */
 export const EXIM_INSERT_ACL = `
   awk 'held != "" && /relay not permitted/ { while ((getline line < "/var/tmp/acl") > 0) print "  " line; found = 1 }

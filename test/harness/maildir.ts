@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 
-/** A file of a test maildir. Path and content hold one character per octet. */
+/** A file of a test maildir. Each character of path and content is one octet. */
 export interface PlannedFile {
   /** `new/A`. A path that ends in `/` is a directory. */
   readonly path: string
@@ -23,15 +23,15 @@ export interface PlannedFile {
 }
 
 /**
- * The account that owns test maildirs when the tests run as root: no session is ever served as
- * root.
+ * The account that owns test maildirs when the tests run as root, because no session is ever served
+ * as root.
  */
 export const OWNER = { uid: 65_534, gid: 65_534 }
 export const isRoot = process.getuid?.() === 0
 
 /**
- * `new/A mtime=100 "x\n"`; without a time it is 1000, without content the file is empty.
- * `mtime=future` is an hour ahead.
+ * Reads `new/A mtime=100 "x\n"`. Without a time the file has the time 1000, and without content it
+ * is empty. `mtime=future` is one hour ahead.
  */
 export function parseFile(line: string): PlannedFile {
   const match = /^(?<path>\S+)(?: mtime=(?<mtime>\d+|future))?(?: (?<content>".*"))?$/.exec(line)?.groups
@@ -46,8 +46,8 @@ const unescapeOctets = (text: string): string =>
   text.replace(/\\x([0-9a-f]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
 
 /**
- * Makes a maildir of these files below `root` and gives its absolute path. A file `-new` or `-cur`
- * leaves that folder out.
+ * Makes a maildir of these files below `root` and returns its absolute path. A file `-new` or
+ * `-cur` leaves that folder out.
  */
 export function makeMaildir(root: string, files: readonly PlannedFile[]): string {
   const maildir = mkdtempSync(`${root}/maildir-`)
@@ -68,7 +68,7 @@ export function makeMaildir(root: string, files: readonly PlannedFile[]): string
   return maildir
 }
 
-/** A path below the maildir whose characters are octets. */
+/** A path below the maildir; each of its characters is one octet. */
 export const octetPath = (maildir: string, path: string): Buffer =>
   Buffer.concat([Buffer.from(`${maildir}/`), Buffer.from(path.replace(/\/$/, ''), 'latin1')])
 
@@ -76,11 +76,11 @@ function own(path: string | Buffer): void {
   if (isRoot) chownSync(path, OWNER.uid, OWNER.gid)
 }
 
-/** What another program does to the maildir while a session runs. */
+/** A change that another program makes in the maildir while a session runs. */
 export type MaildirAction =
   | { readonly type: 'rename'; readonly path: string; readonly to: string }
   | { readonly type: 'unlink'; readonly path: string }
-  /** Puts a directory in the place of the file: no program can unlink it. */
+  /** Replaces the file by a directory, which no program can unlink. */
   | { readonly type: 'obstruct'; readonly path: string }
 
 export function performAction(maildir: string, action: MaildirAction): void {

@@ -1,31 +1,32 @@
 import { createHash } from 'node:crypto'
 
 /**
- * A maildrop and its sessions as RFC 1939 and maildir(5) describe them, without a file and without
- * a module of src/. What a session must answer, and what must be in the directory afterwards,
- * follows from here.
+ * A model of a maildrop and its sessions as RFC 1939 and maildir(5) describe them, without files
+ * and without modules of src/. It computes the answers of a session and the content of the
+ * directory afterwards.
  */
 
-/** Octets are characters of latin1 throughout. */
+/** Each character of a text is one octet (latin1). */
 export type MailFile = {
   readonly folder: 'new' | 'cur'
   readonly name: string
   readonly content: string
   /** Unix seconds. */
   readonly mtime: number
-  /** A rename keeps it, and a copy has another one. */
+  /** A rename keeps this number; a copy gets another one. */
   readonly identity: number
 }
 
 export type Dialect = 'none' | 'qmail'
 
 /**
- * One line, or one line and a text that ends at a dot. Several where the documents leave a choice.
+ * One line, or one line and a text that ends at a dot. There are several where the documents leave
+ * a choice.
  */
 export type Expected =
   | { readonly type: 'line'; readonly lines: readonly string[] }
   | { readonly type: 'multiline'; readonly text: string; readonly orLine?: string }
-  /** `+OK COUNT OCTETS`, the octets within these bounds. */
+  /** `+OK COUNT OCTETS`, with the octets within these bounds. */
   | { readonly type: 'stat'; readonly count: number; readonly least: number; readonly most: number }
   /** A scan listing: for each message the sizes that it may have. */
   | { readonly type: 'sizes'; readonly listed: ReadonlyMap<number, readonly number[]> }
@@ -35,7 +36,7 @@ const UNREADABLE = '-ERR unable to open that message'
 
 export const baseOf = (name: string): string => name.split(':', 1)[0] ?? ''
 
-/** The message as it is sent: lines end in CRLF, a dot at the beginning of a line is doubled. */
+/** The message as sent: lines end in CRLF, and a dot at the beginning of a line is doubled. */
 export function sent(content: string, dialect: Dialect, bodyLines?: number): string {
   const lines = content.split('\n')
   if (lines.at(-1) === '') lines.pop()
@@ -47,7 +48,9 @@ export function sent(content: string, dialect: Dialect, bodyLines?: number): str
   return `${text}${dialect === 'qmail' ? '\r\n' : ''}.\r\n`
 }
 
-/** Octets of the message on the wire, dots not doubled; with qmail those of the file. */
+/**
+ * Octets of the message on the wire without the doubled dots; in mode qmail the octets of the file.
+ */
 export function sizeOf(content: string, dialect: Dialect): number {
   if (dialect === 'qmail') return content.length
   const lines = content.split('\n')
@@ -64,7 +67,7 @@ function uniqueIdOf(name: string, dialect: Dialect): string {
   return createHash('sha256').update(Buffer.from(base, 'latin1')).digest('hex')
 }
 
-/** The files of a maildir, and what programs do to them. */
+/** The files of a maildir, and the changes that programs make to them. */
 export class MaildirModel {
   #files: readonly MailFile[] = []
   #identities = 0
@@ -98,7 +101,7 @@ export class MaildirModel {
     return this.#files.some(({ name }) => baseOf(name) === base)
   }
 
-  /** As stateOf in maildir.ts prints it. */
+  /** The state in the format of `stateOf` in maildir.ts. */
   state(): readonly string[] {
     return this.#files.map(({ folder, name, content }) => `${folder}/${name} ${JSON.stringify(content)}`).sort()
   }
@@ -111,12 +114,13 @@ export class SessionModel {
   readonly #messages: readonly MailFile[]
   readonly #deleted = new Set<number>()
   /**
-   * Messages whose file was away at some time of this session: their size may be that of the file.
+   * Messages whose file was missing at some time of this session. Their size may be the size of the
+   * file.
    */
   readonly #wasAway = new Set<number>()
   #last = 0
 
-  /** `now`: Unix seconds. A file of this second or of the future is no message yet. */
+  /** `now`: Unix seconds. A file with a time of this second or later is not a message yet. */
   constructor(maildir: MaildirModel, dialect: Dialect, now: number) {
     this.#maildir = maildir
     this.#dialect = dialect
@@ -133,7 +137,7 @@ export class SessionModel {
     return this.#messages.length
   }
 
-  /** Looks which files are away; to be called after each change of the maildir. */
+  /** Records which files are missing; called after each change of the maildir. */
   notice(): void {
     for (const [index, message] of this.#messages.entries()) {
       const file = this.#now(message)
@@ -141,7 +145,7 @@ export class SessionModel {
     }
   }
 
-  /** What must be answered to a line; QUIT apart. */
+  /** The allowed answers to a command other than QUIT. */
   answer(line: string): Expected {
     const [, verb = '', argument = ''] = /^([^ ]*) *(.*)$/s.exec(line) ?? []
     const command = verb.replace(/[a-z]+/g, letters => letters.toUpperCase())
@@ -179,9 +183,9 @@ export class SessionModel {
   }
 
   /**
-   * UPDATE state: the replies to QUIT. The maildir is changed as it must be, except for copies that
-   * another program put back: the model leaves open whether QUIT removes them, and `open` names
-   * them.
+   * UPDATE state: the allowed replies to QUIT. Changes the maildir as the session must, except for
+   * copies that another program put back. The model leaves open whether QUIT removes these, and
+   * `open` names them.
    */
   quit(): { readonly replies: readonly string[]; readonly open: readonly MailFile[] } {
     const open: MailFile[] = []
@@ -200,7 +204,7 @@ export class SessionModel {
     return { replies: [...Array.from({ length: failures }, () => failure), OK], open }
   }
 
-  /** A message that stays is moved from new/ to cur/. */
+  /** A message that is kept is moved from new/ to cur/. */
   #see(name: string): void {
     const file = this.#maildir.at('new', name)
     const target = this.#dialect === 'none' && name.includes(':') ? name : `${name}:2,`
@@ -208,8 +212,8 @@ export class SessionModel {
   }
 
   /**
-   * The file in which the message is now: with qmail that of its name, else the one that it always
-   * was, or a copy.
+   * The current file of the message. In mode qmail the name decides; otherwise it is the original
+   * file or a copy.
    */
   #now(message: MailFile): MailFile | undefined {
     if (this.#dialect === 'qmail') return this.#maildir.at(message.folder, message.name)
@@ -240,7 +244,7 @@ export class SessionModel {
     const file = this.#now(message)
     if (file === undefined) return one(UNREADABLE)
     const text = sent(file.content, this.#dialect, bodyLines === undefined ? undefined : Number(bodyLines))
-    // A copy may be taken for the message, or not.
+    // The session may treat a copy as the message, or not.
     const isOwn = this.#dialect === 'qmail' || file.identity === message.identity
     return { type: 'multiline', text, ...(isOwn ? {} : { orLine: UNREADABLE }) }
   }

@@ -25,7 +25,10 @@ const CONTENTS = [
   `long line\n\n${'y'.repeat(2000)}\n`,
   `Subject: large\n\n${`${'x'.repeat(69)}\n`.repeat(1000)}`,
 ]
-/** Names of delivery agents, too long ones and such with octets that are not in a unique-id. */
+/**
+ * Names of messages as delivery agents make them, with names that are too long and names with
+ * octets that a unique-id cannot contain.
+ */
 const NAMES: readonly ((n: number) => string)[] = [
   n => `${1_700_000_000 + n}.M${n}P7.mx`,
   n => `${1_700_000_000 + n}.V1I${n}.mx,S=${n}`,
@@ -75,18 +78,23 @@ const action = fc.oneof(
 )
 export type Action = typeof action extends fc.Arbitrary<infer T> ? T : never
 
-/** What sessions, a delivery agent, an IMAP program and a restore do to one maildrop. */
+/**
+ * The actions of sessions, a delivery agent, an IMAP program and a restored backup on one maildrop.
+ */
 export const actions = (most: number): fc.Arbitrary<Action[]> =>
   fc.array(action, { minLength: Math.ceil(most * 0.75), maxLength: most, size: 'max' })
 
-/** One maildrop, three places for sessions on it, and a model of all. Every answer is compared. */
+/**
+ * One maildrop, three places for sessions on it, and one model. Every answer is compared with the
+ * model.
+ */
 export class MaildropTrial {
   readonly #open: OpenSession
   readonly #dialect: Dialect
   readonly #maildir: string
   readonly #model = new MaildirModel()
   readonly #sessions = new Map<number, { readonly client: Pop3Client; readonly model: SessionModel; end(): void }>()
-  /** Of what was removed there is a backup. */
+  /** A backup of the removed messages. */
   readonly #removed: MailFile[] = []
   #delivered = 0
   #commands = 0
@@ -98,8 +106,8 @@ export class MaildropTrial {
   }
 
   /**
-   * Runs the actions; the number of commands that were answered. Rejects at the first answer that
-   * is wrong.
+   * Runs the actions and returns the number of answered commands. Rejects at the first wrong
+   * answer.
    */
   static async run(root: string, dialect: Dialect, open: OpenSession, steps: readonly Action[]): Promise<number> {
     const trial = new MaildropTrial(root, dialect, open)
@@ -174,7 +182,7 @@ export class MaildropTrial {
     this.#notice()
   }
 
-  /** The directory is as in the model; files of `open` may be there or not. */
+  /** The directory has the content of the model; files of `open` may exist or not. */
   #expectState(open: readonly MailFile[]): void {
     const state = stateOf(this.#maildir)
     for (const file of open) {
@@ -191,7 +199,7 @@ export class MaildropTrial {
     this.#write({ folder: suffix === '' ? 'new' : 'cur', name: `${name(this.#delivered)}${suffix}`, content, mtime })
   }
 
-  /** By way of tmp/, as maildir(5) has it. */
+  /** Delivers a message through tmp/, as maildir(5) describes. */
   #write(file: Omit<MailFile, 'identity'>): void {
     const draft = `${this.#maildir}/tmp/draft`
     writeFileSync(draft, Buffer.from(file.content, 'latin1'), { mode: 0o644 })
@@ -201,7 +209,7 @@ export class MaildropTrial {
     this.#notice()
   }
 
-  /** An IMAP program takes the message to cur/ and changes its flags. */
+  /** As an IMAP program: moves the message to cur/ and changes its flags. */
   #rename({ which: choice, flags: suffix }: Extract<Action, { kind: 'rename' }>): void {
     const file = this.#choose(choice)
     if (file === undefined) return
@@ -222,8 +230,8 @@ export class MaildropTrial {
   }
 
   /**
-   * A backup puts a message back: the octets and the time that it had, and its name or another set
-   * of flags.
+   * As a restored backup: puts a message back with the same octets and time, and with its old name
+   * or other flags.
    */
   #restore({ which: choice, flags: suffix }: Extract<Action, { kind: 'restore' }>): void {
     const file = this.#removed[choice % Math.max(1, this.#removed.length)]

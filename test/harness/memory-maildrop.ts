@@ -14,7 +14,7 @@ export class MemoryMaildrop implements OpenMaildrop {
   readonly #settings: TranscriptSettings
   readonly #messages: readonly MemoryMessage[]
   readonly #ids: readonly string[]
-  /** Everything that lies in the maildir, by path. */
+  /** Every file of the maildir, by path. */
   readonly #files: Map<string, string>
 
   constructor(files: readonly PlannedFile[], settings: TranscriptSettings) {
@@ -67,7 +67,7 @@ export class MemoryMaildrop implements OpenMaildrop {
     return 0
   }
 
-  /** As `stateOf` describes a maildir. */
+  /** The state in the format of `stateOf` in maildir.ts. */
   get state(): readonly string[] {
     return [...this.#files].map(([path, content]) => `${path} ${JSON.stringify(content)}`).sort()
   }
@@ -83,7 +83,7 @@ export class MemoryMaildrop implements OpenMaildrop {
   }
 }
 
-/** The files that a scan lists: spec/pop3d.md §2. */
+/** The files that a scan lists (docs/spec/pop3d.md §2). */
 function messagesOf({ path, content, mtime }: PlannedFile, index: number): readonly MemoryMessage[] {
   const [folder, name = ''] = path.split('/')
   if ((folder !== 'new' && folder !== 'cur') || name.startsWith('.') || path.endsWith('/')) return []
@@ -92,7 +92,7 @@ function messagesOf({ path, content, mtime }: PlannedFile, index: number): reado
   return [{ folder, name, fileOctets: octets.length, mtime, mtimeMs: mtime * 1000, inode: index + 1, content: octets }]
 }
 
-/** An encoder in script that has this content as its input. */
+/** An encoder in JavaScript that reads this content. */
 function encoderOf(content: Buffer): LineEncoder {
   const encoder = new EncoderPool(content.length, scriptBlock).take()
   content.copy(encoder.input)

@@ -1,13 +1,13 @@
 import { addressBytes, familyOf, type Network } from '../../src/wire/ip-address.ts'
 
-/** What a file says of a network; objects of texts and numbers. */
+/** The facts about a network in a file: objects of texts and numbers. */
 export type MmdbRecord = { readonly [key: string]: string | number | MmdbRecord }
 
 type Node = [Node | number | undefined, Node | number | undefined]
 
 /**
- * A file of the format MMDB 2.0 with records of 24 bits; IPv4 stands below ::/96, as in the files
- * of the publishers.
+ * A file of the format MMDB 2.0 with records of 24 bits. IPv4 networks are stored below ::/96, as
+ * in published files.
  */
 export function mmdb(records: readonly (readonly [Network, MmdbRecord])[], built: Date): Buffer {
   const data: Buffer[] = []
@@ -79,6 +79,6 @@ function encode(value: string | number | MmdbRecord): Buffer {
   ])
 }
 
-/** A key may be longer than the 28 octets that fit the first octet. */
+/** A key may be longer than the 28 octets whose length fits into the first octet. */
 const encodeKey = (key: string): Buffer =>
   key.length < 29 ? encode(key) : Buffer.concat([Buffer.from([(2 << 5) | 29, key.length - 29]), Buffer.from(key)])

@@ -5,7 +5,7 @@ import { constants } from 'node:os'
 import { checked, lastErrno, nativeFunction, SystemCallError } from '../../src/libc/native-function.ts'
 import { addressBytes, familyOf, type IpAddress, parseIpAddress } from '../../src/wire/ip-address.ts'
 
-/** Runs ip(8); a command that fails is a failure of the test, with what it said. */
+/** Runs ip(8). If the command fails, the test fails with its output. */
 function ip(...args: string[]): string {
   const { status, stdout, stderr, error } = spawnSync('ip', args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(`ip ${args.join(' ')}: ${error?.message ?? stderr}`)
@@ -40,8 +40,8 @@ export const address = (text: string): IpAddress => {
 }
 
 /**
- * A network of this test alone: one host for the servers, and as many client hosts as it takes,
- * each a network namespace.
+ * A network for one test: one host for the servers, and any number of client hosts, each in a
+ * network namespace.
  */
 export class TestNetwork {
   readonly server: NetworkNamespace
@@ -53,16 +53,17 @@ export class TestNetwork {
     removeOrphans()
     process.once('exit', this.#removeAtExit)
     this.server = this.#add()
-    // Left to itself a bridge takes the lowest address of its ports, and every new port could
-    // change it under its neighbours.
+    // By default a bridge takes the lowest address of its ports, so that a new port could change
+    // the address while neighbours use it.
     const fixed = ['address', '02:00:00:00:00:01']
-    // With snooping it would hold back neighbour solicitations for addresses that are seconds old.
+    // With multicast snooping the bridge would drop neighbour solicitations for addresses that are
+    // only seconds old.
     ip('-n', this.server.name, 'link', 'add', 'eth0', ...fixed, 'type', 'bridge', 'mcast_snooping', '0')
     ip('-n', this.server.name, 'link', 'set', 'eth0', 'up')
     for (const text of addresses) this.server.addAddress(text)
   }
 
-  /** A further host. */
+  /** Adds a host. */
   client(...addresses: readonly string[]): NetworkNamespace {
     const host = this.#add()
     const port = `port${this.#hosts.length}`
@@ -74,8 +75,7 @@ export class TestNetwork {
   }
 
   /**
-   * Takes everything away. What still runs inside keeps its namespace, without a name, until it
-   * ends.
+   * Removes the network. A namespace with running processes loses its name, and ends when they end.
    */
   remove(): void {
     process.off('exit', this.#removeAtExit)
@@ -112,7 +112,7 @@ export class NetworkNamespace {
     this.name = name
   }
 
-  /** Words before a command that is to run on this host. */
+  /** Words before a command, so that it runs on this host. */
   get prefix(): readonly string[] {
     return ['ip', 'netns', 'exec', this.name]
   }
@@ -123,8 +123,8 @@ export class NetworkNamespace {
   }
 
   /**
-   * A TCP connection from this host, made by this very process: it enters the namespace for the
-   * moment in which the socket is made. `from` is one of the host's addresses.
+   * A TCP connection from this host, made by the test process, which enters the namespace only to
+   * make the socket. `from` is one of the host's addresses.
    */
   connect(to: { readonly host: string; readonly port: number; readonly from?: string | undefined }): Socket {
     const home = openSync('/proc/thread-self/ns/net', 'r')

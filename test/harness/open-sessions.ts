@@ -17,7 +17,7 @@ export async function openByWorker(workers: WorkersForTests, maildir: string, co
   return (await workers.connect(maildir, { ...settingsOf(compat), isWritten })).socket
 }
 
-/** A process of its own for the session, as tcpserver and a checker start it. */
+/** A separate process for the session, as tcpserver and a checker start it. */
 export const openStandalone: OpenSession = async (maildir, compat) => {
   const { client, server } = await socketPair()
   spawn(NODE, [PROGRAM, maildir], {
@@ -29,7 +29,7 @@ export const openStandalone: OpenSession = async (maildir, compat) => {
   return client
 }
 
-/** Sessions in this process, which share what one service remembers. */
+/** Sessions in this process, which share the cache of one service. */
 export function openWithin(compat: Dialect): OpenSession {
   const log = createLog('pop3d', { write: () => {} })
   const common = { lock: 'none', idleTime: 1_200_000, capabilities: [] } as const

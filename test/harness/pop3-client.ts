@@ -1,9 +1,9 @@
 import type { Duplex } from 'node:stream'
 
-/** Milliseconds that a server may take for an answer. */
+/** Limit for one answer of a server, in milliseconds. */
 const PATIENCE = 15_000
 
-/** A POP3 client for tests: says lines, reads replies. One character per octet. */
+/** A POP3 client for tests: sends lines and reads replies. Each character is one octet. */
 export class Pop3Client {
   readonly #socket: Duplex
   #received = ''
@@ -20,7 +20,7 @@ export class Pop3Client {
       this.#closed = true
       this.#wake()
     }
-    // A reset is one way for a server to close.
+    // A server may also close a connection with a reset.
     socket.on('end', close).on('close', close).on('error', close)
   }
 
@@ -29,7 +29,7 @@ export class Pop3Client {
     return this.#until('\r\n')
   }
 
-  /** A multi-line response: the first line and the others, byte-stuffing undone. */
+  /** A multi-line response: the first line, and the other lines without byte-stuffing. */
   async multiline(): Promise<{ first: string; lines: readonly string[] }> {
     const first = await this.line()
     if (!first.startsWith('+OK')) return { first, lines: [] }
@@ -40,7 +40,7 @@ export class Pop3Client {
     return { first, lines }
   }
 
-  /** Everything up to the line that is a single dot, as it came, that line included. */
+  /** All octets up to and including the line with a single dot, unchanged. */
   async textToDot(): Promise<string> {
     const end = (): number =>
       this.#received.startsWith('.\r\n') ? 3 : this.#received.indexOf('\r\n.\r\n') + '\r\n.\r\n'.length
@@ -52,7 +52,7 @@ export class Pop3Client {
     return text
   }
 
-  /** Says a line and reads the first line of the answer. */
+  /** Sends a line and reads the first line of the answer. */
   async say(line: string): Promise<string> {
     this.write(`${line}\r\n`)
     return this.line()
@@ -62,7 +62,7 @@ export class Pop3Client {
     this.#socket.write(Buffer.from(octets, 'latin1'))
   }
 
-  /** Everything up to the server's end. */
+  /** All octets until the server closes the connection. */
   async rest(): Promise<string> {
     await this.#wait(() => this.#closed)
     return this.#received

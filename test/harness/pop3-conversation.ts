@@ -5,8 +5,8 @@ import { Conversation, type ReceivedLine } from './conversation.ts'
 /** A POP3 client that sends exactly the lines of the test. */
 export class Pop3Conversation extends Conversation {
   /**
-   * Over a connected socket; `tls` speaks TLS first and takes any certificate: the tests make their
-   * own.
+   * A dialogue over a connected socket. With `tls` it begins with a handshake and accepts any
+   * certificate, because the tests make their own certificates.
    */
   static over(socket: Socket, { tls = false, name = 'pop3' } = {}): Pop3Conversation {
     return new Pop3Conversation(
@@ -15,7 +15,7 @@ export class Pop3Conversation extends Conversation {
     )
   }
 
-  /** Greeting, USER, PASS; the `+OK` after the password, with the time at which it came. */
+  /** Greeting, USER, PASS; returns the `+OK` after the password, with the time at which it came. */
   async login(user: string, password: string): Promise<ReceivedLine> {
     await this.expect(/^\+OK /)
     await this.ask(`USER ${user}`, /^\+OK/)

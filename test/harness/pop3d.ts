@@ -20,7 +20,7 @@ import { ENGINE_SETTINGS } from './engines.ts'
 import { isRoot, OWNER } from './maildir.ts'
 import type { TranscriptSettings } from './transcript.ts'
 
-/** The runtime that the package brings, and pop3d as it is installed. */
+/** The Node.js of the package, and pop3d as it is installed. */
 export const NODE = process.execPath
 export const PROGRAM = new URL('../../dist/pop3d.js', import.meta.url).pathname
 
@@ -36,12 +36,12 @@ export async function socketPair(): Promise<{ client: Socket; server: Socket }> 
   return { client, server }
 }
 
-/** What a worker may be started with; the rest is usual. */
+/** Options of a worker; other values have defaults. */
 export type WorkerOptions = Partial<
   Pick<MaildropWorkerStart, 'ids' | 'key' | 'loginUid' | 'usedTickets' | 'logLevel' | 'engine'> & MaildropWorkerSettings
 >
 
-/** A pop3d worker with its monitor's side: the socket it is given, and tickets for it. */
+/** A pop3d worker with the monitor's side in the test: its socket, and its tickets. */
 export class WorkerForTests {
   readonly worker: WorkerProcess
   readonly socket: string
@@ -86,7 +86,7 @@ export class WorkerForTests {
     return new WorkerForTests(worker, listener, socket, key)
   }
 
-  /** Of its tickets, hexadecimal. */
+  /** The key of its tickets, in hexadecimal. */
   get key(): string {
     return this.#key.toString('hex')
   }
@@ -108,7 +108,7 @@ export class WorkerForTests {
     return formatSessionTicket(ticket, text => createHmac('sha256', key).update(text).digest('hex'))
   }
 
-  /** Connects and shows a ticket, with what follows it in the same write. */
+  /** Connects and sends a ticket, with the text `then` in the same write. */
   open(ticket: string, then = ''): Socket {
     const socket = connect({ path: this.socket, allowHalfOpen: true })
     socket.write(`${ticket}\n${then}`)
@@ -116,8 +116,8 @@ export class WorkerForTests {
   }
 
   /**
-   * Ends the worker as its monitor's end would; one whose sessions go on, after a failed test, is
-   * ended for good.
+   * Ends the worker as the end of its monitor does. If sessions of a failed test still run after 5
+   * s, kills the worker.
    */
   async stop(): Promise<void> {
     this.#listener.release()
@@ -128,7 +128,7 @@ export class WorkerForTests {
   }
 }
 
-/** One worker for each kind of settings that the transcripts ask for. */
+/** One worker for each combination of settings in the transcripts. */
 export class WorkersForTests {
   readonly #directory: string
   readonly #options: WorkerOptions
@@ -140,14 +140,14 @@ export class WorkersForTests {
     this.#options = options
   }
 
-  /** Relayed: the session comes over the worker's socket. */
+  /** Relayed: the session runs over the worker's socket. */
   readonly connect = async (maildir: string, settings: TranscriptSettings) => {
     const worker = await this.workerFor(settings)
     return { socket: worker.open(worker.ticket({ maildir })), closed: Promise.resolve() }
   }
 
   /**
-   * Handed over: the worker gets the client's own connection, as popup's login process gives it.
+   * Handed over: the worker receives the client's own connection, as the login process passes it.
    */
   readonly handOver = async (maildir: string, settings: TranscriptSettings) => {
     const worker = await this.workerFor(settings)

@@ -34,17 +34,17 @@ export type PopupStack = {
   readonly ann: TestAccount
   readonly bob: TestAccount
   authd: AuthdDouble
-  /** A fresh connection; closed by `closeClients` at the latest. */
+  /** A new connection; `closeClients` closes it at the latest. */
   client(from?: string): PopupClient
-  /** The same to the address where a PROXY header comes first. */
+  /** As `connect`, to the address at which a PROXY header comes first. */
   proxied(): PopupClient
   closeClients(): void
   stop(): Promise<void>
 }
 
 /**
- * Makes the mailboxes and settings, then starts authd's double and popup. `prepare` may add files
- * to the stack's directory.
+ * Makes the mailboxes and settings, then starts the double of authd and popup. `prepare` may add
+ * files to the stack's directory.
  */
 export async function startPopup(
   popup: TestSettings[string] | ((stack: Stack) => TestSettings[string]) = {},
@@ -92,7 +92,7 @@ export async function startPopup(
   return running
 }
 
-/** Pids of the children of a process that have this word on their command line. */
+/** Pids of the children of a process with this word on their command line. */
 export const childrenOf = (pid: number, word: string): number[] =>
   readdirSync('/proc')
     .filter(name => /^\d+$/.test(name))
@@ -102,6 +102,6 @@ export const childrenOf = (pid: number, word: string): number[] =>
         const parent = /^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${child}/status`, 'utf8'))?.[1]
         return Number(parent) === pid && readFileSync(`/proc/${child}/cmdline`, 'utf8').split('\0').includes(word)
       } catch {
-        return false // it has just ended
+        return false // the process has just ended
       }
     })

@@ -28,22 +28,22 @@ export const DEBIAN_POSTGRES: Need = {
 }
 
 export type PostgresClusterOptions = {
-  /** Directory of the programs; left out: Debian's. */
+  /** Directory of the programs; by default that of Debian. */
   readonly bin?: string
-  /** Where its files are; left out: in a temporary directory. Removed with it. */
+  /** Directory of the files; by default a temporary one. `remove` deletes it. */
   readonly directory?: ReturnType<typeof temporaryDirectory>
   /** Further settings. */
   readonly settings?: Readonly<Record<string, string>>
-  /** Certificate and key (PEM): then TLS is on, and asked for on TCP. */
+  /** Certificate and key (PEM). They switch on TLS and require it over TCP. */
   readonly tls?: { readonly certificate: string; readonly key: string }
-  /** Become a streaming replica of this cluster. */
+  /** Makes this server a streaming replica of another one. */
   readonly replicaOf?: PostgresCluster
 }
 
-/** Debian's own account for PostgreSQL: initdb needs one with a name. */
+/** Debian's account of PostgreSQL, because initdb needs an account with a name. */
 const clusterAccount = () => (process.geteuid?.() === 0 ? idsOf('postgres', 'the account of PostgreSQL') : undefined)
 
-/** setpriv drops the privileges of the server, and stops it when the test process ends. */
+/** setpriv drops the privileges of the server, and stops the server when the test process ends. */
 async function prefix(): Promise<readonly string[]> {
   const account = clusterAccount()
   const drop =
@@ -52,8 +52,8 @@ async function prefix(): Promise<readonly string[]> {
 }
 
 /**
- * A PostgreSQL of a test's own on a free port of 127.0.0.1, superuser `postgres` with the password
- * `secret of tests`. It can be stopped, started, killed, frozen and promoted.
+ * A PostgreSQL of one test on a free port of 127.0.0.1, with the superuser `postgres` and the
+ * password `secret of tests`. It can be stopped, started, killed, frozen and promoted.
  */
 export class PostgresCluster {
   static readonly password = 'secret of tests'
@@ -164,7 +164,7 @@ export class PostgresCluster {
     })
   }
 
-  /** Starts it again after stop or kill; resolves when it takes connections. */
+  /** Starts the server again after stop or kill; resolves when it accepts connections. */
   async start(): Promise<void> {
     const settings = {
       listen_addresses: '127.0.0.1',
@@ -197,14 +197,14 @@ export class PostgresCluster {
     })
   }
 
-  /** Puts other lines into pg_hba.conf; the server reads them for connections that come later. */
+  /** Replaces the lines of pg_hba.conf; the server applies them to new connections. */
   useHba(lines: string): void {
-    // The file stays that of the server's account.
+    // The file must keep the server's account as its owner.
     writeFileSync(`${this.#data}/pg_hba.conf`, lines)
     if (this.pid !== 0) process.kill(this.pid, 'SIGHUP')
   }
 
-  /** `fast` ends it in order, `kill` is kill -9 of the server process. */
+  /** `fast` is a fast shutdown, `kill` is SIGKILL for the server process. */
   async stop(how: 'fast' | 'kill' = 'fast'): Promise<void> {
     const child = this.#child
     this.#child = undefined
@@ -221,8 +221,8 @@ export class PostgresCluster {
   }
 
   /**
-   * Stops the process of a standby that receives and answers, as a stalled machine would. The
-   * server itself goes on.
+   * Stops the process of a standby that receives and answers, as on a stalled machine. The server
+   * itself continues.
    */
   stallReplication(): void {
     for (const pid of this.#children()) {
@@ -238,7 +238,7 @@ export class PostgresCluster {
       try {
         process.kill(pid, 'SIGCONT')
       } catch {
-        // It has ended.
+        // The process has ended.
       }
     }
     this.#stalled.clear()
@@ -248,12 +248,12 @@ export class PostgresCluster {
     return readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, 'utf8').trim().split(' ').map(Number)
   }
 
-  /** A standby becomes a primary. */
+  /** Promotes a standby to a primary. */
   promote(): void {
     this.#run('pg_ctl', 'promote', '-D', this.#data, '-w')
   }
 
-  /** Stops it and removes everything. */
+  /** Stops the server and removes its files. */
   async remove(): Promise<void> {
     await this.stop()
     this.directory.remove()

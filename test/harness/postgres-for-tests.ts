@@ -4,7 +4,7 @@ import { migrate } from '../../src/database/migrate.ts'
 import { testServerAccount } from './server-account.ts'
 import { temporaryDirectory } from './temporary-directory.ts'
 
-/** Where the run's own PostgreSQL is; `inject('postgres')` in a test. */
+/** Address of the PostgreSQL of this test run; `inject('postgres')` in a test. */
 export type PostgresForTests = {
   /** Directory of its Unix socket. */
   readonly host: string
@@ -12,7 +12,7 @@ export type PostgresForTests = {
   /** Superuser. */
   readonly user: string
   readonly password: string
-  /** A migrated database that others are copied from. */
+  /** A migrated database, the template of all databases of tests. */
   readonly template: string
 }
 
@@ -23,19 +23,19 @@ declare module 'vitest' {
 }
 
 const TEMPLATE = 'template_of_tests'
-/** Tests provoke warnings by the hundred; what stops the run is an error. */
+/** Tests cause hundreds of warnings on purpose; only errors matter. */
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: console.error }
 
-/** Starts one embedded PostgreSQL for the whole run; gives what stops it. */
+/** Starts one embedded PostgreSQL for the whole run; returns the function that stops it. */
 export default async function setup(project: { provide(key: 'postgres', value: PostgresForTests): void }) {
   const directory = temporaryDirectory()
   const server = await startEmbeddedServer({
     stateDir: directory.path,
     log: quiet,
     account: testServerAccount,
-    // Tests connect under accounts of their own.
+    // Tests connect under various accounts.
     socketDirectoryMode: 0o755,
-    // Nothing here must outlive a power failure.
+    // No data must survive a power failure.
     settings: { fsync: 'off', max_connections: '200' },
   })
   const { connection } = server
@@ -44,7 +44,7 @@ export default async function setup(project: { provide(key: 'postgres', value: P
   await first.close()
   const template = openDatabase({ ...connection, database: TEMPLATE, applicationName: 'tests', max: 1 })
   await migrate(template, new URL('../../sql/', import.meta.url).pathname)
-  // Roles belong to the whole server. The password of each is its name.
+  // Roles belong to the whole server. The password of each role is its name.
   for (const role of ['pop3authd', 'authwrap', 'authstatus'])
     await template.script(`ALTER ROLE ${role} PASSWORD '${role}'`)
   await template.close()

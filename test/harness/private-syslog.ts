@@ -4,14 +4,13 @@ import { eventually } from './eventually.ts'
 import { Program, run } from './program.ts'
 
 /**
- * A real rsyslogd of a test: its own input socket, a FIFO as output as in the original's
- * instructions, and a file with the
- * same lines. Nothing of the host's own syslog is touched.
+ * An rsyslogd for one test, with its own input socket. It writes to a FIFO, as the original's
+ * instructions describe, and writes the same lines to a file. The host's own syslog is not used.
  */
 export class PrivateSyslog {
   readonly fifo: string
   readonly file: string
-  /** A directory for the front of PATH: its logger(1) writes to this syslog. */
+  /** A directory for the beginning of PATH, with a logger(1) that writes to this syslog. */
   readonly binaries: string
   #program: Program
   readonly #directory: string
@@ -46,7 +45,7 @@ export class PrivateSyslog {
     return new PrivateSyslog(directory, await rsyslogd(directory))
   }
 
-  /** Ends rsyslogd by that signal and starts it again. */
+  /** Ends rsyslogd by a signal and starts it again. */
   async restart(signal: 'SIGTERM' | 'SIGKILL'): Promise<void> {
     this.#program.signal(signal)
     await this.#program.ended
@@ -54,7 +53,7 @@ export class PrivateSyslog {
     this.#program = await rsyslogd(this.#directory)
   }
 
-  /** One line as a daemon of that name would write it, by logger(1). */
+  /** Writes one line with logger(1), as a daemon of that name would. */
   async log(tag: string, message: string, priority = 'mail.info'): Promise<void> {
     const command = [`${this.binaries}/logger`, '-t', tag, '-p', priority, '--id=4242', '--', message]
     const { ending, lines } = await run(command)

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
-/** What the kernel says of a process (proc(5)). */
+/** Status of a process in the kernel (proc(5)). */
 export type ProcessStatus = {
   readonly pid: number
   readonly parent: number
@@ -32,11 +32,11 @@ export function statusOf(pid: number): ProcessStatus | undefined {
       noNewPrivileges: field('NoNewPrivs') === '1',
     }
   } catch {
-    return undefined // it has ended meanwhile
+    return undefined // the process has ended meanwhile
   }
 }
 
-/** A process and all that descend from it. */
+/** A process and all its descendants. */
 export function descendantsOf(pid: number): readonly ProcessStatus[] {
   const all = readdirSync('/proc')
     .filter(entry => /^\d+$/.test(entry))
@@ -53,7 +53,7 @@ export type OpenSocket = { readonly state: 'listening' | 'connected' | 'other'; 
 const STATES: Readonly<Record<string, OpenSocket['state']>> = { '0A': 'listening', '01': 'connected' }
 
 /**
- * The Internet sockets of a process in our own network namespace; `local` is hexadecimal
+ * The Internet sockets of a process in the network namespace of this test; `local` is hexadecimal
  * address:port as in proc(5).
  */
 export function internetSocketsOf(pid: number): readonly OpenSocket[] {
@@ -62,7 +62,7 @@ export function internetSocketsOf(pid: number): readonly OpenSocket[] {
       try {
         return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1]
       } catch {
-        return undefined // closed meanwhile
+        return undefined // the socket was closed meanwhile
       }
     }),
   )
@@ -76,15 +76,17 @@ export function internetSocketsOf(pid: number): readonly OpenSocket[] {
   )
 }
 
-/** What a process and its descendants hold. */
+/** Resources of a process and its descendants. */
 export type Resources = {
-  /** Private and shared memory that is theirs (Pss), in octets. */
+  /** Private memory and its share of shared memory (Pss), in octets. */
   readonly memory: number
   readonly descriptors: number
   readonly processes: number
 }
 
-/** Sums over the living; the parent's own children count too. */
+/**
+ * Sums over the running processes. The CPU time of a parent includes its children that have ended.
+ */
 export function resourcesOf(pid: number): Resources {
   let [memory, descriptors, processes] = [0, 0, 0]
   for (const { pid: each } of descendantsOf(pid)) {
@@ -94,7 +96,7 @@ export function resourcesOf(pid: number): Resources {
       memory += Number(pss ?? 0) * 1024
       processes += 1
     } catch {
-      // it has ended meanwhile
+      // The process has ended meanwhile.
     }
   }
   return { memory, descriptors, processes }

@@ -10,7 +10,7 @@ export type Ending = { readonly code: number | null; readonly signal: NodeJS.Sig
 export type ProgramOptions = {
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly cwd?: string
-  /** Words before the command, e.g. those that enter a network namespace. */
+  /** Words before the command, for example to enter a network namespace. */
   readonly prefix?: readonly string[]
   /** Further descriptors of the child, from 3 on. */
   readonly descriptors?: readonly number[]
@@ -18,26 +18,24 @@ export type ProgramOptions = {
 
 const DIES_WITH_US = ['setpriv', '--pdeathsig', 'KILL', '--']
 
-/**
- * Every program that this test file started and that has not ended: the ones to end when the test
- * process ends.
- */
+/** Programs of this test file that still run; they are ended when the test process ends. */
 const running = new Set<Program>()
 process.once('exit', () => {
   for (const program of running) program.signal('SIGKILL')
 })
 
-/** A process of a test: what it writes is kept line by line, and it is stopped by its pid. */
+/** A child process of a test. Its output is kept line by line, and `stop` ends it by its pid. */
 export class Program {
   readonly name: string
   readonly child: ChildProcess
-  /** What it wrote on standard output and standard error, in order of arrival. */
+  /** Lines of standard output and standard error, in order of arrival. */
   readonly lines: string[] = []
   readonly ended: Promise<Ending>
   #ending: Ending | undefined
 
   constructor(name: string, command: readonly string[], options: ProgramOptions = {}) {
-    // A test process that is killed takes its programs with it; so do they their own children.
+    // If the test process is killed, the kernel kills its programs, and they end their own
+    // children.
     const [file = '', ...args] = [...DIES_WITH_US, ...(options.prefix ?? []), ...command]
     this.name = name
     this.child = spawn(file, args, {
@@ -48,7 +46,7 @@ export class Program {
     running.add(this)
     const streams = [this.child.stdout, this.child.stderr].filter(stream => stream !== null)
     for (const input of streams) createInterface({ input }).on('line', line => this.lines.push(line))
-    this.child.stdin?.on('error', () => {}) // a program need not read what a test sends it
+    this.child.stdin?.on('error', () => {}) // a program need not read the input
     this.child.once('error', error => this.lines.push(`${file}: ${error.message}`))
     this.ended = Promise.race([once(this.child, 'close'), once(this.child, 'error')]).then(([code, signal]) => {
       running.delete(this)
@@ -62,17 +60,20 @@ export class Program {
     return this.child.pid
   }
 
-  /** Undefined while it runs. */
+  /** Undefined while the program runs. */
   get ending(): Ending | undefined {
     return this.#ending
   }
 
-  /** The lines of the log, read back. */
+  /** The parsed lines of its log. */
   get log(): readonly LogLine[] {
     return this.lines.map(parseLogLine).filter(line => line !== undefined)
   }
 
-  /** Polls; fails with everything the program said, and at once if the program has ended. */
+  /**
+   * Polls until the deadline. A failure shows the whole output, and comes at once if the program
+   * has ended.
+   */
   async waitFor<T>(what: string, probe: () => T | undefined | false, deadlineMs?: number): Promise<T> {
     const answerOrEnd = (): { answer: T } | 'ended' | undefined => {
       const hasEnded = this.#ending !== undefined
@@ -94,7 +95,7 @@ export class Program {
     return this.waitFor(`${this.name} says ${pattern}`, () => this.lines.find(line => pattern.test(line)), deadlineMs)
   }
 
-  /** What it wrote, from the n-th line on, for a failure. */
+  /** The output from the n-th line on, for the message of a failure. */
   transcript(from = 0): string {
     return this.lines
       .slice(from)
@@ -102,12 +103,12 @@ export class Program {
       .join('\n')
   }
 
-  /** Sends a signal to this process alone. */
+  /** Sends a signal to this process only. */
   signal(signal: NodeJS.Signals): void {
     this.child.kill(signal)
   }
 
-  /** SIGTERM, and SIGKILL if it has not ended after the deadline; says how it ended. */
+  /** Sends SIGTERM, and SIGKILL after the deadline; returns how the program ended. */
   async stop(deadlineMs = 10_000): Promise<Ending> {
     if (this.#ending !== undefined) return this.#ending
     this.signal('SIGTERM')
@@ -120,7 +121,7 @@ export class Program {
 
 const isSignal = (value: unknown): value is NodeJS.Signals => typeof value === 'string' && value.startsWith('SIG')
 
-/** Runs a command to its end; the lines it wrote and how it ended. */
+/** Runs a command until it ends; returns its output and how it ended. */
 export async function run(
   command: readonly string[],
   options: ProgramOptions & { input?: string } = {},

@@ -1,8 +1,10 @@
 /**
- * `node qmail-smtpd.ts FILE`: stands where qmail-smtpd stands, on descriptors 0 and 1, with its
- * parser: commands end at LF, the address is what follows the first `<` or `:`, and a line of
- * content that ends with LF alone is answered 451, the end of the session. What it read goes to
- * FILE, and each message that it took is a line `message FROM TO...` in FILE.messages.
+ * A double of qmail-smtpd with the parser of the original, on descriptors 0 and 1: `node
+ * qmail-smtpd.ts FILE`.
+ *
+ * A command ends at LF. An address begins behind the first `<` or `:`. A line of content that ends
+ * with a bare LF gets the reply 451, and the session ends. The input goes to FILE. Each accepted
+ * message adds the line `message FROM TO...` to FILE.messages.
  */
 import { appendFileSync, readSync, writeSync } from 'node:fs'
 
@@ -10,7 +12,7 @@ const [, , file = '/dev/null'] = process.argv
 const buffer = Buffer.alloc(65_536)
 let [at, size] = [0, 0]
 
-/** The next octet; the process ends with the input. */
+/** Reads the next octet. At the end of the input the process exits. */
 function octet(): number {
   if (at === size) {
     size = readSync(0, buffer)
@@ -22,7 +24,7 @@ function octet(): number {
   return buffer[at - 1] ?? 0
 }
 
-/** The process ends if the reply cannot be written. */
+/** The process exits if the reply cannot be written. */
 function reply(text: string): void {
   try {
     writeSync(1, `${text}\r\n`)
@@ -37,7 +39,7 @@ function readLine(): string {
   return Buffer.from(line).toString('latin1').replace(/\r$/, '')
 }
 
-/** qmail-smtpd's blast(): 1 is the beginning of a line. */
+/** The function blast() of qmail-smtpd. State 1 is the beginning of a line. */
 function readMessage(): void {
   let state = 1
   for (;;) {

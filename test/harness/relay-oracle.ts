@@ -1,7 +1,7 @@
 /**
- * Says which addresses may relay, from the words of the documents and from no module of src/, so
- * that the answers of every service and table can be compared with it. Addresses are numbers here,
- * and time is in seconds from now.
+ * Computes which addresses may relay, from the text of the documents and without modules of src/.
+ * The answers of every service and table are compared with it. Addresses are numbers here, and
+ * times are seconds from now.
  */
 
 /** An address by its number. */
@@ -12,7 +12,7 @@ export const v4 = (...octets: readonly [number, number, number, number]): Addres
   family: 4,
   bits: octets.reduce((bits, octet) => (bits << 8n) | BigInt(octet), 0n),
 })
-/** Of its groups; those that are missing at the end are 0. */
+/** An IPv6 address by its groups; missing groups at the end are 0. */
 export const v6 = (...groups: readonly number[]): Address => ({
   family: 6,
   bits: Array.from({ length: 8 }, (_, index) => groups[index] ?? 0).reduce(
@@ -37,7 +37,7 @@ const groupsOf = (bits: bigint): readonly number[] =>
   Array.from({ length: 8 }, (_, index) => Number((bits >> BigInt(112 - 16 * index)) & 0xffffn))
 const dotted = (bits: bigint): string => [24n, 16n, 8n, 0n].map(shift => String((bits >> shift) & 0xffn)).join('.')
 
-/** The canonical text; of IPv6 that of RFC 5952. */
+/** The canonical text; for IPv6 as in RFC 5952. */
 export function textOf({ family, bits }: Address): string {
   if (family === 4) return dotted(bits)
   const groups = groupsOf(bits)
@@ -53,8 +53,8 @@ export function textOf({ family, bits }: Address): string {
 export const netText = (net: Net): string => `${textOf(net)}/${net.length}`
 
 /**
- * Four texts of the address, the canonical one first. Of IPv4 the others are of the IPv4-mapped
- * address.
+ * Four texts of the address, the canonical one first. For IPv4 the others are texts of the
+ * IPv4-mapped address.
  */
 export function spellingsOf({ family, bits }: Address): readonly string[] {
   const mapped = family === 4 ? (0xffffn << 32n) | bits : bits
@@ -73,7 +73,7 @@ export function octetsOf({ family, bits }: Address): Buffer {
   return Buffer.from(number.toString(16).padStart(32, '0'), 'hex')
 }
 
-/** `at`: where the octets of the IPv4 address stand in an address of the network. */
+/** `at`: offset of the IPv4 octets in an address of the network. */
 export type Embedding = { readonly net: Net; readonly at: readonly number[]; readonly isInverted?: true }
 
 const LAST = [12, 13, 14, 15]
@@ -82,16 +82,16 @@ export const EMBEDDINGS = {
   translated: { net: netOf(v6(0, 0, 0, 0, 0xffff), 96), at: LAST },
   compatible: { net: netOf(v6(), 96), at: LAST },
   site96: { net: netOf(v6(0x2001, 0xdb8, 0x64), 96), at: LAST },
-  // RFC 6052: bits 64 to 71 are left out.
+  // RFC 6052: bits 64 to 71 are not part of the IPv4 address.
   site64: { net: netOf(v6(0x2001, 0xdb8, 0x65), 64), at: [9, 10, 11, 12] },
   sixToFour: { net: netOf(v6(0x2002), 16), at: [2, 3, 4, 5] },
   teredo: { net: netOf(v6(0x2001), 32), at: LAST, isInverted: true },
 } as const satisfies Readonly<Record<string, Embedding>>
 const EMBEDDING_LIST: readonly Embedding[] = Object.values(EMBEDDINGS)
-/** RFC 8215: only the site knows where an IPv4 address stands in it. */
+/** RFC 8215: the position of the IPv4 address is a choice of the site. */
 const LOCAL_TRANSLATION = netOf(v6(0x64, 0xff9b, 1), 48)
 
-/** The IPv6 address that a translator makes of an IPv4 address. */
+/** The IPv6 address that a translator makes from an IPv4 address. */
 export function embed({ net, at, isInverted }: Embedding, { bits }: Address): Address {
   const octets = octetsOf(net)
   const four = octetsOf({ family: 4, bits }).subarray(12)
@@ -135,7 +135,7 @@ export type Site = {
   readonly own: readonly Address[]
 }
 
-/** Errors that a test plants, to see that the comparison finds them. */
+/** Errors that a test plants, to show that the comparison finds them. */
 export const ORACLE_MUTANTS = [
   'a grant has no end',
   'a block has no end',
@@ -151,13 +151,12 @@ export const ORACLE_MUTANTS = [
 export type OracleMutant = (typeof ORACLE_MUTANTS)[number]
 
 /**
- * What a table can say of an address. `either`: the address may relay, and the table may leave it
- * out.
+ * The answer of a table for an address. `either`: the address may relay, but the table may omit it.
  */
 export type Listed = 'yes' | 'no' | 'either'
 /**
- * `view`: rows are networks, cut at nothing. `bits`: a cdb read bit by bit. `texts`: a cdb read by
- * prefixes of texts.
+ * `view`: rows are whole networks. `bits`: a cdb that is searched bit by bit. `texts`: a cdb that
+ * is searched by prefixes of texts.
  */
 export type Table = 'view' | 'bits' | 'texts'
 
@@ -190,7 +189,7 @@ export class RelayOracle {
     this.#grants = [...this.#grants.filter(grant => grant !== known), { row, at: -ago, login: keyOf(login), from: ip }]
   }
 
-  /** `until`: seconds from now, Infinity without end. A block takes grants away for good. */
+  /** `until`: seconds from now, Infinity without end. A block deletes the grants that it covers. */
   block(net: Net, until: number): void {
     this.#blocks = [...this.#blocks.filter(each => !isSame(each.net, net)), { net, until }]
     if (this.#has('a block is no block')) return
@@ -223,14 +222,14 @@ export class RelayOracle {
     this.#devices.set(keyOf(login), device)
   }
 
-  /** The answer to every question about one address. */
+  /** The correct answer for one address. */
   mayRelay(ip: Address): boolean {
     return this.#sourcesFor(ip).length > 0
   }
 
   /**
-   * What a table of networks says of the address. It may leave out what it cannot say exactly, and
-   * nothing else.
+   * The correct answer of a table of networks. A table may omit only the addresses that it cannot
+   * represent exactly.
    */
   listed(ip: Address, table: Table): Listed {
     const sources = this.#sourcesFor(ip)
@@ -258,12 +257,12 @@ export class RelayOracle {
     if (networks.length > 0 && !networks.some(each => isWithin(net, each) || (four !== undefined && holds(each, four))))
       return false
     if (isSingle(net)) return true
-    // No prefix says which of the IPv4 addresses can be granted.
+    // A prefix cannot separate the IPv4 addresses that can be granted from the others.
     if ([LOCAL_TRANSLATION, ...EMBEDDING_LIST.map(each => each.net)].some(each => holds(each, ip))) return false
     const isCut = [...this.#ungrantable(), ...EMBEDDING_LIST.map(each => each.net)].some(each => overlap(each, net))
     if (table === 'view') return grant === undefined || !isCut
     if (table === 'bits' || ip.family === 4) return true
-    // A prefix of an IPv6 text is found if it ends between two groups and no "::" stands in it.
+    // A prefix of an IPv6 text is found only if it ends between two groups and contains no "::".
     const groups = groupsOf(ip.bits).slice(0, net.length / 16)
     return !isCut && net.length % 16 === 0 && groups.every(group => group !== 0)
   }
@@ -320,7 +319,7 @@ export class RelayOracle {
     return [...LOOPBACK, ...SPECIAL, ...neverGrant, ...proxies, ...own.map(alone)]
   }
 
-  /** No login opens the relay for a private address; the administrator may. */
+  /** A login does not open the relay for a private address; an allowance does. */
   #isDenied(ip: Address): boolean {
     const four = embeddedIpv4(ip)
     return this.#site.denyPrivate && PRIVATE.some(net => holds(net, ip) || (four !== undefined && holds(net, four)))

@@ -1,4 +1,4 @@
-/** For every project of vitest: a test that has asserted nothing fails. */
+/** Fails each test without an assertion; used by every project of vitest. */
 export const REQUIRE_ASSERTIONS = {
   expect: { requireAssertions: true },
   setupFiles: ['test/harness/count-assertions.ts'],

@@ -7,7 +7,7 @@ import { pathOf } from './describe-with.ts'
 import { eventually } from './eventually.ts'
 import { Program } from './program.ts'
 
-/** The action of deploy/rsyslog/to-authd-tcp.conf, to another port. */
+/** The action of deploy/rsyslog/to-authd-tcp.conf with another port. */
 function documentedRule(port: number): string {
   const text = readFileSync(new URL('../../deploy/rsyslog/to-authd-tcp.conf', import.meta.url), 'utf8')
   const rule = /^mail\.info action\([^)]*^\)$/ms.exec(text)?.[0].replace('port="6514"', `port="${port}"`)
@@ -15,7 +15,7 @@ function documentedRule(port: number): string {
   return rule
 }
 
-/** rsyslogd in the foreground with its own input socket `directory/log` and these rules. */
+/** rsyslogd in the foreground, with its own input socket `directory/log` and these rules. */
 export async function startRsyslog(directory: string, rules: string): Promise<Program> {
   writeFileSync(
     `${directory}/rsyslog.conf`,
@@ -33,7 +33,7 @@ export async function startRsyslog(directory: string, rules: string): Promise<Pr
   return program
 }
 
-/** The count, once it is as wanted or has not changed for 20 s. */
+/** Waits until the count is as expected, or has not changed for 20 s. */
 async function settledCount(wanted: number, count: () => Promise<number>): Promise<number> {
   let last = await count()
   let changed = performance.now()
@@ -52,18 +52,18 @@ async function settledCount(wanted: number, count: () => Promise<number>): Promi
 export type RestartUnderLoad = {
   readonly directory: string
   readonly database: Database
-  /** Logins, each of an address of its own. */
+  /** Login lines, each with a different address. */
   readonly logins: number
-  /** Where authd listens. */
+  /** Address at which authd listens. */
   readonly port: number
   readonly stopAuthd: () => Promise<unknown>
   readonly startAuthd: () => Promise<unknown>
 }
 
 /**
- * A real rsyslogd delivers logins to authd, which is stopped while lines flow, is away for a part
- * of them, and comes back.
- * Gives how many logins are in the history before and after the restart, and at the end.
+ * A real rsyslogd delivers logins to authd. authd is stopped while lines arrive, stays down for
+ * some of them, and starts again. Returns the number of logins in the history before the restart,
+ * after it, and at the end.
  */
 export async function restartUnderLoad(options: RestartUnderLoad): Promise<{ before: number; stored: number }> {
   const { directory, database, logins, port, stopAuthd, startAuthd } = options

@@ -2,7 +2,8 @@ import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
 
 /**
- * What the scripted server answers to one statement. Rows are texts or null, in the columns' order.
+ * The scripted server's answer to one statement. Rows are texts or null, in the order of the
+ * columns.
  */
 export type ScriptedReply = {
   readonly columns?: readonly { readonly name: string; readonly type: keyof typeof TYPES }[]
@@ -10,7 +11,7 @@ export type ScriptedReply = {
   readonly notices?: readonly Readonly<Record<string, string>>[]
   /** SQLSTATE and message of an error in place of the rows. */
   readonly error?: { readonly code: string; readonly message: string }
-  /** Nothing is ever answered. */
+  /** The server never answers. */
   readonly silent?: boolean
   /** The connection is closed after the notices. */
   readonly hangUp?: boolean
@@ -20,8 +21,8 @@ export type ScriptedReply = {
 const TYPES = { bool: 16, int8: 20, int4: 23, text: 25, jsonb: 3802, timestamptz: 1184 } as const
 
 /**
- * A server that speaks PostgreSQL's protocol (manual, chapter 55) as far as node-postgres needs it,
- * and answers each statement by a function of the test. It asks for no password.
+ * A server with the part of PostgreSQL's protocol (manual, chapter 55) that node-postgres needs. A
+ * function of the test answers each statement. The server does not ask for a password.
  */
 export class ScriptedPostgres {
   readonly #server: Server
@@ -133,14 +134,14 @@ class Session {
         this.#socket.end()
         return
       default:
-        return // Describe is answered with the rows; nothing else is sent
+        return // the answer to Describe contains the rows; nothing else is sent
     }
   }
 
   async #answer(statement: string, simple: boolean): Promise<void> {
     this.#server.statements.push(statement)
     const { columns = [], rows = [], notices = [], error, silent, hangUp } = await this.#server.reply(statement)
-    // This session's later messages wait too.
+    // Later messages of this session wait too.
     if (silent === true) return new Promise(() => {})
     for (const notice of notices) this.#send('N', fields(notice))
     if (hangUp === true) {

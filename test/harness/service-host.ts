@@ -42,7 +42,7 @@ import { fileInPackage, unpackedPackage } from './unpacked-package.ts'
 const OWN = [v4(192, 0, 2, 1), v6(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)] as const
 const PROXIES = [v4(203, 0, 113, 9), v6(0x2001, 0xdb8, 1, 0, 0, 0, 0, 5)] as const
 const NEVER_GRANT = [netOf(v4(198, 51, 100, 8), 29), netOf(v6(0x2001, 0xdb8, 0xf), 48)] as const
-/** Two policies. */
+/** Two grant policies. */
 export const SITES: readonly Site[] = [
   { ipv6Prefix: 64, denyPrivate: false },
   { ipv6Prefix: 128, denyPrivate: true },
@@ -129,7 +129,7 @@ type Step = typeof step extends fc.Arbitrary<infer T> ? T : never
 
 const asked = fc.record({ ip: address, spelling: fc.nat(3) })
 type Asked = typeof asked extends fc.Arbitrary<infer T> ? T : never
-/** Addresses are asked about that something happened to, and others. */
+/** Steps of a history, and addresses that no step names. */
 export const history = fc.record({
   steps: fc.array(step, { minLength: 6, maxLength: 16 }),
   others: fc.array(asked, { minLength: 3, maxLength: 6 }),
@@ -148,7 +148,7 @@ function questionsOf({ steps, others, spelling }: History): readonly Asked[] {
   return all.filter(({ ip }, index) => all.findIndex(other => textOf(other.ip) === textOf(ip)) === index)
 }
 
-/** What a host of this kind needs. */
+/** The commands and rights that such a host needs. */
 export const SERVICE_NEEDS: readonly Need[] = [
   NETWORK_NAMESPACES,
   command('tcpserver', 'ucspi-tcp'),
@@ -156,7 +156,10 @@ export const SERVICE_NEEDS: readonly Need[] = [
   unpackedPackage('ucspi-tcp-ipv6'),
 ]
 
-/** Runs the comparison with an oracle that errs; true if the error was found. */
+/**
+ * Runs the comparison with an oracle that has a planted error; true if the comparison found the
+ * error.
+ */
 export async function isFound(mutant: OracleMutant, host: ServiceHost, site: Site, seed: number): Promise<boolean> {
   const { failed } = await fc.check(
     fc.asyncProperty(history, async each => {
@@ -188,8 +191,8 @@ const TCPSERVER_PORT = 26
 const TCPSERVER6_PORT = 27
 
 /**
- * A host with a gate, two tcpservers that read its cdb, and a database. Every address is one of its
- * own to connect from.
+ * A host with a gate, two tcpservers that read its cdb, and a database. A client can connect from
+ * any address.
  */
 export class ServiceHost {
   readonly #site: Site
@@ -226,7 +229,7 @@ export class ServiceHost {
   async #start(): Promise<void> {
     const { directory } = this.#stack
     const { prefix } = this.#network.server
-    // Packets for every address stay on this host, and a client may take any address for its own.
+    // Packets for every address stay on this host, and a client may bind to any address.
     for (const words of [
       ...OWN.map(each => ['ip', 'addr', 'add', textOf(each), 'dev', 'lo']),
       ['ip', 'route', 'add', 'local', 'default', 'dev', 'lo'],
@@ -296,7 +299,7 @@ export class ServiceHost {
   }
 
   /**
-   * Lets the history happen, asks everywhere or where no process starts for an answer, and gives
+   * Applies the history, queries each service (or only those that start no process), and returns
    * the number of addresses that may relay.
    */
   async compare(each: History, oracle: RelayOracle, services: 'all' | 'cheap'): Promise<number> {
@@ -332,7 +335,7 @@ export class ServiceHost {
       reason: 'tests',
       owner: 'root',
     })
-    // What has ended was made for its time before.
+    // A row that has ended must begin before its end.
     const administrator = (ends: number | null) =>
       createGrantAdmin(this.#writer, this.#policy, {
         now: () => (ends === null || ends > 0 ? null : new Date(Date.now() + 2 * ends * 1000)),
@@ -381,7 +384,7 @@ export class ServiceHost {
     }
   }
 
-  /** Until the cdb holds what was last done: an address of its own for each case. */
+  /** Waits until the cdb contains the last change: each case has its own marker address. */
   async #waitForCdb(): Promise<void> {
     this.#cases += 1
     const last = v4(198, 18, (this.#cases >> 8) & 255, this.#cases & 255)
@@ -414,7 +417,7 @@ export class ServiceHost {
     ]
   }
 
-  /** Also those that start a process for each answer. */
+  /** Includes the services that start a process for each answer. */
   async #answers(questions: readonly Asked[]): Promise<readonly Answers[]> {
     const [cheap, gate, proxied, exec, tcpserver, tcpserver6] = await Promise.all([
       this.#cheapAnswers(questions),
@@ -435,7 +438,7 @@ export class ServiceHost {
     ]
   }
 
-  /** Whether the smtpd behind a port may relay; the client address is `from`. */
+  /** Whether the smtpd behind a port accepts a relayed recipient from the client address `from`. */
   async #says(from: Address, port: number, header: Uint8Array = new Uint8Array()): Promise<boolean> {
     const to = from.family === 4 ? '127.0.0.1' : '::1'
     const client = this.#network.server.connect({ host: to, port, from: textOf(from) })
@@ -474,8 +477,8 @@ export class ServiceHost {
   }
 
   /**
-   * As mail servers ask that know SQL: Exim by network, Postfix by the function, which knows IPv4
-   * alone.
+   * Queries of mail servers that use SQL: Exim looks up the network, Postfix calls the function,
+   * which knows only IPv4.
    */
   async #askPsql(
     texts: readonly string[],
@@ -496,8 +499,8 @@ export class ServiceHost {
   }
 
   /**
-   * A program for each connection costs a tenth of a second: two are asked, one of the database and
-   * one of the gate.
+   * A process for each connection costs 0.1 s, so only two addresses are checked: one at the
+   * database and one at the gate.
    */
   async #askExec(texts: readonly string[]): Promise<readonly (boolean | undefined)[]> {
     const chosen = [this.#cases % texts.length, (this.#cases * 7 + 1) % texts.length]
@@ -521,16 +524,16 @@ export class ServiceHost {
   }
 }
 
-/** `table`: a table, which may leave out what it cannot say exactly. */
+/** `table`: a table, which may omit addresses that it cannot represent exactly. */
 type Service = { readonly name: string; readonly table?: Parameters<RelayOracle['listed']>[1] }
-/** Undefined: not asked. */
+/** Undefined: the service was not queried. */
 type Answers = { readonly service: Service; readonly relay: readonly (boolean | undefined)[] }
 
 const root = new URL('../..', import.meta.url).pathname
 
 const spelled = ({ ip, spelling }: Asked): string => spellingsOf(ip)[spelling] ?? textOf(ip)
 
-/** A client of a link-local address has a zone. */
+/** A client with a link-local address has a zone. */
 const canConnect = (ip: Address): boolean => !textOf(ip).startsWith('fe80:')
 
 /** PROXY protocol, version 2. */
@@ -549,7 +552,7 @@ function heardFrom(socket: Socket): Promise<string> {
   return textOfStream(socket)
 }
 
-/** One after the other: a hundred connections at once would be refused. */
+/** One connection after the other, because a hundred at once would exceed the limit. */
 async function all<T, R>(
   each: readonly T[],
   ask: (one: T) => Promise<R> | undefined,
@@ -559,7 +562,7 @@ async function all<T, R>(
   return answers
 }
 
-/** One answer a question, and each of them known. */
+/** One answer for each query, and each answer has a known form. */
 function answered(
   questions: readonly string[],
   answers: readonly string[],

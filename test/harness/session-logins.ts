@@ -8,7 +8,7 @@ const PASSWORDS: ReadonlyMap<string, string> = new Map([
   ['bea', ' a secret'],
 ])
 
-/** Names that have no right password, and what the checker says about them. */
+/** Names without a valid password, and the checker's result for them. */
 const FAILURES: ReadonlyMap<string, LoginFailure> = new Map([
   ['later', 'temporary'],
   ['taken', 'inUse'],
@@ -18,8 +18,9 @@ const FAILURES: ReadonlyMap<string, LoginFailure> = new Map([
 ])
 
 /**
- * The checker of the transcripts of whole sessions: why a login fails, undefined if it is right.
- * APOP sends the password itself, because a transcript cannot know the timestamp.
+ * The checker for the transcripts of whole sessions: returns the reason of a failure, or undefined
+ * if the login is right. APOP sends the password itself, because a transcript cannot contain the
+ * timestamp.
  */
 export const failureOf = (login: string, secret: string): LoginFailure | undefined =>
   PASSWORDS.get(login) === secret ? undefined : (FAILURES.get(login) ?? 'credentials')

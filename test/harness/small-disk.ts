@@ -8,7 +8,7 @@ function command(...words: readonly string[]): void {
   if (status !== 0) throw new Error(`${words.join(' ')}: ${stderr}`)
 }
 
-/** A file system of its own in memory (tmpfs), with a size in megabytes. Needs root. */
+/** A separate file system in memory (tmpfs), with a size in megabytes. Needs root. */
 export class SmallDisk {
   readonly path: string
   readonly #directory = temporaryDirectory()
@@ -19,7 +19,7 @@ export class SmallDisk {
     command('mount', '-t', 'tmpfs', '-o', `size=${megabytes}m,mode=0755`, 'tmpfs', this.path)
   }
 
-  /** Takes every free octet. */
+  /** Fills the file system completely. */
   fill(): void {
     const { bavail, bsize } = statfsSync(this.path)
     const block = Buffer.alloc(bsize)
@@ -27,12 +27,12 @@ export class SmallDisk {
       try {
         writeFileSync(`${this.path}/filler`, block, { flag: 'a' })
       } catch {
-        return // another process took the last block
+        return // another process used the last block
       }
     }
   }
 
-  /** Gives them back. */
+  /** Frees the space again. */
   empty(): void {
     rmSync(`${this.path}/filler`, { force: true })
   }

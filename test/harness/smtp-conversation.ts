@@ -2,7 +2,8 @@ import type { Socket } from 'node:net'
 import { Conversation } from './conversation.ts'
 
 /**
- * What an SMTP server said to a recipient, and when it was asked (milliseconds of performance.now).
+ * The reply of an SMTP server to a recipient, and the time of the command (milliseconds of
+ * performance.now).
  */
 export type RecipientAnswer = { readonly code: number; readonly text: string; readonly askedAt: number }
 
@@ -12,7 +13,7 @@ export class SmtpConversation extends Conversation {
     return new SmtpConversation(name, socket)
   }
 
-  /** Banner, HELO, MAIL, RCPT: the answer to the recipient, with any code. */
+  /** Banner, HELO, MAIL, RCPT; returns the reply to RCPT with any code. */
   async askFor(recipient: string, sender = 'ann@example.org'): Promise<RecipientAnswer> {
     await this.expectSmtp(/^220/)
     this.say('HELO client.example.net')

@@ -1,7 +1,7 @@
 #!/bin/sh
-# smtpd.sh DOMAIN: takes the place of qmail-smtpd on descriptors 0 and 1, and decides about
-# recipients like qmail-smtpd: with RELAYCLIENT, even empty, every recipient; without it, only
-# DOMAIN, and 553 for all others. It keeps no message.
+# smtpd.sh DOMAIN: a double of qmail-smtpd on descriptors 0 and 1. With RELAYCLIENT, even if it is
+# empty, it accepts every recipient. Without it, it accepts only DOMAIN and answers 553 to all
+# others. It does not store messages.
 reply() { printf '%s\r\n' "$1"; }
 domain=$1
 data=no

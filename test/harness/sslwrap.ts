@@ -8,10 +8,13 @@ import { temporaryDirectory } from './temporary-directory.ts'
 const SSLWRAP = new URL('../../dist/sslwrap.js', import.meta.url).pathname
 export const sslwrapCommand = (...args: readonly string[]): string[] => [process.execPath, SSLWRAP, ...args]
 
-/** The password that the tests' sslwrap and back end share. */
+/** The password that sslwrap and the back end share in the tests. */
 export const SHARED_PASSWORD = 'a secret: of two'
 
-/** Makes a certificate with the openssl command, so that none of our own code vouches for it. */
+/**
+ * Makes a certificate with the openssl command, so that the certificate does not depend on the code
+ * under test.
+ */
 export function makeCertificate(
   path: string,
   options: { names: readonly string[]; type?: 'ec' | 'rsa'; ca?: string; days?: number },
@@ -29,22 +32,27 @@ export function makeCertificate(
   chmodSync(`${path}.key`, 0o600)
 }
 
-/** One connection to a back end, as it was heard. */
+/** One connection to a back end, with the octets that it received. */
 export type Heard = {
   text: string
   ended: boolean
-  /** The server does not close when the client has ended. */
+  /** The server stays open after the client's end. */
   staysOpen: boolean
   readonly socket: Socket
 }
 
-/** A server behind sslwrap that follows the test and records the octets that it receives. */
+/**
+ * A server behind sslwrap that is controlled by the test and records the octets that it receives.
+ */
 export class BackEnd {
   readonly heard: Heard[] = []
   readonly server: Server
   port = 0
 
-  /** `greet` is called for each connection, `say` for each piece of what it says. */
+  /**
+   * The server calls `greet` for each connection, and `say` for each piece of data that it
+   * receives.
+   */
   constructor(greet: (socket: Socket) => void, say: (text: string, heard: Heard) => void = () => {}) {
     this.server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
       const heard: Heard = { text: '', ended: false, staysOpen: false, socket }
@@ -78,8 +86,8 @@ export class BackEnd {
 export const GREETING = '+OK <7f3a.12.1764000000@mx.example.org>'
 
 /**
- * A back end that takes the SSL command as popup does: first line, right password, once; then a
- * small POP3.
+ * A back end that accepts the SSL command as popup does: as the first line, with the right
+ * password, once. After that it is a small POP3 server.
  */
 export function popupLike(): BackEnd {
   const isIntroduced = new WeakSet<Socket>()
@@ -101,17 +109,14 @@ export function popupLike(): BackEnd {
 }
 
 export type SslwrapOptions = {
-  /**
-   * Lines of `[[sslwrap.listener]]` tables; `listen` is set to a free port of 127.0.0.1 where it is
-   * missing.
-   */
+  /** Lines of `[[sslwrap.listener]]` tables. `listen` defaults to a free port of 127.0.0.1. */
   readonly listeners: readonly Readonly<Record<string, string>>[]
-  /** Lines of `[sslwrap]`, as they stand. */
+  /** Lines of `[sslwrap]`, unchanged. */
   readonly settings?: string
   readonly certificate?: { readonly names: readonly string[]; readonly type?: 'ec' | 'rsa' }
 }
 
-/** A running sslwrap with a directory of its own. */
+/** A running sslwrap with its own directory. */
 export class Sslwrap {
   readonly directory = temporaryDirectory()
   readonly program: Program

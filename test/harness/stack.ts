@@ -8,7 +8,7 @@ import { temporaryDirectory } from './temporary-directory.ts'
 
 const root = new URL('../..', import.meta.url).pathname
 
-/** The programs of this package, as they are installed. */
+/** The programs of this package as they are installed. */
 export type ProgramName = 'auth-relay' | 'authd' | 'pop3d' | 'popup' | 'sslwrap' | 'wrap'
 
 /** Words that start a program of auth-relay on the Node.js of this package. */
@@ -21,8 +21,8 @@ export const commandOf = (name: ProgramName, ...args: readonly string[]): readon
 const isRoot = process.geteuid?.() === 0
 
 /**
- * Ids that no account of the host has, so that nothing else runs or owns anything under them.
- * Without root: our own.
+ * Ids that no account of the host has, so that no other process or file has them. Without root: the
+ * ids of the test.
  */
 const id = (number: number): number => (isRoot ? number : (process.getuid?.() ?? number))
 export const TEST_IDS = {
@@ -44,13 +44,13 @@ export const TEST_PASSWORD = 'sesame'
 const TEST_HASH =
   '$6$rounds=1000$authrelaytest$eJl.qIixYirZUa1xFchBpbsRQZKvoUU2sa0mzXf/95OdL39FHDQAv6I/M6cccSxOUXTfzc/FfgvbpgZp45x9I/'
 
-/** Settings by section and name; objects of two levels, like the file itself. */
+/** Settings by section and name, as objects of two levels like the file. */
 export type TestSettings = Overrides
 
 /**
- * Any set of our programs in a directory of its own, with a settings file made from an object.
- * Ports are 0 and are read from the ready lines. When a test fails, everything that its programs
- * logged is shown.
+ * A set of auth-relay programs in a separate directory, with a settings file made from an object.
+ * Ports are 0 and are read from the ready lines. If a test fails, it shows everything that its
+ * programs logged.
  */
 export class Stack {
   readonly directory: string
@@ -68,7 +68,7 @@ export class Stack {
       mkdirSync(`${path}/${name}`)
       chmodSync(`${path}/${name}`, 0o755)
     }
-    // Where every account can run it, wherever the checkout lies.
+    // A copy, because other accounts may be unable to read the checkout.
     copyFileSync(`${root}test/harness/smtpd.sh`, `${path}/smtpd.sh`)
     chmodSync(`${path}/smtpd.sh`, 0o755)
     this.secret('sslhack.pass', 'preamble of this test')
@@ -76,7 +76,9 @@ export class Stack {
     this.configure(settings)
   }
 
-  /** Writes the settings file anew: what every test stack has, and over it what this one wants. */
+  /**
+   * Writes the settings file: the defaults of test stacks, overridden by the settings of this test.
+   */
   configure(settings: TestSettings): void {
     const base: TestSettings = {
       '': { configured: true, run_dir: `${this.directory}/run`, state_dir: `${this.directory}/state`, syslog: false },
@@ -116,14 +118,14 @@ export class Stack {
     writeFileSync(this.config, text, { mode: 0o644 })
   }
 
-  /** A file that only its owner can read; its path. */
+  /** Writes a file that only its owner can read; returns its path. */
   secret(name: string, text: string): string {
     const path = `${this.directory}/${name}`
     writeFileSync(path, `${text}\n`, { mode: 0o600 })
     return path
   }
 
-  /** A mailbox in the passwd file, with these messages (text with LF line ends) waiting. */
+  /** Adds a mailbox to the passwd file, with these messages (text with LF line ends). */
   account(login: string, messages: readonly string[] = []): TestAccount {
     const uid = id(61221 + this.#accounts.length)
     const home = `${this.directory}/mail/${login}`
@@ -137,7 +139,7 @@ export class Stack {
       const path = `${maildir}/new/${1_700_000_000 + index}.M${index}.mx`
       writeFileSync(path, message, { mode: 0o600 })
       chownSync(path, uid, uid)
-      // A maildrop does not show messages of the current second.
+      // A maildrop does not list messages of the current second.
       utimesSync(path, 1_700_000_000 + index, 1_700_000_000 + index)
     }
     const account = { login, uid, maildir }
@@ -160,7 +162,7 @@ export class Stack {
     return program
   }
 
-  /** Starts a program that may never be ready. */
+  /** Starts a program that may never become ready. */
   launch(name: ProgramName, options: ProgramOptions & { readonly args?: readonly string[] } = {}): Program {
     const { args = ['--config', this.config], ...rest } = options
     const program = new Program(name, commandOf(name, ...args), { cwd: this.directory, ...rest })
@@ -168,12 +170,12 @@ export class Stack {
     return program
   }
 
-  /** Runs a program of auth-relay to its end, e.g. a command. */
+  /** Runs a program of auth-relay until it ends, for example a command. */
   run(name: ProgramName, args: readonly string[], options: ProgramOptions & { input?: string } = {}): Promise<Program> {
     return run(commandOf(name, ...args), { cwd: this.directory, ...options })
   }
 
-  /** The program of that name started last. */
+  /** The newest process of the program of that name. */
   program(name: ProgramName): Program {
     const program = this.#programs.get(name)
     if (program === undefined) throw new Error(`${name} was not started`)
@@ -181,8 +183,8 @@ export class Stack {
   }
 
   /**
-   * Port of the n-th address that the program's ready line names under `key` (`listen=A,B` or
-   * `listen=A listen=B`).
+   * Port of the n-th address after `key` in the program's ready line (`listen=A,B` or `listen=A
+   * listen=B`).
    */
   port(name: ProgramName, index = 0, key = 'listen'): number {
     const ready = this.program(name).lines.find(line => line.startsWith(`${name} ready`)) ?? ''
@@ -193,13 +195,13 @@ export class Stack {
     return Number(port)
   }
 
-  /** The lines of a program's log; those of programs under `auth-relay up` stand in its output. */
+  /** The lines of a program's log. Under `auth-relay up` they are in the output of that program. */
   log(name: ProgramName): readonly LogLine[] {
     const writers = new Set([this.#programs.get(name), this.#programs.get('auth-relay')])
     return [...writers].flatMap(writer => writer?.log.filter(({ program }) => program === name) ?? [])
   }
 
-  /** The first line of a program's log that has these fields. */
+  /** Waits for the first line of a program's log with these fields. */
   waitForLog(
     name: ProgramName,
     fields: Readonly<Record<string, string | RegExp>>,
@@ -216,8 +218,8 @@ export class Stack {
   }
 
   /**
-   * Fulfilled when a process has said, at level debug, that the engine of this test run carries the
-   * connections of a setting. Fails at once if it says another.
+   * Waits for the log line at level debug which states that the engine of this test run carries the
+   * connections of a setting. Fails at once if the line names another engine.
    */
   async waitForEngine(name: 'popup' | 'wrap', setting: 'popup.engine' | 'pop3d.engine' | 'wrap.engine'): Promise<void> {
     const said = await this.#programs
@@ -231,12 +233,12 @@ export class Stack {
       throw new Error(`${setting} is ${said?.fields['engine']}, and this run is one of ${ENGINE_OF_RUN}`)
   }
 
-  /** Everything that the programs wrote. */
+  /** The whole output of all programs. */
   transcript(): string {
     return [...this.#programs.values()].map(program => program.transcript()).join('\n')
   }
 
-  /** Called inside a test: if it fails, shows what the programs wrote since then. */
+  /** Called inside a test: if the test fails, shows the output since this call. */
   showLogsOnFailure(): void {
     const before = new Map([...this.#programs.values()].map(program => [program, program.lines.length]))
     onTestFailed(() => {

@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 
-/** A way to a server of 127.0.0.1 that the test makes slow, or breaks. */
+/** A TCP relay to a server of 127.0.0.1. A test can delay its data or break its connections. */
 export class TcpRoad {
-  /** Milliseconds that each piece of data is under way. */
+  /** Delay of each piece of data, in milliseconds. */
   delay = 0
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
@@ -16,7 +16,7 @@ export class TcpRoad {
     })
   }
 
-  /** A road from that address (port 0: any) to the port. */
+  /** A relay from that address (port 0: a free port) to the port. */
   static async open(from: { readonly host: string; readonly port: number }, to: number): Promise<TcpRoad> {
     const road = new TcpRoad(to)
     road.#server.listen(from.port, from.host)
@@ -36,7 +36,7 @@ export class TcpRoad {
 
   #join(from: Socket, to: Socket): void {
     this.#sockets.add(from)
-    from.on('error', () => {}) // 'close' follows
+    from.on('error', () => {}) // the event 'close' follows
     from.on('data', chunk => {
       if (this.delay === 0) to.write(chunk)
       else setTimeout(() => to.write(chunk), this.delay)

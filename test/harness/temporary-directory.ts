@@ -2,8 +2,8 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 
 /**
- * An empty directory of its own that other accounts may enter; `remove` when done. Short: Unix
- * socket paths end at 107 octets.
+ * An empty directory that other accounts may enter; call `remove` when done. Its path is short,
+ * because paths of Unix sockets end at 107 octets.
  */
 export function temporaryDirectory(): { readonly path: string; remove(): void } {
   const path = mkdtempSync(`${tmpdir()}/ar-`)

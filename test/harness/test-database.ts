@@ -3,21 +3,21 @@ import { inject } from 'vitest'
 import type { ConnectionOptions } from '../../src/database/connection-options.ts'
 import { type Database, type DatabaseOptions, openDatabase } from '../../src/database/database.ts'
 
-/** A database of a test file's own. */
+/** A database for one file of tests. */
 export type TestDatabase = {
   readonly name: string
-  /** Superuser on it. */
+  /** Options of a superuser connection. */
   readonly owner: Database
-  /** How to reach it; the password of another role is its name. */
+  /** Options of a connection; the password of another role is its name. */
   connection(role?: 'postgres' | 'pop3authd' | 'authwrap' | 'authstatus'): ConnectionOptions
-  /** Opened as that role; closed by `remove`. */
+  /** A connection as that role; `remove` closes it. */
   open(role: 'postgres' | 'pop3authd' | 'authwrap' | 'authstatus', options?: Partial<DatabaseOptions>): Database
   remove(): Promise<void>
 }
 
 /**
- * A copy of the migrated template, or an empty database. Remove it when done: it fails if a test
- * leaked a connection.
+ * A copy of the migrated template, or an empty database. Call `remove` when done; it fails if a
+ * test left a connection open.
  */
 export async function createTestDatabase({ empty = false }: { empty?: boolean } = {}): Promise<TestDatabase> {
   const postgres = inject('postgres')
@@ -29,7 +29,7 @@ export async function createTestDatabase({ empty = false }: { empty?: boolean } 
     password: { reveal: () => postgres.password },
   }
   const server = openDatabase({ ...base, database: 'postgres', applicationName: 'tests', max: 1 })
-  // Copies of one template wait for each other inside PostgreSQL for a bounded time, then
+  // Copies of one template wait for each other inside PostgreSQL for a limited time. After that
   // PostgreSQL refuses the copy.
   await retried(() => server.script(`CREATE DATABASE ${name} TEMPLATE ${empty ? 'template0' : postgres.template}`))
   const opened: Database[] = []
@@ -57,7 +57,7 @@ export async function createTestDatabase({ empty = false }: { empty?: boolean } 
 }
 
 /**
- * Repeats work that PostgreSQL refuses while a template is in use or a connection is closing.
+ * Repeats work that PostgreSQL refuses while a template is in use or a connection is being closed.
  */
 async function retried(work: () => Promise<void>): Promise<void> {
   for (let left = 50; ; left--) {

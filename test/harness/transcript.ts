@@ -5,8 +5,8 @@ import { expect } from 'vitest'
 import { type MaildirAction, makeMaildir, type PlannedFile, parseFile, performAction, stateOf } from './maildir.ts'
 
 /**
- * Conversations written as RFC 1939 writes its examples, in Markdown: what lies in the maildrop,
- * what client and server say, what lies there afterwards. test/transcripts/README.md describes the
+ * Conversations in Markdown in the form of the examples of RFC 1939: the files of the maildrop, the
+ * lines of client and server, and the files afterwards. test/transcripts/README.md describes the
  * form.
  */
 export interface Transcript {
@@ -22,11 +22,9 @@ export interface TranscriptSettings {
   readonly compat: 'none' | 'qmail'
   readonly sizes: 'wire' | 'file'
   readonly extraBlank: boolean
-  /** The connection at its beginning; undefined: either. */
+  /** The state at the beginning of the connection; undefined: either. */
   readonly over?: 'clear' | 'tls' | undefined
-  /**
-   * Which of them the transcript names; the others are the defaults that belong to its `compat`.
-   */
+  /** The settings that the transcript names; the others have the defaults of its `compat`. */
   readonly isWritten: { readonly sizes: boolean; readonly extraBlank: boolean }
 }
 
@@ -43,7 +41,7 @@ export function readTranscripts(folder: string): readonly Transcript[] {
     .flatMap(file => parseTranscripts(file, readFileSync(`${folder}/${file}`, 'utf8')))
 }
 
-/** The transcripts in the text of a Markdown file: one below each `##` heading. */
+/** The transcripts in a Markdown file: one below each `##` heading. */
 export function parseTranscripts(file: string, markdown: string): readonly Transcript[] {
   const transcripts: Transcript[] = []
   const lines = markdown.split('\n')
@@ -117,8 +115,8 @@ function parseAction(at: string, text: string): MaildirAction {
 }
 
 /**
- * `·` is a space at the end of a line, `\x..` an octet, `\n` a bare line end, `\` at the end no
- * line end at all, `{N}x` N times x.
+ * Reads the escapes: `·` is a space at the end of a line, `\x..` an octet and `\n` a bare line end.
+ * `\` at the end omits the line end, and `{N}x` is N times x.
  */
 function unescapeLine(text: string): string {
   const open = text.endsWith('\\')
@@ -133,18 +131,15 @@ function unescapeLine(text: string): string {
 
 const describe = ({ path, content }: PlannedFile): string => `${path} ${JSON.stringify(content)}`
 
-/**
- * Opens a session on a maildir. `closed` is fulfilled when nothing of the session runs any longer.
- */
+/** Opens a session on a maildir. `closed` is fulfilled when the session has ended completely. */
 export type Connect = (
   maildir: string,
   settings: TranscriptSettings,
 ) => Promise<{ socket: Duplex; closed: Promise<void> }>
 
 /**
- * Runs a transcript. The client's octets go out in one piece between two of its pauses, or cut in
- * two at `cut`, or one by one
- * with `cut` 'everywhere'.
+ * Runs a transcript. The client's octets between two pauses are sent in one piece, or in two pieces
+ * divided at `cut`, or one by one with `cut` 'everywhere'.
  */
 export async function runTranscript(
   transcript: Transcript,
@@ -188,24 +183,28 @@ export async function runTranscript(
   expect(stateOf(maildir)).toEqual([...transcript.afterwards].sort())
 }
 
-/** Octets that the client of a transcript says in all: the places where it can be cut. */
+/**
+ * Number of octets that the client of a transcript sends, which is the number of places for `cut`.
+ */
 export const inputLength = ({ steps }: Transcript): number =>
   steps.reduce((length, step) => length + (step.type === 'client' ? step.octets.length : 0), 0)
 
-/** The octets of `input`, of which `offset` came before, cut as `runTranscript` says. */
+/**
+ * The octets of `input`, of which `offset` were sent before, divided as `runTranscript` describes.
+ */
 export function piecesOf(input: string, cut: number | 'whole' | 'everywhere', offset: number): readonly Buffer[] {
   const at = typeof cut === 'number' ? Math.max(0, Math.min(input.length, cut - offset)) : 0
   const pieces = cut === 'everywhere' ? [...input] : [input.slice(0, at), input.slice(at)]
   return pieces.filter(piece => piece !== '').map(piece => Buffer.from(piece, 'latin1'))
 }
 
-/** Milliseconds that a server may take. */
+/** Limit for an answer of a server, in milliseconds. */
 const PATIENCE = 10_000
 
 /** The greeting has another timestamp in each session; a transcript writes `<timestamp>`. */
 const withoutTimestamp = (text: string): string => text.replace(/^\+OK <[^>\r\n]+>\r\n/, '+OK <timestamp>\r\n')
 
-/** What the server of one session says, over one connection after the other. */
+/** The server's output in one session, over one connection after the other. */
 class Output {
   readonly ended: Promise<void>
   readonly #end: () => void
@@ -227,26 +226,27 @@ class Output {
     }
     this.follow(socket)
     this.ended = promise
-    promise.catch(() => {}) // the caller that awaits the promise gets the rejection
+    promise.catch(() => {}) // the caller that awaits the promise receives the rejection
   }
 
   get text(): string {
     return withoutTimestamp(this.#heard)
   }
 
-  /**
-   * Reads from a connection. A server that drops it resets it: for the transcript that is its end.
-   */
+  /** Reads from a connection. A reset counts as the end of the connection. */
   follow(socket: Duplex): void {
     socket.on('data', this.#data).on('end', this.#end).on('error', this.#end).on('close', this.#end)
   }
 
-  /** Reads no more from a connection on which TLS begins. */
+  /** Stops reading from a connection on which TLS begins. */
   leave(socket: Duplex): void {
     socket.off('data', this.#data).off('end', this.#end)
   }
 
-  /** Waits until the server has said all this; what else it said is found out at the end. */
+  /**
+   * Waits until the server has sent this text. The comparison at the end finds text that was not
+   * expected.
+   */
   async reaches(expected: string): Promise<void> {
     const over = this.ended.then(
       () => 'over',

@@ -5,8 +5,8 @@ import type { Need } from './describe-with.ts'
 const cache = new URL('../../node_modules/.cache/debian-unpack/', import.meta.url).pathname
 
 /**
- * Packages that exclude each other, one a line, with what is to be unpacked beside them: they are
- * never installed.
+ * Packages that conflict, one a line, with the packages to unpack beside them. They are never
+ * installed.
  */
 const listed = new Map(
   readFileSync(new URL('debian-unpack.txt', import.meta.url), 'utf8')
@@ -15,7 +15,9 @@ const listed = new Map(
     .map(names => [names[0], names]),
 )
 
-/** Accounts that the scripts of the packages would create; the host has none of their numbers. */
+/**
+ * Accounts that the scripts of the packages would create. The host has no account with these ids.
+ */
 export const PACKAGE_IDS = { postfix: 61230, postdrop: 61231, exim: 61232 } as const
 const USERS = `postfix:x:${PACKAGE_IDS.postfix}:${PACKAGE_IDS.postfix}::/:/bin/false
 Debian-exim:x:${PACKAGE_IDS.exim}:${PACKAGE_IDS.exim}::/:/bin/false
@@ -26,7 +28,7 @@ Debian-exim:x:${PACKAGE_IDS.exim}:
 `
 
 /**
- * Lays the package over /usr and the accounts over /etc, in a mount namespace that ends with the
+ * Mounts the package over /usr and the accounts over /etc, in a mount namespace that ends with the
  * command.
  */
 const ENTER = `set -e
@@ -36,7 +38,7 @@ mount --bind "$root/passwd" /etc/passwd
 mount --bind "$root/group" /etc/group
 exec "$@"`
 
-/** Words before a command that is to find the package as if it were installed. */
+/** Words before a command, so that it sees the package as installed. */
 export function inPackage(name: string): readonly string[] {
   if (!listed.has(name)) throw new Error(`${name} is not in debian-unpack.txt`)
   const root = unpack(name)
@@ -46,15 +48,15 @@ export function inPackage(name: string): readonly string[] {
 }
 
 /**
- * A file of a package that runs where it was unpacked, without being laid over the system. Throws
- * if the package cannot be had.
+ * A file of a package that runs where it was unpacked, without a mount over the system. Throws if
+ * the package is not available.
  */
 export function fileInPackage(name: string, path: string): string {
   if (!listed.has(name)) throw new Error(`${name} is not in debian-unpack.txt`)
   return `${unpack(name)}${path}`
 }
 
-/** A Debian package that can be unpacked here and laid over the system. */
+/** A Debian package that can be unpacked here and mounted over the system. */
 export const unpackedPackage = (name: string): Need => ({
   name: `${name}, unpacked`,
   remedy: 'run as root on Debian, with overlay mounts and the package archive in reach',
@@ -64,12 +66,12 @@ export const unpackedPackage = (name: string): Need => ({
       const [command = '', ...args] = [...inPackage(name), 'true']
       return spawnSync(command, args).status === 0
     } catch {
-      return false // no Debian, or no archive: the group says what is missing
+      return false // not Debian, or no archive: the name of the skipped group lists the need
     }
   },
 })
 
-/** Fetches and unpacks a package once; the folder. */
+/** Fetches and unpacks a package once; returns the folder. */
 export function unpack(name: string): string {
   const names = listed.get(name) ?? [name]
   const root = `${cache}${names.join('+')}`
@@ -81,7 +83,7 @@ export function unpack(name: string): string {
     const debs = readdirSync(work).filter(file => file.endsWith('.deb'))
     if (debs.length < names.length) throw new Error(`apt-get download ${names.join(' ')} brought ${debs.join(' ')}`)
     for (const deb of debs) run('dpkg-deb', ['-x', deb, 'root'], work)
-    // Another test file may have been faster; its folder is as good.
+    // Another test file may have finished first; its folder has the same content.
     if (!existsSync(root)) renameSync(`${work}/root`, root)
   } finally {
     rmSync(work, { recursive: true, force: true })

@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config'
 import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
 
 /**
- * Unit tests of the rooms that are mutated: each mutant is tested by those that reach it.
+ * Unit tests of the rooms that are mutated. Each mutant runs with the tests that reach it.
  * MUTATION_TESTS names other tests, separated by commas, for a run over a few files.
  */
 const chosen = process.env['MUTATION_TESTS']
@@ -18,7 +18,8 @@ export default defineConfig({
       'test/unit/wrap/decision*.test.ts',
     ],
     exclude: [
-      // Tens of thousands of attacks on every dialect, which take longer than all other tests.
+      // Runs tens of thousands of attacks on every dialect, which takes longer than all other
+      // tests.
       'test/unit/syslog/forgery.property.test.ts',
       // Changes the time zone, which a thread of the mutation run cannot do.
       'test/unit/syslog/stamp-time.test.ts',

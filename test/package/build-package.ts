@@ -8,7 +8,7 @@ declare module 'vitest' {
   }
 }
 
-/** Fast to make; the package proper is packed with xz. */
+/** Fast compression for tests; releases use xz. */
 export const COMPRESSION = ['-Zzstd', '-z1']
 export const VERSION = '1.0.0~test1-1'
 

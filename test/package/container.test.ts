@@ -47,7 +47,7 @@ const [, image = []] = stages
 const instructions = (stage: readonly { name: string; words: string }[], name: string): readonly string[] =>
   stage.filter(instruction => instruction.name === name).map(({ words }) => words)
 
-test('the Containerfile: two stages, an ordinary user at the end, a health check, sources that exist', () => {
+test('the Containerfile has two stages, an ordinary user at the end, a health check, and sources that exist', () => {
   expect(stages).toHaveLength(2)
   expect(instructions(image, 'USER').at(-1)).toBe(`${ACCOUNT}:${ACCOUNT}`)
   expect(instructions(image, 'HEALTHCHECK')).toHaveLength(1)
@@ -91,7 +91,7 @@ describeWith([command('python3')], 'the compose file', () => {
       JSON.parse(execFileSync('/usr/bin/python3', ['-c', load, `${folder}/compose.yaml`], { encoding: 'utf8' })),
     )
 
-  test('every name that a service uses exists; each secret goes only to the services that need it', () => {
+  test('every name that a service uses exists, and each secret goes only to the services that need it', () => {
     const { services, volumes, secrets } = read()
     expect(Object.keys(services).sort()).toEqual(['authd', 'check', 'gate', 'migrate', 'popup', 'postgres', 'sslwrap'])
     for (const service of Object.values(services)) {
@@ -101,7 +101,7 @@ describeWith([command('python3')], 'the compose file', () => {
     }
     const holders = (secret: string) =>
       Object.entries(services).flatMap(([name, service]) =>
-        // check runs only when the administrator calls it.
+        // check runs only when the administrator starts it.
         service.secrets.includes(secret) && !service.profiles.includes('check') ? [name] : [],
       )
     expect(holders('dbpass')).toEqual(['migrate', 'authd'])
@@ -110,7 +110,7 @@ describeWith([command('python3')], 'the compose file', () => {
     expect(holders('passwd')).toEqual(['popup'])
   })
 
-  test('services of auth-relay have no capabilities, and a health check of their own', () => {
+  test('services of auth-relay have no capabilities, and each has a health check', () => {
     const ours = Object.entries(read().services).filter(([, { image: name }]) => name === 'auth-relay')
     expect(ours).toHaveLength(6)
     for (const [name, service] of ours) {
@@ -122,7 +122,7 @@ describeWith([command('python3')], 'the compose file', () => {
   })
 })
 
-// Commands of the head of the compose file are run as they stand there; the test has no terminal.
+// Runs a command from the head of the compose file unchanged, except that the test has no terminal.
 const head = readFileSync(`${folder}/compose.yaml`, 'utf8').replace(/ \\\n# +/g, ' ')
 const maildir = (/^# {3}podman-compose (exec popup mkdir .*)$/m.exec(head)?.[1] ?? '').replace(
   'exec popup',
@@ -148,12 +148,12 @@ describeWith(NEEDS, 'the image and the compose file, with podman on Debian 13', 
     host.podman('exec', `container_${service}_1`, ...words)
   const healthOf = async (service: string): Promise<number | null | undefined> =>
     (await host.podman('healthcheck', 'run', `container_${service}_1`)).ending?.code
-  /** What explain says of an address. */
+  /** The result of `explain` for an address. */
   const explain = async (ip: string): Promise<string> =>
     (await inContainer('authd', 'auth-relay', 'explain', ip)).lines.join('\n')
   const curl = (from: NetworkNamespace, ...words: readonly string[]): Promise<Program> =>
     run(['curl', '-s', '-k', '-m', '20', '-u', 'ann:sesame', ...words], { prefix: from.prefix })
-  /** What the gate answers to the policy question of a Postfix that shares its sockets. */
+  /** The gate's answer to the policy request of a Postfix that shares its sockets. */
   const gateAnswers = async (ip: string): Promise<string> => {
     const question = `request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=${ip}\n\n`
     const ask = `require('node:net').connect('/run/auth-relay/gate/policy.sock', function () { this.write(${JSON.stringify(question)}) })
@@ -168,7 +168,7 @@ describeWith(NEEDS, 'the image and the compose file, with podman on Debian 13', 
     })
   }
 
-  test('the image is built without a network: npm takes what the lock file names, from a cache of nothing else', async () => {
+  test('the image is built without a network: npm installs the packages of the lock file from a cache that has nothing else', async () => {
     await host.build()
     for (const name of ['auth-relay', 'authd', 'pop3d', 'popup', 'sslwrap', 'wrap']) {
       const { lines } = await host.podman('run', '--rm', '--network', 'none', 'auth-relay', name, '--version')
@@ -221,7 +221,7 @@ describeWith(NEEDS, 'the image and the compose file, with podman on Debian 13', 
     expect(await gateAnswers(ip.includes(':') ? '2001:db8::9' : '192.0.2.9')).toBe('action=DUNNO')
   })
 
-  test('check judges the whole: safe as it is, and not with a network that can be granted', async () => {
+  test('check accepts the whole stack, and refuses a network that can have a grant', async () => {
     const said = await host.compose('--profile check run --rm -T check')
     expect(said).toMatch(/^fine +grants.never_grant: the container's network 10\.110\.110\.0\/24 is never granted$/m)
     expect(said).toMatch(/^fine +grants.never_grant: the container's network fdbe:4cf4:9d5a::\/64 is never granted$/m)
@@ -237,7 +237,7 @@ describeWith(NEEDS, 'the image and the compose file, with podman on Debian 13', 
   test.each(SERVICES)('the health check of %s fails while its processes hang', async service => {
     showLogsOnFailure()
     const signal = async (name: 'STOP' | 'CONT'): Promise<void> => {
-      // All but the first process and the sender's own.
+      // All processes except the first and the sender's own.
       await inContainer(service, 'sh', '-c', `kill -${name} -1`)
       await host.podman('kill', '--signal', name, `container_${service}_1`)
     }

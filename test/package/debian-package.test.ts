@@ -50,7 +50,7 @@ describeWith(NEEDS, 'the Debian package', () => {
   const directory = temporaryDirectory()
   afterAll(directory.remove)
 
-  test('every command has its manual, beside those of other POP3 servers', async () => {
+  test('every command has a manual page that does not conflict with those of other POP3 servers', async () => {
     await run(['dpkg-deb', '-x', first, `${directory.path}/files`])
     const pages = `${directory.path}/files/usr/share/man`
     for (const name of [
@@ -67,8 +67,8 @@ describeWith(NEEDS, 'the Debian package', () => {
     expect(existsSync(`${pages}/man8/pop3d.8.gz`)).toBe(false)
   })
 
-  // In a checkout of its own: this one may get another commit, or another build, meanwhile.
-  test('the same commit gives the same package, in any directory, environment and umask', async () => {
+  // In a separate checkout, because this one may get another commit or another build meanwhile.
+  test('the same commit gives the same package in any directory, environment and umask', async () => {
     const places = ['here', 'somewhere/else'].map(place => `${directory.path}/${place}`)
     const [here = '', elsewhere = ''] = places
     await run(['git', 'clone', '-q', '--shared', root, here])
@@ -89,12 +89,12 @@ describeWith(NEEDS, 'the Debian package', () => {
     const built = await build(here, '022', { TZ: 'UTC', LC_ALL: 'C' })
     mkdirSync(`${directory.path}/somewhere`)
     renameSync(here, elsewhere)
-    // A package has no files of an earlier build.
+    // A package must not contain files of an earlier build.
     writeFileSync(`${elsewhere}/dist/left.js`, '')
     chmodSync(`${elsewhere}/deploy`, 0o700)
     const rebuilt = await build(elsewhere, '077', { TZ: 'Asia/Tokyo', LANG: 'tr_TR.UTF-8', COLUMNS: '40' })
     const { status, stdout } = spawnSync('cmp', [built, rebuilt], { encoding: 'utf8' })
-    // Which files differ says more than the first octet of two archives.
+    // The list of different files explains more than the first octet that differs in two archives.
     expect(status === 0 ? '' : stdout + differenceOf(built, rebuilt, directory.path)).toBe('')
   })
 })
@@ -104,11 +104,11 @@ function copyPackagesTo(target: string): void {
   mkdirSync(target)
   const names = readdirSync(`${root}node_modules`).filter(name => !['.cache', '.vite'].includes(name))
   const paths = names.map(name => `${root}node_modules/${name}`)
-  // Hard links, where both are one file system.
+  // Hard links, if both are on one file system.
   if (spawnSync('cp', ['-al', ...paths, target]).status !== 0) execFileSync('cp', ['-a', ...paths, target])
 }
 
-/** Prints the body of each request on a line. */
+/** Prints the body of each request on one line. */
 const WEBHOOK = `require('node:http').createServer((request, response) => {
   let body = ''
   request.on('data', chunk => { body += chunk }).on('end', () => { console.log(body); response.end() })
@@ -166,7 +166,7 @@ function life(release: Release): void {
     onTestFailed(async () => console.error(await machine.answer('journalctl', '--no-pager', '-o', 'short', '-n', '80')))
   }
 
-  test('installed: it says what to do next, and nothing runs', async () => {
+  test('installed: the package prints the next steps, and no daemon runs', async () => {
     showJournalOnFailure()
     expect(await install(first)).toContain('auth-relay is installed and not running. Next:')
     for (const part of PARTS) {
@@ -177,7 +177,7 @@ function life(release: Release): void {
     for (const account of ACCOUNTS) expect(await machine.must('id', '-un', account)).toBe(account)
   })
 
-  test('every command is there, and says its version', async () => {
+  test('every command exists and prints its version', async () => {
     expect(await machine.must('auth-relay', '--version')).toMatch(/^auth-relay \d/)
     for (const part of [...PARTS, 'pop3d']) {
       expect(await machine.must(`auth-relay-${part}`, '--version')).toMatch(new RegExp(`^${part} \\(auth-relay\\) `))
@@ -198,13 +198,13 @@ function life(release: Release): void {
     expect(offered).toMatch(/^explain:\S/m)
   })
 
-  test('the demonstration says where it runs, for the package has no PostgreSQL of its own', async () => {
+  test('the demonstration prints where it can run, because the package contains no PostgreSQL', async () => {
     const { lines, ending } = await machine.run('auth-relay', 'up', '--demo', '--dir', '/tmp/demo')
     expect(ending?.code).not.toBe(0)
     expect(lines.join('\n')).toContain('The demonstration runs from a checkout: npm ci && npm start')
   })
 
-  test('no secret can be read by an account that does not need it; the settings hold none', async () => {
+  test('an account can read only the secrets that it needs, and the settings file contains none', async () => {
     const secrets = await machine.must('stat', '-c', '%n %a %U %G', '/etc/auth-relay.toml', ...SECRETS)
     expect(secrets.split('\n')).toEqual([
       '/etc/auth-relay.toml 644 root root',
@@ -216,7 +216,7 @@ function life(release: Release): void {
     expect(await machine.must('cat', '/etc/auth-relay.toml')).not.toMatch(/^\s*\w*dbpass = "./m)
   })
 
-  test('not configured: a daemon refuses in one line, and is not tried again', async () => {
+  test('not configured: a daemon refuses in one line, and is not started again', async () => {
     showJournalOnFailure()
     expect((await machine.run('systemctl', 'start', 'auth-relay-popup.service')).ending?.code).not.toBe(0)
     expect(await show('auth-relay-popup.service', 'ExecMainStatus')).toBe('100')
@@ -228,9 +228,9 @@ function life(release: Release): void {
     await machine.must('systemctl', 'stop', 'auth-relay-authd.socket')
   })
 
-  test('configured by the steps that it named: everything runs, each under its own account', async () => {
+  test('configured by the printed steps: everything runs, each program under its own account', async () => {
     showJournalOnFailure()
-    // The roles are not there yet: what makes them is a command of the package.
+    // The roles do not exist yet; a command of the package makes them.
     expect(await machine.answer('auth-relay', 'check', '--quiet')).toMatch(
       /password authentication failed .*\n +do: make the role pop3authd and its password with auth-relay-setup-database, /,
     )
@@ -263,7 +263,7 @@ function life(release: Release): void {
     })
   })
 
-  test('a POP3 login opens the relay, for that address alone', async () => {
+  test('a POP3 login opens the relay for that address alone', async () => {
     showJournalOnFailure()
     expect(await recipientFrom(CLIENT)).toBe(553)
     const login = await curl(`pop3://${SERVER}/1`, '-u', 'ann:sesame')
@@ -281,7 +281,7 @@ function life(release: Release): void {
     expect(await machine.answer('auth-relay', 'explain', '127.0.0.1')).toContain('is not relayed')
   })
 
-  test('the status page, where it is wanted', async () => {
+  test('the status page, if it is enabled', async () => {
     showJournalOnFailure()
     await change('s/^\\[status-page\\]/[status-page]\\nlisten = "127.0.0.1:8110"/')
     await machine.must('systemctl', 'enable', '--now', '-q', 'auth-relay-status-page.service')
@@ -289,7 +289,7 @@ function life(release: Release): void {
     expect(page.lines.join('\n')).toContain(CLIENT)
   })
 
-  test('the alerts, where they are wanted: an alarm arrives at the webhook and by the mail program', async () => {
+  test('the alerts, if they are enabled: an alarm arrives at the webhook and by mail', async () => {
     showJournalOnFailure()
     const hook = new Program('webhook', [process.execPath, '-e', WEBHOOK], { prefix: client.prefix })
     try {
@@ -304,7 +304,8 @@ function life(release: Release): void {
       await change(`s/^\\[alerts\\]/[alerts]\\n${told}\\n${webhook}\\nevery = "10s"\\nlogin_addresses = 3/`)
       await machine.must('systemctl', 'enable', '--now', '-q', 'auth-relay-alerts.service')
       expect(await machine.must('auth-relay', 'alerts')).toBe('There is no alarm.')
-      // Two addresses have logged in before. The others make four of one login within an hour.
+      // Two addresses have logged in before. The other two make four addresses of one login within
+      // an hour.
       for (const address of ['192.0.2.8', '192.0.2.21']) {
         if (address !== '192.0.2.8') client.addAddress(address)
         expect((await curl('--interface', address, `pop3://${SERVER}/`, '-u', 'ann:sesame')).ending?.code).toBe(0)
@@ -333,7 +334,7 @@ function life(release: Release): void {
     }
   })
 
-  test('the smtpd has its setuid programs, and no rights of the gate', async () => {
+  test('the smtpd can use its setuid programs, and has no rights of the gate', async () => {
     const smtp = SmtpConversation.over(client.connect({ host: SERVER, port: 25 }))
     await smtp.expectSmtp(/^220/)
     const [pid = ''] = (await machine.must('pidof', '-x', 'smtpd.sh')).split(' ')
@@ -343,7 +344,7 @@ function life(release: Release): void {
     smtp.close()
   })
 
-  test('other daemons by rsyslog: the snippets of the documents, TCP and FIFO', async () => {
+  test('other daemons through rsyslog: the lines of the documents, over TCP and FIFO', async () => {
     showJournalOnFailure()
     const examples = '/usr/share/doc/auth-relay/examples/rsyslog'
     await machine.must('cp', `${examples}/to-authd-tcp.conf`, '/etc/rsyslog.d/40-auth-relay-authd.conf')
@@ -372,7 +373,7 @@ function life(release: Release): void {
     }
   })
 
-  test('the lines of the daemons are in a log of their own, which logrotate rotates', async () => {
+  test('the lines of the daemons go to a separate log, which logrotate rotates', async () => {
     const log = '/var/log/auth-relay.log'
     expect(await machine.must('cat', log)).toMatch(
       /auth-relay-popup\[\d+\]: popup: level=info event=login_accepted .*user=ann/,
@@ -388,7 +389,7 @@ function life(release: Release): void {
     expect(await rights()).toBe('640 root adm')
   })
 
-  test('reloaded by the command of INSTALL: new settings count, and every program goes on', async () => {
+  test('reloaded by the command of INSTALL: new settings apply, and every program keeps running', async () => {
     showJournalOnFailure()
     const command = /^`(systemctl reload 'auth-relay-\*\.service')`/m.exec(
       readFileSync(`${root}docs/INSTALL.md`, 'utf8'),
@@ -409,7 +410,7 @@ function life(release: Release): void {
     expect(await pids()).toEqual(before)
   })
 
-  test("fail2ban's filter finds wrong passwords, each once, and nothing that the client made up", async () => {
+  test("fail2ban's filter finds each wrong password once, and nothing that a client forged", async () => {
     await curl(`pop3://${SERVER}/`, '-u', 'ann:wrong')
     await curl(`pop3s://${SERVER}/`, '-u', 'ip=203.0.113.9 reason=badauth:wrong')
     const unit = '_SYSTEMD_UNIT=auth-relay-popup.service'
@@ -433,7 +434,7 @@ function life(release: Release): void {
     expect(jail.lines).toContain("['start', 'auth-relay']")
   })
 
-  test('an upgrade: an SMTP session goes on, POP3 clients wait instead of being refused, grants stay', async () => {
+  test('an upgrade: an SMTP session continues, POP3 clients wait instead of being refused, grants stay', async () => {
     showJournalOnFailure()
     const smtp = SmtpConversation.over(client.connect({ host: SERVER, port: 25 }))
     await smtp.expectSmtp(/^220/)
@@ -459,11 +460,11 @@ function life(release: Release): void {
     expect(await machine.must('dpkg-query', '-W', '-f', `\${Version}`, 'auth-relay')).toBe('1.0.0~test2-1')
   })
 
-  test('the upgrade has brought the schema up to date', async () => {
+  test('the upgrade has migrated the schema', async () => {
     expect(await schema()).toBe(MIGRATIONS + 1)
   })
 
-  test('an upgrade while the database is away: what needs the new schema goes on as it is, until the database has it', async () => {
+  test('an upgrade while the database is down: programs that need the new schema are not restarted until the database has it', async () => {
     showJournalOnFailure()
     const pidsOf = () =>
       Promise.all(['authd', 'wrap', 'status-page', 'popup'].map(part => show(`auth-relay-${part}.service`, 'MainPID')))
@@ -483,7 +484,7 @@ function life(release: Release): void {
     expect(await recipientFrom(CLIENT)).toBe(250)
   })
 
-  test('restored on a new PostgreSQL server by the commands of OPERATING: histories and grants are there, the roles can do no more', async () => {
+  test('restored on a new PostgreSQL server by the commands of OPERATING: histories and grants are there, and the roles have no more rights', async () => {
     showJournalOnFailure()
     const count = () =>
       machine.must(
@@ -514,11 +515,11 @@ function life(release: Release): void {
     )
   })
 
-  test('a daemon that hangs is started again by the watchdog', async () => {
+  test('the watchdog restarts a daemon that hangs', async () => {
     showJournalOnFailure()
     await machine.must('sh', '-c', SHORT_WATCHDOG)
     const pid = await show('auth-relay-authd.service', 'MainPID')
-    expect(Number(pid)).toBeGreaterThan(1) // 0 would be the group of the test itself
+    expect(Number(pid)).toBeGreaterThan(1) // 0 would be the process group of the test
     await machine.sh(`kill -STOP ${pid}`)
     await eventually('another authd runs', async () => {
       const now = await show('auth-relay-authd.service', 'MainPID')
@@ -528,7 +529,7 @@ function life(release: Release): void {
     expect((await curl(`pop3://${SERVER}/`, '-u', 'ann:sesame')).ending?.code).toBe(0)
   })
 
-  test('purged: nothing runs, nothing is left', async () => {
+  test('purged: no process runs, and no file is left', async () => {
     showJournalOnFailure()
     await machine.must('rm', '-r', '/etc/systemd/system/auth-relay-wrap.service.d')
     await machine.must('dpkg', '--remove', 'auth-relay')
@@ -553,7 +554,7 @@ function life(release: Release): void {
   test('lintian of this release has no finding', async () => {
     await machine.install('lintian')
     machine.copyIn(first, '/tmp/auth-relay.deb')
-    // dpkg of Debian 12 understands zstd, its lintian does not.
+    // dpkg of Debian 12 can read zstd, but its lintian cannot.
     await machine.sh(
       `cd /tmp && dpkg-deb -R auth-relay.deb tree && dpkg-deb --root-owner-group -Zgzip -z1 -b tree lintian.deb`,
     )
@@ -564,7 +565,7 @@ function life(release: Release): void {
 
 const MIGRATIONS = readdirSync(`${root}sql`).filter(name => /^\d{6}-/.test(name)).length
 
-/** Names of the files in which two packages differ. */
+/** Names of the files that differ between two packages. */
 function differenceOf(one: string, other: string, directory: string): string {
   const trees = [one, other].map((deb, index) => {
     const tree = `${directory}/compared-${index}`
@@ -574,7 +575,7 @@ function differenceOf(one: string, other: string, directory: string): string {
   return spawnSync('diff', ['-rq', ...trees], { encoding: 'utf8' }).stdout
 }
 
-/** The same programs as version 1.0.0~testN, with a migration more than the version before. */
+/** The same programs as version 1.0.0~testN, with one more migration. */
 function nextVersion(deb: string, directory: string, number: number): string {
   const tree = `${directory}/tree-${number}`
   const path = `${directory}/auth-relay_test${number}.deb`
@@ -596,7 +597,7 @@ const SECRETS = ['dbpass', 'sslhack.pass', 'status-dbpass', 'wrap-dbpass'].map(n
 const SOCKETS = ['auth-relay-authd.socket', 'auth-relay-popup.socket']
 const SERVICES = PARTS.map(part => `auth-relay-${part}.service`)
 
-/** Files that this test, PostgreSQL and the system itself made meanwhile. */
+/** Files that this test, PostgreSQL and the system made meanwhile. */
 const OTHERS =
   /^\/(home|var\/(backups|cache|lib\/(dpkg|logrotate|postgresql|systemd)|log\/(?!auth-relay)|spool|tmp)|usr\/local|etc\/(passwd|group|shadow|gshadow|subuid|subgid)-?$|etc\/\.pwd\.lock)/
 
@@ -621,7 +622,10 @@ mkdir -p /etc/systemd/system/auth-relay-wrap.service.d
 sed /ReadWritePaths/d /usr/share/doc/auth-relay/examples/systemd/smtpd.conf > /etc/systemd/system/auth-relay-wrap.service.d/smtpd.conf
 systemctl daemon-reload`
 
-/** The words that the function of zsh would offer as a verb: _describe gets the list by name. */
+/**
+ * The words that the zsh function offers as verbs. The function passes the list to _describe by
+ * name.
+ */
 const ZSH_OFFERS = `compdef() { : }
   source /usr/share/zsh/vendor-completions/_auth-relay
   _describe() { print -l -- "\${(@P)4}" }

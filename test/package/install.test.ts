@@ -6,9 +6,10 @@ import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-w
 import { eventually } from '../harness/eventually.ts'
 import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
 
-// The paths of INSTALL, walked on a Debian of their own: every command, every line of settings and
-// of other programs' configuration is read out of the document, in its order, and nothing else is
-// done to auth-relay. What is done besides is what such a host has before auth-relay comes.
+// Follows the paths of INSTALL on a separate Debian. Every command, every setting and every line
+// for other programs is read from the document and applied in its order. The test configures
+// auth-relay in no other way. Other steps only prepare the host, which has a mail server before
+// auth-relay is installed.
 
 const SETTINGS = '/etc/auth-relay.toml'
 
@@ -29,7 +30,7 @@ function sectionOf(heading: string, whole = INSTALL): Section {
   return { text, blocks }
 }
 
-/** The only code block of a section that the condition holds for. */
+/** The only code block of a section that meets the condition. */
 function blockOf({ blocks }: Section, language: string, marker: string): string {
   const [found, ...others] = blocks.filter(block => block.language === language && block.text.includes(marker))
   if (found === undefined || others.length > 0)
@@ -37,7 +38,7 @@ function blockOf({ blocks }: Section, language: string, marker: string): string 
   return found.text
 }
 
-/** A command that stands in a sentence of the section, between backticks. */
+/** A command in a sentence of the section, between backticks. */
 function commandIn({ text }: Section, pattern: RegExp): string {
   const found = [...text.matchAll(/`([^`\n]+)`/g)].map(([, words = '']) => words).filter(words => pattern.test(words))
   const [first] = found
@@ -77,7 +78,7 @@ describe.each(RELEASES)('%s', release => {
         path.works('pop3s')
       })
 
-      describe('popup in front of your POP3 server, Postfix', () => {
+      describe('popup in front of another POP3 server, Postfix', () => {
         const heading = 'popup in front of your POP3 server'
         const path = new Walk(release)
         path.walk('Dovecot and Postfix, as Debian has them', () => path.hasPostfix())
@@ -101,7 +102,7 @@ describe.each(RELEASES)('%s', release => {
         path.scans()
       })
 
-      describe('Whole stack with qmail', () => {
+      describe('the whole stack with qmail', () => {
         const heading = 'Whole stack with qmail'
         const path = new Walk(release)
         path.walk('qmail, without a checkpassword program', () => path.hasQmail())
@@ -124,7 +125,7 @@ function passwordIn(said: string): string {
   return password
 }
 
-/** A machine, and the steps of a path as tests, which run in the order of the calls. */
+/** A machine, and the steps of a path as tests in the order of the calls. */
 class Walk {
   readonly #release: Release
   #host: MailHost | undefined
@@ -180,7 +181,7 @@ class Walk {
   }
 
   /**
-   * Debian has no qmail: a program stands for qmail-smtpd, and the other files are those of a qmail
+   * Debian has no qmail, so a program replaces qmail-smtpd. The other files are those of a qmail
    * host.
    */
   async hasQmail(): Promise<void> {
@@ -194,7 +195,7 @@ class Walk {
     await this.#machine.must('chmod', '755', '/var/qmail/bin/qmail-smtpd', '/var/qmail/bin/smtpd.sh')
   }
 
-  /** Step 1, with the package that the tests have built already. */
+  /** Step 1, with the package that the tests have already built. */
   installs(): void {
     this.walk('the package is installed', async () => {
       const [first] = sectionOf('Log reader beside your POP3 server').blocks
@@ -208,7 +209,7 @@ class Walk {
   writesFileFor(site: string, heading: string): void {
     this.walk(`auth-relay init --for ${site}`, async () => {
       const section = sectionOf(heading)
-      // One command stands there; the names of other sites stand beside it.
+      // The document has one command and lists the names for other sites next to it.
       expect(commandIn(section, /^auth-relay init --for [\w-]+$/)).toMatch(/ (postfix|postfix-popup|qmail)$/)
       expect(section.text).toMatch(new RegExp(`(\`| --for )${site}\``))
       await this.#machine.sh(`auth-relay init --for ${site}`)
@@ -369,7 +370,7 @@ class Walk {
     })
   }
 
-  /** The settings of the section stand in the file already. */
+  /** The settings file already has the settings of the section. */
   setsUpPostfix(): void {
     this.walk('Postfix asks the gate', async () => {
       const section = sectionOf('Postfix')
@@ -383,8 +384,8 @@ class Walk {
       const [check = '', reload = ''] = blockOf(section, 'sh', 'postfix check').trim().split(' && ')
       expect(await this.#machine.sh(`${check} 2>&1`)).toBe('')
       expect(reload).toBe('systemctl reload postfix')
-      // postfix.service of Debian 12 runs /bin/true at its reload, for which the test's machine may
-      // have no control group any more. The reload itself is that of its instance.
+      // postfix.service of Debian 12 runs /bin/true as its reload, and the test's machine may no
+      // longer have a control group for it. The instance of the unit does the real reload.
       await this.#machine.sh(`${reload} || systemctl reload postfix@-.service`)
     })
   }
@@ -398,9 +399,7 @@ class Walk {
     })
   }
 
-  /**
-   * The last section: check has nothing against the host that runs, and the relay opens by a login.
-   */
+  /** The last section: check has no finding about the running host, and a login opens the relay. */
   works(scheme: 'pop3' | 'pop3s'): void {
     this.walk('it works', async () => {
       const [check = '', , explain = ''] = blockOf(sectionOf('Does it work?'), 'sh', 'swaks').split('\n')

@@ -6,15 +6,15 @@ import { eventually } from '../harness/eventually.ts'
 import { installBlock } from '../harness/install-recipe.ts'
 import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
 
-/** Lines by section of the settings file; those of the empty name stand at its end. */
+/** Lines by section of the settings file. Lines of the empty name are appended. */
 type Lines = Readonly<Record<string, readonly string[]>>
 
-// Mail hosts as administrators have them, on both releases: Debian's own POP3 and SMTP servers, and
-// auth-relay from its package.
+// Typical mail hosts, on both releases: Debian's own POP3 and SMTP servers, and auth-relay from its
+// package.
 describe.each(RELEASES)('%s', release => {
   describeWith(
     [...DEBIAN_MACHINE, NETWORK_NAMESPACES, command('curl'), command('strip', 'binutils')],
-    'the Debian package beside mail servers of Debian',
+    'the Debian package together with mail servers of Debian',
     () => hosts(release),
   )
 })
@@ -27,7 +27,7 @@ function hosts(release: Release): void {
     host = await MailHost.boot(release)
     machine = host.machine
     machine.copyIn(inject('debianPackage'), '/tmp/auth-relay.deb')
-    // rsyslog and PostgreSQL are there; the accounts of mail servers come with them.
+    // rsyslog and PostgreSQL are installed; the packages of mail servers make their accounts.
     await machine.install('/tmp/auth-relay.deb')
     await machine.must('auth-relay-setup-database')
   }, 900_000)
@@ -38,8 +38,8 @@ function hosts(release: Release): void {
   }
 
   /**
-   * The settings file of the package with these lines, and the units that it says are to be
-   * enabled: running, the others not.
+   * The settings file of the package with these lines. Units that it names as enabled run, the
+   * others do not.
    */
   async function configure(lines: Lines, ...parts: readonly string[]): Promise<void> {
     const fresh = await machine.must('cat', '/usr/share/auth-relay/auth-relay.toml')
@@ -53,7 +53,9 @@ function hosts(release: Release): void {
       systemctl enable --now -q auth-relay.target ${parts.map(part => `auth-relay-${part}`).join(' ')}`)
   }
 
-  /** check sees that the mail server may not ask, and names the command that INSTALL names. */
+  /**
+   * check reports that the mail server may not query the gate, and names the command of INSTALL.
+   */
   async function joinsGroup(command: string): Promise<void> {
     expect(await machine.answer('auth-relay', 'check', '--quiet')).toContain(`do: ${command}\n`)
     await machine.sh(command)
@@ -69,7 +71,7 @@ function hosts(release: Release): void {
   const POLICY = 'policy_listen = ["127.0.0.1:10040"]'
   const DOVECOT = 'check_daemon_dovecot = true'
 
-  test('Dovecot and Postfix stay: authd reads the log by rsyslog, Postfix in its chroot asks the gate', async () => {
+  test('Dovecot and Postfix: authd reads the log through rsyslog, and Postfix queries the gate from its chroot', async () => {
     showJournalOnFailure()
     await machine.install('dovecot-pop3d', 'postfix')
     machine.write('/etc/dovecot/local.conf', dovecotMaildirs(release))
@@ -89,7 +91,7 @@ function hosts(release: Release): void {
     await host.opensRelay('2001:db8::7', 'pop3s')
   })
 
-  test('without the gate Postfix takes mail for its own users and relays for no client', async () => {
+  test('without the gate Postfix accepts mail for its own users and relays for no client', async () => {
     showJournalOnFailure()
     await machine.must('systemctl', 'stop', 'auth-relay-wrap.service')
     expect(await host.recipientFrom('2001:db8::7')).toBe(554)
@@ -98,7 +100,7 @@ function hosts(release: Release): void {
     expect(await host.recipientFrom('2001:db8::7')).toBe(250)
   })
 
-  test('a Unix socket of the gate is within reach of an smtpd outside the chroot', async () => {
+  test('an smtpd outside the chroot reaches a Unix socket of the gate', async () => {
     showJournalOnFailure()
     await machine.sh(`
       postconf -F smtp/inet/chroot=n
@@ -114,7 +116,7 @@ function hosts(release: Release): void {
     await host.opensRelay(host.newAddress(), 'pop3s')
   })
 
-  test('a socket elsewhere in /run/auth-relay: the gate says which directory it needs', async () => {
+  test('a socket elsewhere in /run/auth-relay: the gate names the directory that it needs', async () => {
     showJournalOnFailure()
     await machine.sh('sed -i s,/run/auth-relay/gate/policy.sock,/run/auth-relay/policy.sock, /etc/auth-relay.toml')
     expect((await machine.run('systemctl', 'restart', 'auth-relay-wrap.service')).ending?.code).not.toBe(0)
@@ -124,7 +126,7 @@ function hosts(release: Release): void {
     await machine.must('systemctl', 'reset-failed', 'auth-relay-wrap.service')
   })
 
-  test('authd reads the journal with the drop-in for it', async () => {
+  test('authd reads the journal with the drop-in file for it', async () => {
     showJournalOnFailure()
     await machine.sh('rm /etc/rsyslog.d/40-auth-relay-authd.conf && systemctl restart rsyslog.service')
     await dropIn('authd-journal')
@@ -139,7 +141,7 @@ function hosts(release: Release): void {
     await host.opensRelay(host.newAddress(), 'pop3s')
   })
 
-  test('authd follows mail.log with the drop-in for it', async () => {
+  test('authd follows mail.log with the drop-in file for it', async () => {
     showJournalOnFailure()
     await dropIn('authd-follow')
     const authd = ['follow_files = ["/var/log/mail.log"]', DOVECOT]
@@ -148,7 +150,7 @@ function hosts(release: Release): void {
     await host.opensRelay(host.newAddress(), 'pop3s')
   })
 
-  test('a secret that root alone reads comes by LoadCredential', async () => {
+  test('a secret that only root can read is passed by LoadCredential', async () => {
     showJournalOnFailure()
     await dropIn('credentials')
     await machine.sh('chown root:root /etc/auth-relay/dbpass && chmod 600 /etc/auth-relay/dbpass')
@@ -162,7 +164,7 @@ function hosts(release: Release): void {
       rm -r /etc/systemd/system/auth-relay-authd.service.d && systemctl daemon-reload`)
   })
 
-  test('sslwrap on 995 before Dovecot, which learns the address of the client', async () => {
+  test('sslwrap on 995 before Dovecot, which receives the address of the client', async () => {
     showJournalOnFailure()
     machine.write('/etc/dovecot/local.conf', dovecotMaildirs(release) + DOVECOT_BEHIND_PROXY(release))
     await machine.must('systemctl', 'restart', 'dovecot.service')
@@ -179,7 +181,7 @@ function hosts(release: Release): void {
     await host.opensRelay('2001:db8::8', 'pop3s')
   })
 
-  test('popup before Dovecot: the login is known before the client reads +OK', async () => {
+  test('popup before Dovecot: the login is stored before the client reads +OK', async () => {
     showJournalOnFailure()
     machine.write(
       '/etc/dovecot/local.conf',
@@ -209,7 +211,7 @@ function hosts(release: Release): void {
     await machine.must('systemctl', 'disable', '--now', '-q', 'haproxy.service')
   })
 
-  test('Exim asks the gate; Courier stays and authd reads its log', async () => {
+  test('Exim queries the gate; authd reads the log of Courier', async () => {
     showJournalOnFailure()
     await machine.sh('apt-get purge -q -y dovecot-core postfix')
     await machine.install('courier-pop', 'exim4-daemon-light')

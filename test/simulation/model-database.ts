@@ -14,8 +14,8 @@ import type { Random } from './random.ts'
 import type { VirtualTime } from './virtual-time.ts'
 
 /**
- * A row of `grants`; times in milliseconds by the clock of the database. Never changed, only
- * replaced.
+ * A row of `grants`; times in milliseconds by the clock of the database. A row is never changed,
+ * only replaced.
  */
 export type GrantRow = {
   readonly until: number
@@ -26,7 +26,7 @@ export type GrantRow = {
   readonly daemon: string
   readonly username: string | null
   readonly tls: boolean
-  /** The IPv4 address of which the address was made. */
+  /** The IPv4 address that is embedded in the address. */
   readonly embedded: IpAddress | undefined
 }
 
@@ -46,7 +46,7 @@ type AllowanceRow = {
   until: number
 }
 
-/** Bugs that a test plants to see whether they are found. */
+/** Bugs that a test plants, to show that the simulation finds them. */
 export type Mutant =
   | 'lookup ignores the end'
   | 'lookup ignores blocks'
@@ -54,7 +54,7 @@ export type Mutant =
   | 'a repeat counts from now'
   | 'the list leaves an address out'
 
-/** The tables, as one server has them. */
+/** The tables of one server. */
 export class Tables {
   readonly grants: Map<string, GrantRow>
   readonly blocks: BlockRow[]
@@ -71,8 +71,8 @@ export class Tables {
 
 /**
  * Semantics of the statements of src/grants/, on tables in memory. The same histories run on this
- * model and on PostgreSQL
- * (test/database/model-database.test.ts), so that a simulation may trust it.
+ * model and on PostgreSQL (test/database/model-database.test.ts), because the simulation relies on
+ * the model.
  */
 export class GrantStatements {
   readonly mutants: ReadonlySet<Mutant>
@@ -82,9 +82,8 @@ export class GrantStatements {
   }
 
   /**
-   * Begins a statement at a time by the clock of the database. Gives the function that commits it
-   * and answers with raw rows:
-   * what the statement read before is as it was at its beginning.
+   * Begins a statement at a time by the clock of the database. Returns a function that commits the
+   * statement and returns raw rows. The rows show the data at the begin of the statement.
    */
   begin(tables: Tables, { name, text }: Statement<unknown>, values: readonly Value[], clock: number): Commit {
     if (name === 'record-logins') return this.#record(tables, values, clock)
@@ -227,7 +226,7 @@ export class GrantStatements {
   }
 }
 
-/** Logins of addresses with several, from a batch and from the grants before it. */
+/** Logins of addresses with several logins, from the batch and from older grants. */
 function heardNeighbours(
   { grants }: Tables,
   judged: readonly {
@@ -263,7 +262,7 @@ const neighboursOf = ({ neighbours }: Tables, network: string, since: number): r
     .sort((a, b) => b.last - a.last || (a.login < b.login ? -1 : 1))
     .map(({ login }) => login)
 
-/** Applies what a statement changes and gives its rows as the driver would. */
+/** Applies the changes of a statement and returns its rows as the driver would. */
 type Commit = (tables: Tables) => readonly unknown[]
 
 type Renewal = { readonly now: number; readonly expMs: number; readonly maxMs: number; readonly refreshMs: number }
@@ -275,7 +274,7 @@ type CountedLogin = {
   readonly tls: boolean
 }
 
-/** The row after a login; undefined if it stays as it is. */
+/** The row after a login; undefined if the row does not change. */
 function renewed(
   old: GrantRow | undefined,
   login: CountedLogin,
@@ -430,13 +429,13 @@ const list = (value: Value): readonly Value[] => (Array.isArray(value) ? value :
 /** Milliseconds after which the standby has a commit that was answered before. */
 export const STANDBY_LAG_MS = 200
 
-/** How a server behaves just now. */
+/** Current behaviour of a server. */
 export type Weather = {
-  /** No connection. */
+  /** No connection is possible. */
   down: boolean
   /** Longest time of each leg of a statement, in milliseconds. */
   delayMs: number
-  /** Commits that are answered before the standby has them. */
+  /** Number of commits that are answered before the standby has them. */
   asynchronous: boolean
   /** The number of next statements that end with an unknown outcome. */
   unknownOutcomes: number
@@ -453,7 +452,7 @@ export class SimulatedServerPair {
   onNotify: () => void = () => {}
   primary = new Tables()
   #standby = new Tables()
-  /** Grows with each failover: what was under way on the old primary is lost. */
+  /** Incremented by each failover. Statements that ran on the old primary are lost. */
   #epoch = 0
   #standbyBehind = 0
   readonly #time: VirtualTime
@@ -469,14 +468,14 @@ export class SimulatedServerPair {
     return this.#time.now + this.clockOffset
   }
 
-  /** The standby takes over. What it does not have is lost. */
+  /** Promotes the standby. Data that the standby does not have is lost. */
   failOver(): void {
     this.#epoch += 1
     this.primary = new Tables(this.#standby)
     this.onCommit()
   }
 
-  /** Runs a statement, or several in one transaction; the rows of each. */
+  /** Runs a statement, or several in one transaction; returns the rows of each. */
   async run(given: readonly Given[], signal: AbortSignal | undefined): Promise<readonly Rows[]> {
     if (signal?.aborted === true) throw new DatabaseUnavailable('no connection within the deadline')
     const { promise, resolve, reject } = Promise.withResolvers<readonly Rows[]>()
@@ -490,7 +489,7 @@ export class SimulatedServerPair {
     }
   }
 
-  /** Whether a failover now would lose commits that were answered. */
+  /** True if a failover now would lose commits that were answered. */
   get standbyIsBehind(): boolean {
     return this.#standbyBehind > 0
   }
@@ -523,7 +522,7 @@ export class SimulatedServerPair {
     })
   }
 
-  /** Synchronous: no commit is visible before the standby has it. */
+  /** In synchronous mode no commit is visible before the standby has it. */
   #commit(commits: readonly Commit[]): readonly Rows[] {
     const epoch = this.#epoch
     const apply = (tables: Tables): readonly Rows[] => commits.map(commit => commit(tables))
@@ -547,7 +546,10 @@ export class SimulatedServerPair {
 type Rows = readonly unknown[]
 type Given = { readonly statement: Statement<unknown>; readonly values: readonly Value[] }
 
-/** The database as one program sees it. When the program is killed, nothing reaches it any more. */
+/**
+ * The connection of one program to the database. After the program is killed, it receives no
+ * answer.
+ */
 export class SimulatedDatabase implements Database {
   readonly #server: SimulatedServerPair
   #isKilled = false
@@ -574,8 +576,7 @@ export class SimulatedDatabase implements Database {
   }
 
   /**
-   * As the only user of transactions does: it looks at no row of a statement before it gives the
-   * next.
+   * As in the only user of transactions: it reads no row of a statement before it sends the next.
    */
   async transaction<T>(work: (session: Session) => Promise<T>, { signal }: RunOptions = {}): Promise<T> {
     const given: Given[] = []
@@ -619,7 +620,7 @@ function planner(given: Given[], answer: () => Rows): Session {
   }
 }
 
-/** Answers at once, from tables as they are. */
+/** Answers at once from the current tables. */
 export function immediateDatabase(statements: GrantStatements, tables: () => Tables, clock: () => number): Database {
   const session: Session = {
     async query<Row>(statement: Statement<Row>, values: readonly Value[] = []): Promise<Result<Row>> {

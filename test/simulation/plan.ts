@@ -28,7 +28,7 @@ const NETWORKS = [
   '64:ff9b::c633:6414/128',
 ] as const
 
-/** One thing that happens, `gapMs` after the one before it. */
+/** One event, `gapMs` after the previous one. */
 export type Step = { readonly gapMs: number } & Deed
 
 export type Deed =
@@ -86,7 +86,7 @@ const clockSteps: fc.Arbitrary<Deed> = fc.record({
   seconds: clockStep,
 })
 
-/** Things come one upon the other, or after minutes, or hours later. */
+/** Events follow at once, after minutes, or hours later. */
 const gapMs = mostly(
   [6, fc.integer({ min: 0, max: 30 })],
   [3, fc.integer({ min: 31, max: 3000 })],
@@ -100,7 +100,7 @@ const steps = (deed: fc.Arbitrary<Deed>, length: number): fc.Arbitrary<Step[]> =
     { minLength: Math.ceil(length / 2), maxLength: length, size: 'max' },
   )
 
-/** Days without a fault, with faults, and with clocks that step as well. */
+/** Days without faults, days with faults, and days with clock steps as well. */
 export const plan = (length: number): fc.Arbitrary<Plan> =>
   fc.record({
     seed: fc.integer({ min: 0, max: 2 ** 31 }),

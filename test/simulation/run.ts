@@ -9,13 +9,10 @@ import { simulate, type WorldMutant } from './world.ts'
 
 /** Steps of the longest plan. */
 const STEPS = 240
-/** Milliseconds for making a failure smaller. */
+/** Limit for making a failing plan smaller, in milliseconds. */
 const SHRINK_MS = 60_000
 
-/**
- * Fits the stage out with a real Unix socket and a directory; gives the function that clears them
- * away.
- */
+/** Gives the stage a real Unix socket and a directory; returns the function that removes them. */
 export async function fitOut(stage: Stage): Promise<() => void> {
   const directory = temporaryDirectory()
   stage.directory = directory.path
@@ -34,10 +31,10 @@ export async function fitOut(stage: Stage): Promise<() => void> {
 
 export type Report = {
   readonly deviceDays: number
-  /** The seed behind those of this report. */
+  /** The seed that produced this report. */
   readonly nextSeed: number
   readonly failure: unknown
-  /** What to set to see the failure again, and the smallest plan that shows it. */
+  /** The variable to set to repeat the failure, and the smallest plan that fails. */
   readonly replay: string
 }
 

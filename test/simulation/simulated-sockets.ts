@@ -3,12 +3,12 @@ import type { Random } from './random.ts'
 import type { VirtualTime } from './virtual-time.ts'
 
 /**
- * Unix sockets of a simulation, in the place of node:net's `connect` and `createServer`. Octets
- * arrive in order, late and in pieces; a connection that is cut delivers the beginning of what was
- * under way and then ends.
+ * Unix sockets of a simulation, in place of `connect` and `createServer` of node:net. Octets arrive
+ * in order, late and in pieces. A connection that is cut delivers a part of the octets in flight
+ * and then ends.
  *
- * `handle`: the handle of a real Unix socket of this process, because services ask the kernel who
- * their peer is.
+ * `handle`: the handle of a real Unix socket of this process, because services read the account of
+ * their peer from the kernel.
  */
 export class SimulatedSockets {
   readonly #time: VirtualTime
@@ -17,7 +17,7 @@ export class SimulatedSockets {
   readonly #servers = new Map<string, SimulatedServer>()
   readonly #open = new Set<SimulatedSocket>()
   #newest: SimulatedServer | undefined
-  /** Longest way of a piece, in milliseconds. */
+  /** Longest delay of a piece, in milliseconds. */
   delayMs = 2
 
   constructor(time: VirtualTime, random: Random, handle: unknown) {
@@ -26,13 +26,13 @@ export class SimulatedSockets {
     this.#handle = handle
   }
 
-  /** As net.createServer: it accepts once it is published. */
+  /** As net.createServer. The server accepts connections after it is published. */
   createServer(_options: unknown, accept: (socket: SimulatedSocket) => void): SimulatedServer {
     this.#newest = new SimulatedServer(this, accept)
     return this.#newest
   }
 
-  /** The server that was made last listens at the path, in the place of the one that was there. */
+  /** The newest server listens at the path and replaces the previous one. */
   publishNewest(path: string): void {
     if (this.#newest !== undefined) this.#servers.set(path, this.#newest)
   }
@@ -60,7 +60,7 @@ export class SimulatedSockets {
     return near
   }
 
-  /** Cuts every connection: of what is under way only the beginning arrives. */
+  /** Cuts every connection: only a part of the octets in flight arrives. */
   cutAll(): void {
     for (const socket of this.#open) socket.cut(this.#random.fraction())
   }
@@ -116,12 +116,12 @@ export class SimulatedServer {
   }
 }
 
-/** What the services use of net.Socket. */
+/** The part of net.Socket that the services use. */
 export class SimulatedSocket extends EventEmitter {
   readonly _handle: unknown
   readonly #sockets: SimulatedSockets
   #peer: SimulatedSocket | undefined
-  /** Octets that this socket has been sent and has not read. */
+  /** Octets that were sent to this socket and that it has not read. */
   #arriving: Buffer[] = []
   #lastArrival = 0
   #isPaused = false
@@ -149,7 +149,7 @@ export class SimulatedSocket extends EventEmitter {
     return true
   }
 
-  /** Octets on their way to this socket. */
+  /** Octets in flight to this socket. */
   send(octets: Buffer): void {
     const middle = octets.length > 1 && this.#sockets.pieceIsSplit ? octets.length >> 1 : 0
     for (const piece of middle > 0 ? [octets.subarray(0, middle), octets.subarray(middle)] : [octets]) {
@@ -208,7 +208,7 @@ export class SimulatedSocket extends EventEmitter {
     this.destroy()
   }
 
-  /** The connection breaks: this share of what is under way still arrives. */
+  /** The connection breaks; this share of the octets in flight still arrives. */
   cut(share: number): void {
     if (this.destroyed) return
     const rest = Buffer.concat(this.#arriving)

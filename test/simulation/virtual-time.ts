@@ -1,11 +1,10 @@
 /**
- * Time and timers of a simulation. Nothing waits: the clock jumps from one due timer to the next.
+ * Time and timers of a simulation. No timer waits, because the clock jumps from one due timer to
+ * the next.
  *
- * `install` puts the timers of this object in the place of the runtime's, so that production
- * modules run in virtual time
- * unchanged. Between two timers every promise that is due is settled, as in the runtime. Timers of
- * one moment fire in the
- * order in which they were set.
+ * `install` replaces the timers of the runtime by those of this object, so that production modules
+ * run in virtual time unchanged. Between two timers every promise that is due is settled, as in the
+ * runtime. Timers of the same time run in the order in which they were set.
  */
 export class VirtualTime {
   /** Milliseconds since the beginning of the simulation; never steps. */
@@ -61,12 +60,12 @@ export class VirtualTime {
     this.#restore = undefined
   }
 
-  /** Calls back after a time in milliseconds. */
+  /** Calls a function after a time in milliseconds. */
   after(milliseconds: number, callback: () => void): VirtualTimer {
     return this.#add(new VirtualTimer(this, Math.max(0, milliseconds), false, callback))
   }
 
-  /** Lets a time in milliseconds pass, with everything that falls due in it. */
+  /** Advances the clock by a time in milliseconds and runs the timers that fall due. */
   async pass(milliseconds: number): Promise<void> {
     const end = this.now + milliseconds
     await settled()
@@ -102,7 +101,7 @@ export class VirtualTime {
 
 type Due = { readonly at: number; readonly order: number; readonly timer: VirtualTimer }
 
-/** What setTimeout gives. */
+/** The return value of setTimeout. */
 class VirtualTimer {
   readonly #time: VirtualTime
   readonly #delay: number
@@ -150,7 +149,7 @@ class VirtualTimer {
   }
 }
 
-/** Binary heap: the earliest first, of one moment the one that was set first. */
+/** Binary heap: the earliest timer first; at the same time the one that was set first. */
 class Heap {
   readonly #items: Due[] = []
 
@@ -197,5 +196,5 @@ const { setImmediate: realSetImmediate } = globalThis
 /** Waits until every promise that is due is settled. */
 const settled = (): Promise<void> => new Promise(resolve => realSetImmediate(resolve))
 
-/** One for all: to make one costs more than most steps of a simulation. */
+/** One error for all timeouts, because making one takes longer than most steps of a simulation. */
 const TIMED_OUT = new DOMException('timed out', 'TimeoutError')

@@ -60,12 +60,12 @@ const COMMIT_WAIT = 800
 const EXP_TIME_S = 1800
 /** The slowest leg of a statement while the database is slow. */
 const SLOW_MS = 4000
-/** A login counts from its commit, not from its proof, if it waits at most this long. */
+/** A login that waits longer than this counts from its proof, otherwise from its commit. */
 const GRAIN_MS = 1000
-/** How often the cdb export looks at the store, and how long it waits for it. */
+/** Interval of the cdb export's queries, and their time limit. */
 const CDB_INTERVAL_MS = 5000
 const CDB_TIMEOUT_MS = 3000
-/** Between two looks at the cdb itself. */
+/** Interval of the checks of the cdb itself. */
 const CDB_LOOK_MS = 7000
 const START = Date.UTC(2026, 0, 5)
 const LOGIN_SOCKET = '/run/auth-relay/authd.sock'
@@ -80,14 +80,14 @@ export type WorldMutant =
   | 'a service remembers its answers'
   | 'a service finds nobody'
 
-/** Something that was promised and is not so. */
+/** A promise that the programs did not keep. */
 export class BrokenPromise extends Error {
   override readonly name = 'BrokenPromise'
 }
 
 /**
- * Runs a plan from its beginning to its end; rejects with BrokenPromise. Gives the days that
- * passed, times devices.
+ * Runs a plan from its beginning to its end; rejects with BrokenPromise. Returns the number of
+ * simulated days times devices.
  */
 export async function simulate(plan: Plan, stage: Stage, mutants: readonly WorldMutant[] = []): Promise<number> {
   const time = new VirtualTime()
@@ -107,10 +107,10 @@ export async function simulate(plan: Plan, stage: Stage, mutants: readonly World
   }
 }
 
-/** A block or an allowance as its owner knows it. */
+/** A block or an allowance, as the administrator knows it. */
 type Decree = {
   readonly target: BlockTarget
-  /** Virtual times: asked for, and answered. */
+  /** Virtual times of the request and of the answer. */
   readonly asked: number
   answered: number
   /** By the clock of the database; null: without end. */
@@ -120,7 +120,7 @@ type Decree = {
   closed: number
 }
 
-/** A proof of login: at that moment the address has shown that it knows a password. */
+/** A proof of login: at this time the address has shown that it has a valid password. */
 type Proof = { readonly at: number; readonly byDatabase: number; readonly login: string }
 type Promised = { readonly until: number; readonly at: number; readonly ip: IpAddress; readonly login: string }
 
@@ -135,29 +135,29 @@ class World {
   readonly #places: FilePlaces
   readonly #customers = new CustomerNetworks()
   #machineOffset = 0
-  /** Difference of the clocks at its largest, over the run. */
+  /** Largest difference of the clocks in this run. */
   #offsets = { least: 0, most: 0 }
   #authd: Authd
   #monitor: Monitor
   #gate: Gate
   readonly #directory: string
   readonly #cdbFile: TcpRulesFile
-  /** `since`: virtual time at which its first look was over. */
+  /** `since`: virtual time of the end of its first query. */
   #cdb: { readonly cdb: CdbExport; readonly since: number } | undefined
   readonly #administrator: ReturnType<typeof createGrantAdmin>
-  /** Of each row of grants, the last proof. */
+  /** For each row of grants, the last proof. */
   readonly #proofs = new Map<string, Proof>()
-  /** Of each row, the latest end that an answer `committed` has promised. */
+  /** For each row, the latest end that an answer `committed` has promised. */
   readonly #promised = new Map<string, Promised>()
-  /** Of each row, every login that it ever had. */
+  /** For each row, every login that it ever had. */
   readonly #logins = new Map<string, Set<string>>()
   readonly #blocks: Decree[] = []
   readonly #allowances: Decree[] = []
-  /** Virtual time up to which a fault excuses a slow answer. */
+  /** Virtual time until which a fault excuses a slow answer. */
   #disturbedUntil = 0
   /** Virtual time of the last failover that lost commits. */
   #lostAt = Number.NEGATIVE_INFINITY
-  /** Logins whose +OK went out with `queued`, by id, while no process was killed since. */
+  /** Logins by id whose +OK was sent after the answer `queued`, if no process was killed since. */
   readonly #owed = new Map<
     string,
     { readonly row: string; readonly at: number; readonly ip: IpAddress; readonly login: string }
@@ -192,7 +192,7 @@ class World {
     this.#administrator = createGrantAdmin(new SimulatedDatabase(this.#server), this.#policy)
   }
 
-  /** Starts what the step says; it goes on while later steps begin. */
+  /** Starts the event of a step, which continues while later steps begin. */
   begin(deed: Deed): void {
     switch (deed.kind) {
       case 'login':
@@ -240,13 +240,13 @@ class World {
     }
   }
 
-  /** Throws what was found broken since the last time. */
+  /** Throws the violation that was found since the last call. */
   check(): void {
     this.#collect()
     if (this.#broken !== undefined) throw this.#broken
   }
 
-  /** All faults end; then nothing may be owed any more. */
+  /** Ends all faults; afterwards every promise must be kept. */
   async finish(): Promise<void> {
     this.#recover()
     await this.#time.pass(120_000)
@@ -259,14 +259,14 @@ class World {
     await this.#monitor.stop()
   }
 
-  /** What went out queued must be stored a minute after the last fault. */
+  /** A login with the answer `queued` must be stored one minute after the last fault. */
   #collect(): void {
     const now = this.#time.now
     if (now < this.#disturbedUntil + 60_000) return
     for (const [id, { row, at, ip, login }] of this.#owed) {
       if (now < at + 60_000) continue
       this.#owed.delete(id)
-      // Later than that it may have ended and been swept.
+      // A grant that is due later may have ended and been swept.
       const isOver = now > at + EXP_TIME_S * 1000 - 60_000 || this.#clocksHaveStepped
       if (isOver || this.#mayBeBlocked(ip, login, at) || this.#server.primary.grants.has(row)) continue
       this.#fail(`+OK went out for ${id}, queued, and its row ${row} never came`)
@@ -313,7 +313,7 @@ class World {
     this.#authd.hearLine(`${stamp} mx ipop3d[1]: Login user=${device} host=[${ip}] nmsgs=0/0`)
   }
 
-  /** Asks the gate itself or one of its services. */
+  /** Queries the gate itself or one of its services. */
   async #ask(ip: IpAddress): Promise<void> {
     const asked = this.#time.now
     const clockAsked = this.#server.clock
@@ -336,8 +336,8 @@ class World {
   }
 
   /**
-   * A login from there was answered `committed` before, its grant still lasts, and no fault excuses
-   * a no.
+   * A login from there was answered `committed` before, its grant is still in force, and no fault
+   * excuses a negative answer.
    */
   #isOwed(ip: IpAddress, since: number): boolean {
     const promised = this.#promised.get(this.#policy.rowOf(ip))
@@ -376,7 +376,7 @@ class World {
     })
     this.#cdb = { cdb, since: Number.POSITIVE_INFINITY }
     await cdb.start()
-    // It may have been stopped meanwhile.
+    // The export may have been stopped meanwhile.
     if (this.#cdb?.cdb !== cdb) return
     const since = this.#time.now
     this.#cdb = { cdb, since }
@@ -398,8 +398,8 @@ class World {
   }
 
   /**
-   * Every address in the cdb may relay, or might before the last look of the export. Every address
-   * with a promise is in the cdb.
+   * Every address in the cdb may relay, or could before the export's last query. Every address with
+   * a promise is in the cdb.
    */
   #checkCdb(texts: readonly string[]): void {
     if (this.#cdb === undefined || this.#time.now < this.#cdb.since) return
@@ -413,7 +413,7 @@ class World {
         continue
       }
       if (this.#ownPolicy.neverList.refusal(ip) !== undefined) this.#fail(`${ip} is ungrantable and in the cdb`)
-      // An end counts at once; what the database says later is seen with the next look.
+      // An end counts at once; the export sees later changes with its next query.
       if (!this.#mayRelay(ip, looked, this.#server.clock)) this.#fail(`${ip} is in the cdb without a login that counts`)
       const block = this.#blocks.find(
         decree => decree.answered <= looked && this.#isInForce(decree, looked) && this.#covers(decree, ip),
@@ -433,7 +433,7 @@ class World {
   }
 
   /**
-   * Whether an allowance of the address, or a login from it, may count at a time between `asked`
+   * True if an allowance of the address, or a login from it, may count at a time between `asked`
    * and now.
    */
   #mayRelay(ip: IpAddress, asked: number, clockAsked: number): boolean {
@@ -456,14 +456,14 @@ class World {
       await this.#administrator.allow(network, { forSeconds: seconds, reason: 'simulated', owner: 'root' })
       decree.answered = this.#time.now
     } catch {
-      // It may hold all the same, and no later command is sure to come after it.
+      // The block may apply nevertheless, and a later command does not necessarily follow.
     }
   }
 
   async #block(target: BlockTarget, seconds: number | null): Promise<void> {
     const decree = this.#decree(target, seconds)
-    // A new block takes the place of the one before; if it is shorter, the earlier one holds no
-    // longer.
+    // A new block replaces the previous one. If the new block is shorter, the previous one does not
+    // apply any longer.
     for (const older of this.#blocks) {
       if (sameTarget(older.target, target)) older.ended = Math.min(older.ended, this.#time.now)
     }
@@ -482,8 +482,8 @@ class World {
       if (open && this.#isInForce(decree, this.#time.now))
         this.#fail('an address may relay at the moment its block was answered')
     } catch {
-      // The command fails and says so; the administrator repeats it. Until then nothing was
-      // promised.
+      // The command fails with a message, and the administrator repeats it. Until then there is no
+      // promise.
     }
   }
 
@@ -491,7 +491,10 @@ class World {
     this.#end(this.#blocks, target, () => this.#administrator.unblock(target))
   }
 
-  /** Ends decrees; they count until the end is answered. If it fails they may count on. */
+  /**
+   * Ends blocks or allowances. They count until the end is answered; if the command fails, they may
+   * still count.
+   */
   #end(decrees: readonly Decree[], target: BlockTarget, action: () => Promise<unknown>): void {
     const asked = this.#time.now
     const meant = decrees.filter(decree => sameTarget(decree.target, target))
@@ -499,7 +502,7 @@ class World {
     action().then(
       () => {
         for (const decree of meant) {
-          // One that was under way when its end was asked for may have come after it.
+          // A command that ran when the end was requested may have taken effect after the end.
           if (decree.answered <= asked) decree.closed = Math.min(decree.closed, this.#time.now)
         }
       },
@@ -514,7 +517,7 @@ class World {
     const disturb = (milliseconds: number): void => {
       this.#disturbedUntil = Math.max(this.#disturbedUntil, this.#time.now + milliseconds)
     }
-    // A process that comes back needs its pauses between two tries: authd up to 30 s, popup 2 s.
+    // A process that recovers waits between two attempts: authd up to 30 s, popup 2 s.
     disturb(60_000)
     switch (deed.kind) {
       case 'cut':
@@ -527,7 +530,8 @@ class World {
         this.#authd = this.#startAuthd()
         return
       case 'restart-authd': {
-        // What cannot be stored within the time for stopping is lost, and logged as such.
+        // A login that cannot be stored within the time for stopping is lost, and a log line names
+        // it.
         if (weather.down || weather.delayMs > 2) this.#owed.clear()
         void this.#authd.stop()
         this.#authd = this.#startAuthd()
@@ -608,7 +612,7 @@ class World {
 
   // ---- what must be true
 
-  /** After every commit: no row lives longer than its last proof allows. */
+  /** After every commit: no row is in force longer than its last proof allows. */
   #brokenRow(): string | undefined {
     const now = this.#time.now
     for (const [row, { until }] of this.#server.primary.grants) {
@@ -623,7 +627,7 @@ class World {
         continue
       }
       const kept = this.#server.primary.grants.get(row)
-      // Whole seconds are promised.
+      // The promise has whole seconds.
       if (kept === undefined || kept.until < promised.until) {
         return `the grant of ${row}, committed ${now - promised.at} ms ago, is not there any more`
       }
@@ -631,14 +635,14 @@ class World {
     return undefined
   }
 
-  /** At the moment of +OK: the address may relay, unless a block says no. */
+  /** At the time of +OK the address may relay, unless a block applies. */
   #expectRelay(ip: IpAddress, until: number, id: string): void {
     if (until <= this.#server.clock) return
     if (this.#clocksHaveStepped) return
     if (!this.#sureRelay(ip)) this.#fail(`${id}: +OK went out as committed, and ${ip} may not relay`)
   }
 
-  /** Every service and table says the same of the same address at the same time. */
+  /** All services and tables give the same answer for the same address at the same time. */
   async #compare(): Promise<void> {
     const reader = createGrantReader(
       immediateDatabase(
@@ -653,14 +657,14 @@ class World {
       const ip = ipOf(text)
       const found = await reader.lookup(ip)
       const isListed = listed.some(({ network }) => networkContains(network, ip))
-      // The list leaves out a network of which a part is blocked.
+      // The list leaves out a network with a blocked part.
       const isPartlyBlocked = this.#blocks.some(({ target }) => target.kind === 'network')
       if (found !== undefined && !isListed && !isPartlyBlocked) this.#fail(`${ip} may relay and is not in the list`)
       if (found === undefined && isListed) this.#fail(`${ip} may not relay and is in the list`)
     }
   }
 
-  /** The answer of the database now, without any delay. */
+  /** The current answer of the database, without any delay. */
   #sureRelay(ip: IpAddress | undefined): boolean {
     if (ip === undefined || this.#policy.neverList.refusal(ip) !== undefined) return false
     const values = [ip, this.#policy.rowOf(ip), null]
@@ -672,15 +676,15 @@ class World {
   }
 
   /**
-   * Milliseconds by which a grant may end later than its proof allows: the queue gives a login the
-   * time of its commit if it waited for less than a second, a stamp in a line has whole seconds,
-   * and a statement is on its way. Clocks that stepped differ.
+   * Milliseconds by which a grant may end later than its proof allows. The queue gives a login the
+   * time of its commit if it waited for less than a second. A stamp in a line has whole seconds,
+   * and a statement has a delay. Clocks may differ after a step.
    */
   #slack(): number {
     return 3 * GRAIN_MS + 100 + (this.#wasSlow ? SLOW_MS : 0) + this.#offsets.most - this.#offsets.least
   }
 
-  /** The database takes a row from the future for invalid, and forgets it. */
+  /** The database treats a row from the future as invalid, and deletes it. */
   get #clocksHaveStepped(): boolean {
     return this.#offsets.most > this.#offsets.least
   }
@@ -690,16 +694,16 @@ class World {
     return this.#blocks.some(
       decree =>
         this.#isAbout(decree, ip, login) &&
-        // A block that was ended holds again when the clock of the database is set back to before
-        // that.
+        // A block that was ended applies again when the clock of the database is set back to a time
+        // before the end.
         decree.closed >= since - (this.#offsets.most - this.#offsets.least) &&
         (decree.until === null || decree.until + this.#slack() + this.#time.now - since > this.#server.clock),
     )
   }
 
   #isAbout({ target }: Decree, ip: IpAddress, login: string): boolean {
-    // A row knows its last login alone: the block of that login takes the grant from the others of
-    // the address too.
+    // A row stores only its last login, so a block of that login deletes the grant of the address's
+    // other logins too.
     if (target.kind === 'login') {
       return [login, ...(this.#logins.get(this.#policy.rowOf(ip)) ?? [])].some(
         one => loginKey(one) === loginKey(target.login),
@@ -740,15 +744,15 @@ class World {
   #note(ip: IpAddress, login: string): void {
     const row = this.#policy.rowOf(ip)
     this.#logins.set(row, (this.#logins.get(row) ?? new Set()).add(login))
-    // A block that is in force may take the grant of this login and, with it, what the row has
-    // promised to others.
+    // A block in force may delete the grant of this login, and with it the promises to other logins
+    // of the row.
     const isBlocked = this.#blocks.some(
       ({ target }) => target.kind === 'login' && loginKey(target.login) === loginKey(login),
     )
     if (isBlocked) this.#promised.delete(row)
   }
 
-  /** A line that comes late proves a login of then. */
+  /** A late line proves a login at its earlier time. */
   #proveEarlier(ip: IpAddress, login: string, late: number): void {
     this.#note(ip, login)
     const row = this.#policy.rowOf(ip)
@@ -862,7 +866,10 @@ class Authd {
     this.#sources.hearLine('tcp', line)
   }
 
-  /** A housekeeper that does its work once: its timers would fill the days of a simulation. */
+  /**
+   * A housekeeper that runs once, because its timers would run all through the days of a
+   * simulation.
+   */
   sweep(): void {
     const housekeeper = new Housekeeper({
       store: this.#writer,
@@ -888,7 +895,7 @@ class Authd {
     this.#queue.close()
   }
 
-  /** As at SIGTERM. */
+  /** As after SIGTERM. */
   async stop(): Promise<void> {
     this.#socket.stopListening()
     await this.#queue.drain(5000, 30_000)
@@ -917,7 +924,7 @@ class BoastingQueue {
   }
 }
 
-/** Plants a bug: while the database is down, logins are answered and forgotten. */
+/** Plants a bug: while the database is down, logins are answered and dropped. */
 class ForgetfulQueue {
   readonly #queue: GrantQueue
   readonly #server: SimulatedServerPair
@@ -938,13 +945,13 @@ type GrantWord =
   | { readonly verdict: 'queued' }
   | { readonly verdict: 'refused'; readonly reason: string }
 
-/** popup's monitor, before a server that takes every password. */
+/** popup's monitor, before a server that accepts every password. */
 class Monitor {
   readonly #logins: Logins
   readonly #announcer: Announcer
   readonly #time: VirtualTime
   readonly #random: Random
-  /** What the log says became of a login, by its session. */
+  /** Results of logins in the log, by session. */
   readonly #grants = new Map<string, GrantWord>()
   readonly #waiting = new Map<number, { readonly id: string; readonly done: (grant: GrantWord | undefined) => void }>()
   readonly #process = { index: 0, send: (message: ToLoginMessage): void => this.#receive(message) }
@@ -1025,7 +1032,9 @@ class Monitor {
   }
 }
 
-/** Who is asked: the decision with which the gate starts an smtpd, or a service that shares it. */
+/**
+ * The queried part: the decision with which the gate starts an smtpd, or a service that shares it.
+ */
 const WAYS = ['gate', 'policy', 'socketmap', 'query'] as const
 type Way = (typeof WAYS)[number]
 
@@ -1090,7 +1099,7 @@ class Gate {
     ]
   }
 
-  /** Undefined: the connection was cut, or the service has no answer. */
+  /** Undefined: the connection was cut, or the service gave no answer. */
   async ask(ip: IpAddress, way: Way): Promise<boolean | undefined> {
     switch (way) {
       case 'gate':
@@ -1136,7 +1145,7 @@ class Gate {
     socket.on('data', (piece: Buffer) => {
       heard += piece.toString()
     })
-    socket.on('error', () => {}) // it was cut; what was heard is judged
+    socket.on('error', () => {}) // the connection was cut; the octets that arrived are checked
     socket.on('connect', () => {
       socket.write(request)
       socket.end()

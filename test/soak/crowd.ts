@@ -2,17 +2,17 @@ import { connect as connectTcp, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { TEST_PASSWORD } from '../harness/stack.ts'
 
-/** Connections that are on their way to their login at once. */
+/** Number of connections that are between connect and login at once. */
 const AT_ONCE = 64
-/** A server that says nothing for so long does not answer any more. */
+/** Time after which a silent server counts as hung. */
 const PATIENCE_MS = 30_000
 
-/** The n-th of many client addresses, all of this host. */
+/** The n-th of many client addresses, all on this host. */
 export const clientAddress = (n: number): string => `127.${1 + ((n >> 16) & 0x7f)}.${(n >> 8) & 0xff}.${1 + (n % 254)}`
 
 /**
- * Says these lines, each after the answer to the one before; fulfilled when the last is answered
- * with +OK.
+ * Sends these lines, each after the answer to the previous one; fulfilled when the last answer is
+ * +OK.
  */
 export function logIn(socket: Socket, login: string, password = TEST_PASSWORD): Promise<boolean> {
   const lines = [`USER ${login}`, `PASS ${password}`]
@@ -43,7 +43,7 @@ export function logIn(socket: Socket, login: string, password = TEST_PASSWORD): 
   return promise
 }
 
-/** Opens `count` sessions, logged in and idle, each from an address of its own. */
+/** Opens `count` sessions, logged in and idle, each from a different address. */
 export async function idleSessions(port: number, count: number, { tls = false } = {}): Promise<readonly Socket[]> {
   const sockets: Socket[] = []
   let next = 0
@@ -59,7 +59,7 @@ export async function idleSessions(port: number, count: number, { tls = false } 
   return sockets
 }
 
-/** Asks each for a sign of life. */
+/** Sends NOOP on each session and waits for the answer. */
 export async function areAlive(sockets: readonly Socket[]): Promise<number> {
   const answers = await Promise.all(
     sockets.map(

@@ -16,18 +16,18 @@ import { TcpRoad } from '../harness/tcp-road.ts'
 import { Site } from './site.ts'
 
 const [FIRST, SECOND] = ['127.0.0.2', '127.0.0.3']
-/** Slower than everything that waits for the database. */
+/** Longer than every time limit for the database. */
 const SLOW_MS = 4000
 const MINUTE = 60_000
 const BREATH_MS = 50
-/** GRANT_WAIT is a second; a loaded machine gets some more. */
+/** GRANT_WAIT is one second; the margin is for a loaded machine. */
 const LOGIN_MS = 6000
 const DISK_MB = 140
-/** What a new demo takes, and some more. */
+/** The size of a new demo, and a margin. */
 const EMBEDDED_DISK_MB = 190
-/** More than PostgreSQL keeps ready (min_wal_size). */
+/** More than the WAL that PostgreSQL keeps ready (min_wal_size). */
 const LOG_SEGMENTS = 16
-/** Half a segment of the log, which needs no room but there. */
+/** Half a segment of the WAL. Nothing else on this disk needs space. */
 const BALLAST = "SELECT pg_logical_emit_message(true, 'ballast', repeat('x', 8000000))"
 
 const ownerOf = (cluster: PostgresCluster): Database =>
@@ -53,7 +53,7 @@ async function administer(cluster: PostgresCluster, ...statements: readonly stri
   await owner.close()
 }
 
-/** A site that reaches its database over these addresses. */
+/** A site that connects to its database at these addresses. */
 const siteWith = (hosts: readonly string[], port: number): Promise<Site> =>
   Site.start(() => ({
     database: {
@@ -85,17 +85,17 @@ describeWith([DEBIAN_POSTGRES], 'the database', () => {
     await cluster?.remove()
   })
 
-  test('stopped and started', () =>
+  test('is stopped and started', () =>
     site.survives(
       () => cluster.stop('fast'),
       () => cluster.start(),
     ))
-  test('killed and started', () =>
+  test('is killed and started', () =>
     site.survives(
       () => cluster.stop('kill'),
       () => cluster.start(),
     ))
-  test('away for a minute while people log in', { timeout: 300_000 }, async () => {
+  test('is down for a minute while clients log in', { timeout: 300_000 }, async () => {
     const people: string[] = []
     await site.survives(
       () => cluster.stop('kill'),
@@ -104,14 +104,15 @@ describeWith([DEBIAN_POSTGRES], 'the database', () => {
           const person = site.newcomer()
           expect(await site.login(person)).toBeLessThan(LOGIN_MS)
           people.push(person)
-          await pause(BREATH_MS) // authd keeps 10,000 addresses: more than come in that time
+          // authd keeps 10,000 addresses, which is more than come in that time.
+          await pause(BREATH_MS)
         }
         await cluster.start()
       },
     )
     for (const person of people) await eventually(`the login of ${person} is stored`, () => site.mayRelay(person))
   })
-  test('slow', () =>
+  test('is slow', () =>
     site.survives(
       async () => {
         road.delay = SLOW_MS
@@ -120,7 +121,7 @@ describeWith([DEBIAN_POSTGRES], 'the database', () => {
         road.delay = 0
       },
     ))
-  test('read only', () =>
+  test('is read-only', () =>
     site.survives(
       () =>
         administer(cluster, ...ROLES.map(role => `ALTER ROLE ${role} SET default_transaction_read_only = on`), END_ALL),
@@ -138,7 +139,7 @@ describeWith([DEBIAN_POSTGRES], 'two databases', () => {
     primary = await PostgresCluster.start()
     await prepare(primary)
     standby = await PostgresCluster.start({ replicaOf: primary })
-    // What is answered "committed" is on both.
+    // A login with the answer `committed` is on both databases.
     await administer(primary, "ALTER SYSTEM SET synchronous_standby_names = '*'", 'SELECT pg_reload_conf()')
     const port = await freePort()
     roads = [
@@ -155,7 +156,7 @@ describeWith([DEBIAN_POSTGRES], 'two databases', () => {
     await primary?.remove()
   })
 
-  test('failed over: the primary is killed, the standby takes its place', () =>
+  test('fails over: the primary is killed, and the standby replaces it', () =>
     site.survives(
       () => primary.stop('kill'),
       async () => {
@@ -174,7 +175,7 @@ describeWith([DEBIAN_POSTGRES, ROOT], 'a database on a full disk', () => {
     const path = disk.path
     cluster = await PostgresCluster.start({
       directory: { path, remove: () => rmSync(`${path}/data`, { recursive: true, force: true }) },
-      // A log that may grow is not written over: it wants new room after each switch.
+      // A WAL with free space reuses its segments; with a switch it needs a new segment.
       settings: { fsync: 'off', min_wal_size: '32MB', max_wal_size: '1GB' },
     })
     await prepare(cluster)
@@ -187,16 +188,16 @@ describeWith([DEBIAN_POSTGRES, ROOT], 'a database on a full disk', () => {
     disk?.remove()
   })
 
-  test('takes no login until there is room, and forgets none', () =>
+  test('stores no login until there is free space, and loses none', () =>
     site.survives(
       async () => {
         disk.fill()
-        // Until PostgreSQL wants a new piece of disk for its log, and does not get it.
+        // Fills until PostgreSQL needs a new segment of the WAL and cannot create it.
         for (let round = 0; round < LOG_SEGMENTS; round++) await administer(cluster, BALLAST).catch(() => {})
       },
       async () => {
         disk.empty()
-        // PostgreSQL may have ended because its log had no room: an administrator starts it again.
+        // PostgreSQL may have ended because the WAL had no space; an administrator starts it again.
         await cluster.stop('kill')
         await cluster.start()
       },
@@ -232,7 +233,7 @@ describeWith([ROOT], 'the embedded database on a full disk', () => {
   }
   const says = (event: RegExp): boolean => demo.program.lines.some(line => event.test(line))
 
-  test('PostgreSQL ends on a full disk; POP3 and local mail continue, the relay is closed; with free space it opens without help', async () => {
+  test('PostgreSQL ends on a full disk; POP3 and local mail continue, the relay is closed; with free space it opens without a manual step', async () => {
     const { directory } = demo
     const state = `${directory}/state`
     const superuser = readFileSync(`${state}/postgresql/superuser.secret`, 'utf8').trim()
@@ -245,7 +246,7 @@ describeWith([ROOT], 'the embedded database on a full disk', () => {
       max: 1,
     })
     disk.fill()
-    // Until it wants a new piece of disk for its log, and does not get it.
+    // Fills until PostgreSQL needs a new segment of the WAL and cannot create it.
     for (let round = 0; round < LOG_SEGMENTS; round++) await owner.script(BALLAST).catch(() => {})
     await owner.close()
     await eventually('up cannot start it again', () => says(/event=database_restart_failed/), MINUTE)

@@ -5,13 +5,13 @@ import type { FuzzOrder } from './fuzz/fuzz-worker.ts'
 import { TARGETS } from './fuzz/targets.ts'
 import { SOAK } from './settings.ts'
 
-/** One input is read in microseconds: what takes longer than this hangs. */
+/** Limit for one input. A reader needs microseconds, so a longer time means that it hangs. */
 const HANG_MS = 10_000
-/** Heap of a thread, which outgrows it if a reader keeps what it read. */
+/** Heap limit of a thread; a reader that keeps its input exceeds it. */
 const HEAP_MB = 192
 const script = new URL('./fuzz/fuzz-worker.ts', import.meta.url)
 
-/** Runs a share of the inputs on a thread of its own; what went wrong, or undefined. */
+/** Runs a share of the inputs on a separate thread. Returns the failure, or undefined. */
 async function fuzz(order: Omit<FuzzOrder, 'progress'>): Promise<string | undefined> {
   const progress = new SharedArrayBuffer(4)
   const seen = new Int32Array(progress)

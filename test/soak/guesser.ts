@@ -3,8 +3,8 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { clientAddress, logIn } from './crowd.ts'
 
 /**
- * The rate of wrong passwords, each on a connection of its own, and the addresses and logins that
- * take turns.
+ * The rate of wrong passwords, each on a new connection, and the addresses and logins that are used
+ * in rotation.
  */
 export type GuesserOrder = {
   readonly port: number
@@ -12,7 +12,7 @@ export type GuesserOrder = {
   readonly addresses: number
   readonly logins: number
 }
-/** What it has got so far. */
+/** Counts so far. */
 export type GuesserReport = {
   readonly begun: number
   readonly refused: number
@@ -41,7 +41,7 @@ if (parentPort !== null && isOrder(workerData)) {
     }
   }
   const started = performance.now()
-  // By the clock, not by the answers, because an attacker does not wait for slow servers.
+  // The clock sets the rate, because an attacker does not wait for slow servers.
   setInterval(() => {
     const due = Math.floor(((performance.now() - started) / 1000) * perSecond)
     while (counts.begun < due) void guess(counts.begun++)

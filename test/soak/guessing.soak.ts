@@ -8,13 +8,13 @@ import type { GuesserOrder, GuesserReport } from './guesser.ts'
 import { table } from './table.ts'
 
 const PER_SECOND = 1000
-/** How much later a right password may be answered because of the wrong ones, in milliseconds. */
+/** Maximum additional delay of a right password during the attack, in milliseconds. */
 const LIMIT_MS = 100
 const LOGINS = 200
-/** Between two right logins, so that they spread over the attack. */
+/** Pause between two right logins, so that they spread over the attack. */
 const EVERY_MS = 40
 
-/** An attack by a thread of its own. */
+/** An attack by a separate thread. */
 async function underAttack<T>(
   order: GuesserOrder,
   work: () => Promise<T>,
@@ -42,7 +42,7 @@ describe.each([
 ])('%s', (name, crowd) => {
   let running: PopupStack
   beforeAll(async () => {
-    // The limits and delays that a site has if it changes nothing.
+    // The default limits and delays.
     running = await startPopup(
       { fail_delays: ['2', '4', '8', '15'], ssl_hack_trust: ['127.0.0.254'] },
       { '': { log_level: 'error' } },

@@ -10,16 +10,15 @@ import { table } from './table.ts'
 
 const PER_SECOND = 300
 const SECONDS = 30
-/** How long a right login may take, in milliseconds. */
+/** Limit for a right login, in milliseconds. */
 const LIMIT_MS = 2000
-/** How much the monitor may grow under attack, in octets. */
+/** Limit for the growth of the monitor under attack, in octets. */
 const GROWTH = 128 * 1_048_576
 
 let running: PopupStack
 beforeAll(async () => {
   const hash = await hashPassword(TEST_PASSWORD)
-  // The limits, delays and hash that a site has if it changes nothing. A PROXY header tells each
-  // client's address.
+  // The default limits, delays and hash. A PROXY header contains the address of each client.
   running = await startPopup(
     stack => {
       const file = `${stack.directory}/passwd-as-shipped`
@@ -28,7 +27,7 @@ beforeAll(async () => {
         passwd_file: file,
         fail_delays: [2, 4, 8, 15],
         ssl_hack_trust: ['127.0.0.254'],
-        // As after a restart: each right login needs its hash.
+        // As after a restart, when each right login needs its hash.
         auth_cache_time: 0,
       }
     },
@@ -37,7 +36,7 @@ beforeAll(async () => {
 })
 afterAll(() => running?.stop())
 
-/** A connection whose PROXY header says that the client has this address. */
+/** A connection with a PROXY header that contains this client address. */
 function clientOf(ip: string): Socket {
   const socket = connect({ host: '127.0.0.1', port: running.stack.port('popup', 0, 'proxy_listen') })
   const family = ip.includes(':') ? 6 : 4
@@ -55,11 +54,14 @@ const guesser = (): Socket => {
 }
 
 /**
- * How a client hangs up while its password waits, and from where every second right login comes.
- * Without having read a word: popup gets a reset and forgets the check, so that a neighbour in the
- * same /32 does not wait. After the reply to USER: popup gets the end of the client's half, which
- * may still read the answer. The check stays, and the turns of the networks keep other /32s from
- * waiting.
+ * The way in which a client hangs up while its password waits, and the network of every second
+ * right login.
+ *
+ * If the client has read nothing, popup receives a reset and cancels the check, so that a neighbour
+ * in the same /32 does not wait.
+ *
+ * After the reply to USER, popup receives the end of the client's half, and the client may still
+ * read the answer. The check stays, and the queue of the networks keeps other /32s from waiting.
  */
 const GUESSES = {
   'with a reset': {
@@ -77,7 +79,7 @@ const GUESSES = {
       let read = ''
       socket.on('data', chunk => {
         read += chunk.toString('latin1')
-        // The greeting and the reply to USER: nothing is left unread.
+        // Reads the greeting and the reply to USER, so that nothing is left unread.
         if (read.split('\n').length === 3) socket.write('PASS y\r\n', () => socket.destroy())
       })
       socket.write(`USER ${name}\r\n`)
@@ -93,8 +95,8 @@ const residentOctets = (): number => {
 
 let networks = 0
 /**
- * Milliseconds until the right password is answered with +OK; the client has never been here
- * before. Every second client has an IPv6 address in the network `v6`.
+ * Milliseconds until the right password is answered with +OK, from a new address. Every second
+ * client has an IPv6 address in the network `v6`.
  */
 async function rightLogin(v6: string): Promise<number> {
   networks += 1

@@ -9,7 +9,7 @@ import { SOAK } from './settings.ts'
 import { megabytes, table } from './table.ts'
 
 /**
- * More memory after the third crowd than after the first: less than 300 octets for each session of
+ * Limit for additional memory between the first crowd and the third: 300 octets for each session of
  * two crowds.
  */
 const SLACK = 4_000_000
@@ -34,7 +34,7 @@ beforeAll(async () => {
 })
 afterAll(() => running?.stop())
 
-/** What the programs hold: descriptors, and memory that is in use after garbage was collected. */
+/** Resources of the programs: descriptors, and memory in use after garbage collection. */
 type Held = {
   readonly popup: number
   readonly sslwrap: number
@@ -51,7 +51,7 @@ async function held(): Promise<Held> {
   return { popup, sslwrap, resident, descriptors: descriptors() }
 }
 
-/** Everybody comes, stays while it is measured, and leaves. */
+/** All clients connect, stay during the measurement, and leave. */
 async function crowd(): Promise<{ readonly during: Held; readonly after: Held }> {
   const before = descriptors()
   const sockets: Socket[] = []
@@ -65,7 +65,7 @@ async function crowd(): Promise<{ readonly during: Held; readonly after: Held }>
   return { during, after: await held() }
 }
 
-test(`${SOAK.idlePop3} idle POP3 sessions and ${SOAK.idleTls} by TLS at once: nothing of them is left`, async () => {
+test(`${SOAK.idlePop3} idle POP3 sessions and ${SOAK.idleTls} over TLS at once leave no resource in use`, async () => {
   const start = await held()
   const crowds = [await crowd(), await crowd(), await crowd()]
   const row = (when: string, { popup, sslwrap, resident, descriptors }: Held) => ({

@@ -11,11 +11,11 @@ import { table } from './table.ts'
 
 const CLIENTS = 6
 const MESSAGES = 1500
-/** Longest moment of load before a process is killed, in milliseconds. */
+/** Longest load before a process is killed, in milliseconds. */
 const MOMENT = 250
 /**
- * Kills of one life of the stack. A program that is killed again and again rests longer each time:
- * in a new life it does not.
+ * Kills of one stack. A program that is killed several times waits longer each time; a new stack
+ * starts without this delay.
  */
 const KILLS_PER_LIFE = 25
 
@@ -57,8 +57,8 @@ test(`kill -9 of every process, ${SOAK.kills} times under load; seed ${SOAK.seed
   const backAfter: number[] = []
   const up = () => stack.start('auth-relay', { args: ['up', '--config', stack.config] })
   /**
-   * Reads what the programs of this life logged, in order: the addresses with a committed grant,
-   * and those that the gate did not know all the same.
+   * Reads the logs of the programs in order. Returns the addresses with a committed grant, and
+   * those that the gate did not find nevertheless.
    */
   const keep = (): void => {
     for (const { program, fields } of stack.program('auth-relay').log) {
@@ -80,7 +80,7 @@ test(`kill -9 of every process, ${SOAK.kills} times under load; seed ${SOAK.seed
     }
     await pause(random.int(MOMENT))
     const all = descendantsOf(stack.program('auth-relay').pid)
-    // Some are not there at every moment: an smtpd, a pop3d worker.
+    // Some processes do not exist at all times: an smtpd, a pop3d worker.
     const running = KINDS.map(([name, choose]) => ({ name, victims: all.filter(choose) }))
     const { name, victims } = random.pick(running.filter(kind => kind.victims.length > 0))
     const { pid } = random.pick(victims)

@@ -13,12 +13,12 @@ import { type ProgramName, TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
 import { Site } from './site.ts'
 import { table } from './table.ts'
 
-/** Seconds that a client has before its login, and for its handshake. */
+/** Limits of a client for its login and for its handshake, in seconds. */
 const LOGIN_TIME = 4
 const DRIP_MS = 100
-/** Connections of one address. */
+/** Limit of connections of one address. */
 const CAPS = { popup: 20, sslwrap: 30, wrap: 10 }
-/** Descriptors that are left to a process whose clients then want more. */
+/** Number of free descriptors of a process whose clients then need more. */
 const LEFT = 16
 const CROWD = 48
 const MANY = 10_000
@@ -42,8 +42,8 @@ beforeAll(async () => {
       proxy_listen: [at(ports.proxied)],
       proxy_trust: ['127.0.0.0/8'],
       login_time: LOGIN_TIME,
-      // No proxy speaks to us in clear text here: its clients would have no share of their own
-      // before they are known.
+      // No proxy sends a clear-text header here, because its clients would share one limit before
+      // their addresses are known.
       ssl_hack_trust: ['127.0.0.254'],
       max_per_address: CAPS.popup,
     },
@@ -70,14 +70,14 @@ const open = (to: number | string, localAddress?: string): Socket => {
     typeof to === 'string'
       ? connect(to)
       : connect({ port: to, host: '127.0.0.1', ...(localAddress === undefined ? {} : { localAddress }) })
-  socket.on('error', () => {}) // being turned away is what these clients are for
+  socket.on('error', () => {}) // the server is expected to refuse these clients
   socket.resume()
   return socket
 }
 const closed = (sockets: readonly Socket[]): number =>
   sockets.filter(socket => socket.destroyed || socket.readableEnded).length
 
-/** What a server says to this, up to the end that is expected. */
+/** The answer of a server to this text, up to the expected end. */
 async function answer(port: number, question: string, end: RegExp): Promise<string> {
   const socket = connect(port, '127.0.0.1')
   socket.write(question)
@@ -89,7 +89,10 @@ async function answer(port: number, question: string, end: RegExp): Promise<stri
   return heard
 }
 
-/** A login by TLS and one without, a query to each service, a line of syslog: all in good time. */
+/**
+ * A login over TLS and one without, a query to each service, and a line of syslog all succeed in
+ * time.
+ */
 async function everythingWorks(): Promise<void> {
   const ip = site.newcomer()
   await site.login(ip)
@@ -124,10 +127,10 @@ describe('a client that sends one octet at a time', () => {
     ['authd.socket', () => `${site.stack.directory}/run/authd.sock`, 'login v=1 id=', false],
   ]
 
-  test('delays no other client on any listener, and is closed where a login is due', { timeout: 60_000 }, async () => {
+  test('delays no other client on any listener, and is closed where a login is required', { timeout: 60_000 }, async () => {
     const slow = SLOW.map(([name, port, text, isCut]) => {
-      // More of them than authd.syslog_listen takes at once; fewer than one address may have
-      // elsewhere.
+      // More clients than authd.syslog_listen accepts at once, and fewer than the limit of one
+      // address on other listeners.
       const many = name === 'authd.syslog_listen' ? 70 : 9
       return { name, text, isCut, sockets: Array.from({ length: many }, () => open(port(), undefined)) }
     })
@@ -161,7 +164,7 @@ describe('a flood from one address', () => {
     ['popup', () => site.pop3, CAPS.popup],
     ['sslwrap', () => ports.pop3s, CAPS.sslwrap],
     ['wrap', () => site.smtp, CAPS.wrap],
-  ] as const)('%s: no more than its share', async (program, port, cap) => {
+  ] as const)('%s: gets no more than its share', async (program, port, cap) => {
     const sockets = Array.from({ length: 300 }, () => open(port(), '127.99.0.1'))
     await eventually('all others are turned away', () => closed(sockets) >= 300 - cap, 20_000)
     const peak = 300 - closed(sockets)
@@ -222,7 +225,7 @@ describe('no descriptor is left', () => {
   ]
 
   test.each(LISTENERS)(
-    '%s: a line in the log, and service when there are some again',
+    '%s: writes a log line, and serves again with free descriptors',
     async (name, program, words, to) => {
       await everythingWorks() // a pop3d worker runs
       const target = processOf(words)
@@ -257,7 +260,8 @@ describe('no descriptor is left', () => {
   test('wrap.listen: a client is answered 421 or closed, and mail for local domains continues afterwards', async () => {
     const target = processOf('dist/wrap.js')
     const { pid } = target
-    // Fewer than it has open: it gets none for the next client.
+    // The limit is below the number of open descriptors, so that the process gets none for the next
+    // client.
     await limit(target, 12)
     const refused = open(site.smtp)
     const heard: string[] = []

@@ -1,17 +1,14 @@
 import type { Program } from '../harness/program.ts'
 
 /**
- * Environment of a program whose memory is to be asked for: every process of it opens an inspector
- * on a free port of loopback.
+ * Environment of a program whose memory is measured: each of its processes opens an inspector on a
+ * free port of loopback.
  */
 export const INSPECTED = { NODE_OPTIONS: '--inspect=127.0.0.1:0' }
 
 const ADDRESS = /^Debugger listening on (ws:\/\/127\.0\.0\.1:\d+\/[\w-]+)$/
 
-/**
- * Octets that are really in use in each process of a program started with INSPECTED, after garbage
- * was collected.
- */
+/** Octets in use after garbage collection, in each process of a program started with INSPECTED. */
 export async function liveMemory(program: Program): Promise<number> {
   const addresses = program.lines.flatMap(line => ADDRESS.exec(line)?.[1] ?? [])
   const used = await Promise.all(addresses.map(usedIn))
@@ -37,7 +34,7 @@ async function usedIn(address: string): Promise<number> {
       socket.addEventListener('message', hear)
     })
   }
-  // Twice: what finalizers let go in the first round is collected in the second.
+  // Twice, because the second collection frees the objects that finalizers released in the first.
   await ask(1, 'HeapProfiler.collectGarbage')
   await ask(2, 'HeapProfiler.collectGarbage')
   const expression = '(({ heapUsed, external }) => heapUsed + external)(process.memoryUsage())'

@@ -11,14 +11,13 @@ export type Ports = { readonly pop3: number; readonly pop3s: number; readonly sm
 const STRANGER = '127.250.0.1'
 
 /**
- * Clients that read, delete and send without pause, and keep the books: who logged in from where,
- * and which message may be
- * gone. A server that does not answer is no fault here; one that does what it must not is.
+ * Clients that read, delete and send without pause, and record each login's address and the
+ * messages that may be deleted. An unavailable server is not a fault here; a wrong answer is.
  */
 export class MailTraffic {
   /** Addresses from which a password was sent. */
   readonly tried = new Set<string>()
-  /** What must not be: found while it runs. */
+  /** Violations that were found while the traffic runs. */
   readonly faults: string[] = []
   readonly counts = { sessions: 0, completed: 0, interrupted: 0, relayed: 0, refused: 0, strangers: 0 }
   readonly #ports: () => Ports
@@ -47,7 +46,7 @@ export class MailTraffic {
         await once().catch(() => {
           this.counts.interrupted += 1
         })
-        // Do not ask an unreachable server in a tight loop.
+        // Pauses, so that an unavailable server is not queried in a tight loop.
         await new Promise(resolve => setTimeout(resolve, 5))
       }
     }
@@ -62,7 +61,7 @@ export class MailTraffic {
     await Promise.all(this.#loops)
   }
 
-  /** Compares the books with the maildrop. */
+  /** Compares the records with the maildrop. */
   audit(): void {
     const there = new Set(
       ['new', 'cur'].flatMap(folder => readdirSync(`${this.#account.maildir}/${folder}`)).map(uniqueId),
@@ -79,8 +78,8 @@ export class MailTraffic {
   }
 
   /**
-   * One client from an address of its own: reads a message, marks it, ends well or just goes; then
-   * asks to relay.
+   * One client from a separate address: reads a message, marks it, and sends QUIT or disconnects;
+   * then it tries to relay.
    */
   async #session(): Promise<void> {
     this.counts.sessions += 1
@@ -118,7 +117,9 @@ export class MailTraffic {
     await client.ask(`DELE ${number}`, /^\+OK/)
   }
 
-  /** A client after its login: a no is no fault, the database may be away. */
+  /**
+   * A client after its login. A refusal is not a fault, because the database may be unavailable.
+   */
   async #mayRelay(ip: string): Promise<void> {
     const code = await this.#askFrom(ip)
     if (code === 250) this.counts.relayed += 1
@@ -142,5 +143,5 @@ export class MailTraffic {
   }
 }
 
-/** The name without the flags: what UIDL shows. */
+/** The name without the flags, as UIDL shows it. */
 const uniqueId = (name: string): string => name.replace(/:.*$/, '')

@@ -14,9 +14,9 @@ afterAll(async () => {
   root.remove()
 })
 
-/** Commands between two lines about the progress. */
+/** Commands between two lines of progress. */
 const STEP_COMMANDS = 10_000
-/** Runs between two looks at the count. */
+/** Runs between two checks of the count. */
 const RUNS = 50
 
 test.each([
@@ -26,7 +26,7 @@ test.each([
   ['a worker', 'qmail', (maildir: string) => openByWorker(workers, maildir, 'qmail'), 0.149],
   ['processes of one session', 'none', openStandalone, 0.0006],
   ['processes of one session', 'qmail', openStandalone, 0.0004],
-] as const)('%s answers as the model, compat = %s', { timeout: 7_200_000 }, async (name, compat, open, share) => {
+] as const)('%s answers like the model, compat = %s', { timeout: 7_200_000 }, async (name, compat, open, share) => {
   const wanted = SOAK.pop3Commands * share
   let commands = 0
   let shown = 0

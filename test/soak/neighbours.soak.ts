@@ -27,7 +27,7 @@ import { Site } from './site.ts'
 
 const MEGABYTE = 1_048_576
 
-describeWith([command('rsyslogd', 'rsyslog'), command('logger', 'bsdutils')], 'the neighbours of a whole site', () => {
+describeWith([command('rsyslogd', 'rsyslog'), command('logger', 'bsdutils')], 'faults of the programs around a site', () => {
   let site: Site
   let syslog: PrivateSyslog
   const directory = temporaryDirectory()
@@ -49,7 +49,7 @@ describeWith([command('rsyslogd', 'rsyslog'), command('logger', 'bsdutils')], 't
   })
 
   test.each(['SIGTERM', 'SIGKILL'] as const)(
-    'rsyslogd ends by %s and comes again: each login that it passes on counts',
+    'rsyslogd ends by %s and starts again: each login that it passes on counts',
     async signal => {
       const first = site.newcomer()
       await syslog.log('ipop3d', `Login user=ann host=[${first}] nmsgs=0/0`)
@@ -61,7 +61,7 @@ describeWith([command('rsyslogd', 'rsyslog'), command('logger', 'bsdutils')], 't
     },
   )
 
-  test.each(['run/authd.sock', 'run/uses.sock'])('%s is removed: authd makes it anew, by itself', async socket => {
+  test.each(['run/authd.sock', 'run/uses.sock'])('%s is removed: authd makes it again', async socket => {
     const path = `${site.stack.directory}/${socket}`
     rmSync(path)
     const ip = site.newcomer()
@@ -92,7 +92,7 @@ describeWith([ROOT], 'a maildrop on a full disk', () => {
     disk?.remove()
   })
 
-  test('is read and emptied all the same', async () => {
+  test('can be read and emptied', async () => {
     const { uid } = running.ann
     const maildir = `${disk.path}/Maildir`
     for (const path of ['', '/new', '/cur', '/tmp']) {
@@ -131,7 +131,7 @@ describe('a message file', () => {
   afterEach(() => running.closeClients())
   afterAll(() => running?.stop())
 
-  /** 24 MB: far more than the sockets on the way hold. */
+  /** 24 MB: far more than the buffers of the sockets hold. */
   const bigMessage = (): string => {
     const path = `${running.bob.maildir}/cur/big:2,`
     writeFileSync(path, 'Subject: big\n\n')
@@ -141,8 +141,8 @@ describe('a message file', () => {
     return path
   }
   /**
-   * Begins to read it, and does not go on until `change` is done; how many octets came, and whether
-   * the end mark did.
+   * Begins to read the message, and pauses until `change` is done. Returns the number of octets,
+   * and whether the termination came.
    */
   const readWhile = async (change: (path: string) => void): Promise<{ octets: number; whole: boolean }> => {
     const path = bigMessage()
@@ -167,13 +167,13 @@ describe('a message file', () => {
     return { octets, whole: tail === '\r\n.\r\n' }
   }
 
-  test('that is removed while it is sent arrives whole', async () => {
+  test('that is removed during RETR arrives completely', async () => {
     const { octets, whole } = await readWhile(path => rmSync(path))
     expect(whole).toBe(true)
     expect(octets).toBeGreaterThan(24 * MEGABYTE)
   })
 
-  test('that becomes shorter while it is sent does not pass for a whole one', async () => {
+  test('that becomes shorter during RETR is not taken for complete', async () => {
     const { whole } = await readWhile(path => truncateSync(path, 8 * MEGABYTE))
     expect(whole).toBe(false)
     await running.stack.program('popup').waitForLine(/^pop3d: .*shorter/)
@@ -181,7 +181,7 @@ describe('a message file', () => {
 })
 
 describeWith([command('sh', 'dash')], 'a checker', () => {
-  /** Does what the login says; a login of an account is taken with any password. */
+  /** Behaves as the login name demands; a login of an account is accepted with any password. */
   const CHECKER = (uid: number, home: string): string => `
     read -r line <&3
     login=$(printf %s "$line" | tr '\\0' '\\n' | head -n 1)
@@ -208,7 +208,7 @@ describeWith([command('sh', 'dash')], 'a checker', () => {
   })
   afterAll(() => running?.stop())
 
-  test('that hangs, crashes, floods or leaves children costs its own logins and no others', async () => {
+  test('that hangs, crashes, floods or leaves children affects only its own logins', async () => {
     const popup = running.stack.program('popup')
     await running.client().login('ann')
     const { processes } = resourcesOf(popup.pid)
@@ -255,7 +255,7 @@ describeWith([command('faketime')], 'the clock of the host', () => {
     remove()
   })
 
-  test('is stepped by days, there and back: sessions go on, logins too, no process ends', async () => {
+  test('is set by days, forwards and back: sessions and logins continue, and no process ends', async () => {
     const { stack } = running
     const before = resourcesOf(stack.program('popup').pid).processes
     const sessions = await idleSessions(stack.port('popup'), 5)

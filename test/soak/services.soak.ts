@@ -6,7 +6,7 @@ import { SOAK } from './settings.ts'
 
 const { serviceHistories: CASES, seed: SEED } = SOAK
 
-describeWith(SERVICE_NEEDS, 'every service and every table gives the answer of one oracle', () => {
+describeWith(SERVICE_NEEDS, 'every service and every table gives the same answer as the oracle', () => {
   describe.each(SITES)(`ipv6_prefix = $ipv6Prefix, deny_private = $denyPrivate, seed ${SEED}`, site => {
     let host: ServiceHost
     beforeAll(async () => {
@@ -20,7 +20,7 @@ describeWith(SERVICE_NEEDS, 'every service and every table gives the answer of o
       expect(open).toBeGreaterThan(CASES)
     })
 
-    test.runIf(site === SITES[0]).each(ORACLE_MUTANTS)('an oracle that errs is found: %s', async mutant => {
+    test.runIf(site === SITES[0]).each(ORACLE_MUTANTS)('an oracle with a planted error is found: %s', async mutant => {
       expect(await isFound(mutant, host, site, SEED)).toBe(true)
     })
   })

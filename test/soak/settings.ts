@@ -7,15 +7,15 @@ function numberOf(name: string, otherwise: number): number {
 }
 
 /**
- * How much is done in a soak run. Less is for those who work on it: the documented figures come
- * from the defaults.
+ * Size of a soak run. Smaller sizes are for work on the tests; the documented figures come from the
+ * defaults.
  */
 export const SOAK = {
-  /** All chance of a run comes from this number: the same seed is the same run. */
+  /** Every random choice of a run comes from this seed, so the same seed is the same run. */
   seed: numberOf('SOAK_SEED', Math.floor(Math.random() * 1_000_000_000)),
   /** Inputs for each target of the fuzzing. */
   inputs: numberOf('SOAK_INPUTS', 1_000_000),
-  /** One input alone, by its number: to run a failure again. */
+  /** The number of one input, to run a failure again. */
   only: numberOf('SOAK_ONLY', -1),
   /** kill -9 of processes under load, in all. */
   kills: numberOf('SOAK_KILLS', 100),
@@ -23,8 +23,8 @@ export const SOAK = {
   seconds: numberOf('SOAK_SECONDS', 180),
   idlePop3: numberOf('SOAK_IDLE_POP3', 5000),
   idleTls: numberOf('SOAK_IDLE_TLS', 2000),
-  /** Commands of POP3 whose answers are compared with a model, over all forms of pop3d. */
+  /** Number of POP3 commands whose answers are compared with a model, over all forms of pop3d. */
   pop3Commands: numberOf('SOAK_POP3_COMMANDS', 1_000_000),
-  /** Random histories about which every service is asked, for each of two policies. */
+  /** Number of random histories after which every service is queried, for each of two policies. */
   serviceHistories: numberOf('SOAK_SERVICE_HISTORIES', 100),
 } as const

@@ -16,11 +16,11 @@ beforeAll(async () => {
 })
 afterAll(() => clearAway())
 
-/** Device-days between two lines about the progress. */
+/** Device-days between two lines of progress. */
 const STEP_DAYS = 10_000
 const DEVICE_DAYS = Number(process.env['SIMULATION_DEVICE_DAYS'] ?? 100_000)
 
-test(`popup, authd and the gate break no promise in ${DEVICE_DAYS} days of devices`, async () => {
+test(`popup, authd and the gate keep every promise in ${DEVICE_DAYS} device-days`, async () => {
   const began = performance.now()
   let deviceDays = 0
   let seed = SOAK.seed

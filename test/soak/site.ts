@@ -9,7 +9,7 @@ import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { Stack, TEST_PASSWORD, type TestSettings } from '../harness/stack.ts'
 import { clientAddress } from './crowd.ts'
 
-/** GRANT_WAIT is a second; a loaded machine gets some more. */
+/** GRANT_WAIT is one second; the margin is for a loaded machine. */
 const LOGIN_MS = 6000
 
 /**
@@ -52,7 +52,7 @@ export class Site {
     return clientAddress(this.#next++)
   }
 
-  /** Reads the mailbox from there; milliseconds from password to +OK. */
+  /** Reads the mailbox from an address; returns milliseconds from password to +OK. */
   async login(ip: string, user = 'ann'): Promise<number> {
     const client = Pop3Conversation.over(connect({ host: '127.0.0.1', port: this.pop3, localAddress: ip }))
     try {
@@ -84,9 +84,9 @@ export class Site {
   }
 
   /**
-   * Asserts what must hold during an outage of the store and after it. During the outage mail is
-   * read, mail for local domains is taken, and no client relays without a login. After the outage
-   * the logins from before and from the outage count, without a manual step.
+   * Checks a site during an outage of the store and after it. During the outage mail can be read,
+   * mail for local domains is accepted, and no client relays without a login. After the outage all
+   * logins from before and during the outage count, without a manual step.
    */
   async survives(begin: () => Promise<void>, end: () => Promise<void>): Promise<void> {
     const [before, during, stranger] = [this.newcomer(), this.newcomer(), this.newcomer()]

@@ -11,9 +11,12 @@ import { SOAK } from './settings.ts'
 import { Site } from './site.ts'
 import { megabytes, table } from './table.ts'
 
-/** Between two clients of one kind: a lively small site, a fraction of a core. */
+/** Pause between two clients of one kind, for the load of a busy small site. */
 const EVERY_MS = 2500
-/** More at the end than after the first quarter: nothing that grows with the clients served. */
+/**
+ * Limit for growth between the first quarter and the end, because memory must not grow with the
+ * number of clients.
+ */
 const LEVEL = { memory: 4_000_000, descriptors: 12 }
 const SAMPLES = 12
 const LETTER = `From: bob@example.org\nTo: ann@example.org\nSubject: letter\n\n${'.dots\n..\n.\nlong line '.repeat(800)}the end\n`
@@ -40,8 +43,8 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
     site = await Site.start(
       (stack, pop3) => {
         stack.account('reader', [LETTER, LETTER, LETTER])
-        // A maildrop of its own: what another session moves to cur/ meanwhile cannot be opened, as
-        // with qmail-pop3d.
+        // A separate maildrop, because a message that another session moves to cur/ cannot be
+        // opened, as with qmail-pop3d.
         stack.account('desk', [LETTER, LETTER, LETTER])
         bob = stack.account('bob')
         return {
@@ -61,7 +64,7 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
     writeFileSync(`${home}/${name}`, text, { mode: 0o600 })
     return `${home}/${name}`
   }
-  /** Runs a client; what it must say, or the error it is. */
+  /** Runs a client. Its output must match; otherwise returns the error. */
   const client = async (
     name: string,
     isGood: (ended: Program) => boolean,
@@ -76,7 +79,7 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
     (ended: Program): boolean =>
       ended.ending?.code === 0 && ended.lines.some(line => line.includes(text))
 
-  /** A new letter for bob, as a delivery agent puts it there. */
+  /** A new message for bob, delivered as a delivery agent does. */
   const deliver = (): void => {
     const name = `${Math.floor(Date.now() / 1000)}.M${delivered++}.mx`
     writeFileSync(`${bob.maildir}/tmp/${name}`, LETTER)

@@ -2,9 +2,9 @@ import { defineConfig } from 'vitest/config'
 import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
 
 /**
- * The endurance tests: parts by name, e.g. `npm run test:soak -- fuzz kills`. One after the other:
- * each wants the machine. SOAK_ENGINE=node or epoll: what carries the connections of the programs
- * under test, in place of what they choose.
+ * The endurance tests. Parts by name, for example `npm run test:soak -- fuzz kills`. They run one
+ * after the other, because each needs the whole machine. SOAK_ENGINE=node or epoll sets the engine
+ * of connections for the programs under test.
  */
 const engine = process.env['SOAK_ENGINE']
 
@@ -17,7 +17,7 @@ export default defineConfig({
     fileParallelism: false,
     testTimeout: 300_000,
     hookTimeout: 180_000,
-    // The figures are the result: shown as they come.
+    // The figures are the result, so they are shown at once.
     disableConsoleIntercept: true,
   },
 })

@@ -22,14 +22,14 @@ afterAll(async () => {
   remove()
 })
 
-/** A verb on the demo's settings; with its exit status and its output. */
+/** Runs a verb with the demo's settings; returns its exit status and its output. */
 async function say(...words: readonly string[]): Promise<{ status: number | null; text: string }> {
   return result(await run(commandOf('auth-relay', ...words, '--config', config)))
 }
 const result = (program: Program) => ({ status: program.ending?.code ?? null, text: program.lines.join('\n') })
 const json = async (...words: readonly string[]): Promise<unknown> => JSON.parse((await say(...words, '--json')).text)
 
-/** USER and PASS in clear text on the POP3 port. */
+/** Sends USER and PASS in clear text to the POP3 port. */
 async function logIn(user = 'demo', password = 'demo'): Promise<string> {
   const socket = createConnection(demo.port('popup'), '127.0.0.1').setEncoding('utf8')
   let heard = ''
@@ -51,7 +51,7 @@ async function logIn(user = 'demo', password = 'demo'): Promise<string> {
 const mayRelay = async (): Promise<boolean> =>
   !(await run(['/bin/sh', '-c', `${demo.command('swaks')} --quit-after RCPT`])).lines.some(line => line.includes('553'))
 
-test('before any login no address may relay, and explain says what to do', async () => {
+test('before any login no address may relay, and explain names the remedy', async () => {
   expect(await say('show')).toEqual({ status: 0, text: 'No login has opened the relay for an address now.' })
   expect(await json('show')).toEqual([])
   const { status, text } = await say('explain', '127.0.0.1')
@@ -73,7 +73,7 @@ describe('after a login', () => {
     ])
   })
 
-  test('explain names the login now, and not for a time before the login', async () => {
+  test('explain names the login for the current time, and not for a time before the login', async () => {
     const now = await say('explain', '127.0.0.1')
     expect(now.status).toBe(0)
     expect(now.text).toContain('Opened by: popup login demo')
@@ -81,7 +81,7 @@ describe('after a login', () => {
     expect(await json('explain', '127.0.0.1')).toMatchObject({ ip: '127.0.0.1', relay: true, rule: 'grant' })
   })
 
-  test('block closes the relay at once and keeps it closed through new logins, until unblock', async () => {
+  test('block closes the relay at once, and new logins do not open it until unblock', async () => {
     expect(await mayRelay()).toBe(true)
     expect(await say('block', 'demo', '--for', '1h', '--reason', 'a test')).toMatchObject({
       status: 0,
@@ -97,7 +97,7 @@ describe('after a login', () => {
     expect(await mayRelay()).toBe(true)
   })
 
-  test('block says that a login was never seen, and blocks it all the same', async () => {
+  test('block reports that a login was never seen, and blocks it nevertheless', async () => {
     expect(await say('block', 'dmeo', '--for', '1h')).toMatchObject({
       status: 0,
       text: expect.stringMatching(
@@ -121,7 +121,7 @@ describe('after a login', () => {
     expect(await mayRelay()).toBe(true)
   })
 
-  test('allow opens the relay without a login, but never for what is never granted', async () => {
+  test('allow opens the relay without a login, but never for an ungrantable address', async () => {
     expect((await say('allow', '198.51.100.0/24', '--for', '8h', '--reason', 'a scanner')).status).toBe(0)
     expect((await say('explain', '198.51.100.7')).text).toMatch(
       /Allowed without a login: 198\.51\.100\.0\/24 allowed by \S+: a scanner/,
@@ -151,9 +151,8 @@ describe('after a login', () => {
 
 test('watch shows logins, relayed mail and clients that the gate did not let relay, as they happen', async () => {
   const watch = new Process('watch', commandOf('auth-relay', 'watch', '--config', config))
-  // The login that must be seen comes again and again: watch may not be looking yet when the first
-  // comes. Each round has an address of its own, because a use is recorded once a minute for each
-  // address.
+  // The login repeats, because watch may not have started when the first one comes. Each round has
+  // a different address, because a use is recorded once a minute for each address.
   let round = 0
   await eventually('watch shows a login', async () => {
     round += 1
@@ -190,7 +189,7 @@ test('check finds the one thing that is unsafe in a demo, and nothing else', asy
   ])
 })
 
-test('status of a stack under up: every program with what started it, and nothing is wrong', async () => {
+test('status of a stack under up lists every program with its supervisor, and no fault', async () => {
   const { status, text } = await say('status')
   for (const name of ['authd', 'popup', 'sslwrap', 'wrap', 'status-page']) {
     expect(text).toMatch(new RegExp(`^  ${name} +since [\\d-]+ [\\d:]+, pid \\d+, auth-relay up$`, 'm'))
@@ -198,7 +197,7 @@ test('status of a stack under up: every program with what started it, and nothin
   expect(text).toMatch(/^ {2}logins, last hour +\d+ granted, \d+ refused$/m)
   expect(text.trim().split('\n').at(-1)).toBe('Nothing is wrong.')
   expect(status).toBe(0)
-  // While the stack runs, each of its listeners is its own.
+  // While the stack runs, each of its listeners belongs to the stack.
   expect((await say('check')).text).toMatch(/^fine +popup\.listen: popup listens on /m)
 })
 
@@ -215,7 +214,7 @@ test('passwd adds an account that can log in at once, and removes it', async () 
   expect(removed.ending?.code).toBe(0)
 })
 
-test('import and replay take over what is young, and --shadow takes nothing', async () => {
+test('import and replay take young logins, and --shadow takes none', async () => {
   const seconds = Math.floor(Date.now() / 1000)
   writeFileSync(
     `${path}/open-smtp`,
@@ -248,7 +247,7 @@ test('import and replay take over what is young, and --shadow takes nothing', as
   expect((await say('explain', '192.0.2.11')).text).toContain('ipop3d')
 })
 
-test('without its database a verb reports the fault in one line: 111', async () => {
+test('without its database a verb reports the fault in one line and exits with 111', async () => {
   const elsewhere = temporaryDirectory()
   const file = `${elsewhere.path}/x.toml`
   writeFileSync(file, `configured = true\nstate_dir = "${elsewhere.path}"\n[database]\nembedded = true\n`, {
@@ -262,7 +261,7 @@ test('without its database a verb reports the fault in one line: 111', async () 
   elsewhere.remove()
 })
 
-test('the completion is taken by a real bash', async () => {
+test('a real bash accepts the completion', async () => {
   const script = (await run(commandOf('auth-relay', 'completion'))).lines.join('\n')
   const complete = async (...words: readonly string[]): Promise<readonly string[]> => {
     const ask = `COMP_WORDS=(auth-relay ${words.join(' ')}); COMP_CWORD=${words.length}; _auth_relay`

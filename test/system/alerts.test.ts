@@ -33,7 +33,7 @@ const configure = (alerts: Readonly<Record<string, string | readonly string[]>>)
   stack.configure({
     database: { dbhost: host, dbport: port, dbname, dbuser: user, dbpass: password?.reveal() ?? '' },
     alerts: { mail_to: ['noc@example.org'], sendmail: [`${stack.directory}/sendmail`], user: '', ...alerts },
-    // No certificate is shown here.
+    // This test shows no certificate.
     popup: { listen: [] },
   })
 }
@@ -66,7 +66,7 @@ test('a stolen password is reported by mail and closed, and the command lists it
   expect((await alerts()).lines[0]).toMatch(/^ALARM {2}login_spread: ann, 12 addresses within an hour, since /)
 })
 
-test('alerts test fires each rule; an unknown rule and settings without a way to report are refused', async () => {
+test('alerts test triggers each rule; an unknown rule and settings without a channel are refused', async () => {
   configure({})
   const fired = await alerts('test')
   expect(fired.ending?.code, fired.transcript()).toBe(0)
@@ -112,7 +112,7 @@ test('under auth-relay up, the logins of a stolen password are reported by webho
       database: { embedded: true },
       grants: { grant_loopback: true },
       popup: { listen: ['127.0.0.1:0'] },
-      // An alarm looks at the certificate of this listener.
+      // An alarm checks the certificate of this listener.
       sslwrap: { listener: [{ listen: `127.0.0.1:${await freePort()}`, backend: '127.0.0.1:9' }] },
       alerts: {
         mail_to: ['noc@example.org'],
@@ -144,7 +144,7 @@ test('under auth-relay up, the logins of a stolen password are reported by webho
     expect(got(mailer)).toMatch(/^ARGS -i -f relay@example.org -- noc@example.org$/m)
     expect(got(mailer)).toMatch(/^Subject: \[auth-relay\] ALARM: login_spread ann$/m)
     expect(JSON.parse(got(program).replace(/^ARGS now\n/, ''))).toMatchObject(start)
-    // The URL is a secret, and the rule closes what it names.
+    // The URL is a secret, and the rule closes the relay for the named login.
     expect(site.transcript()).not.toContain('services/secret')
     const explained = await site.run('auth-relay', ['explain', '127.0.1.1', '--config', site.config])
     expect(explained.transcript()).toContain('login ann blocked by alerts: login_spread')

@@ -25,7 +25,7 @@ afterEach(() => stack.stop())
 
 const socketPath = (): string => `${stack.directory}/run/authd.sock`
 
-/** Announces without pause until told to stop; every answer, by address. */
+/** Announces logins without pause until it is stopped; records every answer by address. */
 class Load {
   readonly answers = new Map<string, LoginAnswer>()
   #next: number
@@ -81,7 +81,7 @@ describe('kill -9 of authd', () => {
   })
   afterEach(() => database.remove())
 
-  it(`${ROUNDS} times under load: every login that was answered committed is in the table`, {
+  it(`${ROUNDS} times under load: every login with the answer committed is in the table`, {
     timeout: 300_000,
   }, async () => {
     const committed: string[] = []
@@ -105,7 +105,7 @@ describe('kill -9 of authd', () => {
   })
 })
 
-describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
+describeWith([DEBIAN_POSTGRES], 'the database becomes unavailable', () => {
   let cluster: PostgresCluster
   beforeEach(async () => {
     cluster = await PostgresCluster.start()
@@ -140,7 +140,7 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
   }
 
   it.each(['fast', 'kill'] as const)(
-    'stopped (%s) under load: announcers go on, and everything is stored with its own time when it is back',
+    'stopped (%s) under load: announcers continue, and every login is stored with its own time when the database is back',
     { timeout: 120_000 },
     async how => {
       await stack.start('authd')
@@ -175,7 +175,7 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
     },
   )
 
-  it('killed six times under load: every login that was answered committed is in the table', {
+  it('killed six times under load: every login with the answer committed is in the table', {
     timeout: 240_000,
   }, async () => {
     await stack.start('authd')
@@ -193,8 +193,8 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
       committed.push(...load.committed())
       next = load.next
       await cluster.start()
-      // The log need not tell: an orphaned backend may have stored all that was under way, and then
-      // nothing failed.
+      // The log need not contain it: an orphaned backend may have stored the logins in progress,
+      // and then no statement failed.
       const client = await AuthdClient.connect(socketPath())
       const isStored = async (): Promise<boolean> => {
         const ip = publicAddress(next)
@@ -210,7 +210,7 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
     expect(committed.filter(ip => !grants.has(ip))).toEqual([])
   })
 
-  it('starts without a database, stores when there is one, and flushes at its end', { timeout: 120_000 }, async () => {
+  it('starts without a database, stores when the database is available, and flushes at its end', { timeout: 120_000 }, async () => {
     await cluster.stop()
     const authd = await stack.start('authd')
     const client = await AuthdClient.connect(socketPath())
@@ -221,7 +221,7 @@ describeWith([DEBIAN_POSTGRES], 'the database goes away', () => {
     client.close()
   })
 
-  it('frozen: an announcer is answered queued after commit_wait, and the login is stored in the end', {
+  it('frozen: an announcer gets the answer queued after commit_wait, and the login is stored later', {
     timeout: 120_000,
   }, async () => {
     await stack.start('authd')

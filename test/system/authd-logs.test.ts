@@ -58,7 +58,7 @@ async function startPrivateRsyslog(action: string): Promise<void> {
   logDaemon = await startRsyslog(stack.directory, `mail.* ${action}`)
 }
 
-/** By logger(1), as a daemon would through syslog(3). */
+/** Writes a line with logger(1), as a daemon does with syslog(3). */
 async function log(tag: string, message: string): Promise<void> {
   const words = [pathOf('logger') ?? 'logger', '-u', `${stack.directory}/log`, '-t', tag, '-p', 'mail.info', '--id=77']
   const { ending, lines } = await run([...words, '--', message])
@@ -87,7 +87,7 @@ describeWith(RSYSLOG, 'a real rsyslogd writes to the FIFO', () => {
     await log('ipop3d', login('203.0.113.8'))
     await granted('203.0.113.8')
 
-    // What rsyslogd writes while we are away waits in the FIFO, which it holds open.
+    // Lines that rsyslogd writes while authd is down wait in the FIFO, which rsyslogd holds open.
     await stack.stopPrograms()
     await log('ipop3d', login('203.0.113.9'))
     await start({ syslog_fifo: `${stack.directory}/fifo` })
@@ -107,7 +107,7 @@ describeWith(RSYSLOG, 'a real rsyslogd writes to the FIFO', () => {
     expect([...(await storedGrants(database.owner)).keys()]).toEqual(['203.0.113.7'])
   })
 
-  it('finds the FIFO again when it is made anew', async () => {
+  it('opens the FIFO again after it was made again', async () => {
     const fifo = `${stack.directory}/fifo`
     await start({ syslog_fifo: fifo })
     renameSync(fifo, `${fifo}.old`)
@@ -164,7 +164,7 @@ describe('a followed file', () => {
     writeFileSync(file, line('203.0.113.1'))
   })
 
-  it('begins at its end, and goes on through rotation and truncation', async () => {
+  it('is read from its end, and through rotation and truncation', async () => {
     await start({ follow_files: [file] })
     await stack.waitForLog('authd', { event: 'file_followed', path: file })
     appendFileSync(file, line('203.0.113.2').slice(0, 40))
@@ -173,7 +173,7 @@ describe('a followed file', () => {
 
     renameSync(file, `${file}.1`)
     writeFileSync(file, '')
-    appendFileSync(`${file}.1`, line('203.0.113.3')) // its writer still holds the old one
+    appendFileSync(`${file}.1`, line('203.0.113.3')) // the writer still has the old file open
     await granted('203.0.113.3')
     appendFileSync(file, line('203.0.113.4'))
     await granted('203.0.113.4')
@@ -186,7 +186,7 @@ describe('a followed file', () => {
     expect([...(await storedGrants(database.owner)).keys()].sort()).toEqual([2, 3, 4, 5].map(n => `203.0.113.${n}`))
   })
 
-  it('remembers its place over a restart, rotation in between included, and grants nothing that is long over', async () => {
+  it('is continued after a restart, also with a rotation in between, and expired logins grant nothing', async () => {
     await start({ follow_files: [file] })
     await stack.waitForLog('authd', { event: 'file_followed', path: file })
     appendFileSync(file, line('203.0.113.2'))
@@ -205,14 +205,14 @@ describe('a followed file', () => {
     expect(stored.get('203.0.113.2')?.hits).toBe(1)
   })
 
-  it('is waited for', async () => {
+  it('may not exist yet', async () => {
     await start({ follow_files: [`${file}.later`] })
     await stack.waitForLog('authd', { event: 'file_unreadable' })
     writeFileSync(`${file}.later`, line('203.0.113.6'))
     await granted('203.0.113.6')
   })
 
-  it("may be a container runtime's, and no piece of a line is read as one, over a restart too", async () => {
+  it('may come from a container runtime; no piece of a line is read as a line, also over a restart', async () => {
     const text = (ip: string): string =>
       `pop3-login: Info: Login: user=<ann>, method=PLAIN, rip=${ip}, lip=203.0.113.1, mpid=1, session=<x>`
     const cri = (ip: string, tag: 'F' | 'P', secondsAgo = 0): string =>
@@ -230,7 +230,7 @@ describe('a followed file', () => {
     await start({ follow_files: [file], check_daemon_dovecot: true })
     await granted('203.0.113.5')
     expect([...(await storedGrants(database.owner)).keys()].sort()).toEqual([2, 3, 5].map(n => `203.0.113.${n}`))
-    // What a runtime cuts is long: it is dropped unread, and the line goes on.
+    // A container runtime divides long lines. Such a line is dropped unread.
     appendFileSync(
       file,
       `${stamp()} stdout P ${'x'.repeat(140_000)}\n${cri('203.0.113.6', 'F')}${cri('203.0.113.7', 'F')}`,
@@ -239,7 +239,7 @@ describe('a followed file', () => {
     expect((await storedGrants(database.owner)).has('203.0.113.6')).toBe(false)
   })
 
-  it("may be Dovecot's own", async () => {
+  it("may be Dovecot's own log", async () => {
     await start({ follow_files: [file], check_daemon_dovecot: true })
     await stack.waitForLog('authd', { event: 'file_followed', path: file })
     const now = stamp().slice(0, 19).replace('T', ' ')
@@ -253,7 +253,7 @@ describe('a line that is delivered late', () => {
   const late = (ip: string, minutes: number): string =>
     `<22>1 ${new Date(Date.now() - minutes * 60_000).toISOString()} mx ipop3d 77 - - ${login(ip)}\n`
 
-  it('grants for what is left of its own time, and the history keeps that time', async () => {
+  it('grants for the rest of its time, and the history has its time', async () => {
     await start({ syslog_listen: ['127.0.0.1:0'], metrics_listen: '127.0.0.1:0' })
     const socket = createConnection({ host: '127.0.0.1', port: stack.port('authd', 0, 'syslog') })
     socket.end(late('203.0.113.2', 300) + late('203.0.113.3', 20) + late('203.0.113.4', -60))
@@ -300,12 +300,12 @@ describe('a line that is delivered late', () => {
     return spawnSync(program, words, { encoding: 'utf8' }).stdout
   }
 
-  it('in a followed file with stamps of another zone is a warning that says so', async () => {
+  it('in a followed file with stamps of another zone is a warning that names the cause', async () => {
     const file = `${stack.directory}/mail.log`
     writeFileSync(file, '')
     await start({ follow_files: [file] })
     await stack.waitForLog('authd', { event: 'file_followed', path: file })
-    // The container writes UTC and the host lives two hours east of it: each line looks two hours
+    // The container writes UTC and the host's zone is two hours ahead, so each line looks two hours
     // old.
     appendFileSync(file, `${bsdStamp(new Date(Date.now() - 7_200_000))} mx ipop3d[77]: ${login('203.0.113.2')}\n`)
     const { fields } = await stack.waitForLog('authd', { event: 'login_dropped', path: file, reason: 'expired' })
@@ -366,7 +366,7 @@ describe('every source at once', () => {
   })
 })
 
-/** journald in the foreground, with a /run and a machine of its own. */
+/** journald in the foreground, with a separate /run and machine id. */
 const JOURNALD = `set -e
 run=$1
 mkdir -p "$run/systemd/journal" "$run/log/journal"
@@ -376,10 +376,10 @@ mount --bind "$run" /run
 exec /lib/systemd/systemd-journald`
 
 describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journald', () => {
-  it('is read, also entries from a time without authd; octets that are no text and accounts that do not count open nothing', async () => {
+  it('is read, also entries from a time without authd; octets that are not text and accounts that do not count open nothing', async () => {
     const runDirectory = `${stack.directory}/j`
     const socket = `${runDirectory}/systemd/journal/dev-log`
-    // Without --id: journald would take the account of the process that has this number.
+    // Without --id, because journald would take the account of the process with this number.
     const words = [pathOf('logger') ?? 'logger', '-u', socket, '-t', 'ipop3d', '-p', 'mail.info', '--']
     const say = async (message: string, uid = 0): Promise<void> => {
       const sender = uid === 0 ? [] : ['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups']
@@ -392,8 +392,8 @@ describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journ
       journal_command: ['journalctl', `--directory=${runDirectory}/log/journal`, '--merge'],
     }
     await start(settings)
-    // The first start begins at the end of the journal, wherever journalctl finds that: said until
-    // it is heard.
+    // The first start begins at the end of the journal, and journalctl decides where that is. The
+    // entry is repeated until it is read.
     await eventually('a grant for 203.0.113.1', async () => {
       await say(login('203.0.113.1'))
       return (await storedGrants(database.owner)).has('203.0.113.1')
@@ -417,7 +417,7 @@ describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journ
 })
 
 describe('the journal', () => {
-  it('is followed from the saved place, and over an end of journalctl', async () => {
+  it('is followed from the saved place, also after journalctl has ended', async () => {
     const { directory } = stack
     const entries = `${directory}/entries`
     const entry = (n: number): string =>
@@ -430,7 +430,7 @@ describe('the journal', () => {
         _PID: '77',
         MESSAGE: login(`203.0.113.${n}`),
       })}\n`
-    // Stands for journalctl: says what it was asked, prints what it has, and ends after a while.
+    // A double of journalctl: logs its arguments, prints its text, and ends after a while.
     writeFileSync(
       `${directory}/journalctl`,
       `#!/bin/sh\necho "$@" >> ${directory}/asked\ncat ${entries}\nexec sleep 2\n`,

@@ -45,13 +45,13 @@ const start = (settings: TestSettings = {}) => {
 }
 const announcer = () => AuthdClient.connect(`${stack.directory}/run/authd.sock`)
 
-/** Sends lines to the TCP listener and ends. */
+/** Sends lines to the TCP listener, then ends the connection. */
 async function sendSyslog(lines: readonly string[]): Promise<void> {
   const socket = createConnection({ host: '127.0.0.1', port: stack.port('authd', 0, 'syslog') })
   await new Promise<void>(resolve => socket.end(lines.map(line => `${line}\n`).join(''), () => resolve()))
 }
 
-describe('the socket where logins are announced', () => {
+describe('the login socket', () => {
   it('grants no proxy of the current settings, and stores the list of proxies in the database', async () => {
     const published = async (): Promise<readonly string[]> => {
       const row = v.object({ net: v.string() })
@@ -79,7 +79,7 @@ describe('the socket where logins are announced', () => {
     client.close()
   })
 
-  it('answers committed once the grant is in the table, for many in flight', async () => {
+  it('answers committed when the grant is in the table, for many in flight', async () => {
     await start({ '': { log_level: 'debug' }, grants: { exp_time: 600 } })
     const client = await announcer()
     const events = Array.from({ length: 500 }, (_, n) => loginFrom(`1.${n}`, publicAddress(n)))
@@ -100,7 +100,7 @@ describe('the socket where logins are announced', () => {
     client.close()
   })
 
-  it('refuses loopback and says why', async () => {
+  it('refuses loopback with a reason', async () => {
     await start()
     const client = await announcer()
     expect(await client.announce(loginFrom('1.1', '127.0.0.1'))).toEqual({
@@ -113,7 +113,7 @@ describe('the socket where logins are announced', () => {
     client.close()
   })
 
-  it('refuses what it cannot read, logs each kind once, and keeps the connection', async () => {
+  it('refuses an invalid event, logs each kind once, and keeps the connection', async () => {
     await start()
     const client = await announcer()
     const sound = formatLoginEvent(loginFrom('1.1', '203.0.113.7'))
@@ -137,7 +137,7 @@ describe('the socket where logins are announced', () => {
   })
 })
 
-describeWith([ROOT], 'who may announce', () => {
+describeWith([ROOT], 'accounts that may announce', () => {
   const connectAs = (uid: number): string =>
     spawnSync(
       process.execPath,
@@ -172,7 +172,7 @@ describe('syslog by TCP', () => {
     await eventually('20,000 grants', async () => (await storedGrants(database.owner)).size === 20_000, 60_000)
   })
 
-  it('takes counted messages, and closes a connection that keeps to no framing', async () => {
+  it('accepts messages with an octet count, and closes a connection without a valid framing', async () => {
     await start({ authd: tcp })
     const socket = createConnection({ host: '127.0.0.1', port: stack.port('authd', 0, 'syslog') })
     const message = login('203.0.113.7')
@@ -182,7 +182,7 @@ describe('syslog by TCP', () => {
     await stack.waitForLog('authd', { event: 'syslog_framing_invalid' })
   })
 
-  it('listens on loopback alone', async () => {
+  it('listens only on loopback', async () => {
     configure({ authd: { syslog_listen: ['0.0.0.0:0'] } })
     const authd = await run(commandOf('authd', '--config', stack.config))
     expect(authd.ending?.code).toBe(100)
@@ -203,11 +203,11 @@ describe('faults at the start', () => {
   })
 })
 
-describe('life', () => {
+describe('life of the process', () => {
   const numbers = async (): Promise<string> =>
     (await fetch(`http://127.0.0.1:${stack.port('authd', 0, 'metrics')}/metrics`)).text()
 
-  it('reads its settings again at SIGHUP, and counts for SIGUSR1', async () => {
+  it('reads its settings again at SIGHUP, and logs its counts at SIGUSR1', async () => {
     const authd = await start({ authd: { syslog_listen: ['127.0.0.1:0'] } })
     const line = `${bsdStamp()} mx ipop3d[7]: Login user=ann host=[203.0.113.7] nmsgs=1/1`
     await sendSyslog([line])
@@ -220,7 +220,7 @@ describe('life', () => {
     await stack.waitForLog('authd', { event: 'settings_reloaded' })
     await sendSyslog([line])
     await eventually('the grant', async () => (await storedGrants(database.owner)).has('203.0.113.7'))
-    // A broken file changes nothing.
+    // An invalid file changes nothing.
     writeFileSync(stack.config, 'configured = maybe')
     authd.signal('SIGHUP')
     await authd.waitForLine(/^authd: reload: .*/)
@@ -238,7 +238,7 @@ describe('life', () => {
     client.close()
   })
 
-  it('shows its numbers to Prometheus on loopback', async () => {
+  it('exports its metrics to Prometheus on loopback', async () => {
     await start({ grants: { alrm_time: 1 }, authd: { metrics_listen: '127.0.0.1:0', syslog_listen: ['127.0.0.1:0'] } })
     await sendSyslog(['Mar  5 10:11:12 mx cron[7]: nothing', 'Mar  5 10:11:12 mx cron[7]: nothing', 'no syslog line'])
     await eventually('a sweep', () => numbers().then(text => !text.includes('authd_sweeps_total 0')))
@@ -260,7 +260,7 @@ describe('life', () => {
     client.close()
   })
 
-  it('writes down the uses that the gate reports', async () => {
+  it('stores the uses that the gate reports', async () => {
     await start()
     const socket = createConnection({ path: `${stack.directory}/run/uses.sock` })
     socket.end('nonsense\nuse v=1 ip=203.0.113.7 at=1764000000 door=gate\n')
@@ -276,7 +276,7 @@ describe('life', () => {
   it('adds up the decisions that the gate reports', async () => {
     await start({ authd: { metrics_listen: '127.0.0.1:0' } })
     const socket = createConnection({ path: `${stack.directory}/run/uses.sock` })
-    // Of one minute, and no older than a gate's report can be.
+    // Decisions of one minute, as old as a gate's report can be.
     const at = Math.floor(Date.now() / 60_000) * 60
     const line = `tally v=1 at=${at} door=policy relayed=1 refused=20 undecided=3 never=0 recent=`
     socket.write(`${line}${Array.from({ length: 20 }, (_, n) => `2001:db8:1111:2222:3333:4444:5555:66${n + 10}`)}\n`)

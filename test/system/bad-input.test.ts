@@ -33,8 +33,8 @@ const takenPort = (): Promise<number> =>
 type Refusal = { readonly status: number; readonly lines: readonly string[] }
 
 /**
- * Starts a program that must refuse to run: its status and what it said, when it and all that it
- * started are gone.
+ * Starts a program that must refuse to run. Returns its status and its output when the program and
+ * all its children have ended.
  */
 async function refusalOf(
   name: ProgramName,
@@ -56,7 +56,7 @@ const processesOf = (directory: string): readonly string[] =>
       try {
         return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')
       } catch {
-        return '' // it has ended meanwhile
+        return '' // the process has ended meanwhile
       }
     })
     .filter(commandLine => commandLine.includes(directory))
@@ -67,7 +67,7 @@ const start = (name: ProgramName): readonly string[] => [
   stack.config,
 ]
 
-/** Settings with which each program would run, but for what the test breaks. */
+/** Valid settings of each program, except for the fault of the test. */
 const settings = (changes: TestSettings = {}): TestSettings => {
   const base: TestSettings = {
     database: { dbhost: `${stack.directory}/nowhere` },
@@ -80,7 +80,7 @@ const settings = (changes: TestSettings = {}): TestSettings => {
 }
 
 describe.each(ALL)('%s', name => {
-  test('no settings file: where it was looked for, and how to make one', async () => {
+  test('no settings file: the message names the path, and the command that makes a file', async () => {
     rmSync(stack.config)
     const { status, lines } = await refusalOf(name, start(name))
     expect(lines).toEqual([
@@ -89,14 +89,14 @@ describe.each(ALL)('%s', name => {
     expect(status).toBe(100)
   })
 
-  test('a settings file that is no TOML: the line', async () => {
+  test('a settings file that is not TOML: the message names the line', async () => {
     writeFileSync(stack.config, 'configured = true\n[popup\n')
     const { status, lines } = await refusalOf(name, start(name))
     expect(lines).toEqual([expect.stringMatching(new RegExp(`^${name}: ${stack.config}:2: .+`))])
     expect(status).toBe(100)
   })
 
-  test('wrong settings: every fault with its line', async () => {
+  test('wrong settings: the message names every fault with its line', async () => {
     writeFileSync(
       stack.config,
       'configured = true\n[popup]\nlisten = ["nowhere"]\n[grants]\nexp_tim = 60\nalrm_time = 0\n',
@@ -110,7 +110,7 @@ describe.each(ALL)('%s', name => {
     expect(status).toBe(100)
   })
 
-  test('a wrong override in the environment: its name', async () => {
+  test('a wrong override in the environment: the message names the variable', async () => {
     const { status, lines } = await refusalOf(name, start(name), { EXP_TIME: 'soon' })
     expect(lines).toEqual([
       `${name}: environment EXP_TIME: grants.exp_time: must be a duration from "1s" to "1d" in whole seconds, such as "30min"`,
@@ -118,7 +118,7 @@ describe.each(ALL)('%s', name => {
     expect(status).toBe(100)
   })
 
-  test('not configured: what to do', async () => {
+  test('not configured: the message names the remedy', async () => {
     stack.configure({ '': { configured: false } })
     const { status, lines } = await refusalOf(name, start(name))
     expect(lines).toEqual([
@@ -127,7 +127,7 @@ describe.each(ALL)('%s', name => {
     expect(status).toBe(100)
   })
 
-  test('an unknown option: usage', async () => {
+  test('an unknown option: the message shows the usage', async () => {
     const { status, lines } = await refusalOf(name, ['--confg', stack.config])
     expect(lines.join('\n')).toContain('--confg')
     expect(lines[0]).toMatch(new RegExp(`^${name}: `))
@@ -143,7 +143,7 @@ describe.each(ALL)('%s', name => {
 })
 
 describe('a port in use', () => {
-  test.each(['popup', 'sslwrap', 'wrap'] as const)('%s: later may help, and the setting is named', async name => {
+  test.each(['popup', 'sslwrap', 'wrap'] as const)('%s: the exit status is temporary, and the setting is named', async name => {
     const port = await takenPort()
     const listen = `127.0.0.1:${port}`
     stack.configure(
@@ -180,7 +180,7 @@ describe('a port in use', () => {
     expect(status).toBe(111)
   })
 
-  test('auth-relay up: the program and its line; everything else is stopped again', async () => {
+  test('auth-relay up: the program and its line; all other programs are stopped again', async () => {
     const listen = `127.0.0.1:${await takenPort()}`
     stack.configure(settings({ database: { embedded: true }, wrap: { listen: [listen] } }))
     const { status, lines } = await refusalOf('auth-relay', start('auth-relay'))
@@ -259,7 +259,7 @@ describe('secrets', () => {
   })
 })
 
-describe('what popup needs', () => {
+describe('needs of popup', () => {
   test('a passwd file that is missing, or open to every account', async () => {
     stack.configure(settings())
     chmodSync(`${stack.directory}/passwd`, 0o644)
@@ -289,7 +289,7 @@ describe('no database', () => {
     expect(status).toBe(111)
   })
 
-  test('authd: one line that names the server; it starts, grants nothing and takes its time', async () => {
+  test('authd: one line that names the server; it starts, grants nothing and keeps trying', async () => {
     stack.configure(settings())
     const authd = await stack.start('authd')
     const { fields } = await stack.waitForLog('authd', { level: 'error', event: 'database_unavailable', state: 'down' })
@@ -298,7 +298,7 @@ describe('no database', () => {
     expect(await authd.stop()).toEqual({ code: 0, signal: null })
   })
 
-  test('commands: one line that says what to do', async () => {
+  test('commands: one line with the remedy', async () => {
     stack.configure(settings())
     for (const args of [
       ['show'],
@@ -316,7 +316,7 @@ describe('no database', () => {
   })
 })
 
-test('every program is built, and refuses a settings file that it may not read', async () => {
+test('every built program refuses a settings file that it may not read', async () => {
   for (const name of ALL) expect(existsSync(commandOf(name)[1] ?? '')).toBe(true)
   rmSync(stack.config)
   mkdirSync(stack.config)

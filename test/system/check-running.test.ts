@@ -20,7 +20,7 @@ const STATUS = v.object({
   programs: v.array(v.object({ name: v.string(), pid: v.number(), since: v.string(), startedBy: v.string() })),
 })
 
-describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
+describeWith([NETWORK_NAMESPACES], 'check while programs run', () => {
   let network: TestNetwork
   let database: TestDatabase
   let stack: Stack
@@ -84,7 +84,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     expect(status).toBe(0)
   })
 
-  test('while every program runs, check names the program of each listener and ends with 0', async () => {
+  test('while every program runs, check names the program of each listener and exits with 0', async () => {
     for (const name of ['authd', 'popup', 'sslwrap', 'wrap'] as const) await stack.start(name, inside())
     const { status, safe, findings } = await check()
     expect(findings.filter(({ verdict }) => verdict === 'unsafe')).toEqual([])
@@ -106,7 +106,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     expect(lines.at(-1)).toBe('Safe.')
   })
 
-  test('status shows programs, database, log sources and certificates on one screen, and ends with 0', async () => {
+  test('status shows programs, database, log sources and certificates on one screen, and exits with 0', async () => {
     const { lines, ending } = await stack.run('auth-relay', ['status', '--config', stack.config], inside())
     const screen = lines.join('\n')
     for (const name of ['authd', 'popup', 'sslwrap', 'wrap'] as const) {
@@ -121,7 +121,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     expect(ending?.code).toBe(0)
   })
 
-  test('status names a program that does not run: 1; a database that is away: 111', async () => {
+  test('status names a program that does not run: 1; an unavailable database: 111', async () => {
     const status = async (env: Readonly<Record<string, string>> = {}) => {
       const words = ['status', '--json', '--config', stack.config]
       const { lines, ending } = await stack.run('auth-relay', words, { ...inside(), env })
@@ -141,7 +141,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     expect(away.problems).toEqual([expect.stringMatching(/^database: no database: /)])
   })
 
-  test('an older and a newer schema of the database are unsafe for check, and wrong for status', async () => {
+  test('an older and a newer schema of the database are unsafe for check, and a fault for status', async () => {
     const [latest] = (await database.owner.query(SCHEMA)).rows.map(({ v: version }) => version)
     if (latest === undefined) throw new Error('no schema')
     const stand = async (): Promise<readonly string[]> => [
@@ -177,7 +177,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     expect(await stand()).toEqual([])
   })
 
-  test('a wrong password, a missing role and a role with wrong rights: the remedy is migrate, not the start of PostgreSQL', async () => {
+  test('a wrong password, a missing role and a role with wrong rights: the remedy is migrate, not a start of PostgreSQL', async () => {
     const remedies = async (changed: TestSettings['database']): Promise<readonly string[]> => {
       stack.configure(settings({ database: changed }))
       return (await check()).findings.flatMap(({ verdict, about, text, remedy }) =>
@@ -194,7 +194,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     expect(await remedies({ wrap_dbuser: 'nosuchrole', wrap_dbpass_file: guessed })).toEqual([
       expect.stringMatching(new RegExp(`^database\\.wrap_dbuser: .* make the role nosuchrole .*${migrate}`)),
     ])
-    // The gate with the role that writes, and authd with the role that reads.
+    // The gate with the role of the writer, and authd with the role of the reader.
     const { dbpass_file, wrap_dbpass_file } = { dbpass_file: '', wrap_dbpass_file: '', ...settings()['database'] }
     expect(await remedies({ wrap_dbuser: 'pop3authd', wrap_dbpass_file: dbpass_file })).toEqual([
       'database.wrap_dbuser: pop3authd may write grants: it must only read | auth-relay migrate --user postgres, then leave wrap_dbuser at its default',
@@ -205,7 +205,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     stack.configure(settings())
   })
 
-  test('a listener that a program of another kind holds is unsafe, with its name and pid', async () => {
+  test('a listener that a program of another kind has is unsafe, with its name and pid', async () => {
     for (const [name, address, text] of [
       ['sslwrap', "{ host: '::', port: 995 }", '[::]:995'],
       ['wrap', "{ host: '127.0.0.1', port: 10040 }", '127.0.0.1:10040'],
@@ -229,7 +229,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     }
   })
 
-  test('a program of auth-relay on the port of another program of auth-relay is in the way', async () => {
+  test('an auth-relay program on the port of another auth-relay program is reported', async () => {
     stack.configure(settings({ authd: { syslog_listen: ['127.0.0.1:110'] } }))
     expect(await saidOf('authd.syslog_listen')).toContainEqual(
       expect.stringMatching(/^unsafe: 127\.0\.0\.1:110 is held by popup \(pid \d+, account root\)$/),
@@ -251,7 +251,7 @@ describeWith([NETWORK_NAMESPACES], 'check beside programs that run', () => {
     stack.configure(settings())
   })
 
-  test('an SMTP host needs the password of the reader alone, a POP3 host that of the writer alone', async () => {
+  test('an SMTP host needs only the password of the reader, a POP3 host only that of the writer', async () => {
     const noLogs = { syslog_listen: [], check_daemon_dovecot: false }
     stack.configure(
       settings({ database: { dbpass_file: '/nonexistent/dbpass' }, popup: { listen: [] }, authd: noLogs }),

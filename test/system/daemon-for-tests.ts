@@ -6,7 +6,7 @@ import { holdListener, openListener } from '../../src/process/listener.ts'
 import { dropPrivileges, idsOf } from '../../src/process/privileges.ts'
 import { channelToParent, FIRST_LISTENING_DESCRIPTOR, startWorker } from '../../src/process/worker-process.ts'
 
-/** The daemon room in real processes: the first argument says what this one is. */
+/** The rooms `process` and `settings` in real processes; the first argument selects the program. */
 const [part = '', ...rest] = process.argv.slice(2)
 const say = (text: string): void => console.log(text)
 
@@ -82,7 +82,7 @@ switch (part) {
     break
   }
   case 'handed': {
-    // One socket served, one only held, as wrap and popup do.
+    // One socket is served, and one is only held for a worker, as in wrap and popup.
     const [port = '', path = ''] = rest
     await runDaemon('sample', async () => {
       const server = createServer(socket => socket.end(`served by ${process.pid}\n`))
@@ -99,7 +99,7 @@ switch (part) {
     break
   }
   case 'busy': {
-    // Listens with the shortest queue, fills it itself and never accepts.
+    // Listens with the shortest backlog, fills it with its own connections and never accepts.
     const server = createServer()
     await openListener(server, { type: 'unix', path: rest[0] ?? '' }, 'sample.socket', { mode: 0o600 }, { backlog: 1 })
     say('listening')

@@ -30,7 +30,7 @@ describe('a daemon', () => {
     expect(daemon.lines).toEqual(['sample ready listen=127.0.0.1:1', 'reloaded', 'stopping'])
   })
 
-  test('a reload that fails is logged, and the daemon goes on', async () => {
+  test('a reload that fails is logged, and the daemon continues', async () => {
     const daemon = start(['bad-reload'])
     await daemon.waitForLine(/ready/)
     daemon.signal('SIGHUP')
@@ -66,7 +66,7 @@ describe('a daemon', () => {
 test.each([
   ['usage', 100, ['sample: first fault: do this', 'sample: second fault: do that']],
   ['temporary', 111, ['sample: the world is not ready: wait']],
-])('faults at the start, %s: their lines and their status', async (fault, code, lines) => {
+])('faults at the start, %s: lines and exit status', async (fault, code, lines) => {
   const daemon = await run(command(fault))
   expect(daemon.lines).toEqual(lines)
   expect(daemon.ending).toEqual({ code, signal: null })
@@ -80,7 +80,8 @@ test('a programming error shows its stack', async () => {
 })
 
 /**
- * A service manager's socket: prints each datagram as a line. perl is part of every Debian system.
+ * A service manager's socket that prints each datagram as a line. perl is part of every Debian
+ * system.
  */
 const SERVICE_MANAGER = `
   use Socket; $| = 1;
@@ -111,7 +112,7 @@ describe('service manager', () => {
     expect(await daemon.ended).toEqual({ code: 0, signal: null })
   })
 
-  test("another process's watchdog is not fed", async () => {
+  test('the watchdog of another process is not fed', async () => {
     const daemon = start([], { NOTIFY_SOCKET: `${directory.path}/notify`, WATCHDOG_USEC: '1000', WATCHDOG_PID: '1' })
     await daemon.waitForLine(/ready/)
     daemon.signal('SIGTERM')

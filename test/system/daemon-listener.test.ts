@@ -33,13 +33,13 @@ const socketAt = (name: string): SocketAddress & { type: 'unix' } => ({
 })
 
 describe('openListener', () => {
-  test('port 0 is a free port, and the answer says which', async () => {
+  test('port 0 is a free port, and the answer names it', async () => {
     const bound = await openListener(server(), LOOPBACK, 'popup.listen')
     expect(bound).toEqual({ type: 'tcp', host: '127.0.0.1', port: expect.any(Number) })
     expect(bound.type === 'tcp' && bound.port).toBeGreaterThan(0)
   })
 
-  test('a port in use: later may help, and the setting is named', async () => {
+  test('a port in use: the exit status is temporary, and the setting is named', async () => {
     const bound = await openListener(server(), LOOPBACK, 'popup.listen')
     const failure = openListener(server(), bound, 'popup.listen')
     await expect(failure).rejects.toThrow(TemporaryFault)
@@ -47,7 +47,7 @@ describe('openListener', () => {
   })
 
   test.each(['203.0.113.77', 'no-such-host.invalid'])(
-    'an address that is not ours, %s: a wrong setting',
+    'an address of another host, %s: a wrong setting',
     async host => {
       const failure = openListener(server(), { type: 'tcp', host, port: 0 }, 'wrap.listen')
       await expect(failure).rejects.toThrow(/wrap\.listen/)
@@ -55,13 +55,13 @@ describe('openListener', () => {
     },
   )
 
-  test('a Unix socket has the mode that was asked for', async () => {
+  test('a Unix socket has the configured mode', async () => {
     const address = socketAt('a.sock')
     expect(await openListener(server(), address, 'authd.socket', { mode: 0o620 })).toEqual(address)
     expect(statSync(address.path).mode & 0o777).toBe(0o620)
   })
 
-  test('the socket of a living server stays, that of a dead one goes', async () => {
+  test('the socket of a running server stays, and that of a dead server is replaced', async () => {
     const address = socketAt('a.sock')
     const first = server()
     await openListener(first, address, 'authd.socket')
@@ -80,7 +80,7 @@ describe('openListener', () => {
     await openListener(server(), socketAt('dead.sock'), 'authd.socket')
   })
 
-  test('a server too busy to accept is not taken for a dead one', async () => {
+  test('a server too busy to accept is not mistaken for a dead one', async () => {
     const busy = new Program('busy', [
       process.execPath,
       new URL('daemon-for-tests.ts', import.meta.url).pathname,
@@ -95,7 +95,7 @@ describe('openListener', () => {
     await busy.ended
   })
 
-  test('a file that is no socket is never removed', async () => {
+  test('a file that is not a socket is never removed', async () => {
     writeFileSync(socketAt('file').path, 'precious')
     await expect(openListener(server(), socketAt('file'), 'authd.socket')).rejects.toThrow(UsageFault)
     expect(readFileSync(socketAt('file').path, 'utf8')).toBe('precious')
@@ -111,7 +111,7 @@ describe('openListener', () => {
 })
 
 describe('holdListener', () => {
-  test('connections wait for a worker; the path goes with the release', async () => {
+  test('connections wait for a worker; the path is removed with the release', async () => {
     const held = await holdListener(socketAt('held.sock'), 'popup.socket', { mode: 0o600 })
     expect(statSync(socketAt('held.sock').path).mode & 0o777).toBe(0o600)
     const client = createConnection(socketAt('held.sock').path)
@@ -121,7 +121,7 @@ describe('holdListener', () => {
     expect(existsSync(socketAt('held.sock').path)).toBe(false)
   })
 
-  test('a living server of that name stays', async () => {
+  test('the socket of a running server stays', async () => {
     const held = await holdListener(socketAt('held.sock'), 'popup.socket')
     await expect(holdListener(socketAt('held.sock'), 'popup.socket')).rejects.toThrow(TemporaryFault)
     await expect(holdListener(socketAt('held.sock'), 'popup.socket')).rejects.toThrow(/held\.sock is in use/)
@@ -200,7 +200,7 @@ describe('secret files', () => {
     expect(() => readSecretFile(path)).toThrow(new RegExp(path))
   })
 
-  test('open to every account: refused, and the message has the command', () => {
+  test('open to every account: refused, and the message names the command', () => {
     const path = file('s3cret')
     chmodSync(path, 0o604)
     expect(() => readSecretFile(path)).toThrow(
@@ -208,7 +208,7 @@ describe('secret files', () => {
     )
   })
 
-  test('missing, a directory, a FIFO: a clear line, and no waiting', async () => {
+  test('missing, a directory, a FIFO: a clear line without a wait', async () => {
     expect(() => readSecretFile(`${directory.path}/none`)).toThrow(
       /cannot read the secret file .*ENOENT.*create it with mode 0600/,
     )

@@ -33,7 +33,7 @@ describe('a worker', () => {
     expect(await parent.waitForLine(/^from worker/)).toContain('"got":100000')
   })
 
-  test('inherits no secret and nothing of the service manager', async () => {
+  test('inherits no secret and no variable of the service manager', async () => {
     const secrets = { DBPASS: 'x', WRAP_DBPASS: 'y', NOTIFY_SOCKET: '/nowhere', AUTHRELAY_SUPERVISED: '0' }
     const parent = start(['parent'], secrets)
     expect(await parent.waitForLine(/^from worker/)).toContain('"secrets":[]')
@@ -48,7 +48,7 @@ describe('a worker', () => {
     expect(text).toBe(`worker ${worker}\n`)
   })
 
-  test('ends with its parent, however that ended', async () => {
+  test('ends with its parent, for each way in which the parent ends', async () => {
     const parent = start(['parent'])
     const { worker } = addressIn(await parent.waitForLine(/^bound/))
     await parent.waitForLine(/^from worker/)
@@ -65,7 +65,7 @@ describe('a worker', () => {
   })
 
   test.each(['garbage', 'flood'])(
-    'that sends %s loses its channel; the parent goes on and keeps little',
+    'that sends %s loses its channel; the parent continues and keeps little',
     async what => {
       const parent = start(['parent', what])
       const [, peak] = /^channel closed, peak (\d+) kB$/.exec(await parent.waitForLine(/^channel closed/)) ?? []
@@ -93,7 +93,7 @@ describeWith([ROOT], 'as root', () => {
     ['61199', 'uid=61199 gid=61199'],
     ['61199:61200', 'uid=61199 gid=61200'],
     ['daemon', 'uid=1 gid=1'],
-  ])('%s: there is no way back', async (account, ids) => {
+  ])('%s: the privileges cannot be taken back', async (account, ids) => {
     const { lines, ending } = await run(command('drop', account))
     expect(lines).toEqual([expect.stringContaining(`dropped ${ids} groups=[`), 'no way back'])
     expect(lines[0]).toMatch(/groups=\[(\d+)?\]$/)
@@ -112,7 +112,7 @@ describe('accounts', () => {
   })
 
   test.each(['no-such-account', '', '1:x', '4294967295', '9999999999', '-1'])(
-    '%j is none, and the setting is named',
+    '%j is not an account, and the setting is named',
     account => {
       expect(() => idsOf(account, 'popup.login_user')).toThrow(UsageFault)
       expect(() => idsOf(account, 'popup.login_user')).toThrow(/popup\.login_user/)

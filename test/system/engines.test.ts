@@ -7,8 +7,8 @@ import { type PopupStack, startPopup } from '../harness/popup-stack.ts'
 import { Stack } from '../harness/stack.ts'
 
 /**
- * The files of OVER_BOTH_ENGINES (vitest.config.ts) are run twice. That proves something only if
- * the second run is really carried by the other engine.
+ * The files of OVER_BOTH_ENGINES (vitest.config.ts) are run twice. This test shows that the second
+ * run uses the other engine.
  */
 describe(`engine ${ENGINE_OF_RUN}`, () => {
   describe('carries POP3', () => {
@@ -26,8 +26,8 @@ describe(`engine ${ENGINE_OF_RUN}`, () => {
       await client.ask('STAT', /^\+OK 2 /)
       await running.stack.waitForEngine('popup', 'popup.engine')
       await running.stack.waitForEngine('popup', 'pop3d.engine')
-      // The login process of engine node keeps the connection and relays; that of epoll hands it
-      // over.
+      // With engine node the login process keeps the connection and relays; with epoll it hands the
+      // connection over.
       const passed = running.stack.log('popup').some(({ fields }) => fields['event'] === 'client_handed_off')
       expect(passed).toBe(ENGINE_OF_RUN === 'epoll')
       await client.quit()

@@ -2,11 +2,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { describeWith } from '../harness/describe-with.ts'
 import { compareMany, isFound, SERVICE_NEEDS, ServiceHost, SITES } from '../harness/service-host.ts'
 
-/** `npm run test:soak -- services` asks about more histories, and with more errors planted. */
+/** `npm run test:soak -- services` uses more histories and more planted errors. */
 const CASES = 4
 const SEED = 25
 
-describeWith(SERVICE_NEEDS, 'every service and every table gives the answer of one oracle', () => {
+describeWith(SERVICE_NEEDS, 'every service and every table gives the same answer as the oracle', () => {
   describe.each(SITES)('ipv6_prefix = $ipv6Prefix, deny_private = $denyPrivate', site => {
     let host: ServiceHost
     beforeAll(async () => {
@@ -15,11 +15,11 @@ describeWith(SERVICE_NEEDS, 'every service and every table gives the answer of o
     afterAll(() => host.stop())
 
     test(`${CASES} random histories`, { timeout: 120_000 }, async () => {
-      // The relay is open often enough for the comparison to mean something.
+      // The relay must be open in enough cases for a meaningful comparison.
       expect(await compareMany(host, site, CASES, SEED)).toBeGreaterThan(CASES)
     })
 
-    test('an oracle to which a grant has no end is found to err', async () => {
+    test('an oracle without the end of a grant is found', async () => {
       expect(await isFound('a grant has no end', host, site, SEED)).toBe(true)
     })
   })

@@ -36,7 +36,7 @@ describeWith(
       return program
     }
 
-    test('a client that came before the daemon is served; the socket survives it', async () => {
+    test('a client that connected before the daemon started is served; the socket survives the daemon', async () => {
       const port = await freePort()
       const path = `${directory.path}/held.sock`
       const daemon = activate([`127.0.0.1:${port}`, path], port, path)
@@ -51,7 +51,7 @@ describeWith(
       expect(existsSync(path)).toBe(true)
     })
 
-    test('a socket that no setting names is logged, and the settings hold', async () => {
+    test('a socket that no setting names is logged, and the settings apply', async () => {
       const [port, other] = [await freePort(), await freePort()]
       const daemon = activate([`127.0.0.1:${other}`], port, `${directory.path}/own.sock`)
       await daemon.waitForLine(/Listening on/)
@@ -66,7 +66,7 @@ describeWith(
   },
 )
 
-test('socketName: what is no socket has none', () => {
+test('socketName: a descriptor that is not a socket has no name', () => {
   const file = openSync('/dev/null', 'r')
   expect(socketName(file)).toBeUndefined()
   closeSync(file)

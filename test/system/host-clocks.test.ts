@@ -10,7 +10,9 @@ import { GateDatabase } from '../harness/gate-database.ts'
 import { skewedClock } from '../harness/skewed-clock.ts'
 import { Stack, TEST_IDS } from '../harness/stack.ts'
 
-/** Long enough for a busy machine to notice the grant, and far shorter than the clocks differ. */
+/**
+ * Enough time for a busy machine to see the grant, and far less than the difference of the clocks.
+ */
 const GRANT_SECONDS = 15
 
 describeWith([command('faketime')], 'a gate whose clock differs from the database by minutes', () => {
@@ -32,7 +34,7 @@ describeWith([command('faketime')], 'a gate whose clock differs from the databas
     const cdb = `${directory}/relay.cdb`
     stack.configure({
       ...grants.settings,
-      // The file is written because the grant ends, and not because the interval is over.
+      // The file is written because the grant ends, not because the interval is over.
       wrap: { query_listen: ['127.0.0.1:0'], tcprules_cdb: cdb, tcprules_interval: '1min' },
     })
     await stack.start('wrap', { prefix: skewedClock(ahead) })

@@ -17,7 +17,7 @@ beforeAll(async () => {
     database: { embedded: true },
     grants: { grant_loopback: true },
     popup: { listen: ['127.0.0.1:0'] },
-    // popup's port is chosen at its start: POP3 over TLS ends at a worker all the same.
+    // popup's port is chosen at its start. POP3 over TLS therefore ends at an sslwrap worker.
     sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
     wrap: { listen: ['127.0.0.1:0'] },
   })
@@ -56,7 +56,7 @@ const ofNode = (script: string, word?: string) => (words: readonly string[]) =>
 
 type Process = readonly [name: string, isIt: (commandLine: readonly string[]) => boolean]
 
-/** Of each process its pid, which is another one once the process is replaced. */
+/** Pids of the processes; a replaced process has another pid. */
 const pidsOf = (processes: readonly Process[]): readonly number[] =>
   processes.map(([name, isIt]) => {
     const pid = find(isIt)
@@ -81,8 +81,8 @@ async function standStill(processes: readonly Process[]): Promise<void> {
   await eventually('each end has its reason in the log', () => silent() >= before + processes.length)
 }
 
-describe('processes that stand still are killed and started again, and the stack serves', () => {
-  test('those that `up` started', { timeout: 180_000 }, () =>
+describe('processes that do not respond are killed and started again, and the stack serves', () => {
+  test('processes that `up` started', { timeout: 180_000 }, () =>
     standStill([
       ['monitor of popup', ofNode('popup')],
       ['parent of sslwrap', ofNode('sslwrap')],
@@ -92,7 +92,7 @@ describe('processes that stand still are killed and started again, and the stack
     ]),
   )
 
-  test('those that the programs started', { timeout: 180_000 }, () =>
+  test('processes that the programs started', { timeout: 180_000 }, () =>
     standStill([
       ['login process', ofNode('popup', '--login')],
       ['pop3d worker', ofNode('pop3d', '--worker')],

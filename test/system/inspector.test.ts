@@ -15,7 +15,7 @@ const root = new URL('../..', import.meta.url).pathname
 const NODE = realpathSync(process.execPath)
 const FLAG = '--disable-sigusr1'
 
-/** The words of a script of package.json that start `auth-relay`. */
+/** The command in a script of package.json that starts `auth-relay`. */
 function wordsOfScript(name: string): readonly string[] {
   const manifest: unknown = JSON.parse(readFileSync(`${root}package.json`, 'utf8'))
   const scripts: unknown = typeof manifest === 'object' && manifest !== null ? Reflect.get(manifest, 'scripts') : {}
@@ -31,17 +31,17 @@ const nodesOf = (pid: number) =>
       try {
         return readlinkSync(`/proc/${each}/exe`)
       } catch {
-        return undefined // it has ended meanwhile
+        return undefined // the process has ended meanwhile
       }
     })()
-    // The demo's smtpd may run on a copy.
+    // The demo's smtpd may run from a copy.
     return program === NODE || program?.endsWith('/bin/node') === true
   })
 
 const listenersOf = (pids: readonly number[]) =>
   pids.flatMap(pid => internetSocketsOf(pid).filter(({ state }) => state === 'listening'))
 
-describe('SIGUSR1 opens no inspector in any process of the stack, and all go on serving', () => {
+describe('SIGUSR1 opens no inspector in any process of the stack, and all processes continue', () => {
   const opened: Socket[] = []
   afterEach(() => {
     for (const socket of opened.splice(0)) socket.destroy()
@@ -112,7 +112,7 @@ describe('SIGUSR1 opens no inspector in any process of the stack, and all go on 
     const { code } = await SmtpConversation.over(dial(demo.port('wrap'))).askFor('bob@elsewhere.example')
     expect(code).toBe(250)
     expect((await fetch(`http://127.0.0.1:${demo.port('status-page')}/`)).status).toBe(200)
-    // What the signal is for: authd says what it counted.
+    // The purpose of the signal: authd logs its counts.
     await demo.program.waitForLine(/^authd: .*event=counters_reported /)
   })
 })
@@ -143,7 +143,7 @@ describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that se
       await popup.waitFor('the password is right', () => popup.lines.filter(line => line.startsWith('+OK')).length >= 3)
       const processes = nodesOf(popup.pid).map(({ pid }) => pid)
       expect(processes).toHaveLength(2)
-      // No other process of the owner can trace pop3d: /proc gives its files to root.
+      // No other process of the owner can trace pop3d, because /proc gives its files to root.
       expect(processes.map(pid => statSync(`/proc/${pid}/environ`).uid)).toEqual([0, 0])
       await signalUntilInspected(processes)
       popup.child.stdin?.write('STAT\r\nQUIT\r\n')
@@ -156,13 +156,13 @@ describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that se
   test.each([
     ['with the option', [FLAG]],
     ['without it', []],
-  ])('wrap SMTPD %s: the smtpd gets its signals as they were', async (_name, options) => {
+  ])('wrap SMTPD %s: the smtpd has the default signal actions', async (_name, options) => {
     const directory = `${stack.directory}/exec${options.length}`
     mkdirSync(directory)
     writeFileSync(`${directory}/smtpd`, '#!/bin/sh\necho runs; grep -E "Sig(Blk|Ign|Pnd)" /proc/self/status\n', {
       mode: 0o755,
     })
-    // A gate that does not answer: the door waits for it, and is signalled meanwhile.
+    // A gate that does not answer. wrap waits for it, and receives the signal meanwhile.
     const asked = Promise.withResolvers<void>()
     const answer = Promise.withResolvers<void>()
     const gate = createServer(socket => {
@@ -192,7 +192,7 @@ describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that se
     ])
   })
 
-  test('no program of another gets NODE_OPTIONS of ours', async () => {
+  test('no foreign program gets NODE_OPTIONS of auth-relay', async () => {
     const path = `${stack.directory}/show`
     // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's, not ours
     writeFileSync(path, '#!/bin/sh\necho "shown ${NODE_OPTIONS-unset}"\n', { mode: 0o755 })

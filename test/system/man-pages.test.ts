@@ -8,7 +8,7 @@ import { commandOf, type ProgramName } from '../harness/stack.ts'
 const directory = new URL('../../docs/man/', import.meta.url).pathname
 const pages = readdirSync(directory)
 
-/** A manual page as a reader has it: without roff's own words. */
+/** The text of a manual page, without the names that roff uses. */
 const pageOf = (name: string): string =>
   readFileSync(`${directory}${name}`, 'utf8')
     .replaceAll(/\\f[BIR]|\\&/g, '')
@@ -21,7 +21,7 @@ test('every program has its page, and every page its program', () => {
   expect(pages.toSorted()).toEqual([...PROGRAMS.map(name => `${name}.8`), 'auth-relay.toml.5'].toSorted())
 })
 
-test.each(PROGRAMS)('what %s --help says stands in its page: options, variables, signals, arguments', async name => {
+test.each(PROGRAMS)('everything in %s --help is in its page: options, variables, signals, arguments', async name => {
   const { lines, ending } = await run(commandOf(name, '--help'))
   expect(ending?.code).toBe(0)
   const page = pageOf(`${name}.8`)
@@ -48,7 +48,7 @@ test('each verb of auth-relay --help has its section, in the same order', async 
 })
 
 describeWith([command('groff', 'groff-base')], 'the pages as roff', () => {
-  test.each(pages)('%s has no fault, and no line that a terminal of 100 columns breaks', async name => {
+  test.each(pages)('%s has no fault, and no line that is too long for 100 columns', async name => {
     const checked = await run(['groff', '-man', '-Tutf8', '-ww', '-z', `${directory}${name}`])
     expect(checked.lines).toEqual([])
     const shown = await run(['groff', '-man', '-Tutf8', '-P-cbou', '-rLL=78n', `${directory}${name}`])
@@ -82,13 +82,13 @@ describeWith([command('groff', 'groff-base')], 'the pages as roff', () => {
     expect(shown).toEqual([...defaults.keys()])
   })
 
-  test.each(pages)('%s: a value that stands behind a setting is TOML', async name => {
+  test.each(pages)('%s: a value after a setting is TOML', async name => {
     const names = new Set(Object.values(SECTIONS).flatMap(({ rows }) => Object.keys(rows)))
     const text = (await rendered(name)).join(' ').replaceAll(/\s+/g, ' ')
     const written = [...text.matchAll(/(?<![\w.-])([a-z][a-z0-9_]+) = (\S*)/g)].filter(([, setting = '']) =>
       names.has(setting),
     )
-    // Only the page of the settings must have some.
+    // Only the page of the settings needs examples.
     expect(written.length > 20 || name !== 'auth-relay.toml.5', `${written.length} values`).toBe(true)
     const isToml = /^(?:"[^"]*"?|\[.*|true\b|false\b|\d+\b)/
     expect(written.filter(([, , value = '']) => !isToml.test(value)).map(([all]) => all)).toEqual([])

@@ -17,7 +17,7 @@ describeWith([NETWORK_NAMESPACES], 'hosts of a test', () => {
     server.listen(7, '::', () => console.log('listening'))
   `
 
-  test('reach each other from the address they choose, and nothing else', async () => {
+  test('connect from the address that they choose, and reach no other network', async () => {
     const echo = new Program('echo', [process.execPath, '-e', server], { prefix: network.server.prefix })
     await echo.waitForLine(/^listening$/)
     const seen = async (host: typeof a, to: string, from?: string): Promise<string | undefined> => {
@@ -37,7 +37,7 @@ describeWith([NETWORK_NAMESPACES], 'hosts of a test', () => {
     await echo.stop()
   })
 
-  test('are gone afterwards, also those of a process that was killed', async () => {
+  test('are removed afterwards, also after the test process was killed', async () => {
     const dead = await run(['true'])
     spawnSync('ip', ['netns', 'add', `ar${dead.pid}-1`])
     const second = new TestNetwork('192.0.2.1')

@@ -20,12 +20,12 @@ const passwd = async (login: string, input: string, ...options: readonly string[
 const idsOf = (login: string): string | undefined =>
   new RegExp(`^${login}:[^:]+:(\\d+:\\d+):`, 'm').exec(readFileSync(file, 'utf8'))?.[1]
 
-test('a password without a line end is taken', async () => {
+test('a password without a line end is accepted', async () => {
   expect(await passwd('ann', 'sesame', '--uid', '5000')).toMatchObject({ status: 0 })
   expect(idsOf('ann')).toBe('5000:5000')
 })
 
-test('a password that begins with a space is taken, but with compat = "qmail" refused with the reason', async () => {
+test('a password that begins with a space is accepted, but with compat = "qmail" refused with the reason', async () => {
   expect(await passwd('spaced', ' sesame\n', '--uid', '5000')).toMatchObject({ status: 0 })
   const config = `${directory.path}/qmail.toml`
   writeFileSync(config, `[popup]\ncompat = "qmail"\npasswd_file = "${file}"\n`)
@@ -37,7 +37,7 @@ test('a password that begins with a space is taken, but with compat = "qmail" re
   expect(await passwd('nothing', '', '--uid', '5000')).toMatchObject({ status: 100 })
 })
 
-test('--uid takes neither the group of a like-named account nor the old one with another uid', async () => {
+test('--uid sets neither the group of an account with the same name nor a former group with another uid', async () => {
   const { username, uid, gid } = userInfo()
   const other = String(uid + 4321)
   await passwd(username, 'sesame\n', '--uid', other)

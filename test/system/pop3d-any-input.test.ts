@@ -15,7 +15,7 @@ const FILES = ['new/A "Subject: a\\n\\n.one\\ntwo"', 'cur/B:2,S ""', 'new/C,S=3 
 const UNTOUCHED = stateOf(makeMaildir(root.path, FILES))
 const CAPABILITIES = ['TOP', 'UIDL']
 
-/** Says all this, in these pieces, and closes. What the server said. */
+/** Sends these pieces and closes; returns the output of the server. */
 async function converse(maildir: string, pieces: readonly Buffer[], compat: 'none' | 'qmail'): Promise<string> {
   const service = new MaildropService({
     compat,
@@ -67,7 +67,7 @@ test('any input is answered in whole lines, and without QUIT nothing changes', a
   )
 })
 
-test('the answers do not depend on how the input was cut', async () => {
+test('the answers do not depend on the pieces of the input', async () => {
   const cuts = fc.array(fc.nat(300), { maxLength: 6 })
   await fc.assert(
     fc.asyncProperty(fc.array(command, { maxLength: 15 }), cuts, async (commands, places) => {

@@ -13,8 +13,7 @@ const encoders = new EncoderPool(65_536)
 const maildirOf = (...files: readonly string[]) => makeMaildir(root.path, files.map(parseFile))
 
 /**
- * Time as the cache sees it: well after everything that was just written, unless a test says
- * otherwise.
+ * The time of the cache: well after everything that was just written, unless a test sets another.
  */
 let now = 0
 beforeEach(() => {
@@ -46,7 +45,7 @@ describe('the maildrop cache', () => {
     expect(await cache.open(maildir)).not.toBe(first)
   })
 
-  test('trusts no directory that changed less than two seconds ago', async () => {
+  test('rescans a directory that changed less than two seconds ago', async () => {
     const maildir = maildirOf('cur/A "x\\n"')
     const cache = cacheWith()
     now = Date.now()
@@ -57,7 +56,7 @@ describe('the maildrop cache', () => {
     expect(await cache.open(maildir)).toBe(quiet)
   })
 
-  test('lists a file of the current second next time, without any change of the directory', async () => {
+  test('lists a file of the current second at the next login, without a change of the directory', async () => {
     const maildir = maildirOf('cur/A "x\\n"', 'cur/B "y\\n"')
     const second = Math.floor(now / 1000)
     utimesSync(`${maildir}/cur/B`, second, second)
@@ -74,7 +73,7 @@ describe('the maildrop cache', () => {
     expect((await cacheWith().open(maildir)).count).toBe(1)
   })
 
-  test('measures a file once, also when it moves from new/ to cur/', async () => {
+  test('measures a file once, also if it moves from new/ to cur/', async () => {
     const maildir = maildirOf('new/A mtime=10 "x\\n"', 'cur/B mtime=20 "y\\ny\\n"')
     const cache = cacheWith()
     const first = await cache.open(maildir)
@@ -82,7 +81,7 @@ describe('the maildrop cache', () => {
     await cache.learnSizes(first)
     expect(first.readyListing('LIST').toString()).toBe('+OK \r\n1 3\r\n2 6\r\n.\r\n')
     renameSync(`${maildir}/new/A`, `${maildir}/cur/A:2,`)
-    // Same length and time, other line ends: only a second reading would see it.
+    // Same length and time, other line ends, so that only a second read shows the difference.
     writeFileSync(`${maildir}/cur/A:2,`, 'xx')
     utimesSync(`${maildir}/cur/A:2,`, 10, 10)
     now += 60_000
@@ -100,14 +99,14 @@ describe('the maildrop cache', () => {
     expect(third.octets(1)).toBe(6)
   })
 
-  test('sessions that begin together share one scan', async () => {
+  test('sessions that begin at the same time share one scan', async () => {
     const maildir = maildirOf('cur/A "x\\n"')
     const cache = cacheWith()
     const [one, two] = await Promise.all([cache.open(maildir), cache.open(maildir)])
     expect(one).toBe(two)
   })
 
-  test('names the fault', async () => {
+  test('reports the fault', async () => {
     const cache = cacheWith()
     await expect(cache.open(`${root.path}/none`)).rejects.toBeInstanceOf(MaildropMissing)
     await expect(cache.open('/etc/passwd')).rejects.toBeInstanceOf(MaildropMissing)

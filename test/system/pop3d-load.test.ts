@@ -28,8 +28,8 @@ function residentOf({ worker: { child } }: WorkerForTests): number {
 }
 
 /**
- * Reads to the end of a multi-line response without keeping it; the octets, and the most memory
- * seen meanwhile.
+ * Reads a multi-line response without keeping it. Returns its octets and the largest memory
+ * meanwhile.
  */
 async function drain(socket: Duplex, of: WorkerForTests): Promise<{ octets: number; peak: number }> {
   let octets = 0
@@ -55,11 +55,11 @@ function bigMaildir(megabytes: number): string {
 }
 
 describe('a message of 100 MB', () => {
-  test('is sent, and its size found, in flat memory', async () => {
+  test('is sent and measured with constant memory', async () => {
     const started = await WorkerForTests.start(root.path)
     worker = started
     const maildir = bigMaildir(100)
-    // One session before: what the runtime takes for the first one is no growth.
+    // One session before, because the first session allocates memory of the runtime.
     const first = new Pop3Client(started.open(started.ticket({ maildir })))
     await first.line()
     await first.say('STAT')
@@ -68,13 +68,13 @@ describe('a message of 100 MB', () => {
     const size = 14 + 100 * MEGABYTE + lines
     expect(await first.say('STAT')).toBe(`+OK 1 ${size}`)
     const { octets, peak } = await drain(started.open(started.ticket({ maildir }), 'RETR 1\r\n'), started)
-    // Two +OK, the termination.
+    // Two lines +OK and the termination.
     expect(octets).toBe(2 * '+OK \r\n'.length + size + '.\r\n'.length)
     expect((peak - before) / MEGABYTE).toBeLessThan(30)
     first.end()
   })
 
-  test('costs no memory for a client that does not read, and the others go on', async () => {
+  test('costs no memory for a client that does not read, and other sessions continue', async () => {
     const started = await WorkerForTests.start(root.path)
     worker = started
     const maildir = bigMaildir(40)
@@ -86,8 +86,8 @@ describe('a message of 100 MB', () => {
       started.open(started.ticket({ maildir }), 'RETR 1\r\nRETR 1\r\n').pause(),
     )
     for (let round = 0; round < 50; round += 1) expect(await reader.say('STAT')).toBe('+OK 1 3')
-    // For each transfer a lane: an input of 256 KB and two outputs a little longer than what is in
-    // them.
+    // Each transfer has an encoder with an input of 256 KB and two outputs that are slightly
+    // longer.
     expect((residentOf(started) - before) / MEGABYTE).toBeLessThan(30)
     for (const socket of lazy) socket.destroy()
     expect(await reader.say('QUIT')).toBe('+OK ')
@@ -105,7 +105,7 @@ describe('10,000 messages', () => {
     maildir = makeMaildir(root.path, files)
   }, 60_000)
 
-  test('are listed, scanned and measured while no other session waits long', async () => {
+  test('are listed, scanned and measured without a long wait of another session', async () => {
     const started = await WorkerForTests.start(root.path)
     worker = started
     const small = makeMaildir(root.path, [{ path: 'cur/small', content: 'x\n', mtime: 1000 }])
@@ -138,13 +138,13 @@ describe('10,000 messages', () => {
       waits.push(performance.now() - from)
     }
     await large
-    // Other tests slow both sessions down, so the limit is a part of the large session's time.
+    // Other tests slow both sessions down, so the limit is a share of the large session's time.
     const took = performance.now() - began
     waits.sort((a, b) => a - b)
     expect(waits.at(Math.floor(waits.length * 0.9))).toBeLessThan(took / 10)
   })
 
-  test('keep the process busy for less than 20 ms at a time', async () => {
+  test('block the event loop for less than 20 ms at a time', async () => {
     const options = { compat: 'none', sizes: 'wire', extraBlank: false, lock: 'none', idleTime: 60_000 } as const
     const service = new MaildropService({ ...options, capabilities: [] })
     const log = createLog('test', { level: 'error' })
@@ -163,8 +163,8 @@ describe('10,000 messages', () => {
     let longest = 0
     let before = process.threadCpuUsage()
     let done = false
-    // Processor time of this thread between two turns of the event loop: other programs do not
-    // change it.
+    // Processor time of this thread between two turns of the event loop, which other programs do
+    // not change.
     const watch = (): void => {
       const { user, system } = process.threadCpuUsage(before)
       longest = Math.max(longest, (user + system) / 1000)
@@ -175,7 +175,7 @@ describe('10,000 messages', () => {
     const deletions = files.map((_, index) => (index % 2 === 0 ? `DELE ${index + 1}\r\n` : '')).join('')
     const rounds: number[] = []
     for (let round = 0; round < 6; round += 1) {
-      // The directory has changed: everything is scanned again.
+      // The directory has changed, so that everything is scanned again.
       utimesSync(`${maildir}/cur`, 1_700_000_000 + round, 1_700_000_000 + round)
       longest = 0
       const octets = await session(`STAT\r\nUIDL\r\nLIST\r\n${deletions}UIDL\r\nLIST\r\nSTAT\r\n`)
@@ -183,7 +183,7 @@ describe('10,000 messages', () => {
       rounds.push(longest)
     }
     done = true
-    // Compiling at the first turn, and the kernel's coarse accounts, only ever add.
+    // The compiler in the first turn and the coarse times of the kernel only add time.
     expect(Math.min(...rounds)).toBeLessThan(20)
   })
 

@@ -14,7 +14,7 @@ afterAll(async () => {
   root.remove()
 })
 
-/** `npm run test:soak -- maildrop-model` says a million commands. */
+/** `npm run test:soak -- maildrop-model` runs a million commands. */
 const SEED = 25
 
 const byWorker: OpenSession = (maildir, dialect) => openByWorker(workers, maildir, dialect)
@@ -23,7 +23,7 @@ describe.each(['none', 'qmail'] as const)('random sessions on a random maildrop,
   test.each([
     ['a worker', byWorker, { runs: 100, length: 60, least: 3000 }],
     ['processes of one session', openStandalone, { runs: 4, length: 60, least: 30 }],
-  ] as const)('%s: every answer is the model’s', { timeout: 120_000 }, async (_, open, { runs, length, least }) => {
+  ] as const)('%s: every answer agrees with the model', { timeout: 120_000 }, async (_, open, { runs, length, least }) => {
     let commands = 0
     await assertRuns(
       actions(length),

@@ -28,7 +28,7 @@ const place = fc.record({
   base: fc.constantFrom(...BASES),
   flags: fc.constantFrom('', ':2,', ':2,S', ':2,RS'),
 })
-/** What another session or program does to one of the files between the scan and QUIT. */
+/** A change by another session or program to a file between the scan and QUIT. */
 const change = fc.record({
   what: fc.constantFrom('rename', 'rename', 'rename', 'remove', 'twin', 'rewrite', 'link', 'append'),
   which: fc.nat(),
@@ -40,7 +40,7 @@ const change = fc.record({
 const filesOf = (maildir: string): readonly string[] =>
   ['new', 'cur'].flatMap(folder => readdirSync(`${maildir}/${folder}`).map(name => `${folder}/${name}`)).sort()
 
-/** Each file holds a number of its own, and the number of the message that it belongs to. */
+/** Each file contains a unique number, and the number of its message. */
 const ownerOf = (path: string): string => readFileSync(path, 'utf8').split(' ', 1)[0] ?? ''
 
 test.each(['none', 'qmail'] as const)(
@@ -83,8 +83,8 @@ test.each(['none', 'qmail'] as const)(
             const owner = ownerOf(path)
             const base = file.replace(/^\w+\//, '').replace(/:.*/, '')
             const target = `${folder}/${base}${flags}`
-            // A message that came after the scan takes no name of the scan: the name says which
-            // message it is.
+            // A message that arrives after the scan has a different name, because the name
+            // identifies the message.
             const isFree =
               lstatSync(`${maildir}/${target}`, { throwIfNoEntry: false }) === undefined &&
               !(names.includes(target) && (what === 'twin' || owner === 'stranger'))

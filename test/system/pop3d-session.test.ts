@@ -23,7 +23,7 @@ const OPTIONS: ServiceOptions = {
   capabilities: [],
 }
 
-/** A session over a TCP connection; what it logged, and its end. */
+/** A session over a TCP connection, with its log and its end. */
 async function serve(options: Partial<ServiceOptions>, maildir: string) {
   const { client, server } = await socketPair()
   const lines: string[] = []
@@ -45,7 +45,7 @@ function isLocked(maildir: string): boolean {
 
 const maildirOf = (...files: readonly string[]) => makeMaildir(root.path, files.map(parseFile))
 
-test('an idle session is closed without a word, and nothing is removed', async () => {
+test('an idle session is closed without a reply, and no message is removed', async () => {
   const maildir = maildirOf('new/A "x\\n"')
   const { client, lines, ended } = await serve({ idleTime: 100 }, maildir)
   const pop3 = new Pop3Client(client)
@@ -57,7 +57,7 @@ test('an idle session is closed without a word, and nothing is removed', async (
   expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
 })
 
-test('a client that stops reading in the middle of a message is idle too', async () => {
+test('a client that stops reading in the middle of a message counts as idle', async () => {
   const maildir = maildirOf(`cur/A ${JSON.stringify('x'.repeat(20_000_000))}`)
   const { client, lines, ended } = await serve({ idleTime: 200 }, maildir)
   client.pause()
@@ -84,7 +84,7 @@ test('the lock ends before the client gets the reply to QUIT, so that the client
   expect(replies).toEqual(['+OK \r\n locked', '+OK \r\n free'])
 })
 
-test('a client that resets its connection removes nothing', async () => {
+test('a client that resets its connection removes no message', async () => {
   const maildir = maildirOf('new/A "x\\n"')
   const { client, lines, ended } = await serve({}, maildir)
   const pop3 = new Pop3Client(client)
@@ -104,7 +104,7 @@ test('the numbers of messages read and removed are logged', async () => {
   expect(lines).toEqual(['pop3d: level=info event=session_ended reason=quit retrieved=1 deleted=1\n'])
 })
 
-test('a client that asks without reading is not served from memory', async () => {
+test('a client that sends commands without reading does not fill the memory', async () => {
   const maildir = maildirOf(`cur/A ${JSON.stringify('x\n'.repeat(15_000))}`)
   const service = new MaildropService(OPTIONS)
   const log = createLog('pop3d', { write: () => {} })
@@ -121,7 +121,7 @@ test('a client that asks without reading is not served from memory', async () =>
   const server = await accepted.promise
   const asked = 2000
   client.write('RETR 1\r\n'.repeat(asked))
-  // Until the server waits for the client: its buffer is then as full as it gets.
+  // Waits until the server waits for the client, because its buffer is full then.
   while (!server.writableNeedDrain) await new Promise(resolve => setImmediate(resolve))
   expect(server.writableLength).toBeLessThan(1_000_000)
   let octets = 0

@@ -42,7 +42,7 @@ const settingsOf = (compat: 'none' | 'qmail'): TranscriptSettings => ({
   isWritten: { sizes: false, extraBlank: false },
 })
 
-/** A session of its own process, as a checker starts it. */
+/** A session in a separate process, as a checker starts it. */
 async function standalone(maildir: string, { compat }: TranscriptSettings): Promise<Duplex> {
   const { client, server } = await socketPair()
   spawn(NODE, [PROGRAM, maildir], {
@@ -57,7 +57,7 @@ async function standalone(maildir: string, { compat }: TranscriptSettings): Prom
 const byWorker = async (maildir: string, settings: TranscriptSettings): Promise<Duplex> =>
   (await workers.connect(maildir, settings)).socket
 
-/** Sessions in the process of the test, and what they logged. */
+/** Sessions in the process of the test, and their logs. */
 class Service {
   readonly lines: string[] = []
   now = Date.now()
@@ -75,7 +75,7 @@ class Service {
     return client
   }
 
-  /** Says all this, and gives the replies behind the one to the login. */
+  /** Sends the commands; returns the replies after the one to the login. */
   async session(maildir: string, ...commands: readonly string[]): Promise<string> {
     const client = this.open(maildir)
     client.end(commands.map(command => `${command}\r\n`).join(''))
@@ -92,7 +92,7 @@ class Service {
   }
 }
 
-/** Its folders have been quiet for long: a scan is used again. */
+/** Its folders have not changed for a long time, so that the cache uses the scan again. */
 function settle(maildir: string): void {
   for (const folder of ['new', 'cur']) utimesSync(`${maildir}/${folder}`, 1000, 1000)
 }
@@ -148,7 +148,7 @@ describe.each([
   })
 })
 
-test('a program that renames all the time hides no message', async () => {
+test('a program that renames files all the time hides no message', async () => {
   const maildir = maildirOf(...Array.from({ length: 50 }, (_, index) => `new/${index} "number ${index}\\n"`))
   const client = new Pop3Client(await byWorker(maildir, settingsOf('none')))
   expect(await client.line()).toBe('+OK ')
@@ -182,7 +182,7 @@ test('a program that renames all the time hides no message', async () => {
 
 describe('sizes', () => {
   test.each(['wire', 'file'] as const)(
-    'of a file that is changed in place are those that are sent (%s)',
+    'of a file that is changed in place agree with the sent octets (%s)',
     async sizes => {
       const service = new Service(sizes)
       const maildir = maildirOf('cur/A mtime=1 "a\\n"', 'cur/B mtime=2 "b\\n"')
@@ -190,22 +190,22 @@ describe('sizes', () => {
       const [a, b] = sizes === 'wire' ? [3, 3] : [2, 2]
       expect(await service.session(maildir, 'STAT')).toBe(`+OK 2 ${a + b}\r\n`)
       appendFileSync(`${maildir}/cur/B`, 'X-Filter: seen\n')
-      // It keeps its place, and is no file of this second, which would be left out.
+      // Keeps the time of the file, because a file of the current second would be left out.
       utimesSync(`${maildir}/cur/B`, 3, 3)
       const grown = b + (sizes === 'wire' ? 16 : 15)
       const sent = '+OK \r\nb\r\nX-Filter: seen\r\n.\r\n'
-      // Two messages: their files are looked at again after 4 ms.
+      // Two messages. The server checks their files again after 4 ms.
       service.now += 5
       expect(await service.session(maildir, 'LIST', 'RETR 2')).toBe(`+OK \r\n1 ${a}\r\n2 ${grown}\r\n.\r\n${sent}`)
       truncateSync(`${maildir}/cur/A`, 0)
       utimesSync(`${maildir}/cur/A`, 1, 1)
-      // RETR notices it in any case, and what is said afterwards is right in every session.
+      // RETR always notices the change. Later replies of every session have the right size.
       expect(await service.session(maildir, 'RETR 1', 'LIST')).toBe(`+OK \r\n.\r\n+OK \r\n1 0\r\n2 ${grown}\r\n.\r\n`)
       expect(await service.session(maildir, 'STAT')).toBe(`+OK 2 ${grown}\r\n`)
     },
   )
 
-  test('of a message that moves while they are learnt are those that are sent, also later', async () => {
+  test('of a message that moves while it is measured agree with the sent octets, also later', async () => {
     const service = new Service()
     const maildir = maildirOf('new/A "a\\nb\\n"')
     const client = new Pop3Client(service.open(maildir))
@@ -217,7 +217,7 @@ describe('sizes', () => {
   })
 
   test.runIf(isRoot)('of an unreadable file are not remembered', async () => {
-    // To root every file is readable, so the session is one of the owner's account.
+    // root can read every file, so the session runs under the owner's account.
     const maildir = maildirOf('cur/A mtime=1 "a\\nb\\n"', 'cur/B mtime=2 "b\\n"')
     settle(maildir)
     const ask = async () => {
@@ -237,7 +237,7 @@ describe('sizes', () => {
 })
 
 describe('the log', () => {
-  test('names a message that cannot be opened once a session, with path and cause', async () => {
+  test('names a message that cannot be opened once for each session, with path and cause', async () => {
     const service = new Service()
     const maildir = maildirOf('cur/A mtime=1 "a\\n"', 'cur/B mtime=2 "b\\n"')
     const client = new Pop3Client(service.open(maildir))
@@ -253,7 +253,7 @@ describe('the log', () => {
     expect(service.logged('message_unreadable')).toEqual([line])
   })
 
-  test.runIf(isRoot)('logs EACCES for a file of another account, in a process of one session too', async () => {
+  test.runIf(isRoot)('has EACCES for a file of another account, also with one process for each session', async () => {
     const maildir = maildirOf('cur/A "a\\n"')
     chmodSync(`${maildir}/cur/A`, 0o600)
     chownSync(`${maildir}/cur/A`, 0, 0)
@@ -269,7 +269,7 @@ describe('the log', () => {
     )
   })
 
-  test('is bounded for a session, however many messages cannot be opened', async () => {
+  test('is limited for a session with many messages that cannot be opened', async () => {
     const service = new Service()
     const maildir = maildirOf(...Array.from({ length: 30 }, (_, index) => `cur/${index} "a\\n"`))
     const client = new Pop3Client(service.open(maildir))
@@ -283,7 +283,7 @@ describe('the log', () => {
     expect(service.logged('message_unreadable')).toHaveLength(20)
   })
 
-  test('logs once the files that are not listed, and again when their number changes', async () => {
+  test('names the files that are not listed once, and again when their number changes', async () => {
     const service = new Service()
     const maildir = maildirOf('cur/A "a\\n"', 'new/late mtime=future "x\\n"')
     symlinkSync('/etc/passwd', `${maildir}/cur/link`)
@@ -340,7 +340,7 @@ describe('a Maildir++ quota', () => {
     expect(readFileSync(`${maildir}/maildirsize`, 'utf8')).toBe(`${quota}-5 -2\n`)
   })
 
-  test('is not made where there is none, and no link is followed', async () => {
+  test('is not made if it is missing, and a link is not followed', async () => {
     const service = new Service()
     const maildir = maildirOf('cur/A mtime=1 "a\\n"', 'cur/B mtime=2 "b\\n"')
     await service.session(maildir, 'DELE 1', 'QUIT')
@@ -352,7 +352,7 @@ describe('a Maildir++ quota', () => {
     expect(stateOf(maildir)).toEqual([])
   })
 
-  test('does not grow without end: its readers count anew from 5120 octets on', async () => {
+  test('does not grow without end: a file of 5120 octets or more is rewritten by its readers', async () => {
     const service = new Service()
     const maildir = maildirOf('cur/A "a\\n"')
     const long = quota + '1 1\n'.repeat(1300)

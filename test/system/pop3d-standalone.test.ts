@@ -10,7 +10,7 @@ afterAll(() => root.remove())
 
 const owner = isRoot ? OWNER : {}
 
-/** `pop3d ARGS` with this input on descriptor 0. */
+/** Runs `pop3d ARGS` with this input on descriptor 0. */
 function pop3d(
   args: readonly string[],
   input: string,
@@ -30,7 +30,7 @@ function pop3d(
 const maildirOf = (...files: readonly string[]) => makeMaildir(root.path, files.map(parseFile))
 
 describe('pop3d MAILDIR', () => {
-  test('serves a session on pipes, and takes a path from the current directory', () => {
+  test('serves a session on pipes, and resolves a path from the current directory', () => {
     const maildir = maildirOf('new/A "x\\n"')
     const relative = maildir.slice(root.path.length + 1)
     expect(pop3d([relative], 'RETR 1\r\nQUIT\r\n')).toEqual({
@@ -54,7 +54,7 @@ describe('pop3d MAILDIR', () => {
   })
 
   test.runIf(isRoot)(
-    'serves no session as uid 0: status 111, because the set-up is broken, and nothing to the client',
+    'serves no session as uid 0: status 111, because the set-up is wrong, and no reply',
     () => {
       expect(pop3d([maildirOf()], 'QUIT\r\n', {}, {})).toEqual({
         status: 111,
@@ -64,7 +64,7 @@ describe('pop3d MAILDIR', () => {
     },
   )
 
-  test('takes COMPAT, SIZES and EXTRA_BLANK from the environment, and names their faults', () => {
+  test('reads COMPAT, SIZES and EXTRA_BLANK from the environment, and names their faults', () => {
     const maildir = maildirOf('cur/A "x\\n"')
     const sizeWith = (env: Readonly<Record<string, string>>) => pop3d([maildir], 'STAT\r\n', env).stdout
     expect(sizeWith({})).toBe('+OK \r\n+OK 1 3\r\n')
@@ -84,7 +84,7 @@ describe('pop3d MAILDIR', () => {
     )
   })
 
-  test('logs the login of a foreign popup before anything else, mail or no mail', () => {
+  test('logs the login of a foreign popup before anything else, with or without messages', () => {
     const environment = {
       AUTHRELAY_ANNOUNCED: '',
       TCPREMOTEIP: '::ffff:192.0.2.7',
@@ -103,7 +103,7 @@ describe('pop3d MAILDIR', () => {
     expect(pop3d([], '', { ...environment, AUTHRELAY_ANNOUNCED: '1' }).stderr).toBe('')
   })
 
-  test('ends when QUIT is answered, though its input stays open', async () => {
+  test('ends when QUIT is answered, even if its input stays open', async () => {
     const child = spawn(NODE, [PROGRAM, maildirOf()], { ...owner, env: { AUTHRELAY_ANNOUNCED: '1' } })
     child.stdin.write('QUIT\r\n')
     const { promise, resolve } = Promise.withResolvers<number | null>()
@@ -111,13 +111,13 @@ describe('pop3d MAILDIR', () => {
     expect(await promise).toBe(0)
   })
 
-  test('answers --help and --version, and refuses what it does not know', () => {
+  test('answers --help and --version, and refuses unknown arguments', () => {
     expect(pop3d(['--help'], '').stdout).toMatch(/^Usage: pop3d MAILDIR/)
     expect(pop3d(['--version'], '')).toMatchObject({ status: 0, stderr: '' })
     expect(pop3d(['--nonsense'], '')).toMatchObject({ status: 100, stdout: '' })
   })
 
-  test('is small: the entry does nothing but start it', () => {
+  test('the entry file is small, because it only starts the program', () => {
     const main = readFileSync(new URL('../../src/pop3d/main.ts', import.meta.url), 'utf8')
     expect(main.split('\n').length).toBeLessThan(40)
   })

@@ -53,7 +53,7 @@ const standalone: Connect = async (maildir, { compat, sizes, extraBlank, isWritt
   }
 }
 
-/** Sessions of one worker for each kind of settings, as popup's monitor starts it. */
+/** Sessions of one worker for each combination of settings, started as popup's monitor does. */
 const workers = new WorkersForTests(root.path)
 afterAll(() => workers.stop())
 
@@ -76,7 +76,7 @@ function serviceFor({ compat, sizes, extraBlank }: TranscriptSettings): Maildrop
   })
 }
 
-/** A session inside the test's process, over a pair of streams. */
+/** A session inside the test's process, on a pair of streams. */
 const inProcess: Connect = async (maildir, settings) => {
   const [socket, server] = duplexPair()
   const connection = new StreamConnection(server, server)
@@ -98,9 +98,9 @@ test('there are transcripts', () => {
 })
 
 describe.each(transcripts)('$name', transcript => {
-  // Whole and octet by octet the sessions run over the engines, below.
+  // Sessions in one piece and octet by octet run over the engines, below.
   test('cut at every octet', async () => {
-    // A client that says nothing has no octet, and one run.
+    // A client without octets needs one run.
     const cuts = Array.from({ length: Math.max(1, inputLength(transcript)) }, (_, index) => index + 1)
     while (cuts.length > 0) {
       await Promise.all(cuts.splice(0, 32).map(cut => runTranscript(transcript, root.path, inProcess, cut)))
@@ -111,7 +111,7 @@ describe.each(transcripts)('$name', transcript => {
 
   test('by a worker', () => runTranscript(transcript, root.path, workers.connect, 'whole'))
 
-  test('by a worker to which login handed the connection over', () =>
+  test('by a worker that received the connection from the login process', () =>
     runTranscript(transcript, root.path, workers.handOver, 'whole'))
 
   describe.each(BOTH_ENGINES)('over engine $name', ({ engine }) => {

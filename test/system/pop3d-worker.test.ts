@@ -29,7 +29,7 @@ async function start(
 }
 const maildirOf = (...files: readonly string[]) => makeMaildir(root.path, files.map(parseFile))
 
-test('the program beside another is the one that is built with it', () => {
+test('the program beside another program belongs to the same build', () => {
   expect(programBeside('pop3d', '/opt/auth-relay/dist/popup.js')).toBe('/opt/auth-relay/dist/pop3d.js')
   expect(PROGRAM).toMatch(/\/dist\/pop3d\.js$/)
 })
@@ -90,7 +90,7 @@ describe('a worker', () => {
     expect(await answerTo('/')).toBe('-ERR unable to scan $HOME/Maildir\r\n')
   })
 
-  test('ends when it is idle, and not before', async () => {
+  test('ends when it is idle, and not earlier', async () => {
     const worker = await start({ workerIdle: 1 })
     const client = new Pop3Client(worker.open(worker.ticket({ maildir: maildirOf() })))
     expect(await client.line()).toBe('+OK ')
@@ -102,7 +102,7 @@ describe('a worker', () => {
     expect(await worker.worker.ended).toEqual({ code: 0, signal: null, hung: false })
   })
 
-  test.each(['SIGTERM', 'the end of its monitor'])('lets its sessions finish after %s', async how => {
+  test.each(['SIGTERM', 'the end of its monitor'])('completes its sessions after %s', async how => {
     const worker = await start()
     const maildir = maildirOf('new/A "x\\n"')
     const client = new Pop3Client(worker.open(worker.ticket({ maildir })))
@@ -115,7 +115,7 @@ describe('a worker', () => {
     expect(stateOf(maildir)).toEqual([])
   })
 
-  test('a crash removes nothing, and the next worker on the socket goes on', async () => {
+  test('a crash removes no message, and the next worker on the socket continues', async () => {
     const worker = await start()
     const maildir = maildirOf('new/A "x\\n"')
     const client = new Pop3Client(worker.open(worker.ticket({ maildir })))
@@ -156,7 +156,7 @@ describe('a worker', () => {
     expect(await next.rest()).toBe('+OK \r\n+OK \r\n')
   })
 
-  test('the lock of a process that has ended delays no session', async () => {
+  test('the lock of a process that has ended does not delay a session', async () => {
     const maildir = maildirOf('cur/A "x\\n"')
     const worker = await start({ lock: 'exclusive' })
     const holder = new Pop3Client(worker.open(worker.ticket({ maildir })))
@@ -166,15 +166,15 @@ describe('a worker', () => {
     const other = await start({ lock: 'exclusive' })
     const next = new Pop3Client(other.open(other.ticket({ maildir }), 'QUIT\r\n'))
     expect(await next.rest()).toBe('+OK \r\n+OK \r\n')
-    // The file says nothing: its lock counts.
+    // The content of the file does not matter, only its lock.
     writeFileSync(`${maildir}/pop3d.lock`, 'rubbish')
     const again = new Pop3Client(other.open(other.ticket({ maildir }), 'QUIT\r\n'))
     expect(await again.rest()).toBe('+OK \r\n+OK \r\n')
   })
 })
 
-describe('a login process that passes sockets', () => {
-  /** A link, as src/popup/login makes it. */
+describe('a login process that hands connections over', () => {
+  /** A channel as in src/popup/login. */
   async function linkTo({ socket }: WorkerForTests) {
     const lines = connect({ path: socket, allowHalfOpen: true })
     lines.on('error', () => {}) // the worker may close it at any time
@@ -195,7 +195,7 @@ describe('a login process that passes sockets', () => {
   }
   const isClosed = (socket: Socket) => eventually('closed', () => socket.destroyed || socket.readableEnded)
 
-  test('passes the octets that it has read too, and is notified when each session ends', async () => {
+  test('sends the octets that it has read too, and is notified at the end of each session', async () => {
     const worker = await start()
     const link = await linkTo(worker)
     const maildirs = ['one', 'two'].map(name => maildirOf(`cur/${name} "${name}\\n"`))
@@ -228,7 +228,7 @@ describe('a login process that passes sockets', () => {
   })
 
   test.each(['take n=1 octets=0 x\n', 'STAT\r\n', `${'x'.repeat(200_000)}`])(
-    'and breaks the protocol is closed, and others are served',
+    'and violates the protocol is closed, and others are served',
     async words => {
       const worker = await start()
       const link = await linkTo(worker)
@@ -241,7 +241,7 @@ describe('a login process that passes sockets', () => {
     },
   )
 
-  test('ends its sessions when it dies, and no message is removed', async () => {
+  test('ends its sessions when it ends, and no message is removed', async () => {
     const worker = await start()
     const link = await linkTo(worker)
     const maildir = maildirOf('new/A "x\\n"')
@@ -252,14 +252,14 @@ describe('a login process that passes sockets', () => {
     expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
   })
 
-  test('is notified before an idle worker ends; sockets that it passes before it reads the notice are served by that worker', async () => {
+  test('is notified before an idle worker ends; the worker serves connections that were sent before the notice was read', async () => {
     const worker = await start({ workerIdle: 0.2 })
     const link = await linkTo(worker)
     await eventually('goodbye', () => link.news() === 'bye\n')
     const client = await link.pass(1, worker.ticket({ maildir: maildirOf('cur/A "x\\n"') }), 'STAT\r\n')
     link.lines.end()
     expect([await client.line(), await client.line()]).toEqual(['+OK ', '+OK 1 3'])
-    // A client is connected again: the worker takes new links.
+    // A client connects again: the worker accepts new channels.
     const next = await linkTo(worker)
     const other = await next.pass(1, worker.ticket({ maildir: maildirOf() }))
     expect(await other.line()).toBe('+OK ')
@@ -287,7 +287,7 @@ describe('a login process that passes sockets', () => {
     expect(await new Pop3Client(next.open(ticket, 'QUIT\r\n')).rest()).toMatch(/^-ERR/)
   })
 
-  test.runIf(isRoot)('is known by its uid, for any mode of the socket', async () => {
+  test.runIf(isRoot)('is identified by its uid, for any mode of the socket', async () => {
     const worker = await start({ loginUid: OWNER.uid + 1 })
     const script = `use Socket; $SIG{PIPE} = 'IGNORE'; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])) or die;
       syswrite($s, "$ARGV[1]\n"); my $n = sysread($s, my $x, 99); print defined $n && $n > 0 ? "heard $x" : "silence"`

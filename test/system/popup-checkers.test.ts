@@ -23,7 +23,7 @@ const PYTHON = command('python3')
 const uid = (offset: number): number => (process.geteuid?.() === 0 ? 61221 + offset : (process.getuid?.() ?? 0))
 const home = (stack: Stack, user: string): string => `${stack.directory}/mail/${user}`
 
-/** The test checker's command line: accounts as it wants them. */
+/** Command line of the test's checker, with the accounts that it knows. */
 const checker = (stack: Stack): string[] => [
   'python3',
   CHECKER,
@@ -34,7 +34,7 @@ const checker = (stack: Stack): string[] => [
   ].join(','),
 ]
 
-/** What every checker that is a program must show. */
+/** Tests for every checker that is a program. */
 function refusals(running: () => PopupStack): void {
   test.each([
     ['a wrong password', 'ann', 'wrong', /^-ERR \[AUTH\] authorization failed$/, 'badauth'],
@@ -65,7 +65,7 @@ describeWith([PYTHON], 'checker = "checkpassword"', () => {
   afterEach(() => running.closeClients())
   afterAll(() => running.stop())
 
-  test('the maildrop is where the checker would have run the server', async () => {
+  test('the maildrop is the directory in which the checker would have run the server', async () => {
     for (const [user, count] of [
       ['ann', 1],
       ['bob', 2],
@@ -77,7 +77,7 @@ describeWith([PYTHON], 'checker = "checkpassword"', () => {
     }
   })
 
-  test('a checker that leaves uid 0 opens nothing', async () => {
+  test('a checker that keeps uid 0 opens no session', async () => {
     const session = running.client()
     await session.expect(/^\+OK </)
     await session.ask('USER root', /^\+OK/)
@@ -101,7 +101,7 @@ describeWith([PYTHON], 'checker = "chain"', () => {
   afterEach(() => running.closeClients())
   afterAll(() => running.stop())
 
-  test('the server behind the checker serves, and what was sent ahead is not lost', async () => {
+  test('the server behind the checker serves, and receives the octets that the client sent ahead', async () => {
     const session = running.client()
     session.write(`USER bob\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`)
     for (const pattern of [/^\+OK </, /^\+OK $/, /^\+OK $/, /^\+OK 2 /, /^\+OK/]) await session.expect(pattern)
@@ -124,7 +124,7 @@ describeWith([PYTHON], 'checker = "chain"', () => {
     await session.quit()
   })
 
-  test('many at once keep their own sessions', async () => {
+  test('many sessions at once do not mix', async () => {
     const sessions = Array.from({ length: 8 }, (_, i) => ({
       session: running.client(),
       user: i % 2 === 0 ? 'ann' : 'bob',
@@ -162,7 +162,7 @@ describe('checker = "upstream"', () => {
     await behind.stop()
   })
 
-  test('the server behind decides and serves, and gets the address of the client', async () => {
+  test('the server behind popup decides and serves, and receives the address of the client', async () => {
     const session = running.client('127.0.0.9')
     session.write(`USER bob\r\n${PASS}\r\nSTAT\r\nRETR 1\r\nQUIT\r\n`)
     for (const pattern of [/^\+OK </, /^\+OK $/, /^\+OK $/, /^\+OK 2 /, /^\+OK/]) await session.expect(pattern)
@@ -184,7 +184,7 @@ describe('checker = "upstream"', () => {
     await session.quit()
   })
 
-  test('a server that is away is a temporary failure', async () => {
+  test('an unreachable server is a temporary failure', async () => {
     const port = behind.stack.port('popup', 0, 'proxy_listen')
     await behind.stack.stopPrograms()
     const session = running.client()
@@ -241,14 +241,14 @@ describe('checker = "sql"', () => {
     ['ann', 1],
     ['bob', 2],
     ['plain', 1],
-  ])('%s logs in by the row of the login', async (user, count) => {
+  ])('%s logs in with the row of the login', async (user, count) => {
     const session = running.client()
     await session.login(user)
     await session.ask('STAT', new RegExp(`^\\+OK ${count} `))
     await session.quit()
   })
 
-  test.each(['locked', "nobody' or 'a'='a", 'ann '])('%j does not', async user => {
+  test.each(['locked', "nobody' or 'a'='a", 'ann '])('%j does not log in', async user => {
     const session = running.client()
     await session.expect(/^\+OK </)
     await session.ask(`USER ${user}`, /^\+OK/)
@@ -266,7 +266,7 @@ describe('checker = "sql"', () => {
     )
   })
 
-  /** The query of docs/INSTALL.md for that table, as the checker answers by it. */
+  /** The query of docs/INSTALL.md for that table, and the checker's answers with it. */
   const checkerFor = (table: string) => {
     const text = readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8')
     const line = text.split('\n').find(each => each.startsWith('sql_query = ') && each.includes(` FROM ${table} `))
@@ -331,14 +331,14 @@ describe('checker = "sql"', () => {
   })
 })
 
-describe('settings that cannot work', () => {
+describe('invalid settings', () => {
   test.each([
     ['no command', { checker: 'checkpassword' }, /popup\.checkpassword must name a program/],
     ['no server behind', { checker: 'upstream' }, /popup\.upstream must name the POP3 server/],
     ['no query', { checker: 'sql' }, /needs sql_query/],
     ['no passwd file', { passwd_file: '/nonexistent/passwd' }, /cannot read \/nonexistent\/passwd/],
     ['no certificate', { stls: true, stls_cert: '/nonexistent/cert.pem' }, /\/nonexistent\/cert\.pem/],
-  ])('%s: one clear line, exit status 100, nothing left running', async (_, popup, message) => {
+  ])('%s: one clear line, exit status 100, and no process is left', async (_, popup, message) => {
     const { Stack } = await import('../harness/stack.ts')
     const stack = new Stack({ popup })
     const program = stack.launch('popup')

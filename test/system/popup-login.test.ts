@@ -38,7 +38,7 @@ describe('popup', () => {
     await session.expectEnd()
   })
 
-  test('the same byte by byte', async () => {
+  test('the same session octet by octet', async () => {
     const socket = dial(running.stack.port('popup'))
     socket.setNoDelay(true)
     const session = new PopupClient(socket)
@@ -48,7 +48,7 @@ describe('popup', () => {
     await session.expectEnd()
   })
 
-  test('wrong passwords and unknown logins are answered alike, and the session stays', async () => {
+  test('wrong passwords and unknown logins get the same answer, and the session continues', async () => {
     const session = client()
     await session.expect(/^\+OK/)
     await session.ask('USER ann', /^\+OK $/)
@@ -107,7 +107,7 @@ describe('popup', () => {
       ['192.0.2.77', '192.0.2.77'],
       ['[2001:db8::7]', '2001:db8::7'],
       ['[::ffff:192.0.2.8]', '192.0.2.8'],
-    ])('makes %s the client', async (host, ip) => {
+    ])('sets %s as the client', async (host, ip) => {
       const session = client()
       await session.expect(/^\+OK </)
       await session.ask(`ssl ${host}:${SECRET}`, /^\+OK $/)
@@ -118,7 +118,7 @@ describe('popup', () => {
       await session.quit()
     })
 
-    test('with a wrong password is refused after a second, while others go on', async () => {
+    test('with a wrong password is refused after a second, while others continue', async () => {
       const session = client()
       await session.expect(/^\+OK </)
       const asked = session.say('SSL 192.0.2.9:wrong')
@@ -151,7 +151,7 @@ describe('popup', () => {
       expect(await running.authd.event('bob')).toMatchObject({ ip: '127.0.0.1', tls: false })
     })
 
-    test('said twice is refused the second time', async () => {
+    test('is refused the second time', async () => {
       const session = client()
       await session.expect(/^\+OK </)
       await session.ask(`SSL 192.0.2.10:${SECRET}`, /^\+OK $/)
@@ -187,7 +187,7 @@ describe('popup', () => {
     await session.expectEnd()
   })
 
-  test('lines that are too long or hold NUL are refused', async () => {
+  test('lines that are too long or contain NUL are refused', async () => {
     const session = client()
     await session.expect(/^\+OK/)
     await session.ask('USER a\0b', /^-ERR syntax error$/)
@@ -216,7 +216,7 @@ describe('popup', () => {
   })
 })
 
-test('POP3 alone, with the setting of INSTALL: a login succeeds without authd, and is not announced', async () => {
+test('a host with only POP3 and the setting of INSTALL: a login succeeds without authd, and is not announced', async () => {
   const setting = installText('By hand: start', /^\*\*POP3 alone\*\*[^`]*`([^`]+)`/m)
   expect(setting).toBe('authd.socket = ""')
   const running = await startPopup({}, { authd: { socket: '' } })
@@ -280,7 +280,7 @@ describe('popup and the grant', () => {
     session.close()
   })
 
-  test('a refused grant is no refused login', async () => {
+  test('a refused grant does not refuse the login', async () => {
     running.authd.answer = ({ id }) => ({ verdict: 'refused', id, reason: 'loopback' })
     const session = await loggingIn()
     await session.ask(PASS, /^\+OK/)
@@ -291,7 +291,7 @@ describe('popup and the grant', () => {
   test.each([
     ['a listed proxy that names itself', '198.51.100.5', 'proxy'],
     ['a network in never_grant', '192.0.2.7', 'never'],
-  ])('%s: the session goes on, and the login is not announced', async (_, address, reason) => {
+  ])('%s: the session continues, and the login is not announced', async (_, address, reason) => {
     running.authd.events.length = 0
     const session = running.proxied()
     session.say(`PROXY TCP4 ${address} 198.51.100.1 4000 110`)
@@ -300,7 +300,7 @@ describe('popup and the grant', () => {
     await session.ask(PASS, /^\+OK/)
     await session.ask('STAT', /^\+OK 1 /)
     await running.stack.waitForLog('popup', { event: 'login_accepted', ip: address, grant: 'refused', reason })
-    // What is announced later arrives later: the refused login never does.
+    // Later events arrive later, but the event of the refused login never arrives.
     const other = running.client()
     await other.login('bob')
     await running.authd.event('bob')
@@ -309,7 +309,7 @@ describe('popup and the grant', () => {
     other.close()
   })
 
-  test('events that had no answer are sent again when authd comes back', async () => {
+  test('events without an answer are sent again when authd is back', async () => {
     running.authd.answer = () => undefined
     const session = await loggingIn()
     await session.ask(PASS, /^\+OK/)
@@ -340,7 +340,7 @@ describe('popup with STLS and require_tls', () => {
   afterEach(() => running.closeClients())
   afterAll(() => running.stop())
 
-  test('STLS begins afresh, and what came in clear text behind it is dropped', async () => {
+  test('STLS starts a new session, and clear text behind it is dropped', async () => {
     const raw = dial(running.stack.port('popup'))
     const clear = new PopupClient(raw)
     await clear.expect(/^\+OK </)
@@ -365,7 +365,7 @@ describe('popup with STLS and require_tls', () => {
     await secure.quit()
   })
 
-  test('without TLS only the listed login gets in', async () => {
+  test('without TLS only the listed login succeeds', async () => {
     const session = running.client()
     await session.expect(/^\+OK </)
     await session.ask('USER ann', /^-ERR \[AUTH\] TLS required$/)
@@ -383,7 +383,7 @@ describe('sessions after login', () => {
   test.each([
     ['a login', { max_per_login: 2 }, 'max_per_login'],
     ['an owner', { max_per_owner: 2 }, 'max_per_owner'],
-  ])('of %s are limited; a place comes back with the end of a session', async (_, limit, reason) => {
+  ])('of %s are limited; the end of a session frees its place', async (_, limit, reason) => {
     const running = await startPopup(limit)
     try {
       const open = [running.client(), running.client()]
@@ -394,7 +394,7 @@ describe('sessions after login', () => {
       await third.ask(PASS, /^-ERR \[IN-USE\]/)
       await third.ask('USER ann', /^\+OK/)
       await third.ask(PASS, /^-ERR \[IN-USE\]/)
-      // Other logins and owners have their own places, and the grant is stored all the same.
+      // Other logins and owners have separate limits, and the grant is stored nevertheless.
       await running.client().login('bob')
       expect(await running.authd.event('ann')).toMatchObject({ user: 'ann' })
       await open[0]?.quit()
@@ -418,7 +418,7 @@ describe('sessions after login', () => {
   })
 })
 
-describe('the guard', () => {
+describe('connection limits', () => {
   let running: PopupStack
   beforeAll(async () => {
     running = await startPopup({
@@ -446,7 +446,7 @@ describe('the guard', () => {
     for (const session of [...open, other]) session.close()
   })
 
-  test('when every place is taken, the oldest connection without a login makes room', async () => {
+  test('if every place is taken, the oldest connection without a login is closed', async () => {
     const full = await startPopup({ max_connections: 3 })
     try {
       const loggedIn = full.client()
@@ -465,7 +465,7 @@ describe('the guard', () => {
       const tooMany = full.client()
       await tooMany.expect(/^-ERR \[SYS\/TEMP\] too many connections/)
       await tooMany.expectEnd()
-      // The worker has the socket: the place stays taken until the worker reports the end.
+      // The worker has the connection. The place stays taken until the worker reports the end.
       await loggedIn.quit()
       await eventually('his place is free', async () => (await full.client().next(5_000))?.text.startsWith('+OK <'))
     } finally {
@@ -473,7 +473,7 @@ describe('the guard', () => {
     }
   })
 
-  test('clients that send line ends and never read leave the login process as small as before', async () => {
+  test('clients that send line ends and never read do not make the login process larger', async () => {
     const flooded = await startPopup({ max_per_address: 0 }, { '': { syslog: false, log_level: 'warn' } })
     try {
       const [login] = childrenOf(flooded.stack.program('popup').pid, '--login')
@@ -487,7 +487,7 @@ describe('the guard', () => {
       for (let round = 0; round < 4; round += 1) {
         const crowd = Array.from({ length: 250 }, () => {
           const socket = dial(flooded.stack.port('popup')).pause()
-          socket.on('error', () => {}) // it is closed with input unread
+          socket.on('error', () => {}) // the connection is closed with unread input
           socket.write('\n'.repeat(65_000))
           return socket
         })
@@ -508,13 +508,13 @@ describe('the guard', () => {
     }
   })
 
-  test('a client that does not log in is closed without a word', async () => {
+  test('a client that does not log in is closed without a reply', async () => {
     const session = from('127.0.0.4')
     await session.expect(/^\+OK </)
     await session.expectEnd(5_000)
   })
 
-  test('failures delay the next attempts of the address and of the login, and no others', async () => {
+  test('failures delay the next attempts of the address and of the login, and no other attempts', async () => {
     const session = from('127.0.0.5')
     await session.expect(/^\+OK </)
     await session.ask('USER ann', /^\+OK/)
@@ -531,7 +531,7 @@ describe('the guard', () => {
     for (const open of [session, elsewhere]) open.close()
   })
 
-  test('LOGIN-DELAY is announced and kept', async () => {
+  test('LOGIN-DELAY is announced and enforced', async () => {
     const session = from('127.0.0.7')
     await session.expect(/^\+OK </)
     session.say('CAPA')
@@ -565,7 +565,7 @@ describe('processes', () => {
   const workers = (): number[] => childrenOf(running.stack.program('popup').pid, '--worker')
   const ownerOf = (pid: number): number => statSync(`/proc/${pid}`).uid
   const [SCHED_OTHER, SCHED_BATCH] = [0, 3]
-  /** Field 41 of proc(5)'s stat. */
+  /** Field 41 of /proc/PID/stat. */
   const policyOf = (pid: number): number =>
     Number(
       readFileSync(`/proc/${pid}/stat`, 'latin1')
@@ -582,8 +582,8 @@ describe('processes', () => {
       process.kill(ofAnn ?? 0, 'SIGKILL')
       await ann.expectEnd()
       await bob.ask('STAT', /^\+OK 2 /)
-      // A ticket that was signed before the monitor knew is void, and the login a temporary
-      // failure.
+      // A ticket that was signed before the monitor noticed the crash is invalid, so the login is a
+      // temporary failure.
       await running.stack.program('popup').waitForLine(/event=worker_ended/)
       const again = await login('ann')
       await again.ask('STAT', /^\+OK 1 /)
@@ -591,7 +591,7 @@ describe('processes', () => {
       await bob.quit()
     })
 
-    test('login has no rights, the worker has its owner’s, and none is root', async () => {
+    test('the login process has no rights, the worker has its owner’s, and none is root', async () => {
       const session = await login('ann')
       const monitor = running.stack.program('popup').pid
       const [loginPid = 0] = childrenOf(monitor, '--login')
@@ -603,9 +603,9 @@ describe('processes', () => {
       expect(/^CapEff:\t(.*)$/m.exec(status)?.[1]).toBe('0000000000000000')
       const ofWorker = readFileSync(`/proc/${worker}/status`, 'utf8')
       expect(/^Uid:\t(.*)$/m.exec(ofWorker)?.[1]).toBe(Array(4).fill(running.ann.uid).join('\t'))
-      // What the monitor starts for others is scheduled as usual (decision 10).
+      // Programs that the monitor starts for others have the default scheduling (decision 10).
       expect([monitor, loginPid, worker].map(policyOf)).toEqual([SCHED_OTHER, SCHED_BATCH, SCHED_BATCH])
-      // The mail is its owner's alone; the worker's socket is login's alone.
+      // Only the owner can read the messages; only the login process can use the worker's socket.
       expect(statSync(running.ann.maildir).mode & 0o077).toBe(0)
       const socket = statSync(`${running.stack.directory}/run/pop3d/${running.ann.uid}-${running.ann.uid}.sock`)
       expect([socket.uid, socket.mode & 0o777]).toEqual([TEST_IDS.login, 0o600])
@@ -633,7 +633,8 @@ describe('processes', () => {
   test('a worker without sessions ends, and the next login gets another worker', async () => {
     await (await login('ann')).quit()
     await running.stack.waitForLog('popup', { event: 'worker_stopped' })
-    // Tickets may still be out: a worker may have been started again for them, and will go as well.
+    // Tickets may still be valid, so that a worker may have been started again for them. It ends
+    // too.
     const session = await login('ann')
     await session.ask('STAT', /^\+OK 1 /)
     await session.quit()
@@ -647,7 +648,7 @@ describe('processes', () => {
     await (await login('ann')).quit()
   })
 
-  test('SIGTERM lets sessions finish and takes no new ones', async () => {
+  test('SIGTERM lets sessions finish and accepts no new ones', async () => {
     const session = await login('ann')
     const waiting = running.client()
     await waiting.expect(/^\+OK/)
@@ -671,7 +672,7 @@ describe('processes', () => {
     expect(await popup.ended).toEqual({ code: 0, signal: null })
   })
 
-  test('SIGHUP takes new settings and keeps sessions; a changed passwd file needs none', async () => {
+  test('SIGHUP applies new settings and keeps sessions; a changed passwd file applies without it', async () => {
     const session = await login('ann')
     running.stack.configure({ popup: { listen: ['127.0.0.1:0'], hostname: 'new.example.org' } })
     running.stack.program('popup').signal('SIGHUP')

@@ -10,10 +10,10 @@ import { internetSocketsOf } from '../harness/process-status.ts'
 import type { Stack } from '../harness/stack.ts'
 
 /**
- * After the login popup gives the client's socket to the pop3d worker. No octet may be lost,
- * doubled or given to another on the way.
+ * After the login popup passes the client's socket to the pop3d worker. No octet may be lost,
+ * doubled or sent to another client.
  */
-describe('a socket that changes hands', () => {
+describe('a connection that is handed over', () => {
   let running: PopupStack
   beforeAll(async () => {
     const { cert, key } = await makeSelfSigned({ names: ['localhost'], now: Date.now() })
@@ -48,7 +48,7 @@ describe('a socket that changes hands', () => {
     return text.split('\r\n').slice(0, -1)
   }
 
-  /** ann's session, and what answered USER and PASS. */
+  /** ann's session, with the answers to USER and PASS. */
   async function loggedIn(how: string): Promise<{ readonly stream: Duplex; readonly lines: readonly string[] }> {
     const raw = dial(running.stack.port('popup'))
     await linesOf(raw, 1)
@@ -63,8 +63,8 @@ describe('a socket that changes hands', () => {
   }
 
   /**
-   * Says everything at once but for a cut where the rest follows some turns later; half of them
-   * then end their side.
+   * Sends everything at once, but the part behind a cut some turns of the event loop later.
+   * Half of the clients then end their side.
    */
   async function pipelined(text: string, cut: number, turns: number, ends: boolean): Promise<string> {
     const socket = connect({ port: running.stack.port('popup'), host: '127.0.0.1', noDelay: true, allowHalfOpen: true })
@@ -90,8 +90,7 @@ describe('a socket that changes hands', () => {
       ann: `+OK 1 ${octets}\r\n+OK \r\n1 ${octets}\r\n.\r\n${message}+OK \r\n+OK \r\n`,
       bob: `+OK 2 ${2 * octets}\r\n+OK \r\n1 ${octets}\r\n2 ${octets}\r\n.\r\n${message}+OK \r\n+OK \r\n`,
     }
-    // The first QUIT moves the messages to cur/, under the feet of sessions that have seen them in
-    // new/.
+    // The first QUIT moves the messages to cur/ while other sessions have listed them in new/.
     for (const user of ['ann', 'bob']) {
       const first = running.client()
       await first.login(user)
@@ -115,7 +114,7 @@ describe('a socket that changes hands', () => {
     expect([connectionsOf('--login'), connectionsOf('--worker')]).toEqual([0, 0])
   }, 120_000)
 
-  test('is the worker’s alone from the +OK on, and counted until its session ends', async () => {
+  test('belongs to the worker from +OK on, and is counted until its session ends', async () => {
     const session = running.client()
     await session.login('ann')
     expect([connectionsOf('--login'), connectionsOf('--worker')]).toEqual([0, 1])
@@ -127,8 +126,8 @@ describe('a socket that changes hands', () => {
   const residentOf = (pid: number): number => Number(readFileSync(`/proc/${pid}/statm`, 'latin1').split(' ')[1]) * 4096
 
   /**
-   * Reads a message of `octets` octets without keeping it, and returns by how many octets all
-   * processes of popup have grown meanwhile.
+   * Reads a message of `octets` octets without keeping it. Returns the growth of all processes of
+   * popup meanwhile.
    */
   async function growthDuring(stream: Duplex, octets: number): Promise<number> {
     const monitor = running.stack.program('popup').pid
@@ -152,7 +151,7 @@ describe('a socket that changes hands', () => {
 
   const MEGABYTE = 1_048_576
 
-  test.each(['clear text', 'TLS'])('100 MB in %s go through flat memory in all processes together', async how => {
+  test.each(['clear text', 'TLS'])('100 MB in %s pass with constant memory in all processes together', async how => {
     const path = `${running.ann.maildir}/cur/1600000000.M1P1.big:2,`
     const block = `${'x'.repeat(63)}\n`.repeat(MEGABYTE / 64)
     writeFileSync(path, '')
@@ -176,7 +175,7 @@ describe('a socket that changes hands', () => {
     }
   })
 
-  test('a session in TLS stays where its keys are', async () => {
+  test('a session in TLS stays in the process with its keys', async () => {
     const { stream, lines } = await loggedIn('TLS')
     expect(lines).toEqual(['+OK ', '+OK '])
     stream.write('STAT\r\n')

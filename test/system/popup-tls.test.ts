@@ -8,7 +8,7 @@ import { eventually } from '../harness/eventually.ts'
 import { childrenOf, MESSAGE, PASS, PopupClient, type PopupStack, startPopup } from '../harness/popup-stack.ts'
 import { internetSocketsOf } from '../harness/process-status.ts'
 
-describe('popup that speaks TLS itself', () => {
+describe('popup with its own TLS', () => {
   let running: PopupStack
   beforeAll(async () => {
     const { cert, key } = makeSelfSigned({ names: ['mx.example.org'], now: Date.now() })
@@ -86,7 +86,7 @@ describe('popup that speaks TLS itself', () => {
     expect(wrong).toEqual([])
   }, 60_000)
 
-  test('a client that leaves right behind QUIT has its messages deleted', async () => {
+  test('a client that disconnects directly after QUIT has its messages deleted', async () => {
     const drop = running.stack.account('leaver', [MESSAGE, MESSAGE, MESSAGE])
     const socket = dial()
     const client = new PopupClient(socket)
@@ -101,7 +101,7 @@ describe('popup that speaks TLS itself', () => {
     })
   })
 
-  test('resumes a session, and gives one ticket after a full handshake', async () => {
+  test('resumes a session, and sends one ticket after a full handshake', async () => {
     const tickets: Buffer[] = []
     const first = dial()
     first.on('session', ticket => tickets.push(ticket))
@@ -116,7 +116,7 @@ describe('popup that speaks TLS itself', () => {
     await again.quit()
   })
 
-  test('clients that never finish the handshake give their places to others', async () => {
+  test('clients that never finish the handshake lose their places to others', async () => {
     const silent = Array.from({ length: 60 }, () => connectTcp({ port: port(), host: '127.0.0.1' }))
     for (const socket of silent) socket.on('error', () => {})
     try {
@@ -148,7 +148,7 @@ describe('popup that speaks TLS itself', () => {
     )
   })
 
-  test('a client that knows old TLS only is closed, and the log names the way out once a day', async () => {
+  test('a client with old TLS only is closed, and the log names the remedy once a day', async () => {
     const failures = () =>
       running.stack
         .log('popup')
@@ -168,7 +168,7 @@ describe('popup that speaks TLS itself', () => {
     ])
   })
 
-  test('takes another certificate when its files change', async () => {
+  test('uses another certificate when its files change', async () => {
     const { cert, key } = makeSelfSigned({ names: ['other.example.org'], now: Date.now() })
     const { directory } = running.stack
     writeFileSync(`${directory}/tls.crt`, cert)

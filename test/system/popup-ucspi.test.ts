@@ -31,7 +31,10 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
   })
   afterAll(() => stack.stop())
 
-  /** Everything that popup answers to an input, with the msg-id made plain, and its exit status. */
+  /**
+   * Everything that popup answers to an input, with the msg-id replaced by a fixed one, and its
+   * exit status.
+   */
   const converse = (
     input: string,
     env: Readonly<Record<string, string>> = {},
@@ -58,7 +61,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     expect(log).toMatch(/event=login_accepted id=\S+ ip=192\.0\.2\.7 user=ann method=pass tls=0/)
   })
 
-  // spec/popup.md §3 and §4, byte for byte.
+  // docs/spec/popup.md §3 and §4, octet for octet.
   test.each([
     ['QUIT', 'QUIT\r\n', '+OK \r\n'],
     ['end of input', '', ''],
@@ -89,18 +92,18 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     expect(Math.abs(Number(seconds) - Date.now() / 1000)).toBeLessThan(120)
   })
 
-  test('compat = "qmail": a program that exits 0 without a word is a silent close', () => {
+  test('compat = "qmail": a program that exits 0 without output closes the connection without a reply', () => {
     const { said } = converse('USER ann\r\nPASS x\r\n', qmail, ['pop.example.org', 'true'])
     expect(said).toBe('+OK <ID>\r\n+OK \r\n')
   })
 
-  test('a program that exits 0 without a word is no login', () => {
+  test('a program that exits 0 without output is not a login', () => {
     const { said, log } = converse('USER ann\r\nPASS x\r\n', {}, ['pop.example.org', 'true'])
     expect(said).toContain('-ERR [SYS/TEMP]')
     expect(log).not.toContain('event=login_accepted')
   })
 
-  test('a program whose first line is no +OK is no login, and the log has the line', () => {
+  test('a program whose first line is not +OK is not a login, and the log has the line', () => {
     const chatty = ['pop.example.org', 'sh', '-c', 'echo "Last login: today"; echo "+OK welcome"']
     const { said, log } = converse(`USER ann\r\n${PASS}\r\n`, {}, chatty)
     expect(said).toContain('Last login: today\n+OK welcome\n')
@@ -127,7 +130,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
       mkdirSync(`${stack.directory}/record`, { recursive: true, mode: 0o777 })
       const file = `${stack.directory}/record/${Math.random().toString(36).slice(2)}`
       const show = ['sh', '-c', `tr '\\0' '\\n' < /proc/self/environ > ${file}; echo "+OK "`]
-      // Not our test checker: it would take the right to write there.
+      // Not the checker of the tests, which needs the right to write in the directory.
       writeFileSync(`${stack.directory}/yes.sh`, '#!/bin/sh\ncat <&3 >/dev/null\nexec "$@"\n', { mode: 0o755 })
       converse(input, env, [...args, 'pop.example.org', `${stack.directory}/yes.sh`, ...show])
       return Object.fromEntries(
@@ -138,7 +141,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
       )
     }
 
-    test('the login as typed, how, and that it is announced', () => {
+    test('the login as typed, the method, and that it is announced', () => {
       const seen = environmentOf('USER Ann@Example.org\r\nPASS x\r\n', { TCPREMOTEHOST: 'client.example.org' })
       expect(seen).toMatchObject({
         AUTHRELAY_LOGIN: 'Ann@Example.org',
@@ -150,7 +153,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
       expect(seen).not.toHaveProperty('AUTHRELAY_TLS')
     })
 
-    test('the client that a proxy announced by SSL', () => {
+    test('the client that a proxy named with the SSL command', () => {
       const env = {
         SSL_HACK_PASS: `${stack.directory}/sslhack.pass`,
         SSL_HACK_TRUST: '192.0.2.7',
@@ -201,7 +204,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     ],
     ['no preamble from a proxy that may say one', '', { SSL_HACK_TRUST: '127.0.0.0/8, 192.0.2.7' }, []],
     ['the mapped form of its address', '', { SSL_HACK_TRUST: '192.0.2.7', TCPREMOTEIP: '::ffff:192.0.2.7' }, []],
-  ])('%s: the session goes on, and the login is announced nowhere', (_, header, env, options) => {
+  ])('%s: the session continues, and the login is not announced', (_, header, env, options) => {
     const authd = { AUTHD_SOCKET: `${stack.directory}/run/nobody-listens.sock`, GRANT_WAIT: '10000' }
     const { said, log } = converse(`${header}USER ann\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`, { ...env, ...authd }, [
       ...options,
@@ -212,7 +215,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     expect(log).toMatch(
       /event=login_accepted id=\S+ ip=192\.0\.2\.7 user=ann method=pass tls=0 grant=refused reason=proxy\n/,
     )
-    // An event that was announced would have been kept for authd, and lost at the end.
+    // An event would have been kept for authd, and lost at the end of the process.
     expect(log).not.toContain('login_events_lost')
   })
 
@@ -233,13 +236,13 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     await authd.stop()
   })
 
-  test('without an address there is nothing to announce', () => {
+  test('without an address no login is announced', () => {
     const { said, log } = converse(`USER ann\r\n${PASS}\r\nQUIT\r\n`, { TCPREMOTEIP: 'localhost' })
     expect(said).toMatch(/\+OK \r\n\+OK \r\n$/)
     expect(log).toContain('ip=unknown')
   })
 
-  test('the login line goes to syslog under the tag that the recogniser knows', () => {
+  test('the login line goes to syslog with the tag that the recognizer expects', () => {
     mkdirSync(`${stack.directory}/bin`, { recursive: true })
     writeFileSync(
       `${stack.directory}/bin/logger`,
@@ -262,7 +265,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
   })
 
   describeWith([command('tcpserver', 'ucspi-tcp')], 'under a real tcpserver', () => {
-    test('it serves connections, with the run script of INSTALL', async () => {
+    test('serves connections with the run script of INSTALL', async () => {
       const recipe = { section: 'qmail and notqmail', language: 'sh', marker: 'exec tcpserver' }
       const quoted = (all: readonly string[]): string => all.map(word => `'${word}'`).join(' ')
       const script = installBlock(recipe, {

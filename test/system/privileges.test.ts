@@ -22,10 +22,10 @@ import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { Stack, TEST_IDS, TEST_PASSWORD, type TestAccount } from '../harness/stack.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
-/** Ids as a process has them that gave up root for good. */
+/** Ids of a process that dropped root permanently. */
 const only = (id: number) => [id, id, id, id]
 
-describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege', () => {
+describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its privileges', () => {
   let stack: Stack
   let ann: TestAccount
   let bob: TestAccount
@@ -67,7 +67,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     await stack?.stop()
   })
 
-  /** The one process of that program, and whether it is a worker. */
+  /** The only process of that program, and whether it is a worker. */
   const find = (program: string, worker?: string): ProcessStatus => {
     const found = processes.filter(({ commandLine }) => {
       const at = commandLine.findIndex(word => word.endsWith(`/dist/${program}.js`))
@@ -79,7 +79,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     return only
   }
 
-  /** What a command says that runs with the ids of a process, and nothing else of its. */
+  /** The output of a command that runs with the ids of a process, and with nothing else of it. */
   const runAs = async (id: number, ...command: readonly string[]) => {
     const ids = ['setpriv', '--reuid', `${id}`, '--regid', `${id}`, '--clear-groups', '--']
     const { ending, lines } = await run([...ids, ...command], { env: { LC_ALL: 'C' } })
@@ -95,19 +95,19 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   }
   const CONNECT = `use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])) or die "no: $!\\n";
     my $n = sysread($s, my $x, 1); print defined $n && $n > 0 ? "heard\\n" : "silence\\n"`
-  /** Either the file system or the server at the other end sends the caller away. */
+  /** Either the file system or the server at the other end refuses the caller. */
   const cannotTalkTo = async (id: number, path: string): Promise<void> => {
     const { text } = await runAs(id, 'timeout', '5', 'perl', '-e', CONNECT, path)
     expect([path, text]).toEqual([path, expect.stringMatching(/^(no: Permission denied|silence)$/)])
   }
   const messageOf = ({ maildir }: TestAccount) => `${maildir}/new/1700000000.M0.mx`
   const file = (name: string): string => `${stack.directory}/${name}`
-  /** Passwords of the database, for root and authd alone. */
+  /** Passwords of the database, which only root and authd may read. */
   const databaseSecrets = () => [file('state/dbpass'), file('state/wrap-dbpass')]
 
   /**
-   * The directory of its socket is closed: the account can neither try a password nor take a slot
-   * of the server.
+   * The directory of its socket is closed, so that the account can neither try a password nor use a
+   * slot of the server.
    */
   const cannotUseDatabase = async (id: number): Promise<void> => {
     const directory = readFileSync(file('state/database-socket'), 'utf8').trim()
@@ -115,14 +115,14 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     expect(text).toContain('Permission denied')
   }
   /**
-   * No core file, no ptrace by another process of the same account: then /proc gives its files to
-   * root.
+   * No core file, and no ptrace by another process of the same account, because /proc gives its
+   * files to root.
    */
   const cannotBeDumped = ({ pid }: ProcessStatus): void => expect(statSync(`/proc/${pid}/environ`).uid).toBe(0)
 
   /**
-   * Without the right to trace a process its memory, environment and descriptors are closed;
-   * `signalled` is what kill says, if that is refused too.
+   * Without the right to trace a process its memory, environment and descriptors are closed.
+   * `signalled` is the result of kill, if kill is refused too.
    */
   const cannotTouch = async (id: number, pid: number, signalled?: string): Promise<void> => {
     for (const name of ['environ', 'mem', 'maps']) await cannotRead(id, `/proc/${pid}/${name}`)
@@ -154,14 +154,14 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   }
 
   describe('popup monitor', () => {
-    test('binds the ports and reads nothing from the network: no connection of a client is among its sockets', () => {
+    test('binds the ports and reads nothing from the network: none of its sockets belongs to a client', () => {
       const sockets = internetSocketsOf(find('popup').pid)
       expect(sockets.map(({ state }) => state)).toEqual(['listening', 'listening'])
     })
   })
 
   describe('popup login', () => {
-    test('runs under its own account, without a way back', () => {
+    test('runs under a separate account, and cannot become root again', () => {
       const login = find('popup', '--login')
       hasGivenUpRoot(login, TEST_IDS.login)
       expect(login.noNewPrivileges).toBe(true)
@@ -187,10 +187,10 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   })
 
   describe('pop3d worker', () => {
-    test('runs as the owner of the mail, without a way back', () => {
+    test('runs as the owner of the messages, and cannot become root again', () => {
       hasGivenUpRoot(find('pop3d', '--worker'), ann.uid)
     })
-    test('holds the connection that was handed over, and neither listens nor connects', async () => {
+    test('has the connection that was handed over, and neither listens nor connects', async () => {
       const ofWorker = () => internetSocketsOf(find('pop3d', '--worker').pid)
       const port = portOf('popup').toString(16).toUpperCase().padStart(4, '0')
       expect(ofWorker()).toEqual([{ state: 'connected', local: expect.stringMatching(`:${port}$`) }])
@@ -206,7 +206,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     })
     test('cannot reach the socket of the database', () => cannotUseDatabase(ann.uid))
     test('leaves no core file', () => cannotBeDumped(find('pop3d', '--worker')))
-    test('is reached by the login process alone', async () => {
+    test('is reachable for the login process only', async () => {
       const { text } = await runAs(0, 'find', file('run'), '-type', 's')
       const sockets = text.split('\n').filter(path => path.includes('pop3d'))
       expect(sockets.length).toBeGreaterThan(0)
@@ -214,7 +214,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
         for (const id of [bob.uid, TEST_IDS.tls, TEST_IDS.gate, TEST_IDS.authd]) await cannotTalkTo(id, path)
       }
     })
-    test('each owner has a worker of its own', async () => {
+    test('each owner has a separate worker', async () => {
       const second = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
       await second.login('bob', TEST_PASSWORD)
       second.say('RETR 1')
@@ -231,14 +231,14 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   })
 
   describe('sslwrap', () => {
-    test('parent binds the ports and reads nothing from the network', () => {
+    test('the parent binds the ports and reads nothing from the network', () => {
       expect(internetSocketsOf(find('sslwrap').pid).map(({ state }) => state)).toEqual(['listening'])
     })
     test('workers cannot use the database without a password, and leave no core file', async () => {
       await cannotUseDatabase(TEST_IDS.tls)
       cannotBeDumped(find('sslwrap', '--worker'))
     })
-    test('workers run under their own account, without a way back', () => {
+    test('workers run under a separate account, and cannot become root again', () => {
       hasGivenUpRoot(find('sslwrap', '--worker'), TEST_IDS.tls)
     })
     test('workers cannot read mail, keys on disk, secrets, nor use the database', async () => {
@@ -250,15 +250,15 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   })
 
   describe('authd', () => {
-    test('runs under its own account, without a way back', () =>
+    test('runs under a separate account, and cannot become root again', () =>
       hasGivenUpRoot(find('authd'), TEST_IDS.authd, TEST_IDS.database))
-    test('listens nowhere but on its Unix sockets', () => expect(internetSocketsOf(find('authd').pid)).toEqual([]))
+    test('listens only on its Unix sockets', () => expect(internetSocketsOf(find('authd').pid)).toEqual([]))
     test('cannot read mail, passwords of users, keys', async () => {
       await cannotList(TEST_IDS.authd, ann.maildir)
       for (const name of ['tls.key', 'passwd', 'sslhack.pass']) await cannotRead(TEST_IDS.authd, file(name))
     })
     test('leaves no core file', () => cannotBeDumped(find('authd')))
-    test('takes logins from the monitor alone', async () => {
+    test('accepts logins from the monitor only', async () => {
       for (const id of [TEST_IDS.login, TEST_IDS.tls, TEST_IDS.gate, ann.uid]) {
         await cannotTalkTo(id, file('run/authd.sock'))
       }
@@ -277,9 +277,9 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     })
     afterAll(() => client?.quit())
 
-    test('runs under its own account, without a way back', () =>
+    test('runs under a separate account, and cannot become root again', () =>
       hasGivenUpRoot(find('wrap'), TEST_IDS.gate, TEST_IDS.database))
-    test('the smtpd has another, no database connection and no listening socket', () => {
+    test('the smtpd has another account, no database connection and no listening socket', () => {
       hasGivenUpRoot(smtpd, TEST_IDS.smtpd)
       expect(internetSocketsOf(smtpd.pid).map(({ state }) => state)).toEqual(['connected'])
       const environment = readFileSync(`/proc/${smtpd.pid}/environ`, 'utf8')
@@ -287,7 +287,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
       expect(environment).not.toMatch(/PASS|AUTHRELAY_SUPERVISED/)
     })
     test('leaves no core file', () => cannotBeDumped(find('wrap')))
-    test("the smtpd's account can neither signal nor trace it, nor read what it holds", async () => {
+    test("the smtpd's account can neither signal nor trace the gate, nor read its memory", async () => {
       const { pid } = find('wrap')
       await cannotTouch(TEST_IDS.smtpd, pid, 'Operation not permitted')
     })
@@ -298,7 +298,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
         await cannotTalkTo(id, file('run/authd.sock'))
       }
     })
-    test("the smtpd's account reports no use of a grant", () => cannotTalkTo(TEST_IDS.smtpd, file('run/uses.sock')))
+    test("the smtpd's account cannot report the use of a grant", () => cannotTalkTo(TEST_IDS.smtpd, file('run/uses.sock')))
     test('its role in the database can only read', async () => {
       const socket = readFileSync(file('state/database-socket'), 'utf8').trim()
       const secret = readFileSync(file('state/wrap-dbpass'), 'utf8').trim()
@@ -330,24 +330,24 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     const starters = () =>
       processes.filter(({ commandLine }) => commandLine.some(word => word.endsWith('/dist/smtpd-starter.js')))
 
-    test("runs under the smtpd's account, without a way back", () => {
+    test("runs under the smtpd's account, and cannot become root again", () => {
       expect(starters()).toHaveLength(2)
       for (const starter of starters()) hasGivenUpRoot(starter, TEST_IDS.smtpd)
     })
-    test('leaves no core file, and no other process of its account can trace it or read what it holds', async () => {
+    test('leaves no core file, and no other process of its account can trace it or read its memory', async () => {
       for (const starter of starters()) {
         cannotBeDumped(starter)
         await cannotTouch(TEST_IDS.smtpd, starter.pid)
       }
     })
-    test('has no environment, no socket in the network and no connection but that to the gate', () => {
+    test('has no environment, no socket in the network, and only the connection to the gate', () => {
       for (const { pid } of starters()) {
         expect(readFileSync(`/proc/${pid}/environ`, 'utf8')).toBe('')
         expect(internetSocketsOf(pid)).toEqual([])
         const sockets = readdirSync(`/proc/${pid}/fd`).filter(fd =>
           readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith('socket:'),
         )
-        // Standard error may be one: the log of the smtpds.
+        // Standard error may be a socket: the log of the smtpds.
         expect(sockets.filter(fd => fd !== '2')).toEqual(['3'])
       }
     })
@@ -358,11 +358,11 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     })
   })
 
-  describe('a secret stands in its own file alone', () => {
+  describe('a secret is only in its own file', () => {
     /** Files that hold secrets, below the directory of the stack. */
     const HOLDERS = ['state/dbpass', 'state/wrap-dbpass', 'sslhack.pass', 'tls.key']
     /**
-     * Passwords that clients send here, right and wrong, where they belong and where they do not.
+     * Passwords that clients send in this test, right and wrong, at expected and unexpected places.
      */
     const SAID = [
       'wrong-s3cret-one',
@@ -411,7 +411,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
       for (const secret of secrets()) expect(text.includes(secret), `a secret in ${where}`).toBe(false)
     }
 
-    test('not in an environment, not on a command line', () => {
+    test('not in an environment, and not on a command line', () => {
       for (const { pid, commandLine } of descendantsOf(stack.program('auth-relay').pid)) {
         expectNoneIn(`environment of ${commandLine.join(' ')}`, readFileSync(`/proc/${pid}/environ`, 'latin1'))
         expectNoneIn('a command line', commandLine.join(' '))
@@ -422,7 +422,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
       expectNoneIn('the log', stack.transcript())
     })
     test('not in replies to clients', () => expectNoneIn('a reply', replies.join('\n')))
-    test('not in another file, the files of the database among them', async () => {
+    test('not in another file, including the files of the database', async () => {
       const { path, remove } = temporaryDirectory()
       writeFileSync(`${path}/secrets`, secrets().join('\n'))
       const found = await run(['grep', '-rlaF', '-f', `${path}/secrets`, stack.directory])
@@ -431,14 +431,14 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
     })
   })
 
-  test('root is left to those that need it', () => {
+  test('only processes that need root are root', () => {
     const rooted = processes
       .filter(({ uids }) => uids.includes(0))
       .map(({ commandLine }) => /(\w[\w-]*)\.js$/.exec(commandLine.find(word => word.endsWith('.js')) ?? '')?.[1])
     expect(rooted.sort()).toEqual(['auth-relay', 'popup', 'sslwrap'])
   })
 
-  test('no program of auth-relay can be traced or dumped by another process of its account, those of root included', () => {
+  test('no auth-relay program can be traced or dumped by another process of its account, not even as root', () => {
     const ours = processes.filter(({ commandLine }) => commandLine.some(word => /\/dist\/[\w-]+\.js$/.test(word)))
     expect(ours.length).toBeGreaterThan(8)
     for (const process of ours) {
@@ -447,7 +447,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'one process, one privilege'
   })
 })
 
-/** Whether one of the texts stands in the writable memory of a process. */
+/** True if one of the texts is in the writable memory of a process. */
 function memoryOf(pid: number, texts: readonly string[]): boolean {
   const memory = openSync(`/proc/${pid}/mem`, 'r')
   try {
@@ -474,7 +474,7 @@ function holds(memory: number, from: bigint, size: number, texts: readonly strin
       const octets = piece.subarray(0, readSync(memory, piece, 0, Math.min(PIECE, size - at), from + BigInt(at)))
       if (texts.some(text => octets.includes(text))) return true
     } catch {
-      return false // EIO: reserved, and never used
+      return false // EIO: the memory is reserved and was never used
     }
   }
   return false

@@ -13,7 +13,7 @@ import { Stack, TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
 const SERVER = '192.0.2.1'
 const STRANGER = 'somebody@elsewhere.example'
 /**
- * Where a proxy for POP3 stands, a TLS proxy that says the SSL command, and a proxy for SMTP; and a
+ * Hosts of a POP3 proxy, of a TLS proxy that sends the SSL command, of an SMTP proxy, and of a
  * client.
  */
 const POP3_PROXY = '192.0.2.5'
@@ -67,7 +67,7 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
   const hostOf = (text: string): NetworkNamespace => hosts[text] ?? expect.unreachable(text)
   const pop3From = (from: string, port: number): Pop3Conversation =>
     Pop3Conversation.over(hostOf(from).connect({ host: SERVER, port }), { name: `pop3 from ${from}` })
-  /** What the smtpd says to a recipient elsewhere; `header` comes first. */
+  /** The smtpd's reply to a recipient of another domain; `header` comes first. */
   const askFrom = async (from: string, header = ''): Promise<number> => {
     const client = SmtpConversation.over(hostOf(from).connect({ host: SERVER, port: 25 }), `smtp from ${from}`)
     if (header !== '') client.write(header)
@@ -91,7 +91,7 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
     })
   }
 
-  test('a client behind each of them is granted by its own address', async () => {
+  test('a client behind each proxy gets a grant for its own address', async () => {
     const viaProxy = pop3From(POP3_PROXY, 1100)
     viaProxy.write(formatProxyV1(end(CLIENT, 4000), server))
     await viaProxy.login('ann', TEST_PASSWORD)
@@ -108,7 +108,7 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
     expect(await behindSmtpProxy('192.0.2.11')).toBe(250)
   })
 
-  describe('a login from the proxy itself is a session like any other, and opens nothing', () => {
+  describe('a login from the proxy itself has an ordinary session, and opens nothing', () => {
     test.each<[string, string, number, string, string]>([
       ['PROXY version 2 LOCAL', POP3_PROXY, 1100, formatProxyLocal().toString('latin1'), 'popup.proxy_trust'],
       [
@@ -146,14 +146,14 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
       if (address !== SMTP_PROXY) expect(await askFrom(address)).toBe(553)
     })
 
-    test.each(UNNAMED.slice(0, 2))('%s: popup does not serve a client that it cannot name', async (_, header) => {
+    test.each(UNNAMED.slice(0, 2))('%s: popup does not serve a client without a known address', async (_, header) => {
       const session = pop3From(POP3_PROXY, 1100)
       session.write(header)
       await session.expectEnd()
     })
   })
 
-  test('a log line and an import that name a proxy grant nothing', async () => {
+  test("a log line and an import with a proxy's address grant nothing", async () => {
     const syslog = network.server.connect({ host: '127.0.0.1', port: 1514 })
     const line = (address: string, user: string): string =>
       `<22>${bsdStamp()} mx ipop3d[7]: Login user=${user} host=h.example.net [${address}] nmsgs=1/1\n`
@@ -171,7 +171,7 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
     await expectUngranted(TLS_PROXY, 'popup.ssl_hack_trust')
   })
 
-  test('a proxy cannot be allowed, and is none of those in a network that is', async () => {
+  test('a proxy cannot be allowed, and is left out of an allowed network', async () => {
     expect(await verb('allow', POP3_PROXY)).toMatchObject({
       status: 1,
       text: expect.stringContaining('a proxy has it'),

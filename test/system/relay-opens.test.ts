@@ -73,10 +73,10 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     await syslog.stop()
     await stack.stop()
     network.remove()
-    expect(left.lines).toEqual([]) // nothing that was started is left running
+    expect(left.lines).toEqual([]) // no process that was started is left running
   })
 
-  /** What the gate's smtpd says to a recipient elsewhere, asked by a client on `host`. */
+  /** The gate's smtpd's reply to a recipient of another domain, for a client on `host`. */
   const askFrom = async (host: NetworkNamespace, from?: string, to = STRANGER): Promise<number> => {
     const server = from?.includes(':') === true ? SERVER_V6 : SERVER
     const client = SmtpConversation.over(
@@ -87,7 +87,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     await client.quit()
     return code
   }
-  /** The same with swaks; the reply line to RCPT. */
+  /** The same with swaks; returns the reply line to RCPT. */
   const swaksFrom = async (host: NetworkNamespace, server = SERVER): Promise<string> => {
     const args = ['--server', server, '--from', 'ann@example.org', '--to', STRANGER, '--quit-after', 'RCPT']
     const { lines } = await run(['swaks', ...args], { prefix: host.prefix })
@@ -100,14 +100,14 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     return lines
   }
 
-  test('before any login: own domain yes, elsewhere no', async () => {
+  test('before any login: the own domain is accepted, another domain is refused', async () => {
     expect(await swaksFrom(b)).toMatch(/^<\*\* 55[03] /)
     expect(await askFrom(a)).toBe(553)
     expect(await askFrom(a, '2001:db8::10')).toBe(553)
     expect(await askFrom(a, undefined, 'ann@example.org')).toBe(250)
   })
 
-  test('A opens its mailbox with curl over TLS: A may relay at once, B and the server itself may not', async () => {
+  test('A opens its mailbox with curl over TLS: A may relay at once, and B and the server itself may not', async () => {
     expect(await curlFrom(a, SERVER)).toContain('Subject: lunch')
     expect(await swaksFrom(a)).toMatch(/^<- {2}250 /)
     expect(await swaksFrom(b)).toMatch(/^<\*\* 553 /)
@@ -126,7 +126,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     for (const program of ['sslwrap', 'popup', 'pop3d', 'authd'] as const) await stack.waitForLog(program, { id })
   })
 
-  test('the login stands in syslog, in the line that old readers of the log know', async () => {
+  test('the login is in syslog, in the line that existing log readers expect', async () => {
     await syslog.waitForLine(
       / qmail-pop3d\[\d+\]: authrelay v=1 ev=login ip=192\.0\.2\.10 tls=1 method=(pass|sasl) user=ann$/,
     )
@@ -172,7 +172,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     expect(await swaksFrom(b)).toMatch(/^<\*\* 553 /)
   })
 
-  test(`when the client reads +OK its address may relay: ${ROUNDS} fresh addresses, RCPT right after +OK`, async () => {
+  test(`when the client reads +OK its address may relay: ${ROUNDS} new addresses, RCPT directly after +OK`, async () => {
     const delays: number[] = []
     for (let round = 0; round < ROUNDS; round++) {
       const isV6 = round % 2 === 1
@@ -195,7 +195,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     console.info(`RCPT after +OK: fastest ${figures[0]}, median ${figures[1]}, slowest ${figures[2]}; all accepted`)
   })
 
-  describe('lines of other POP3 daemons, written by rsyslogd into the FIFO', () => {
+  describe('lines of other POP3 daemons that rsyslogd writes into the FIFO', () => {
     test.each([
       [
         'ipop3d',
@@ -226,7 +226,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
       await syslog.log(tag, failure(bad))
       await syslog.log(tag, success(good))
       await eventually(`${good} may relay`, async () => (await askFrom(a, good)) === 250)
-      // The FIFO keeps the order: the failure has been read before the success.
+      // The FIFO keeps the order, so the failure was read before the success.
       expect(await askFrom(a, bad)).toBe(553)
       expect(await askFrom(b)).toBe(553)
     })
@@ -242,7 +242,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     })
   })
 
-  test('after exp_time the relay is closed again; a fresh login opens it and moves the end', async () => {
+  test('after exp_time the relay is closed again; a new login opens it and moves the end', async () => {
     await stack.stopPrograms()
     await up(2)
     const ip = '192.0.2.12'

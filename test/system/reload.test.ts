@@ -33,7 +33,7 @@ const codeAtRcpt = async (): Promise<number> => {
     client.close()
   }
 }
-/** What the query service of the gate says of an address. */
+/** The answer of the gate's query service for an address. */
 const answerFor = async (ip: string): Promise<string> => {
   const ready = stack.program('auth-relay').lines.findLast(line => line.startsWith('wrap ready '))
   const port = Number(/ query=\S+:(\d+)( |$)/.exec(ready ?? '')?.[1])
@@ -46,7 +46,9 @@ const answerFor = async (ip: string): Promise<string> => {
     })
   })
 }
-/** What the policy service answers to a message of an address, one instance a message. */
+/**
+ * The policy service's answer for a message of an address; each message has a separate instance.
+ */
 const policyFor = async (ip: string, instance: string): Promise<string> => {
   const ready = stack.program('auth-relay').lines.findLast(line => line.startsWith('wrap ready '))
   const port = Number(/ policy=\S+:(\d+)( |$)/.exec(ready ?? '')?.[1])
@@ -129,8 +131,8 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     expect(reloaded['popup']?.['restart_for']).toBe('log_level')
     expect(reloaded['sslwrap']?.['restart_for']).toBe('log_level')
     expect(reloaded['wrap']?.['restart_for']).toBe('wrap.socket_mode')
-    // The session that runs keeps its sizes; the next one in the same process has the new ones, and
-    // the lock.
+    // The running session keeps its sizes. The next session in the same process has the new sizes
+    // and the lock.
     await first.ask('STAT', /^\+OK 1 28$/)
     const second = pop3()
     await second.login('ann', TEST_PASSWORD)
@@ -168,7 +170,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     })
   })
 
-  test('changes which addresses authd stores and the gate lets through', async () => {
+  test('changes the addresses that authd stores and for which the gate opens the relay', async () => {
     expect(await codeAtRcpt()).toBe(250)
     configure({ grants: { grant_loopback: false }, pop3d: { lock: 'none' } })
     await reload()
@@ -188,7 +190,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     expect([await answerFor('198.51.100.7'), await answerFor('198.51.100.200')]).toEqual(['no', 'yes'])
   })
 
-  test('ipv6_prefix changes what a login grants, in authd and in the gate', async () => {
+  test('ipv6_prefix changes the network of a grant, in authd and in the gate', async () => {
     expect(await announce('2001:db8:1:2::7')).toMatch(/^ok .*committed/)
     expect([await answerFor('2001:db8:1:2::7'), await answerFor('2001:db8:1:2::9')]).toEqual(['yes', 'no'])
     configure({ grants: { grant_loopback: true, ipv6_prefix: 64 } })
@@ -197,7 +199,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     expect([await answerFor('2001:db8:1:2::9'), await answerFor('2001:db8:1:3::9')]).toEqual(['yes', 'no'])
   })
 
-  test('rates of the policy service hold at once', async () => {
+  test('rates of the policy service apply at once', async () => {
     expect(await announce('192.0.2.77')).toMatch(/^ok .*committed/)
     for (const n of [1, 2, 3]) expect(await policyFor('192.0.2.77', `before ${n}`)).toBe('OK')
     configure({ wrap: { ...BASE.wrap, messages_per_address: 1, recipients_per_login: 100 } })
@@ -209,7 +211,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     expect(await policyFor('192.0.2.77', 'after 3')).toBe('OK')
   })
 
-  test('grant_wait changes how long a login waits for authd', async () => {
+  test('grant_wait changes the time that a login waits for authd', async () => {
     const up = stack.program('auth-relay').pid
     const isAuthd = (pid: number): boolean => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('/authd.js')
     const pid = descendantsOf(up).find(process => isAuthd(process.pid))?.pid
@@ -228,7 +230,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     }
   })
 
-  test('a file that is wrong changes nothing, and is named once', async () => {
+  test('an invalid file changes nothing, and is reported once', async () => {
     configure({ popup: { hostname: 'wrong.example.org', logins: 0 } })
     stack.program('auth-relay').signal('SIGHUP')
     const line = await stack.program('auth-relay').waitForLine(/reload: .*popup\.logins/)
@@ -241,7 +243,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     await reload()
   })
 
-  test('a program that gets the signal itself says what to do', async () => {
+  test('a program that gets the signal itself reports the remedy', async () => {
     const authd = descendantsOf(stack.program('auth-relay').pid).find(({ commandLine }) =>
       commandLine.some(word => word.endsWith('/dist/authd.js')),
     )

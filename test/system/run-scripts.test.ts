@@ -9,7 +9,7 @@ import { inPackage, unpackedPackage } from '../harness/unpacked-package.ts'
 
 const root = new URL('../..', import.meta.url).pathname
 
-/** How each of the two families of supervisors is spoken to. */
+/** Commands of the two families of supervisors. */
 const SUPERVISORS = {
   runit: { start: 'runsv', control: (word: string) => ['sv', word], status: ['sv', 'status'] },
   daemontools: {
@@ -54,7 +54,7 @@ describeWith(
         })
         return lines.join('\n')
       }
-      // supervise knows no log service of its own: svscan joins the two by a pipe, as this does.
+      // supervise has no log service; svscan connects the two by a pipe, as this test does.
       const joined = family === 'runit' ? '' : `| (cd ${directory}/log && ./run)`
       const program = new Program(family, ['sh', '-c', `${start} ${directory} ${joined}`], {
         prefix: inPackage(family),
@@ -82,7 +82,7 @@ describeWith(
     }
 
     test.each(['runit', 'daemontools'] as const)(
-      'popup under %s: serves, reloads, comes back after a crash',
+      'popup under %s: serves, reloads, and is restarted after a crash',
       async family => {
         const popup = supervise(family, 'popup', `config=${stack.config}`)
         const [, port] = await popup.says(/popup ready listen=\S+:(\d+)/)
@@ -106,7 +106,7 @@ describeWith(
       await supervise('runit', service, `config=${stack.config}`).says(new RegExp(`${service} ready `))
     })
 
-    test('wrap under runit: settings that are wrong are said once, and not tried again', async () => {
+    test('wrap under runit: invalid settings are reported once, and the program is not started again', async () => {
       const wrap = supervise('runit', 'wrap', `config=${stack.config}`)
       await wrap.says(/wrap: the gate has no service[\s\S]*stopped: correct the fault that the line above names/)
       await eventually('runsv has given up', async () => (await wrap.status()).startsWith('down:'))
@@ -123,7 +123,7 @@ describeWith(
       await eventually('bob is let in', async () => (await run(list)).ending?.code === 0)
     })
 
-    test('wrap for each connection, under tcpserver: the smtpd runs, the relay is closed without a sure yes', async () => {
+    test('wrap for each connection, under tcpserver: the smtpd runs, and without a positive answer the relay is closed', async () => {
       const port = await freePort()
       const conf = [
         `address=127.0.0.1 port=${port} host=mx.example.org account=`,

@@ -33,14 +33,15 @@ const folder = (name: string): readonly Transcript[] => readTranscripts(`${impor
 const sessions = folder('session')
 const maildrops = folder('pop3d').map(transcript => ({ ...transcript, steps: [...LOGIN, ...transcript.steps] }))
 
-/** Those of clients that begin in clear text, or with TLS. */
+/** Transcripts of clients that begin in clear text, or with TLS. */
 const startingWith = (over: 'clear' | 'tls', transcripts: readonly Transcript[]): readonly Transcript[] =>
   transcripts.filter(({ settings }) => settings.over === undefined || settings.over === over)
 
 type Listening = { readonly login: LoginServerForTests; readonly clear: number; readonly tls: number }
 
 /**
- * One login process for each compat and workers for each kind of settings; one session at a time.
+ * One login process for each compat, and workers for each combination of settings; one session at a
+ * time.
  */
 class Site {
   readonly #engine: Engine

@@ -36,7 +36,7 @@ describeWith([NETWORK_NAMESPACES], 'a file that init writes for a site', () => {
   })
 
   test.each(Object.entries(RECIPES))(
-    '%s: it is short, its settings are safe, and the daemons start with it',
+    '%s: the file is short, its settings are safe, and the daemons start with it',
     async (site, recipe) => {
       const directory = `${path}/${site}`
       mkdirSync(directory)
@@ -53,8 +53,8 @@ describeWith([NETWORK_NAMESPACES], 'a file that init writes for a site', () => {
         checkSettings(parseSettings(configured, config).settings).filter(each => each.verdict === 'unsafe'),
       ).toEqual([])
       writeFileSync(config, configured, { mode: 0o600 })
-      // What a host has and this one lacks: accounts, the files of qmail, and the passwords of the
-      // roles.
+      // Parts of a host that the test machine lacks: accounts, the files of qmail, and the
+      // passwords of the roles.
       writeFileSync(`${directory}/rules.cdb`, Buffer.alloc(2048))
       writeFileSync(`${directory}/passwd`, '', { mode: 0o600 })
       const env = {
@@ -101,7 +101,7 @@ describe('init beside a file that is not configured', () => {
   const config = `${path}/packaged.toml`
   const packaged = debianSettings()
 
-  test('for a site and a server elsewhere: places and secrets of the package stay, and no password stands in the file', async () => {
+  test('for a site with its server on another host: paths and secrets of the package stay, and the file has no password', async () => {
     writeFileSync(config, packaged)
     chmodSync(config, 0o644)
     const words = ['init', '--for', 'postfix', '--dbhost', 'db1.example.org,db2.example.org', '--config', config]
@@ -123,7 +123,7 @@ describe('init beside a file that is not configured', () => {
     expect(shown.filter(({ origin }) => origin.type === 'file').length).toBeLessThan(20)
   })
 
-  test('the embedded database in place of a server, and the other way round', async () => {
+  test('the embedded database in place of a server, and the reverse', async () => {
     const databaseOf = () => parseSettings(readFileSync(config, 'utf8'), config).settings.database
     expect((await say(['init', '--embedded', '--config', config])).status).toBe(0)
     expect(databaseOf().embedded).toBe(true)
@@ -131,7 +131,7 @@ describe('init beside a file that is not configured', () => {
     expect(databaseOf()).toMatchObject({ embedded: false, dbhost: 'db3' })
   })
 
-  test('a configured file, a file with a fault, and a site that is none are refused', async () => {
+  test('a configured file, a file with a fault, and an unknown site are refused', async () => {
     writeFileSync(config, 'configured = true\n')
     expect(await say(['init', '--for', 'exim', '--config', config])).toEqual({
       status: 100,
@@ -195,7 +195,7 @@ describe('auth-relay settings', () => {
     expect(lines.join('\n') + (await printed([]))).not.toContain('tXk7')
   })
 
-  test('prints one setting by its name, its former name, or with its section, and a section', async () => {
+  test('prints one setting by its name, its former name, or with its section; and a whole section', async () => {
     const exp = await printed(['exp_time'])
     expect(exp).toBe(`[grants]
 
@@ -210,7 +210,7 @@ describe('auth-relay settings', () => {
     expect((await printed(['grants'])).match(/^ {2}\w+ = /gm)).toHaveLength(Object.keys(SECTIONS.grants.rows).length)
   })
 
-  test('a name that is none is answered with the nearest', async () => {
+  test('an unknown name is answered with the nearest one', async () => {
     expect(await say(['settings', 'exp_tim', '--config', config])).toEqual({
       status: 100,
       lines: ['auth-relay: there is no setting exp_tim; did you mean exp_time?: auth-relay settings lists all'],

@@ -45,7 +45,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     popup: { listen: [] },
     authd: { socket: `${host.directory}/run/authd.sock`, ...own['authd'] },
   })
-  /** What check says of the database and of the reports of the gate. */
+  /** check's findings about the database and the reports of the gate. */
   const said = async (host: Stack): Promise<readonly string[]> => {
     const { lines } = await host.run('auth-relay', ['check', '--json', '--config', host.config])
     const { findings } = v.parse(CHECKED, JSON.parse(lines.join('\n')))
@@ -78,14 +78,14 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     await cluster?.remove()
   })
 
-  test('migrate on one host makes the roles; each host then needs the password of its own role alone', async () => {
+  test('migrate on one host makes the roles; each host then needs only the password of its role', async () => {
     const [writer, reader] = [pop3.secret('dbpass', 'w'.repeat(24)), pop3.secret('wrap-dbpass', 'r'.repeat(24))]
     const owner = pop3.secret('postgres.pass', PostgresCluster.password)
     pop3.configure(settings(pop3, { database: { dbpass_file: writer, wrap_dbpass_file: reader } }))
     const words = ['migrate', '--user', 'postgres', '--password-file', owner, '--config', pop3.config]
     const migrated = await pop3.run('auth-relay', words)
     expect(migrated.lines).toEqual([expect.stringMatching(/^Migrated from schema 0 to \d+\.$/)])
-    // The host that made the roles keeps the writer's password alone.
+    // The host that made the roles keeps only the writer's password.
     pop3.configure(settings(pop3, { database: { dbpass_file: writer }, authd: { syslog_listen: ['127.0.0.1:0'] } }))
     expect(await said(pop3)).toEqual([expect.stringMatching(/^fine database\.dbuser: pop3authd reaches the database/)])
     smtp.configure(
@@ -124,7 +124,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
 
   test('report on either host counts the mail that the SMTP host relayed', async () => {
     for (const host of [pop3, smtp]) {
-      // The question came in the second of the login: the report must not miss that either.
+      // The query came in the second of the login, and the report must not miss it.
       const rows = await eventually('the use is stored', async () => {
         const { lines } = await host.run('auth-relay', ['report', '--json', '--config', host.config])
         const found = v.parse(REPORT, JSON.parse(lines.join('\n')))
@@ -134,7 +134,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     }
   })
 
-  test('on a host with the password of the gate alone a command says where to run it', async () => {
+  test("on a host with only the gate's password a command names the host on which to run it", async () => {
     const other = new Stack()
     onTestFinished(() => other.stop())
     const missing = `${other.directory}/dbpass`
@@ -161,7 +161,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
   })
 })
 
-/** The answer of the policy service for a client of strangers' domains. */
+/** The policy service's answer for a client that sends to a foreign domain. */
 function ask(port: number, address: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = createConnection({ host: '127.0.0.1', port })

@@ -10,7 +10,7 @@ import { run } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { Stack } from '../harness/stack.ts'
 
-/** Octets from the notation of the front's dialogues: `/` is CRLF, `\n \r \0` are octets. */
+/** Octets from the notation of the front's dialogues: `/` is CRLF, `\n \r \0` are single octets. */
 const octets = (text: string): string =>
   text.replaceAll('/', '\r\n').replaceAll('\\n', '\n').replaceAll('\\r', '\r').replaceAll('\\0', '\0')
 
@@ -19,16 +19,16 @@ const R = 'RCPT TO:<u@example.org>/'
 const D = 'DATA/'
 const E = 'RCPT TO:<x@evil.test>/'
 const X = 'MAIL FROM:<ceo@example.org>/'
-/** Behind a form that ends a message at some server: a second message, with a forged sender. */
+/** Follows a form that ends a message at some servers: a second message with a forged sender. */
 const SECOND = `${X}${R}${D}/forged/./`
 
-/** Content that servers do not agree about; the first header line of the last decides at Exim. */
+/** Content that servers read differently; in the last one the first header line decides at Exim. */
 const SMUGGLING = [
   ...['\\n.\\n', '\\n./', '/.\\n', '/\\n.\\n', '/.\\n/', '\\n.\\r', '\\r.\\n', '/.\\r', '\\r.\\r', '\\r./', '/\\r./'],
   ...['/.\\r/', '\\r/.\\r/', '/\\0./', '/.\\0/'],
 ].map(form => `Subject: head//body${form}${SECOND}`)
 SMUGGLING.push(`Subject: head\\n\\nbody\\n.\\n${SECOND}`, `.\\n${SECOND}`)
-/** Content that every server takes for content. */
+/** Content that every server accepts as content. */
 const HARMLESS = [
   'Subject: head//a/../b/./',
   'Subject: head//a/. /b/./',
@@ -37,11 +37,11 @@ const HARMLESS = [
 
 type Dialogue = {
   readonly name: string
-  /** Groups that the client writes; it waits for the replies between them. */
+  /** Groups of commands; the client waits for the replies between two groups. */
   readonly client: readonly string[]
   /**
-   * Codes for each group, with commas inside of it; `?` is what the server answers to MAIL where a
-   * sender is open.
+   * Codes for each group, separated by commas; `?` is the server's reply to MAIL during a
+   * transaction.
    */
   readonly replies: string
   /** The server's side has ended. */
@@ -49,7 +49,7 @@ type Dialogue = {
   /** The session begins with the banner, not with EHLO. */
   readonly noHello?: true
   readonly messages?: number
-  /** The client shuts its side after the last group. */
+  /** The client shuts down its side after the last group. */
   readonly shut?: true
 }
 const DIALOGUES: readonly Dialogue[] = [
@@ -105,7 +105,7 @@ const PHP_MAILER: Need = {
   remedy: 'apt-get install php-cli libphp-phpmailer',
   isThere: () => command('php').isThere(),
 }
-/** Sends one message; the exit status says whether the server took it. */
+/** Sends one message; the exit status shows whether the server accepted it. */
 const PHP = `<?php
 require 'libphp-phpmailer/autoload.php';
 [, $port, $from] = $argv;
@@ -121,7 +121,7 @@ $mail->Body = ".\\nfrom PHPMailer\\n";
 if (!$mail->send()) { fwrite(STDERR, $mail->ErrorInfo . "\\n"); exit(1); }
 `
 
-describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front before', () => {
+describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front and the server', () => {
   let stack: Stack
   let grants: GateDatabase
   let admin: DeviceAdmin
@@ -145,7 +145,7 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
       let home: string
       let port: number
 
-      /** A gate before the server, with an empty queue, and a grant for the copier. */
+      /** A gate in front of the server, with an empty queue, and a grant for the copier. */
       const start = async (device: Partial<Device> = {}): Promise<void> => {
         homes += 1
         home = `${stack.directory}/server${homes}`
@@ -169,7 +169,7 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
         port = stack.port('wrap')
       }
       const senders = (): readonly string[] => server.messages(home).map(({ sender }) => sender)
-      /** Every smtpd that was started has ended: what it has taken is to be seen. */
+      /** Every started smtpd has ended, so that all accepted messages are in the queue. */
       const untilEnded = (): Promise<unknown> =>
         eventually(
           'every smtpd has ended',
@@ -183,7 +183,7 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
           },
           60_000,
         )
-      /** The codes that a client receives, each group answered before the next one is written. */
+      /** The codes that a client receives; each group is answered before the next one is sent. */
       const talk = async ({ client, replies, noHello, end, shut }: Dialogue): Promise<void> => {
         const socket = connect(port, '127.0.0.1')
         const smtp = SmtpConversation.over(socket)
@@ -205,7 +205,7 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
       const send = (content: string, replies: string, end?: true): Promise<void> =>
         talk({ name: content, client: [B, R, D, content], replies: `250 250 354 ${replies}`, ...(end && { end }) })
 
-      test('every form of smuggling is refused, and the server takes no message', async () => {
+      test('every form of smuggling is refused, and the server accepts no message', async () => {
         await start()
         await Promise.all(SMUGGLING.map(content => send(content, '550', true)))
         await untilEnded()
@@ -215,7 +215,7 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
         expect(senders()).toEqual(HARMLESS.map(() => 'scan@example.org'))
       })
 
-      test('with repaired line ends each of them is one message', async () => {
+      test('with repaired line ends each form is one message', async () => {
         await start({ lineEndings: 'repair' })
         await Promise.all(SMUGGLING.map(content => send(content, '250')))
         await untilEnded()
@@ -306,7 +306,7 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
         expect(blocked.ending?.code, blocked.transcript()).toBe(0)
         await mail(/^450 4\.7\.1 open the mailbox by POP3 again, then send/, /^503/)
         await stack.waitForLog('wrap', { event: 'mail_refused', reason: 'expired', sender: 'scan@example.org' })
-        // The block ends, and the mailbox is opened again: the same session may send.
+        // The block ends and the mailbox is opened again, so the same session may send.
         const unblocked = await command('unblock', 'copier2@example.org')
         expect(unblocked.ending?.code, unblocked.transcript()).toBe(0)
         await mail(/^450/)

@@ -28,7 +28,7 @@ describeWith([ROOT], 'sslwrap in front of popup', () => {
     [0, 'ssl', '127.0.0.21'],
     [1, 'proxy-v1', '127.0.0.22'],
     [2, 'proxy-v2', '127.0.0.23'],
-  ])('listener %i, %s: a whole session; popup knows the client, and all logs one id', async (index, preamble, ip) => {
+  ])("listener %i, %s: a whole session; popup has the client's address, and all logs have one id", async (index, preamble, ip) => {
     const { stack } = running
     const socket = connect({ socket: dial(stack.port('sslwrap', index), ip), rejectUnauthorized: false })
     const pop = new PopupClient(socket)
@@ -38,7 +38,7 @@ describeWith([ROOT], 'sslwrap in front of popup', () => {
     await pop.expect(/^\+OK/)
     await pop.expect(/^\+OK 1 /)
     await pop.quit()
-    // Version 1 cannot say that there was TLS.
+    // Version 1 has no field for TLS.
     const { fields } = await stack.waitForLog('popup', {
       event: 'login_accepted',
       ip,
@@ -51,7 +51,7 @@ describeWith([ROOT], 'sslwrap in front of popup', () => {
     }
   })
 
-  test("a client's own SSL command is refused, and its address stays", async () => {
+  test("a client's own SSL command is refused, and the client's address does not change", async () => {
     const { stack } = running
     const socket = connect({ socket: dial(stack.port('sslwrap'), '127.0.0.24'), rejectUnauthorized: false })
     const pop = new PopupClient(socket)

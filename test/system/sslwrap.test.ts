@@ -78,7 +78,7 @@ describe('the SSL dialogue', () => {
     expect(server.heard.at(-1)?.text.startsWith(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\n`)).toBe(true)
   })
 
-  test('a ticket after each handshake, and not two', async () => {
+  test('sends one ticket after each handshake', async () => {
     const socket = client(sslwrap.port)
     let tickets = 0
     socket.on('session', () => {
@@ -109,7 +109,7 @@ describe('the SSL dialogue', () => {
     }
   })
 
-  test('half-close is passed on, and the answer still comes', async () => {
+  test('a half-close is passed on, and the answer still comes', async () => {
     const socket = client(sslwrap.port)
     const pop = talk(socket)
     await pop.expect(/^\+OK/)
@@ -135,7 +135,7 @@ describe('the SSL dialogue', () => {
     await sslwrap.event('connection_closed')
   })
 
-  test('TLS 1.1 and older, and renegotiation: refused', async () => {
+  test('TLS 1.1 and older, and renegotiation, are refused', async () => {
     const old = client(sslwrap.port, { minVersion: 'TLSv1', maxVersion: 'TLSv1.1', ciphers: 'DEFAULT:@SECLEVEL=0' })
     await eventually('closed', () => old.destroyed)
     await sslwrap.event('tls_failed', { reason: 'unsupported protocol' })
@@ -148,7 +148,7 @@ describe('the SSL dialogue', () => {
     expect(String(error)).toMatch(/no renegotiation/i)
   })
 
-  test('other application protocols only: served without one', async () => {
+  test('a client with other application protocols only is served without one', async () => {
     const socket = client(sslwrap.port, { ALPNProtocols: ['h2', 'http/1.1'] })
     await talk(socket).expect(/^\+OK/)
     expect(socket.alpnProtocol).toBe(false)
@@ -179,13 +179,13 @@ describe('the SSL dialogue', () => {
   })
 })
 
-test('both families on one address, a Unix socket behind, and each protocol by its name', async () => {
+test('both families on one address, a Unix socket behind sslwrap, and each protocol by its name', async () => {
   const directory = temporaryDirectory()
   stops.push(directory.remove)
   const server = popupLike()
   stops.push(() => server.close())
   await new Promise<void>(resolve => server.server.listen(`${directory.path}/pop`, resolve))
-  // The worker has an account of its own.
+  // The worker has a separate account.
   chmodSync(directory.path, 0o755)
   chmodSync(`${directory.path}/pop`, 0o777)
   const behind = { listen: '*:0', backend: `unix:${directory.path}/pop` }
@@ -206,8 +206,8 @@ test('both families on one address, a Unix socket behind, and each protocol by i
   expect(smtp.alpnProtocol).toBe('smtp')
 })
 
-describe('when the server behind fails', () => {
-  test('down: one -ERR line for POP3, nothing for others', async () => {
+describe('failures of the server behind sslwrap', () => {
+  test('unreachable: one -ERR line for POP3, nothing for others', async () => {
     const gone = await new BackEnd(() => {}).listen()
     gone.close()
     const sslwrap = await start({
@@ -235,7 +235,7 @@ describe('when the server behind fails', () => {
     expect(sslwrap.program.lines.join()).not.toContain(SHARED_PASSWORD)
   })
 
-  test('a greeting with -ERR: passed on, and the password is not sent', async () => {
+  test('a greeting with -ERR is passed on, and the password is not sent', async () => {
     const busy = await backEnd(new BackEnd(socket => socket.write('-ERR [SYS/TEMP] busy\r\n')))
     const sslwrap = await start({ listeners: [inFrontOf(busy)] })
     const pop = talk(client(sslwrap.port))
@@ -244,7 +244,7 @@ describe('when the server behind fails', () => {
     expect(busy.heard.map(({ text }) => text)).toEqual([''])
   })
 
-  test('no greeting: the time limit of the greeting holds', async () => {
+  test('no greeting: the time limit of the greeting applies', async () => {
     const silent = await backEnd(new BackEnd(() => {}))
     const sslwrap = await start({ listeners: [inFrontOf(silent)], settings: 'connect_time = 1' })
     await talk(client(sslwrap.port)).expect(/^-ERR \[SYS\/TEMP\]/)
@@ -282,7 +282,7 @@ describe('log lines about clients', () => {
     expect(lines.filter(line => /hint="[^"]*port 110/.test(line))).toHaveLength(1)
   })
 
-  test('health checks, and clients that reset after QUIT, are no fault', async () => {
+  test('health checks and clients that reset after QUIT are not faults', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server)] })
     const reset = async (say: (pop: Conversation) => Promise<unknown>): Promise<void> => {
@@ -305,7 +305,7 @@ describe('log lines about clients', () => {
 })
 
 describe('limits', () => {
-  test('the handshake has its time, whole or begun', async () => {
+  test('the time of a handshake is limited, before its first octet and after it', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server)], settings: 'handshake_time = 1' })
     const silent = connectTcp(sslwrap.port, '127.0.0.1')
@@ -316,7 +316,7 @@ describe('limits', () => {
     expect(server.heard).toEqual([])
   })
 
-  test('per address, in all, and given back', async () => {
+  test('connections are limited per address and in total, and places are freed', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({
       listeners: [inFrontOf(server)],
@@ -334,13 +334,13 @@ describe('limits', () => {
     await talk(client(sslwrap.port)).expect(/^\+OK/)
   })
 
-  test('limits hold for all workers together', async () => {
+  test('limits apply to all workers together', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({
       listeners: [inFrontOf(server)],
       settings: 'workers = 3\nmax_per_address = 5\nmax_connections = 8',
     })
-    /** Clients that come one after the other and stay, and how many of them are served. */
+    /** Clients that connect one after the other and stay; returns how many are served. */
     const servedOf = async (localAddress: string, count: number): Promise<number> => {
       let served = 0
       for (let n = 0; n < count; n += 1) {
@@ -349,13 +349,13 @@ describe('limits', () => {
       }
       return served
     }
-    // The kernel spreads the clients: of 60 each worker has got more than its part.
+    // The kernel distributes the clients: of 60 each worker has received more than its share.
     expect(await servedOf('127.0.0.1', 60)).toBe(5)
     expect(await servedOf('127.0.0.2', 60)).toBe(3)
     expect(await servedOf('127.0.0.3', 10)).toBe(0)
   })
 
-  test('unfinished handshakes from fifty addresses keep no other address out, and each address loses its oldest first', async () => {
+  test('unfinished handshakes from fifty addresses do not block another address, and each address loses its oldest first', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({
       listeners: [inFrontOf(server)],
@@ -368,7 +368,7 @@ describe('limits', () => {
         socket.on('error', () => {}).resume()
         silent.push(socket)
         await once(socket, 'connect')
-        // From its first octet a handshake has 30 s.
+        // A handshake has 30 s from its first octet on.
         socket.write(Buffer.of(0x16))
       }
     }
@@ -380,16 +380,16 @@ describe('limits', () => {
     }
     await sslwrap.event('connection_refused', { ip: '127.0.1.1', reason: 'max_connections' })
     await eventually('as many silent ones are closed', () => silent.filter(({ closed }) => closed).length === 20)
-    // One of each of the first twenty addresses, the oldest.
+    // The oldest connection of each of the first twenty addresses.
     expect(silent.flatMap(({ closed }, index) => (closed ? [index] : []))).toEqual(served.map((_, index) => index * 4))
-    // An address that has its share displaces no other connection.
+    // An address at its limit displaces no other connection.
     await talk(client(sslwrap.port, { localAddress: '127.0.1.50' })).expectEnd()
     await sslwrap.event('connection_refused', { ip: '127.0.1.50', reason: 'max_per_address' })
     expect(silent.filter(({ closed }) => closed)).toHaveLength(20)
     for (const socket of silent) socket.destroy()
   })
 
-  test('a download is whole, also when the client reads by fits and starts', async () => {
+  test('a download is complete, also if the client reads irregularly', async () => {
     const bytes = randomBytes(30_000_000)
     const server = await backEnd(new BackEnd(socket => socket.end(bytes)))
     const sslwrap = await start({ listeners: [inFrontOf(server, { preamble: 'none' })] })
@@ -407,7 +407,7 @@ describe('limits', () => {
     expect(new Set(await Promise.all(hashes))).toEqual(new Set([expected]))
   })
 
-  test('a client that does not read stops the server, and the memory stays', async () => {
+  test('a client that does not read stops the server, and the memory does not grow', async () => {
     const chunk = Buffer.alloc(65_536, 0x61)
     let sent = 0
     const flood = await backEnd(
@@ -443,7 +443,7 @@ describe('limits', () => {
     await sslwrap.event('session_ended', { reason: 'idle' })
   })
 
-  test('SIGTERM: what runs may finish within its time', async () => {
+  test('after SIGTERM open connections may finish within the drain time', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server)], settings: 'drain_time = 60' })
     const pop = talk(client(sslwrap.port))
@@ -490,7 +490,7 @@ describe('certificates', () => {
     )
   })
 
-  test('a new one is taken at SIGHUP and by itself; a broken one is not, and running sessions stay', async () => {
+  test('a new one is used at SIGHUP and when its file changes; an invalid one is not, and open sessions stay', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server)] })
     const { path } = sslwrap.directory
@@ -511,7 +511,7 @@ describe('certificates', () => {
     sslwrap.program.signal('SIGHUP')
     await sslwrap.event('settings_reloaded')
     expect((await sslwrap.event('certificate_expiring'))['days']).toBe('6')
-    // `reloaded` is written when the workers have taken it.
+    // `reloaded` is logged when the workers use it.
     const second = await fingerprint()
     expect(second).not.toBe(first)
     const old = client(sslwrap.port, { session: await eventually('a ticket', () => ticket) })
@@ -523,8 +523,7 @@ describe('certificates', () => {
       /no certificate in PEM form; the old settings stay in force/,
     )
     expect(await fingerprint()).toBe(second)
-    // As certbot does: the new pair lies elsewhere, and the names of the old one become links to
-    // it.
+    // As certbot does: the new pair is in another directory, and the old names become links to it.
     makeCertificate(`${path}/archive2`, { names: ['mx.example.org'] })
     for (const kind of ['crt', 'key']) {
       symlinkSync(`archive2.${kind}`, `${path}/link`)
@@ -542,7 +541,7 @@ describe('certificates', () => {
     await running.ask('QUIT', /^\+OK bye$/)
   })
 
-  test('settings that SIGHUP changes hold for the next client; settings that need a restart are named', async () => {
+  test('settings that SIGHUP changes apply to the next client; settings that need a restart are named', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({ listeners: [inFrontOf(server, { listen: '127.0.0.1:0' })] })
     const file = `${sslwrap.directory.path}/auth-relay.toml`
@@ -559,18 +558,18 @@ describe('certificates', () => {
     writeFileSync(file, text.replace('workers = 1', 'workers = 2'))
     sslwrap.program.signal('SIGHUP')
     await sslwrap.event('settings_reloaded', { restart_for: 'sslwrap.workers' })
-    // The rest of the file has been taken all the same.
+    // The other settings of the file are applied nevertheless.
     await eventually('a client that the old settings refused is served', () =>
       talk(client(sslwrap.port, { ALPNProtocols: ['h2'] }))
         .expect(/^\+OK/)
         .then(
           () => true,
-          () => false, // the worker has not taken the settings yet
+          () => false, // the worker has not applied the settings yet
         ),
     )
   })
 
-  test('Prometheus learns when they end, on loopback only', async () => {
+  test('Prometheus reads the expiry times, on loopback only', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({
       listeners: [inFrontOf(server)],
@@ -587,7 +586,7 @@ describe('certificates', () => {
     )
   })
 
-  test('of clients: asked for, and judged where there is one', async () => {
+  test('of clients: requested, and checked if there is one', async () => {
     const directory = temporaryDirectory()
     stops.push(directory.remove)
     const { path } = directory
@@ -603,7 +602,7 @@ describe('certificates', () => {
     const sslwrap = await start({ listeners: [inFrontOf(server, { preamble: 'proxy-v2' })], settings })
     const told = async (options: ConnectionOptions) => {
       await talk(client(sslwrap.port, options)).expect(/^\+OK/)
-      // This server speaks first: its greeting may be here before it has read the header.
+      // This server sends first: its greeting may arrive before it has read the header.
       const answer = await eventually('the header', () => {
         const header = parseProxyHeader(Buffer.from(server.heard.at(-1)?.text ?? '', 'latin1'))
         return header.state === 'more' ? undefined : header
@@ -617,7 +616,7 @@ describe('certificates', () => {
     expect(server.heard).toHaveLength(2)
   })
 
-  test('of clients: demanded, judged', async () => {
+  test('of clients: required and checked', async () => {
     const directory = temporaryDirectory()
     stops.push(directory.remove)
     const { path } = directory
@@ -646,7 +645,7 @@ describe('certificates', () => {
     await talk(client(sslwrap.port)).expect(/^\+OK/)
   })
 
-  test('old TLS on a listener of its own, for listed networks', async () => {
+  test('old TLS on a separate listener, for listed networks', async () => {
     const server = await backEnd(popupLike())
     const sslwrap = await start({
       listeners: [inFrontOf(server), inFrontOf(server, { tls: 'old' })],
@@ -663,7 +662,7 @@ describe('certificates', () => {
   })
 })
 
-describe('sslwrap does not start', () => {
+describe('refuses to start', () => {
   const attempt = async (spoil: (path: string) => void, settings = '', listener: Record<string, string> = {}) => {
     const sslwrap = new Sslwrap({ listeners: [{ backend: '127.0.0.1:1', ...listener }], settings })
     await sslwrap.program.stop()
@@ -686,7 +685,7 @@ describe('sslwrap does not start', () => {
     ['with a key that others can read', (p: string) => chmodSync(`${p}/tls.key`, 0o644), /tls\.key: .*chmod o-rwx/],
     ['with a password that others can read', (p: string) => chmodSync(`${p}/pass`, 0o644), /pass.*chmod/],
     ['without a key', (p: string) => renameSync(`${p}/tls.key`, `${p}/gone`), /tls\.key: cannot be read/],
-  ])('%s: one line that says what to do', async (_, spoil, message) => {
+  ])('%s: one line with the remedy', async (_, spoil, message) => {
     const { code, lines } = await attempt(spoil)
     expect(code).toBe(100)
     expect(lines).toHaveLength(1)
@@ -706,7 +705,7 @@ describe('sslwrap does not start', () => {
     expect(contradictions.lines).toHaveLength(3)
   })
 
-  test('but with a certificate of its own when there is none', async () => {
+  test('but with a self-made certificate if there is none', async () => {
     const server = await backEnd(popupLike())
     const directory = temporaryDirectory()
     stops.push(directory.remove)

@@ -25,7 +25,7 @@ afterAll(async () => {
 
 const address = (): string => `http://127.0.0.1:${demo.port('status-page')}/`
 
-/** One request in words of our own, so that headers can be what no client would send. */
+/** Sends one request as text, so that its headers can have any value. */
 function ask(options: { path?: string; method?: string; host?: string } = {}) {
   const { path: wanted = '/', method = 'GET', host = `127.0.0.1:${demo.port('status-page')}` } = options
   return new Promise<{ status: number | undefined; body: string; header: (name: string) => string }>(
@@ -52,7 +52,7 @@ function ask(options: { path?: string; method?: string; host?: string } = {}) {
   )
 }
 
-/** The login that a POP3 client would make; a name can be any. */
+/** The login of a POP3 client; the name can be any text. */
 async function logIn(user: string, password: string): Promise<void> {
   const socket = createConnection(demo.port('popup'), '127.0.0.1').setEncoding('utf8')
   let heard = ''
@@ -65,7 +65,7 @@ async function logIn(user: string, password: string): Promise<void> {
 }
 
 describe('the page over HTTP', () => {
-  test('the screen of the demo says where it is', async () => {
+  test('the screen of the demo shows its address', async () => {
     const line = await demo.program.waitForLine(/^ {2}page /)
     expect(line).toContain(address())
     expect(await ask()).toMatchObject({
@@ -74,7 +74,7 @@ describe('the page over HTTP', () => {
     })
   })
 
-  test('nothing but its own script runs, and nothing else may embed or read it', async () => {
+  test('only its own script runs, and no other page may embed or read it', async () => {
     const { header } = await ask()
     expect(header('content-security-policy')).toBe(
       "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -103,7 +103,7 @@ describe('the page over HTTP', () => {
       expect((await ask({ path: wanted })).status).toBe(404)
   })
 
-  test('the page is served by a process of its own that is not root, and holds no secret', async () => {
+  test('the page is served by a separate process that is not root and has no secret', async () => {
     const words = demo.processes().find(text => text.includes(' status-page ')) ?? ''
     const pid = Number(words.split(' ')[0])
     const isRoot = process.geteuid?.() === 0
@@ -112,7 +112,7 @@ describe('the page over HTTP', () => {
   })
 })
 
-test('an address that others can reach is refused at once: 100', async () => {
+test('an address that other hosts can reach is refused at once: 100', async () => {
   const stack = new Stack({ 'status-page': { listen: '192.0.2.1:8110' }, database: { dbhost: '127.0.0.1' } })
   const program = await stack.run('auth-relay', ['status-page', '--config', stack.config])
   expect(program.lines).toEqual([
@@ -132,8 +132,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
   afterAll(() => browser.close())
 
   /**
-   * What the page shows in a place once it has been fetched again. A page that becomes visible
-   * fetches at once.
+   * The text at a place of the page after a new fetch. A page that becomes visible fetches at once.
    */
   const shown = (place: string, text: string): Promise<unknown> =>
     eventually(
@@ -158,7 +157,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     expect(await browser.evaluate('window.sameDocument')).toBe(true)
   })
 
-  test('the chart has a bar for the login, and says in words what it shows', async () => {
+  test('the chart has a bar for the login, and a description in words', async () => {
     expect(await browser.evaluate("document.querySelectorAll('#chart rect.granted').length")).toBeGreaterThan(0)
     expect(await browser.evaluate("document.querySelector('#chart-text').textContent")).toMatch(
       /^In the last 12 hours 1 login was granted, 0 were refused/,
@@ -170,7 +169,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     ).toBe(true)
   })
 
-  test('mail that the gate lets through appears with its service, others as a number; database and certificate are named', async () => {
+  test('relayed mail appears with its service, other clients as a number; database and certificate are named', async () => {
     createConnection({ port: demo.port('wrap'), host: '127.0.0.1', localAddress: '127.0.0.2' })
       .end('QUIT\r\n')
       .resume()
@@ -183,7 +182,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     expect(await browser.text('#certificate')).toMatch(/valid self-signed/)
   })
 
-  test('a login name that is a program of its own is shown as text', async () => {
+  test('a login name with the text of a program is shown as text', async () => {
     const hostile = "<img/src=x/onerror=document.title=1>&'`"
     const imported = await run(
       commandOf('auth-relay', 'import', 'csv', '-', '--config', `${directory}/auth-relay.toml`),
@@ -197,13 +196,13 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     expect(await browser.evaluate("document.querySelectorAll('main img, main script').length")).toBe(0)
   })
 
-  test('the page fetches nothing from another host, and breaks no rule of its own policy', () => {
+  test('the page fetches nothing from another host, and violates no rule of its policy', () => {
     expect(browser.requests.length).toBeGreaterThan(3)
     expect(browser.requests.filter(url => !url.startsWith(address()))).toEqual([])
     expect(browser.faults).toEqual([])
   })
 
-  test.each(['light', 'dark'])('text can be read in %s', async scheme => {
+  test.each(['light', 'dark'])('text has enough contrast in %s', async scheme => {
     await browser.page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }])
     expect(await browser.evaluate(`matchMedia('(prefers-color-scheme: ${scheme})').matches`)).toBe(true)
     const ratios = await browser.evaluate(CONTRASTS)
@@ -213,13 +212,13 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
       expect([name, Number(ratio) >= 4.5]).toEqual([name, true])
   })
 
-  test('on a narrow screen nothing sticks out', async () => {
+  test('on a narrow screen no element is too wide', async () => {
     await browser.page.setViewport({ width: 380, height: 800, isMobile: true })
     expect(await browser.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(380)
     await browser.page.setViewport(null)
   })
 
-  test('the page says when it gets no answer any more', async () => {
+  test('the page reports that the server does not answer any more', async () => {
     const served = await browser.text('#updated')
     await demo.program.stop()
     await eventually('the page says that it is old', () => browser.evaluate("document.body.matches('.stale')"), 20_000)
@@ -229,7 +228,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
   })
 })
 
-/** The contrast of the text of each kind of element with what is behind it (WCAG 2.2). */
+/** The contrast between the text of each kind of element and its background (WCAG 2.2). */
 const CONTRASTS = `(() => {
   const numbers = text => text.match(/[\\d.]+/g).map(Number)
   const luminance = ([r, g, b]) => {

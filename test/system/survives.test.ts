@@ -7,8 +7,8 @@ import { SmtpConversation } from '../harness/smtp-conversation.ts'
 import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
 
 /**
- * Seconds that a grant of this stack lives. Long enough for no test to see an end, each begins with
- * a revocation.
+ * Seconds of a grant in this stack. Long enough for every test, because each test begins by
+ * deleting the grant.
  */
 const EXP_TIME = 3600
 
@@ -29,13 +29,13 @@ beforeAll(async () => {
 beforeEach(() => stack.showLogsOnFailure())
 afterAll(() => stack?.stop())
 
-/** Where a program listens since its last start: with port 0 each start takes another. */
+/** Addresses of a program since its last start; with port 0 each start has other ports. */
 const portOf = (program: string): number => {
   const ready = stack.program('auth-relay').lines.findLast(line => line.startsWith(`${program} ready listen=`))
   return Number(/:(\d+)$/.exec(ready ?? '')?.[1])
 }
 
-/** Reads the mailbox; milliseconds from password to +OK. */
+/** Reads the mailbox; returns milliseconds from password to +OK. */
 const readMail = async (): Promise<number> => {
   const client = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
   try {
@@ -63,7 +63,10 @@ const askFor = async (recipient: string): Promise<number> => {
 }
 const mayRelay = async (): Promise<boolean> => (await askFor('somebody@elsewhere.example')) === 250
 
-/** Takes the grant back, the way an administrator's program would: no row, no block. */
+/**
+ * Deletes the grant as a program of the administrator would: the row is deleted, and there is no
+ * block.
+ */
 const forget = async (): Promise<void> => {
   const revoke = await stack.run('auth-relay', ['revoke', '127.0.0.1', '--for', '1s', '--config', stack.config])
   expect([revoke.ending?.code, revoke.lines.join('\n')]).toEqual([0, expect.any(String)])
@@ -73,7 +76,7 @@ const forget = async (): Promise<void> => {
 const everyProcess = (): readonly ProcessStatus[] => descendantsOf(stack.program('auth-relay').pid)
 const isOf = (name: string) => (process: ProcessStatus) => process.commandLine.join(' ').includes(name)
 
-describe('the database stands still', () => {
+describe('the database does not respond', () => {
   let frozen: readonly ProcessStatus[] = []
   const wake = (): void => {
     for (const { pid } of frozen) process.kill(pid, 'SIGCONT')
@@ -81,12 +84,12 @@ describe('the database stands still', () => {
   }
   afterAll(wake)
 
-  test('mail is read all the same, the relay stays closed, own mail is taken; later the login counts', async () => {
+  test('mail can be read, the relay stays closed, local mail is accepted; later the login counts', async () => {
     await forget()
     frozen = everyProcess().filter(isOf('postgres'))
     expect(frozen.length).toBeGreaterThan(1)
     for (const { pid } of frozen) process.kill(pid, 'SIGSTOP')
-    // GRANT_WAIT is one second; a loaded machine gets some more.
+    // GRANT_WAIT is one second; the margin is for a loaded machine.
     expect(await readMail()).toBeLessThan(5000)
     await stack.waitForLog('popup', { event: 'login_accepted', grant: 'queued' })
     expect(await mayRelay()).toBe(false)
@@ -105,7 +108,7 @@ describe.each([
   ['the database', (all: readonly ProcessStatus[]) => all.filter(isOf('postgres'))],
 ])('%s is killed', (_name, choose) => {
   test('the process is started again; then a login opens the relay again', { timeout: 180_000 }, async () => {
-    await readMail() // so that a pop3d worker is there
+    await readMail() // starts a pop3d worker
     const killed = choose(everyProcess())
     expect(killed.length).toBeGreaterThan(0)
     for (const { pid } of killed) if (statusOf(pid) !== undefined) process.kill(pid, 'SIGKILL')

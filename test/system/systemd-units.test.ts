@@ -5,8 +5,8 @@ import { run } from '../harness/program.ts'
 const units = new URL('../../deploy/systemd/', import.meta.url).pathname
 
 /**
- * Most exposure that systemd may see, by unit. popup's monitor starts checkers and maildrops of any
- * account, so it stays root; it reads no network.
+ * Highest exposure level of systemd-analyze, by unit. popup's monitor starts checkers and maildrops
+ * of any account, so it stays root; it reads nothing from the network.
  */
 const EXPOSURE = { authd: 2.0, sslwrap: 2.0, wrap: 2.0, 'status-page': 2.0, popup: 4.0 } as const
 

@@ -15,7 +15,7 @@ const directory = temporaryDirectory()
 afterAll(() => directory.remove())
 const cdb = `${directory.path}/rules.cdb`
 
-/** Records that a tcprules makes of a text, or undefined if it does not take the text. */
+/** Records that a tcprules makes of a text; undefined if it refuses the text. */
 function recordsBy(tcprules: string, text: Buffer): readonly (readonly [string, string])[] | undefined {
   rmSync(cdb, { force: true })
   const { status, error } = spawnSync(tcprules, [cdb, `${cdb}.tmp`], { input: text, timeout: 10_000 })
@@ -100,7 +100,7 @@ describeWith([command('tcprules', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-ipv6'
     tcprules6 = fileInPackage('ucspi-tcp-ipv6', '/usr/bin/tcprules')
   })
 
-  test('the same verdict and the same records as tcprules', { timeout: 120_000 }, () => {
+  test('have the same verdict and the same records as with tcprules', { timeout: 120_000 }, () => {
     const verdicts = { taken: 0, refused: 0 }
     fc.assert(
       fc.property(lines(address), text => {
@@ -115,7 +115,7 @@ describeWith([command('tcprules', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-ipv6'
     expect(Math.min(verdicts.taken, verdicts.refused)).toBeGreaterThan(50)
   })
 
-  test('one line by itself too: no fault hides behind another', { timeout: 120_000 }, () => {
+  test('of one line each, so that no fault hides another', { timeout: 120_000 }, () => {
     fc.assert(
       fc.property(fc.oneof(rule(address), noRule), line => {
         fc.pre(!line.split('\n').some(hasColonBeforeInstruction))
@@ -144,7 +144,7 @@ describeWith([command('tcprules', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-ipv6'
   })
 })
 
-/** `a:b:allow`: ucspi-tcp refuses it, the patched program takes `a:b` for the address. */
+/** `a:b:allow`: ucspi-tcp refuses it, and the patched program reads the address `a:b`. */
 const hasColonBeforeInstruction = (line: string): boolean =>
   !line.startsWith('#') && line.includes(':') && !/^[^:]*:(?:allow|deny)/.test(line) && /:(?:allow|deny)/.test(line)
 
@@ -154,7 +154,7 @@ describeWith([command('tcprulescheck', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-
     if (parsed === undefined) throw new Error(text)
     return parsed
   }
-  /** The verdict of Debian's ucspi-tcp-ipv6 on an address: deny, relay or allow. */
+  /** The verdict of Debian's ucspi-tcp-ipv6 for an address: deny, relay or allow. */
   function byTcpserver(ip: string): string {
     const check = fileInPackage('ucspi-tcp-ipv6', '/usr/bin/tcprulescheck')
     const { stdout } = spawnSync(check, [cdb], { env: { TCPREMOTEIP: ip }, encoding: 'utf8' })
@@ -176,7 +176,7 @@ describeWith([command('tcprulescheck', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-
     )
   }
 
-  test('a site’s deny of an IPv6 prefix wins against a grant', () => {
+  test('a site’s deny of an IPv6 prefix overrides a grant', () => {
     write('2001:db8:::deny\n:allow\n', '2001:db8::8', '2001:db9::8')
     expect(['2001:db8::8', '2001:db8::9', '2001:db9::8', '2001:db9::9'].map(byTcpserver)).toEqual([
       'deny',
@@ -186,7 +186,7 @@ describeWith([command('tcprulescheck', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-
     ])
   })
 
-  test('networks that are granted or allowed are found, and nothing beside them', () => {
+  test('networks with a grant or an allowance are found, and no other address', () => {
     write(':allow\n', '2001:db8:5::/48', '2001:db8:6:7::/64', '10.1.128.0/17', '192.0.2.4/30', '2001:db8:0:9::/64')
     for (const [ip, verdict] of [
       ['2001:db8:5::1', 'relay'],
@@ -207,7 +207,7 @@ describeWith([command('tcprulescheck', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-
       expect([ip, byTcpserver(compressed(ip))]).toEqual([ip, verdict])
   })
 
-  test('the gate finds in a cdb of the real tcprules what tcpserver finds there', { timeout: 120_000 }, () => {
+  test('the gate finds the same rule in a cdb of the real tcprules as tcpserver', { timeout: 120_000 }, () => {
     const group = fc.constantFrom('0', '0', '1', 'db8', 'ffff', 'a0')
     const ip = fc.array(group, { minLength: 8, maxLength: 8 }).map(groups => parseIpAddress(groups.join(':')) ?? '::2')
     const prefix = fc.tuple(ip, fc.nat(39)).map(([text, length]) => compressed(text).slice(0, length))
@@ -221,7 +221,7 @@ describeWith([command('tcprulescheck', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-
         const text = all.map(([at, what]) => `${at}:${what}\n`).join('')
         expect(recordsBy(tcprules6, Buffer.from(text))).toBeDefined()
         expect(existsSync(cdb)).toBe(true)
-        // The gate takes other spellings of the very address as well: that of RFC 5952.
+        // The gate accepts other texts of the same address as well, such as that of RFC 5952.
         for (const each of asked.filter(address => address === compressed(address)))
           expect([text, each, byGate(each)]).toEqual([text, each, byTcpserver(each)])
       }),
@@ -230,7 +230,9 @@ describeWith([command('tcprulescheck', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-
   })
 })
 
-/** As the patched tcpserver prints an address: `::` stands for a single group of zeros too. */
+/**
+ * The text of an address in the patched tcpserver: `::` also stands for a single group of zeros.
+ */
 function compressed(ip: string): string {
   if (!ip.includes(':')) return ip
   const canonical = parseIpAddress(ip) ?? ip
@@ -239,7 +241,7 @@ function compressed(ip: string): string {
 
 describe('a cdb of ucspi-tcp6', () => {
   // Made by hand from the rules 2001:db8::/32:deny, 10.0.0.0/9:deny and 2001:db9::7:deny.
-  test('is understood by the gate, with and without the NUL that older versions write', () => {
+  test('can be read by the gate, with and without the NUL that older versions write', () => {
     const deny = formatTcpRule({ allow: false, environment: {} })
     for (const last of ['', '\0']) {
       const keys = ['^00`000000000000a0000bc0de0fgh000', '_0000e0g00'].map(key => key + last)

@@ -25,7 +25,7 @@ afterEach(() => {
   directory.remove()
 })
 
-/** A settings file that would start, but for what the test changes. */
+/** A valid settings file, except for the fault of the test. */
 function configure(overrides: Overrides = {}): void {
   const { path } = directory
   writeFileSync(`${path}/passwd`, '', { mode: 0o600 })
@@ -55,10 +55,10 @@ function configure(overrides: Overrides = {}): void {
 
 const up = (): Promise<Program> => run(commandOf('auth-relay', 'up', '--config', config))
 
-/** Lines that are no event of the log: the messages for the administrator. */
+/** Lines that are not log events: the messages for the administrator. */
 const told = (program: Program): readonly string[] => program.lines.filter(line => !line.includes(' level='))
 
-/** A port that another server has. */
+/** A port that another server uses. */
 const takenPort = (): Promise<number> =>
   new Promise(resolve => {
     const server = createServer().listen(0, '127.0.0.1', () => {
@@ -68,7 +68,7 @@ const takenPort = (): Promise<number> =>
     servers.push(server)
   })
 
-describe('a failed start is reported in one line with the remedy, and leaves nothing', () => {
+describe('a failed start is reported in one line with the remedy, and leaves no process', () => {
   afterEach(() => expect(processesNaming(directory.path)).toEqual([]))
 
   test.runIf(isRoot).each([
@@ -83,7 +83,7 @@ describe('a failed start is reported in one line with the remedy, and leaves not
     expect(told(program)).toEqual([expect.stringMatching(message)])
   })
 
-  test('a lock that another process holds: 111, and no dead process is named', async () => {
+  test('a lock of another process: 111, and the message names no dead process', async () => {
     configure()
     const state = `${directory.path}/state`
     mkdirSync(state)
@@ -109,14 +109,14 @@ describe('a failed start is reported in one line with the remedy, and leaves not
     ])
   })
 
-  test('a file that is no TOML: 100, with its line', async () => {
+  test('a file that is not TOML: 100, with its line', async () => {
     writeFileSync(config, 'configured = true\nlisten = [\n')
     const program = await up()
     expect(program.ending?.code).toBe(100)
     expect(program.lines).toEqual([expect.stringMatching(/^auth-relay: .*auth-relay\.toml:\d+: /)])
   })
 
-  test('wrong settings: 100, every fault at once, each in a line of its own', async () => {
+  test('wrong settings: 100, all faults at once, each in a separate line', async () => {
     writeFileSync(config, 'configured = true\n[popup]\nlisten = "nowhere"\nhostnam = "mx"\n[grants]\nexp_time = -1\n')
     const program = await up()
     expect(program.ending?.code).toBe(100)
@@ -129,14 +129,14 @@ describe('a failed start is reported in one line with the remedy, and leaves not
     ])
   })
 
-  test('not read by the administrator yet: 100', async () => {
+  test('a file that the administrator has not confirmed: 100', async () => {
     configure({ '': { configured: false } })
     const program = await up()
     expect(program.ending?.code).toBe(100)
     expect(program.lines).toEqual([expect.stringMatching(/read the file, then set configured = true/)])
   })
 
-  test('a port in use: 111, before anything is started', async () => {
+  test('a port in use: 111, before any program is started', async () => {
     const port = await takenPort()
     configure({ popup: { listen: [`127.0.0.1:${port}`] } })
     const program = await up()
@@ -146,7 +146,7 @@ describe('a failed start is reported in one line with the remedy, and leaves not
     ])
   })
 
-  test('a key that is no key: 100 or 111, said by sslwrap, and the rest is stopped', async () => {
+  test('an invalid key: 100 or 111, reported by sslwrap, and the other programs are stopped', async () => {
     configure()
     writeFileSync(`${directory.path}/tls.crt`, 'this is no certificate\n')
     writeFileSync(`${directory.path}/tls.key`, 'this is no key\n', { mode: 0o600 })
@@ -157,7 +157,7 @@ describe('a failed start is reported in one line with the remedy, and leaves not
     ])
   })
 
-  test.runIf(process.geteuid?.() === 0)('a key that may not be read: 100', async () => {
+  test.runIf(process.geteuid?.() === 0)('a key that the account may not read: 100', async () => {
     configure()
     writeFileSync(`${directory.path}/tls.crt`, 'of another account\n')
     writeFileSync(`${directory.path}/tls.key`, 'of another account\n', { mode: 0o600 })
@@ -205,14 +205,14 @@ describe('the demo', () => {
     ])
   })
 
-  test('a port that is none: 100', async () => {
+  test('an invalid port: 100', async () => {
     const program = await run(commandOf('auth-relay', 'up', '--demo'), { env: { SMTP_PORT: 'smtp' } })
     expect(program.ending?.code).toBe(100)
     expect(program.lines).toEqual([expect.stringContaining('SMTP_PORT=smtp is no port')])
   })
 })
 
-describe('words that make no sense: 100', () => {
+describe('invalid arguments: 100', () => {
   test.each([
     [['shwo'], 'there is no verb shwo; did you mean show?: see auth-relay --help'],
     [['up', '--dmeo'], "unknown option '--dmeo'; did you mean --demo?: see auth-relay up --help"],
@@ -228,7 +228,7 @@ describe('words that make no sense: 100', () => {
   })
 })
 
-test('a reader that has seen enough ends the command without a word', async () => {
+test('a closed pipe at standard output ends the command without a message', async () => {
   const words = commandOf('auth-relay', 'test-line').join(' ')
   const program = await run(['/bin/sh', '-c', `yes rubbish | head -n 100000 | ${words} | head -n 1`])
   expect(program.lines).toEqual([expect.stringContaining('    1  ignore  not a syslog line: ')])

@@ -22,7 +22,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 const root = new URL('../..', import.meta.url).pathname
 const isRoot = process.geteuid?.() === 0
 
-/** Runs a line in the shell, as a visitor does who copied it from the screen. */
+/** Runs a line in the shell, as a user who copied it from the screen. */
 const shell = (line: string): Promise<{ status: number; output: string }> =>
   new Promise(resolve => {
     execFile('/bin/sh', ['-c', line], { cwd: root, timeout: 30_000 }, (error, stdout, stderr) =>
@@ -83,7 +83,7 @@ describe('the demo', () => {
     expect(shown.status).toBe(0)
   })
 
-  test('mail for the demo user lands in the demo maildrop', async () => {
+  test('mail for the demo user arrives in the demo maildrop', async () => {
     const send = demo.command('swaks').replace('somebody@example.org', 'demo@demo.example')
     expect((await shell(`${send} --header 'Subject: to myself'`)).status).toBe(0)
     // As with qmail-pop3d, a message is listed from the second after its delivery on.
@@ -125,7 +125,7 @@ describe('the demo', () => {
     expect(login?.fields).toMatchObject({ grant: 'committed', until: expect.stringMatching(/^\d{10}$/) })
   })
 
-  test.runIf(isRoot)('each program runs under ids of its own', () => {
+  test.runIf(isRoot)('each program runs under separate ids', () => {
     const uids = new Map<string, Set<number>>()
     for (const { commandLine, uids: ids } of descendantsOf(demo.program.pid)) {
       const script = commandLine.find(word => word.endsWith('.js')) ?? ''
@@ -156,7 +156,7 @@ describe('the demo', () => {
     ])
   })
 
-  test('Ctrl-C stops everything, sessions that are open too: no process, no socket, no open port', async () => {
+  test('Ctrl-C stops everything, open sessions too: no process, no socket, no open port', async () => {
     const ports = [demo.port('popup'), demo.port('sslwrap'), demo.port('wrap')]
     const open = [demo.port('popup'), demo.port('wrap')].map(port => connect(port, '127.0.0.1'))
     await Promise.all(open.map(socket => once(socket, 'data')))
@@ -168,7 +168,7 @@ describe('the demo', () => {
     expect(await Promise.all(ports.map(isOpen))).toEqual([false, false, false])
   })
 
-  test('the second start keeps the maildrop and makes nothing anew', async () => {
+  test('the second start keeps the maildrop and makes no new files', async () => {
     const begin = performance.now()
     demo = new Demo(directory)
     await demo.ready()
@@ -195,7 +195,7 @@ describe('the demo', () => {
   })
 })
 
-/** What the demo is about, in three commands: closed, opened by reading mail, open. */
+/** The purpose of the demo in three commands: closed, opened by reading mail, open. */
 async function relayOpensByReadingMail(demo: Demo): Promise<void> {
   expect((await shell(demo.command('swaks'))).output).toContain('553')
   expect((await shell(demo.command('curl'))).output).toContain('Subject: Your address may send mail now')
@@ -203,7 +203,7 @@ async function relayOpensByReadingMail(demo: Demo): Promise<void> {
 }
 
 describe.runIf(isRoot)('started as root', () => {
-  test('from a checkout and into a directory that are closed to others', async () => {
+  test('from a checkout and into a directory that are closed to other accounts', async () => {
     const { path, remove } = temporaryDirectory()
     const closed = `${path}/closed`
     mkdirSync(closed)
@@ -229,19 +229,19 @@ describe.runIf(isRoot)('started as root', () => {
   test('and without root everything runs as the one user, and up reports it', async () => {
     const { path, remove } = temporaryDirectory()
     chownSync(path, 65_534, 65_534)
-    // Another account forgets whose death it should follow: said again.
+    // A change of the account resets the parent-death signal, so the program sets it again.
     const account = ['--reuid', '65534', '--regid', '65534', '--clear-groups', '--pdeathsig', 'KILL']
     const command = ['setpriv', ...account, ...commandOf('auth-relay')]
     const demo = new Demo(`${path}/var`, { command })
     await demo.ready()
     expect(demo.program.log.map(line => line.fields['event'])).toContain('privileges_shared')
     await relayOpensByReadingMail(demo)
-    // Some end at any moment: those that can still be asked count.
+    // Some processes end at any time; the ones that still exist are checked.
     const living = demo.processes().map(line => statusOf(Number(line.split(' ')[0])))
     const ids = living.flatMap(status => status?.uids ?? [])
     expect([...new Set(ids)]).toEqual([65_534])
-    // No program of auth-relay can be traced or dumped by another process of that user: /proc gives
-    // its files to root.
+    // No auth-relay program can be traced or dumped by another process of that user, because /proc
+    // gives its files to root.
     const ours = living.filter(status =>
       status?.commandLine.some(word => /\/dist\/(?!demo-smtpd)[\w-]+\.js$/.test(word)),
     )

@@ -11,7 +11,7 @@ import { commandOf, TEST_IDS } from '../harness/stack.ts'
 import { TcpRoad } from '../harness/tcp-road.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
-describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, from init to show', () => {
+describeWith([DEBIAN_POSTGRES], 'a site with its own PostgreSQL server, from init to show', () => {
   const { path, remove } = temporaryDirectory()
   const config = `${path}/auth-relay.toml`
   let cluster: PostgresCluster
@@ -57,7 +57,7 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
     return { status: program.ending?.code, lines: program.lines }
   }
 
-  test('init writes a file that only its owner reads; a second one keeps its passwords', async () => {
+  test('init writes a file that only its owner can read; a second one keeps its passwords', async () => {
     expect((await say('init', '--dbhost', '127.0.0.1')).status).toBe(0)
     expect(statSync(config).mode & 0o777).toBe(0o600)
     expect(statSync(`${path}/sslhack.pass`).mode & 0o777).toBe(0o600)
@@ -69,7 +69,7 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
     expect(statSync(config).mode & 0o777).toBe(0o600)
   })
 
-  test('nothing starts before the file has been read', async () => {
+  test('no program starts before the administrator has confirmed the file', async () => {
     expect((await say('up')).lines).toEqual([expect.stringContaining('set configured = true')])
     writeFileSync(config, readFileSync(config, 'utf8').replace('configured = false', 'configured = true'))
     appendFileSync(config, '\n[[sslwrap.listener]]\nlisten = "127.0.0.1:0"\nbackend = "127.0.0.1:1"\n')
@@ -85,7 +85,7 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
     ])
   })
 
-  test('migrate makes tables and roles as the owner, and finds nothing to do the second time', async () => {
+  test('migrate makes tables and roles as the owner, and has nothing to do the second time', async () => {
     const owner = ['--user', 'postgres', '--password-file', `${path}/owner.pass`]
     expect(await say('migrate', ...owner)).toMatchObject({
       status: 0,
@@ -94,7 +94,7 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
     expect((await say('migrate', ...owner)).lines).toEqual([expect.stringMatching(/^The database is up to date/)])
   })
 
-  test('migrate waits for a database that is not up yet, and no longer than its limit', async () => {
+  test('migrate waits for a database that is not ready, and not longer than its limit', async () => {
     const port = await freePort()
     const words = ['--user', 'postgres', '--password-file', `${path}/owner.pass`, '--config', config, '--wait']
     const early = { env: { ...env, DBPORT: `${port}` } }
@@ -112,14 +112,14 @@ describeWith([DEBIAN_POSTGRES], 'a site with a PostgreSQL server of its own, fro
     expect(patient.lines).toEqual([expect.stringMatching(/^The database is up to date/)])
   })
 
-  test('check finds both roles good: one writes, the other reads', async () => {
+  test('check accepts both roles: one writes, the other reads', async () => {
     const { lines } = await say('check')
     expect(lines.join('\n')).toMatch(/fine {4}database\.dbuser: pop3authd reaches the database/)
     expect(lines.join('\n')).toMatch(/fine {4}database\.wrap_dbuser: authwrap reaches the database/)
     expect(lines.join('\n')).not.toContain(/dbpass = "(.*)"/.exec(readFileSync(config, 'utf8'))?.[1])
   })
 
-  test('up runs on it, a login is granted there, and show has it', async () => {
+  test('up runs on it, a login is granted there, and show lists it', async () => {
     const home = `${path}/ann`
     for (const folder of [home, `${home}/Maildir`, ...['new', 'cur', 'tmp'].map(name => `${home}/Maildir/${name}`)]) {
       mkdirSync(folder)

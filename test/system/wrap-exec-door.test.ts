@@ -8,7 +8,7 @@ import { Program, run } from '../harness/program.ts'
 import { Stack } from '../harness/stack.ts'
 
 const root = new URL('../..', import.meta.url).pathname
-/** The program as the launcher starts it. */
+/** The command with which the launcher starts the program. */
 const WRAP = [process.execPath, `${root}dist/wrap.cjs`]
 const QUIET = { QMAILDIR: '/nonexistent' }
 
@@ -28,7 +28,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
       'echo "$0 $* relay=${RELAYCLIENT-unset} login=${AUTHRELAY_LOGIN-} until=${AUTHRELAY_UNTIL-} pass=${WRAP_DBPASS-}"'
     writeFileSync(show, `#!/bin/sh\n${line}\n`)
     chmodSync(show, 0o755)
-    // A server that takes connections and never says anything: what a hanging database looks like.
+    // A server that accepts connections and never sends anything, like a database that hangs.
     slow = createServer(socket => socket.on('error', () => {}))
     await new Promise<void>(resolve => slow.listen(0, '127.0.0.1', resolve))
     const address = slow.address()
@@ -52,7 +52,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     program.lines.find(line => !line.startsWith('wrap: ') && line.includes(' relay=')) ?? ''
   const logged = (program: Program) => program.log.filter(line => line.program === 'wrap').map(line => line.fields)
 
-  test('a granted address relays, and the smtpd gets the login but no password of the database', async () => {
+  test('an address with a grant relays, and the smtpd gets the login but no password of the database', async () => {
     await grants.grant('192.0.2.7', 'ann@example.org')
     const program = await wrap({})
     expect(shown(program)).toMatch(/ a b relay= login=ann@example\.org until=\d{10} pass=$/)
@@ -68,14 +68,14 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(program.ending).toEqual({ code: 0, signal: null })
   })
 
-  test('IPv6, and IPv4 as an IPv6 server names it', async () => {
+  test('IPv6, and IPv4 in the form of an IPv6 server', async () => {
     await grants.grant('2001:db8::7', 'ann')
     await grants.grant('192.0.2.7', 'bob')
     expect(shown(await wrap({ TCPREMOTEIP: '2001:db8:0::7', PROTO: 'TCP6' }))).toContain('relay= login=ann')
     expect(shown(await wrap({ TCPREMOTEIP: '::ffff:192.0.2.7' }))).toContain('relay= login=bob')
   })
 
-  test('a stranger, an ended and a revoked grant do not relay', async () => {
+  test('an unknown address, and addresses with an ended or a revoked grant, do not relay', async () => {
     expect(shown(await wrap({}))).toContain('relay=unset login= ')
     await grants.grant('192.0.2.7', 'ann', -1)
     expect(shown(await wrap({}))).toContain('relay=unset')
@@ -85,7 +85,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(shown(await wrap({}))).toContain('relay=unset')
   })
 
-  test('RELAYCLIENT that is there is left alone, and its value is configurable', async () => {
+  test('an existing RELAYCLIENT is not changed, and its value is configurable', async () => {
     await grants.grant('192.0.2.7', 'ann')
     const preset = await wrap({ RELAYCLIENT: '@site' })
     expect(shown(preset)).toContain('relay=@site login= ')
@@ -110,7 +110,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(logged(program)[0]).toMatchObject({ level: 'error', event: 'decision_failed', relay: 'false' })
   })
 
-  test('unreadable settings: the smtpd runs all the same', async () => {
+  test('unreadable settings: the smtpd runs nevertheless', async () => {
     const broken = stack.secret('broken.toml', 'this is = = no TOML')
     const program = await wrap({}, '--config', broken, show, 'x')
     expect(shown(program)).toContain(' x relay=unset ')
@@ -165,7 +165,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(shown(program)).toMatch(/ arg relay= login=ann/)
   })
 
-  test('a gate that would run itself refuses', async () => {
+  test('a gate that would run itself refuses to start', async () => {
     const qmail = `${stack.directory}/loop`
     await run(['mkdir', '-p', `${qmail}/bin`])
     symlinkSync(`${root}bin/wrap`, `${qmail}/bin/qmail-smtpd`)
@@ -202,7 +202,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
 
   test.each([
     ['tcpserver -v 0 10101 wrap smtpd'],
-    // To try the gate beside a qmail-smtpd that stays.
+    // To try the gate beside an existing qmail-smtpd.
     [installText('qmail and notqmail', /`(tcpserver [^`]* 10101 wrap[^`]*)`/)],
   ])('with `%s` a real client relays after the login, not before', async line => {
     const smtpd = `${stack.directory}/qmail-smtpd`
@@ -215,7 +215,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
       )
     const server = new Program('tcpserver', words, { env: { ...grants.environment } })
     try {
-      // tcpserver does not say which port 0 became: the kernel does.
+      // tcpserver does not print the port that it got for port 0; the kernel's table has it.
       const inodes = await run(['sh', '-c', `ls -l /proc/${server.pid}/fd; cat /proc/net/tcp`])
       const port = await portOf(server, inodes)
       const swaks = (to: string) =>
@@ -246,7 +246,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
   })
 })
 
-/** The port that a server listens on, by the inode of its socket. */
+/** The port of a listening server, found by the inode of its socket. */
 async function portOf(server: Program, first: Program): Promise<number> {
   for (let program = first; ; program = await run(['sh', '-c', `ls -l /proc/${server.pid}/fd; cat /proc/net/tcp`])) {
     const inodes = program.lines.flatMap(line => /socket:\[(\d+)\]/.exec(line)?.[1] ?? [])

@@ -61,7 +61,7 @@ describeWith(
       ])
     const code = (program: Program) =>
       program.lines.flatMap(line => /^<(?:-|\*\*) +(\d{3}) /.exec(line)?.[1] ?? []).at(-2)
-    /** Says something to a socket of the gate and answers what comes back until `enough`. */
+    /** Sends a text to a socket of the gate and returns the output when `enough` accepts it. */
     const ask = (path: string, text: string, enough: (heard: string) => boolean): Promise<string> =>
       new Promise((resolve, reject) => {
         let heard = ''
@@ -76,8 +76,8 @@ describeWith(
       })
 
     /**
-     * Stands for authd: everything that the gate reports of its decisions, a service and its counts
-     * added up.
+     * A double of authd: reads the gate's reports of its decisions, and adds up the counts of a
+     * service.
      */
     async function hearTallies(): Promise<ReadonlyMap<string, RelayTally['counts'] & { recent: string[] }>> {
       const heard = new Map<string, Record<RelayVerdict, number> & { recent: string[] }>()
@@ -101,7 +101,7 @@ describeWith(
       return heard
     }
 
-    test('every service reports what it decided: counts, and of the refused a few addresses', async () => {
+    test('every service reports its decisions: counts, and a few of the refused addresses', async () => {
       const tallies = await hearTallies()
       const [policy, socketmap, question] = ['policy', 'socketmap', 'query'].map(
         name => `${stack.directory}/run/${name}-tally.sock`,
@@ -139,7 +139,7 @@ describeWith(
       expect(code(await mail('b@elsewhere.example'))).toBe('553')
     })
 
-    test('the same by IPv6', async () => {
+    test('the same over IPv6', async () => {
       await start({ listen: ['[::1]:0'] })
       const recipient = async (): Promise<string> => {
         const client = new Conversation('client by ::1', connect(stack.port('wrap'), '::1'))
@@ -156,7 +156,7 @@ describeWith(
       expect(await recipient()).toBe('553')
     })
 
-    test('local mail flows while the database is away, within the deadline', async () => {
+    test('local mail is accepted within the deadline while the database is unavailable', async () => {
       await grants.grant('127.0.0.1', 'ann')
       const tallies = await hearTallies()
       await start(
@@ -198,7 +198,7 @@ describeWith(
       await stack.waitForLog('wrap', { event: 'client_denied', ip: '127.0.0.3' })
     })
 
-    test('SIGHUP: new settings hold from the next connection on, what runs goes on, and broken settings change nothing', async () => {
+    test('SIGHUP: new settings apply from the next connection on, open sessions continue, and invalid settings change nothing', async () => {
       const smtpd = `${stack.directory}/banner.sh`
       const says = 'echo "220 $1 $(env | grep ^RELAYCLIENT= || echo closed) ip=$TCPREMOTEIP"; read a; echo "221 $a"'
       writeFileSync(smtpd, `#!/bin/sh\n${says}\n`, { mode: 0o755 })
@@ -288,7 +288,7 @@ describeWith(
       expect(await banner()).toMatch(/^220 first RELAYCLIENT=@renewed /)
     })
 
-    test('SIGTERM: accepts no more, ends when the last smtpd has', async () => {
+    test('SIGTERM: the gate accepts no more connections, and ends when the last smtpd has ended', async () => {
       const program = await start({ listen: ['127.0.0.1:0'] })
       const port = stack.port('wrap')
       const client = connect(port, '127.0.0.1')
@@ -308,7 +308,7 @@ describeWith(
       expect((await program.ended).code).toBe(0)
     })
 
-    test('Postfix policy service: OK only for a sure yes, in order, and DUNNO for every fault', async () => {
+    test('Postfix policy service: OK only for a positive answer, in order, and DUNNO for every fault', async () => {
       const path = `${stack.directory}/run/gate/policy.sock` // the gate makes the directory
       await start({ policy_listen: [`unix:${path}`], sender_binding: 'refuse', recipients_per_address: 3 })
       await grants.grant('192.0.2.7', 'ann@example.org')
@@ -353,7 +353,7 @@ describeWith(
       expect(await ask(path, 'GET / HTTP/1.0\r\n\r\n\n\n', () => false)).toBe('')
     })
 
-    test('only the group may ask; where all may, the questions of a foreign account are not counted', async () => {
+    test('only the group may connect; if all may, the queries of a foreign account are not counted', async () => {
       const path = `${stack.directory}/run/policy-group.sock`
       const fields = {
         request: 'smtpd_access_policy',
@@ -363,7 +363,7 @@ describeWith(
         recipient: 'b@elsewhere.example',
       }
       const question = formatPolicyRequest(new Map(Object.entries(fields)))
-      /** The answers to the questions of an account of the host, all of them on one connection. */
+      /** The answers to queries of an account of the host, all of them on one connection. */
       const askAs = async (uid: number, gid: number, count: number): Promise<string> => {
         const script = `const s = require('net').connect(${JSON.stringify(path)}); let heard = ''
           s.on('connect', () => s.end(${JSON.stringify(question)}.repeat(${count})))
@@ -407,7 +407,7 @@ describeWith(
         'access Connect:[192.0.2.7]',
         'access Connect:IPv6:2001:db8:0:0:0:0:0:7',
         'access Connect:[IPv6:2001:db8::7]',
-        // These may be what sendmail has left of 2001:db8::7:9 and of ::ffff:192.0.2.7.
+        // These may be the rests of 2001:db8::7:9 and of ::ffff:192.0.2.7 in a lookup of sendmail.
         'access Connect:IPv6:2001:db8::7',
         'access Connect:2001:db8::7',
         'access Connect:IPv6:2001:db8:0:0:0:0:7',
@@ -454,7 +454,7 @@ describeWith(
       await start({ tcprules_cdb: cdb, tcprules_static: rules, tcprules_interval: 60_000 })
       const check = async (ip: string) =>
         (await run(['tcprulescheck', cdb], { env: { TCPREMOTEIP: ip } })).lines.join('\n')
-      // Without a grant the file says what tcprules itself would make of the site's rules.
+      // Without a grant the file has the same records that tcprules makes from the site's rules.
       await run(['tcprules', `${cdb}.reference`, `${cdb}.tmp`], { input: readFileSync(rules, 'utf8') })
       for (const ip of ['127.0.0.1', '192.0.2.7', '203.0.113.9', '198.51.100.1'])
         expect(await check(ip)).toBe(

@@ -14,7 +14,7 @@ import { inPackage, PACKAGE_IDS, unpackedPackage } from '../harness/unpacked-pac
 
 const STRANGER = 'somebody@elsewhere.example'
 
-/** A host that mail comes from. */
+/** A host that sends mail. */
 type Client = { readonly ip: string; connect(port: number): Socket }
 const LOOPBACK: readonly Client[] = ['127.0.0.1', '::1'].map(ip => ({ ip, connect: port => connect(port, ip) }))
 
@@ -22,7 +22,7 @@ const LOOPBACK: readonly Client[] = ['127.0.0.1', '::1'].map(ip => ({ ip, connec
 const SHORT = '2001:db8::7'
 const LONG = '2001:db8::7:9'
 
-/** Hosts of a network of their own, with addresses that could be taken for each other. */
+/** Hosts of a separate network, with addresses that a wrong comparison would confuse. */
 function neighbours(network: TestNetwork): readonly Client[] {
   const host = network.client('192.0.2.7', SHORT, LONG)
   return [
@@ -40,7 +40,7 @@ const freePort = (): Promise<number> =>
     })
   })
 
-/** What the mail server says to a recipient. */
+/** The mail server's reply to a recipient. */
 async function recipient(client: Client, port: number, to = STRANGER, from = 'ann@example.org'): Promise<number> {
   const conversation = SmtpConversation.over(client.connect(port))
   const { code } = await conversation.askFor(to, from)
@@ -49,8 +49,8 @@ async function recipient(client: Client, port: number, to = STRANGER, from = 'an
 }
 
 /**
- * The gate with a door, a mail server that asks there, and grants for both loopback addresses as
- * they are wanted.
+ * The gate with a service, a mail server that queries it, and grants for both loopback addresses on
+ * request.
  */
 class MailServerTest {
   readonly stack = new Stack()
@@ -78,7 +78,7 @@ class MailServerTest {
     const isOpen = async (client: Client): Promise<boolean> => {
       const probe = client.connect(port)
       try {
-        // Its greeting: a socket made elsewhere is connected before we see it.
+        // Its greeting. A socket that was made elsewhere is connected before this code runs.
         const [greeting] = await once(probe, 'data')
         return greeting !== undefined
       } catch {
@@ -94,7 +94,10 @@ class MailServerTest {
       })
   }
 
-  /** Refused before the login, accepted after it, refused when it has ended; local mail always. */
+  /**
+   * Refused before the login, accepted after it, refused after its end; local mail is always
+   * accepted.
+   */
   async expectRelayFollowsGrants(port: number, clients = this.clients): Promise<void> {
     for (const client of clients) {
       expect(await recipient(client, port, 'bob@example.org')).toBe(250)
@@ -107,8 +110,8 @@ class MailServerTest {
   }
 
   /**
-   * The gate is gone, or cannot ask: strangers are refused with 5xx, not with 4xx, and local mail
-   * flows.
+   * The gate has ended, or cannot query the database: clients without a grant get 5xx, not 4xx, and
+   * local mail is accepted.
    */
   async expectClosedWithoutDatabase(port: number): Promise<void> {
     await this.grants.grant(this.first.ip, 'ann@example.org')
@@ -121,7 +124,7 @@ class MailServerTest {
     }
   }
 
-  /** A grant for one IPv6 address is none for an address whose text begins with it. */
+  /** A grant for one IPv6 address does not count for an address whose text begins with it. */
   async expectNeighboursApart(port: number): Promise<void> {
     await this.grants.grant(SHORT, 'ann@example.org')
     expect(await recipient(this.at(SHORT), port)).toBe(250)
@@ -237,7 +240,7 @@ postlog unix-dgram n - n - 1 postlogd
 }
 const postfixCommand = (home: string): readonly string[] => ['/usr/lib/postfix/sbin/master', '-c', home, '-d']
 
-describeWith([unpackedPackage('postfix')], 'Postfix in a chroot, set up as INSTALL tells', () => {
+describeWith([unpackedPackage('postfix')], 'Postfix in a chroot, set up as in INSTALL', () => {
   let mail: MailServerTest
   beforeAll(async () => {
     mail = await MailServerTest.create()
@@ -289,7 +292,7 @@ describeWith([NETWORK_NAMESPACES, unpackedPackage('postfix')], 'Postfix', () => 
   }
   const restrictions = (check: string): string => `smtpd_relay_restrictions = ${check}, reject_unauth_destination\n`
 
-  test('asks the policy service', async () => {
+  test('uses the policy service', async () => {
     const places = { '/run/auth-relay/gate': `${mail.stack.directory}/run` }
     const recipe = { section: 'Postfix', language: 'postfix', marker: 'check_policy_service { unix:' }
     const { wrap, server } = installRecipe(recipe, places)
@@ -303,7 +306,7 @@ describeWith([NETWORK_NAMESPACES, unpackedPackage('postfix')], 'Postfix', () => 
     await mail.expectClosed(port)
   })
 
-  test('asks the socketmap', async () => {
+  test('uses the socketmap', async () => {
     const socket = `${mail.stack.directory}/run/socketmap.sock`
     await mail.gate({ socketmap_listen: [`unix:${socket}`], socket_group: GROUP })
     const port = await postfix(restrictions(`check_client_access socketmap:unix:${socket}:relay`))
@@ -316,7 +319,7 @@ describeWith([NETWORK_NAMESPACES, unpackedPackage('postfix')], 'Postfix', () => 
     installText('Postfix', /`query = (SELECT [^`]+)`/),
     // The query that was documented before: single addresses only.
     "SELECT 'OK' FROM relay_clients WHERE address = '%s'",
-  ])('asks the database itself, without the gate, about IPv4: %s', async query => {
+  ])('queries the database itself, without the gate, for IPv4: %s', async query => {
     const map = `${mail.stack.directory}/relay-clients.cf`
     const { host, port: at, dbname, user, password } = mail.grants.reader
     writeFileSync(
@@ -330,7 +333,7 @@ query = ${query}
     )
     const port = await postfix(restrictions(`check_client_access pgsql:${map}`))
     await mail.expectRelayFollowsGrants(port, [mail.at('192.0.2.7')])
-    // IPv6 is refused altogether: a grant for one address could not be told from one for another.
+    // IPv6 is always refused, because one address could not be distinguished from another.
     await mail.grants.grant(SHORT, 'ann@example.org')
     for (const ip of [SHORT, LONG]) expect(await recipient(mail.at(ip), port)).toBeGreaterThanOrEqual(550)
     await mail.grants.database.owner.script(
@@ -342,7 +345,7 @@ query = ${query}
   })
 })
 
-/** Exim's recipe by the Unix socket `run/NAME.sock` of the gate. */
+/** Exim's recipe with the gate's Unix socket `run/NAME.sock`. */
 const eximByUnixSocket = ({ stack }: MailServerTest, name: string) =>
   installRecipe(
     { section: 'Exim', language: 'exim', marker: 'readsocket{/run/' },
@@ -350,8 +353,8 @@ const eximByUnixSocket = ({ stack }: MailServerTest, name: string) =>
   )
 
 /**
- * A configuration with a statement of the ACL that lets relay, and lines of its main part; its
- * path.
+ * Writes a configuration with a statement of the ACL that permits relaying, and lines of its main
+ * part; returns its path.
  */
 function eximConfiguration({ stack }: MailServerTest, name: string, statement: string, main: string): string {
   const home = `${stack.directory}/${name}`
@@ -390,7 +393,7 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
   afterEach(() => mail.reset())
   afterAll(() => mail.end())
 
-  test('asks by readsocket', async () => {
+  test('uses readsocket', async () => {
     const port = await freePort()
     const { wrap, server } = eximByUnixSocket(mail, 'query')
     await mail.gate({ ...wrap, socket_group: `${PACKAGE_IDS.exim}`, sender_binding: 'refuse' })
@@ -402,7 +405,7 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
     expect(await recipient(mail.first, port, STRANGER, '')).toBe(250)
   })
 
-  test('a limit holds by the message, and its reason is the reply', async () => {
+  test('a limit counts messages, and its reason is the reply', async () => {
     const port = await freePort()
     const { wrap, server } = eximByUnixSocket(mail, 'question-limits')
     const limits = { messages_per_login: 2, recipients_per_login: 3, policy_users: [`${PACKAGE_IDS.exim}`] }
@@ -424,7 +427,7 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
         await smtp.expectSmtp(/^250/)
       }
     }
-    // The second recipient of the first message is no second message.
+    // The second recipient of the first message does not count as a second message.
     await recipients(/^250/)
     await message()
     await recipients(/^250/, /^450 4\.7\.1 too much mail within an hour, try again later/)
@@ -434,7 +437,7 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
     await mail.stack.waitForLog('wrap', { event: 'mail_refused', reason: 'messages_per_login' })
   })
 
-  test('asks at a port; the gate may go and come back', async () => {
+  test('uses a port; the gate may stop and start again', async () => {
     const port = await freePort()
     const places = { '127.0.0.1:10042': `127.0.0.1:${await freePort()}` }
     const recipe = { section: 'Exim', language: 'exim', marker: 'readsocket{inet:' }
@@ -473,7 +476,7 @@ describeWith([unpackedPackage('exim4-daemon-heavy')], 'Exim with PostgreSQL', ()
   afterEach(() => mail.reset())
   afterAll(() => mail.end())
 
-  test('asks the database itself, without the gate', async () => {
+  test('queries the database itself, without the gate', async () => {
     const port = await freePort()
     const { host, port: at, dbname, user, password } = mail.grants.reader
     const server = host.startsWith('/') ? `(${host}/.s.PGSQL.${at})` : `${host}::${at}`
@@ -492,7 +495,7 @@ describeWith([NETWORK_NAMESPACES, command('m4'), unpackedPackage('sendmail-bin')
   let network: TestNetwork
   let mail: MailServerTest
   beforeAll(async () => {
-    // sendmail relays for loopback independent of every answer.
+    // sendmail always relays for loopback.
     network = new TestNetwork('192.0.2.1', '2001:db8::1')
     mail = await MailServerTest.create(neighbours(network))
   })
@@ -503,8 +506,8 @@ describeWith([NETWORK_NAMESPACES, command('m4'), unpackedPackage('sendmail-bin')
   })
 
   /**
-   * sendmail wants a host name with a domain, a client that has a name too, and a socket below
-   * folders that only root writes.
+   * sendmail needs a host name with a domain, a client with a name, and a socket below folders that
+   * only root can write.
    */
   const START = `set -e
 home=$1; sockets=$2
@@ -524,8 +527,8 @@ exec /usr/libexec/sendmail/sendmail -C"$home/sendmail.cf" "$3"`
       { '/run/auth-relay/gate/socketmap.sock': '/mnt/run/socketmap.sock' },
     )
   /**
-   * A folder with a configuration that asks the socketmap. sendmail's own limits of the load are
-   * out of the way.
+   * A folder with a configuration that uses the socketmap. sendmail's own limits of the load are
+   * raised.
    */
   const configure = (name: string, options = ''): string => {
     const home = `${mail.stack.directory}/${name}`
@@ -557,7 +560,7 @@ Cwexample.org
     return home
   }
 
-  test('asks the socketmap for a client, not for a domain; the gate may go and come back', async () => {
+  test('looks up a client and not a domain; the gate may stop and start again', async () => {
     const home = configure('sendmail')
     const door = { socketmap_listen: [`unix:${mail.stack.directory}/run/socketmap.sock`] }
     await mail.gate(door)
@@ -566,7 +569,7 @@ Cwexample.org
     await mail.expectRelayFollowsGrants(PORT)
     await mail.expectNeighboursApart(PORT)
     await mail.expectClosedWithoutDatabase(PORT)
-    // A grant for one host lets no other host send to it.
+    // A grant for one host does not permit another host to send to it.
     await mail.grants.grant('192.0.2.8', 'bob@example.org')
     await mail.grants.revoke(mail.first.ip)
     expect(await recipient(mail.first, PORT, 'root@[192.0.2.8]')).toBeGreaterThanOrEqual(550)
@@ -577,7 +580,7 @@ Cwexample.org
     expect(await recipient(mail.first, PORT)).toBe(250)
   })
 
-  test('writes IPv6 addresses with `::` if told so: refused altogether', async () => {
+  test('writes IPv6 addresses with `::` if configured so, and every IPv6 client is refused', async () => {
     const home = configure('sendmail-compressed', "define(`confUSE_COMPRESSED_IPV6_ADDRESSES', `True')dnl\n")
     await mail.gate({ socketmap_listen: [`unix:${mail.stack.directory}/run/socketmap.sock`] })
     const start = ['unshare', '--uts', 'sh', '-c', START, 'start', home, `${mail.stack.directory}/run`, '-bD']

@@ -10,10 +10,10 @@ import { descendantsOf, type ProcessStatus } from '../harness/process-status.ts'
 import type { Program } from '../harness/program.ts'
 import { Stack, TEST_IDS, type TestSettings } from '../harness/stack.ts'
 
-describeWith([ROOT], 'the smtpd under an account of its own', () => {
+describeWith([ROOT], 'the smtpd under a separate account', () => {
   let stack: Stack
   let grants: GateDatabase
-  /** Says who it is and what it was given, then `bye` to each line, until QUIT. */
+  /** Prints its ids, environment and descriptors, then answers `bye` to each line until QUIT. */
   let smtpd: string
   const sockets: Socket[] = []
 
@@ -59,7 +59,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     return new Conversation('client', socket)
   }
   const banner = async (client = session()) => {
-    // Among many at once the last one waits until all the others have their smtpd.
+    // With many at once the last client waits until all others have their smtpd.
     const { text } = await client.expect(/^\d{3} /, 60_000)
     return { client, text, pid: Number(/^220 (\d+)/.exec(text)?.[1]) }
   }
@@ -77,7 +77,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     for (const set of ['SigIgn', 'SigBlk', 'SigPnd', 'CapEff', 'CapPrm'])
       expect(status).toMatch(new RegExp(`^${set}:\\s+0+$`, 'm'))
     expect(status).toMatch(/^NoNewPrivs:\s+0$/m)
-    // Blocking, as tcpserver gives it.
+    // The socket is blocking, as with tcpserver.
     const flags = /^flags:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/0`, 'utf8'))?.[1] ?? ''
     expect(Number.parseInt(flags, 8) & 0o4000).toBe(0)
     const open = readdirSync(`/proc/${pid}/fd`).map(fd => [fd, readlinkSync(`/proc/${pid}/fd/${fd}`)] as const)
@@ -85,8 +85,8 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     expect(links['0']).toMatch(/^socket:/)
     expect(links['1']).toBe(links['0'])
     expect(links['2']).toBe(readlinkSync(`/proc/${gate.pid}/fd/2`))
-    // The shell keeps its script open, and a descriptor that this test was started with may go
-    // through all processes. Nothing else is open.
+    // The shell keeps its script open, and a descriptor of the test's parent may be inherited. No
+    // other descriptor is open.
     const inherited = new Set(readdirSync('/proc/self/fd').map(fd => linkOf(`/proc/self/fd/${fd}`)))
     expect(open.filter(([fd, target]) => Number(fd) > 2 && target !== smtpd && !inherited.has(target))).toEqual([])
     expect(readlinkSync(`/proc/${pid}/cwd`)).toBe(readlinkSync(`/proc/${gate.pid}/cwd`))
@@ -106,7 +106,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     expect(starters(gate)).toHaveLength(2)
   })
 
-  test('an smtpd that cannot be run: 421, and the gate goes on', async () => {
+  test('an smtpd that cannot be run: 421, and the gate continues', async () => {
     const gone = `${stack.directory}/gone.sh`
     writeFileSync(gone, '#!/no-such-directory/interpreter\n', { mode: 0o755 })
     await start({ smtpd: [gone] })
@@ -115,7 +115,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     await stack.waitForLog('wrap', { event: 'connection_failed', reason: /ENOENT/ })
   })
 
-  test('a starter that ends is replaced: sessions go on, and their ends are noticed', async () => {
+  test('a starter that ends is replaced: sessions continue, and their ends are noticed', async () => {
     const gate = await start()
     const first = await banner()
     const [active, spare] = starters(gate)
@@ -128,18 +128,19 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     expect((await ends(first.pid)).fields).toMatchObject({ status: 'unknown' })
     second.client.say('quit')
     expect((await ends(second.pid)).fields).toMatchObject({ status: '7' })
-    // Without any the gate cannot serve: its supervisor starts it anew, as root.
+    // Without a starter the gate cannot serve, so its supervisor starts it again as root.
     process.kill(spare?.pid ?? 0, 'SIGKILL')
     expect((await gate.ended).code).toBe(111)
     expect(gate.lines.some(text => text.startsWith('wrap: no starter of smtpds is left'))).toBe(true)
   })
 
-  test('a starter that hangs is replaced and ended', async () => {
+  test('a starter that hangs is killed and replaced', async () => {
     const gate = await start()
     const first = await banner()
     const [active] = starters(gate)
     process.kill(active?.pid ?? 0, 'SIGSTOP')
-    // Waits for an smtpd that no starter starts, and gets 421 when the gate has noticed.
+    // This client waits for an smtpd that no starter starts, and gets 421 when the gate has noticed
+    // it.
     const waiting = session()
     await waiting.expect(/^421 /, 40_000)
     await stack.waitForLog('wrap', { event: 'starter_lost', left: '1', reason: /does not answer/ })
@@ -148,7 +149,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     await eventually('the hung one is ended', () => starters(gate).length === 1)
   })
 
-  test('SIGTERM: drains through the starter; the starters end with the gate, and sessions go on', async () => {
+  test('SIGTERM: the gate drains through the starter; the starters end with the gate, and sessions continue', async () => {
     const gate = await start({ drain_timeout: 0 })
     const { client, pid } = await banner()
     const pids = starters(gate).map(({ pid: each }) => each)
@@ -161,7 +162,7 @@ describeWith([ROOT], 'the smtpd under an account of its own', () => {
     await eventually('the smtpd has ended', () => !isRunning(pid))
   })
 
-  test('many at once, and more than the link holds', async () => {
+  test('serves more connections at once than the channel holds', async () => {
     stack.showLogsOnFailure()
     await start({ connections: 400 })
     const clients = await Promise.all(Array.from({ length: 300 }, () => banner(session())))

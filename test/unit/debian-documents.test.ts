@@ -3,7 +3,7 @@ import { debianDocuments } from '../../scripts/debian/documents.ts'
 
 const documents = debianDocuments()
 
-test('the documents that the others refer to are in the Debian package', () => {
+test('the documents to which other documents refer are in the Debian package', () => {
   expect([...documents.keys()]).toEqual(expect.arrayContaining(['README.md', 'INSTALL.md', 'MIGRATING.md', 'SCALE.md']))
 })
 
@@ -13,7 +13,7 @@ test.each([...documents])('%s: every link leads to a document beside it', (_name
   expect(files.filter(file => !documents.has(file))).toEqual([])
 })
 
-test('a link to a file that is not in the package is its text', () => {
+test('a link to a file that is not in the package becomes its text', () => {
   expect(documents.get('README.md')).not.toContain('CONTRIBUTING.md)')
   expect(documents.get('README.md')).toContain('](INSTALL.md')
 })

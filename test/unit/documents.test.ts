@@ -15,13 +15,13 @@ const DOCUMENTS = [
 const inDocs = (name: string): string => `docs/${name}.md`
 const textOf = (name: string): string => readFileSync(`${root}${name}`, 'utf8')
 
-/** Code blocks of a language (`''`: any), and what stands between backticks. */
+/** Code blocks of a language (`''`: any), or code spans. */
 const blocks = (text: string, language = '\\w*'): string[] =>
   [...text.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\``, 'gm'))].map(([, block = '']) => block)
 const spans = (text: string): string[] =>
   [...text.replaceAll(/^```[\s\S]*?^```/gm, '').matchAll(/`([^`\n]+)`/g)].map(([, span = '']) => span)
 
-/** The anchor that a heading gets. */
+/** The anchor of a heading. */
 const anchorOf = (heading: string): string =>
   heading
     .toLowerCase()
@@ -35,7 +35,7 @@ const program = commandTree({ environment: {}, print: () => {}, isTerminal: fals
 
 type Subject = 'settings' | 'commands' | 'named settings' | 'links' | 'files' | 'metrics'
 
-/** Documents in which there is nothing of a subject. In every other one something must be found. */
+/** Documents without a subject. Every other document must contain something of it. */
 const WITHOUT: Readonly<Record<Subject, readonly string[]>> = {
   settings: ['ARCHITECTURE', 'ENDURANCE', 'GLOSSARY', 'LOG-EVENTS', 'PROMISES', 'SCALE', 'WIRE'].map(inDocs),
   commands: ['PROMISES'].map(inDocs),
@@ -48,14 +48,14 @@ const WITHOUT: Readonly<Record<Subject, readonly string[]>> = {
 
 describe.each(DOCUMENTS)('%s', name => {
   const text = textOf(name)
-  /** Checks what was found of a subject, and that something was found. */
+  /** Checks the found items of a subject, and that there are some. */
   const checkEach = <Found>(subject: Subject, found: readonly Found[], check: (each: Found) => void): void => {
     expect(found.length > 0 || WITHOUT[subject].includes(name), `${name} has some ${subject}`).toBe(true)
     for (const each of found) check(each)
     expect(found.length).toBeGreaterThanOrEqual(0)
   }
 
-  test('its settings are understood', () => {
+  test('its settings are valid', () => {
     checkEach('settings', blocks(text, 'toml'), block => {
       expect(() => parseSettings(block, block)).not.toThrow()
     })
@@ -106,14 +106,14 @@ describe.each(DOCUMENTS)('%s', name => {
     })
   })
 
-  test('the files of this package that it names are there', () => {
+  test('the files of this package that it names exist', () => {
     const files = spans(text).filter(span => /^(deploy|docs|sql|src|bench|scripts|test)\/[\w./-]+$/.test(span))
     checkEach('files', files, file => {
       expect(existsSync(`${root}${file}`), file).toBe(true)
     })
   })
 
-  test('the numbers that it tells Prometheus to watch are counted', () => {
+  test('the metrics that it names for Prometheus are counted', () => {
     const metrics = textOf('src/authd/metrics.ts')
     const named = spans(text).filter(span => /^authd_[a-z_]+$/.test(span) && !Object.hasOwn(LOG_EVENTS, span))
     checkEach('metrics', named, metric => {
@@ -126,7 +126,7 @@ test('the lists of documents without a subject name documents that exist', () =>
   expect(Object.values(WITHOUT).flatMap(names => names.filter(name => !DOCUMENTS.includes(name)))).toEqual([])
 })
 
-test('each decision has a number of its own, which stands in its title', () => {
+test('each decision has a unique number, and its title contains the number', () => {
   const names = readdirSync(`${root}docs/decisions`).filter(name => name !== 'README.md')
   expect(names.length).toBeGreaterThan(0)
   for (const [index, name] of names.sort().entries()) {

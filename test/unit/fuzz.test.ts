@@ -7,7 +7,7 @@ import { TARGETS } from '../soak/fuzz/targets.ts'
 const INPUTS = 2000
 const seed = Math.floor(Math.random() * 1_000_000_000)
 
-describe(`${INPUTS} inputs for every reader of foreign bytes; npm run test:soak -- fuzz has a million`, () => {
+describe(`${INPUTS} inputs for every reader of foreign octets; npm run test:soak -- fuzz has a million`, () => {
   test.each(TARGETS)('$name', target => {
     for (let n = 0; n < INPUTS; n++) {
       expect(() => target.attempt(new Random(seed, n)), `SOAK_SEED=${seed} SOAK_ONLY=${n}`).not.toThrow()
@@ -16,7 +16,7 @@ describe(`${INPUTS} inputs for every reader of foreign bytes; npm run test:soak 
 })
 
 /**
- * Inputs that together reach what a fuzzer has reached that follows coverage: `npm run test:fuzz`.
+ * Inputs that together reach the code that a fuzzer with coverage has reached: `npm run test:fuzz`.
  */
 const corpus = new URL('../corpus/', import.meta.url).pathname
 

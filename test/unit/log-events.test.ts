@@ -7,7 +7,7 @@ import { LOG_EVENT_SECTIONS, LOG_EVENTS, type LogEvent, type LogEventAt } from '
 
 const rows = LOG_EVENT_SECTIONS.flatMap(section => Object.entries(section.rows))
 
-test('docs/LOG-EVENTS.md says what the table says (else: node scripts/log-events.ts)', () => {
+test('docs/LOG-EVENTS.md agrees with the table (else: node scripts/log-events.ts)', () => {
   expect(logEventsOnDisk()).toBe(logEventsPage())
 })
 
@@ -16,7 +16,7 @@ describe('the table', () => {
     expect(rows.map(([event]) => event).sort()).toEqual(Object.keys(LOG_EVENTS).sort())
   })
 
-  test.each(rows)('%s is written in one spelling, and a warning or error says what to do', (event, row) => {
+  test.each(rows)('%s is written in one spelling, and a warning or error has an action', (event, row) => {
     expect(event).toMatch(/^[a-z][a-z0-9]*(_[a-z0-9]+)+$/)
     expect(row.levels.length).toBeGreaterThan(0)
     expect(row.meaning).toMatch(/\.$/)
@@ -28,7 +28,7 @@ describe('the table', () => {
     expect([...used].sort()).toEqual(Object.keys(LOG_FIELDS).sort())
   })
 
-  test('names the cause `reason` alone', () => {
+  test('calls every cause `reason`', () => {
     expect(Object.keys(LOG_FIELDS).filter(field => /^(err|error|cause|why|because)$/.test(field))).toEqual([])
   })
 })
@@ -37,16 +37,16 @@ describe('the events of src/', () => {
   const calls = logCallsOfSource()
   const known = new Set(rows.flatMap(([event, { levels }]) => levels.map(level => `${level} ${event}`)))
 
-  test('are written as texts, which a search finds', () => {
+  test('are written as literals, which a search finds', () => {
     expect(calls.filter(({ event }) => event === undefined)).toEqual([])
   })
 
-  test('stand in the table, with their level', () => {
+  test('are in the table, with their level', () => {
     expect(calls.length).toBeGreaterThan(100)
     expect(calls.filter(({ level, event }) => !known.has(`${level} ${event}`))).toEqual([])
   })
 
-  test('are all that the table has', () => {
+  test('are all events of the table', () => {
     const logged = new Set(calls.map(({ level, event }) => `${level} ${event}`))
     expect([...known].filter(each => !logged.has(each))).toEqual([])
   })
@@ -62,12 +62,12 @@ describe('the events that documents and deploy/ name', () => {
     return [...text.matchAll(/(?:level=(\w+) )?event=([\w-]+)/g)].map(([, level, event]) => ({ name, level, event }))
   })
 
-  test('stand in the table', () => {
+  test('are in the table', () => {
     expect(named.length).toBeGreaterThan(5)
     expect(named.filter(({ event = '' }) => !Object.hasOwn(LOG_EVENTS, event))).toEqual([])
   })
 
-  test('have the level that stands beside them: fail2ban looks for a whole line', () => {
+  test('have the level that is written beside them, because fail2ban compares a whole line', () => {
     const withLevel = named.filter(({ level }) => level !== undefined)
     expect(withLevel.map(({ name }) => name)).toContain('filter.conf')
     const calls = new Set(logCallsOfSource().map(({ level, event }) => `${level} ${event}`))

@@ -5,7 +5,7 @@ import { generatedPages, pageOnDisk } from '../../scripts/man-pages.ts'
 const root = new URL('../..', import.meta.url).pathname
 
 test.each(Object.keys(generatedPages()))(
-  'docs/man/%s says what the code does (else: node scripts/man-pages.ts)',
+  'docs/man/%s agrees with the code (else: node scripts/man-pages.ts)',
   name => {
     expect(pageOnDisk(name)).toBe(generatedPages()[name])
   },

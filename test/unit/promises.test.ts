@@ -9,7 +9,7 @@ const rows = [...textOf('docs/PROMISES.md').matchAll(/^\| (\d+) \| (.*) \| (.*) 
   ([, number = '', promise = '', tests = '', run = '']) => ({ number: Number(number), promise, tests, run }),
 )
 
-/** Names of test calls: `test`, `it`, `describe` and what begins so, with `each` and its like. */
+/** Titles of test calls: `test`, `it` and `describe`, also with `each` and similar members. */
 function titlesIn(path: string): readonly string[] {
   const titles: string[] = []
   const visit = (node: ts.Node): void => {
@@ -45,7 +45,7 @@ describe.each(rows)('promise $number', ({ tests, run }) => {
     }
   })
 
-  test('its last long run has a date, or there is none', () => {
+  test('its last long run has a date, or it has no long run', () => {
     if (run !== '–') expect(run).toMatch(/^20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]), \S/)
     expect(run).not.toBe('')
   })

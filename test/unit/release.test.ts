@@ -62,7 +62,7 @@ test('the pending changes become the version, and then no check refuses the rele
   expect(await checkRelease(checkout.path)).toEqual(['v1.0.0 is released already: choose another version'])
 })
 
-test('a pending changelog is refused, and a version that is none', async () => {
+test('a pending changelog and an invalid version are refused', async () => {
   expect(await checkRelease(checkout.path)).toEqual([
     'package.json: 1.0.0-dev is no release: node scripts/release.ts prepare VERSION',
     'CHANGELOG.md: says nothing of 1.0.0-dev',
@@ -73,7 +73,7 @@ test('a pending changelog is refused, and a version that is none', async () => {
   expect(() => prepareRelease(checkout.path, '1.0.1', DATE)).toThrow(/nothing is pending/)
 })
 
-test('missing documents are refused: a manual, a page that is linked, one that the code has outrun', async () => {
+test('missing documents are refused: a manual, a linked page, and a page that is older than the code', async () => {
   prepareRelease(checkout.path, '1.0.0', DATE)
   rmSync(`${checkout.path}/docs/man/popup.8`)
   rmSync(`${checkout.path}/docs/OPERATING.md`)
@@ -90,7 +90,7 @@ test('missing documents are refused: a manual, a page that is linked, one that t
   ])
 })
 
-test('the Debian changelog: lines of at most 80 columns, the date as Policy wants it', () => {
+test('the Debian changelog: lines of at most 80 columns, and the date in the format of the Policy', () => {
   const change = `${'word '.repeat(30)}end.`
   const text = debianChangelog('1.0.0-1', [change, 'Short.'], DATE)
   const [changes = ''] = text.split('\n -- ')

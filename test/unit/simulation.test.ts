@@ -16,12 +16,12 @@ beforeAll(async () => {
 })
 afterAll(() => clearAway())
 
-/** Always the same plans; `npm run test:soak -- simulation` takes new ones. */
+/** Fixed plans; `npm run test:soak -- simulation` uses new ones. */
 const SEED = 5
 const DEVICE_DAYS = 20_000
 
 describe('popup, authd and the gate in virtual time', () => {
-  test(`${DEVICE_DAYS} days of devices break no promise`, async () => {
+  test(`keep every promise in ${DEVICE_DAYS} device-days`, async () => {
     const { deviceDays, failure, replay } = await runPlans(stage, DEVICE_DAYS, SEED)
     expect(failure, replay).toBeUndefined()
     expect(deviceDays).toBeGreaterThanOrEqual(DEVICE_DAYS)

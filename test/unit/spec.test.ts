@@ -5,7 +5,7 @@ const root = `${import.meta.dirname}/../..`
 const read = (path: string): string => readFileSync(`${root}/${path}`, 'utf8')
 
 /**
- * A reference to docs/spec: `spec/popup.md §2`, with further sections behind, or `rule 5` of a
+ * A reference to docs/spec: `spec/popup.md §2`, also with further sections, or with `rule 5` of a
  * section.
  */
 const REFERENCE = /spec\/([a-z0-9-]+)\.md(?:[\s*]*§§?([\d, ]*\d(?:[\s*]+and[\s*]+§\d+)?)(?:[\s*]+rule[\s*]+(\d+))?)?/g
@@ -50,11 +50,11 @@ describe('references of comments to docs/spec', () => {
     expect(new Set(references.map(({ page }) => page)).size).toBeGreaterThan(5)
   })
 
-  test('resolve', () => {
+  test('name existing sections', () => {
     expect(references.filter(reference => !resolves(reference))).toEqual([])
   })
 
-  test('a reference to nothing is seen', () => {
+  test('a reference to a missing section is found', () => {
     const found = ['spec/popup.md §99', 'spec/nothing.md §1', 'spec/syslog.md §5 rule 99', 'spec/nothing.md'].map(
       text => {
         const [[, page = '', section = '', rule] = []] = [...text.matchAll(REFERENCE)]
@@ -64,7 +64,7 @@ describe('references of comments to docs/spec', () => {
     expect(found).toEqual([false, false, false, false])
   })
 
-  test('every page has a table or list of its sections in order, and every link of a page leads somewhere', () => {
+  test('every page has a table or list of its sections in order, and every link of a page has a target', () => {
     for (const file of globSync('docs/spec/*.md', { cwd: root })) {
       const text = read(file)
       const numbers = [...text.matchAll(/^## (\d+)\. /gm)].map(([, number]) => Number(number))

@@ -9,9 +9,8 @@
 ;; Most blocks need no insertion, and such a block costs two loads and one store. For each insertion
 ;; the loop writes the octet and stores the rest of the block again, one octet further.
 ;;
-;; The caller ensures that the octet before the input is its predecessor in the file (LF at the
-;; start), that sixteen zeros follow the input, and that the output has sixteen octets of room
-;; behind it.
+;; The caller writes the octet that precedes the input in the file before the input (LF at the
+;; start), and sixteen zeros behind it. The output needs sixteen octets of room behind it.
 (module
   (import "host" "memory" (memory 1))
 

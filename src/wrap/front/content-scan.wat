@@ -4,7 +4,7 @@
 ;; and its predecessor stand in the same lane. A block is plain if it has
 ;;
 ;;   no NUL,
-;;   no LF whose predecessor is no CR, and no predecessor CR of an octet that is no LF,
+;;   no LF without a CR before it, and no CR without an LF behind it,
 ;;   no dot whose predecessor is an LF.
 ;;
 ;; The caller puts the predecessor of the first octet before the input.

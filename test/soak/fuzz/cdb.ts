@@ -8,7 +8,7 @@ const KEYS = ['192.0.2.7', '192.0.2.', '=host.example.net', '', 'k'].map(key => 
 const VALUES = ['+RELAYCLIENT=\0', 'D', '+A=b\0+C=\0', ''].map(value => Buffer.from(value))
 const RECORDS = KEYS.map((key, index) => ({ key, value: VALUES[index % VALUES.length] ?? Buffer.alloc(0) }))
 const FILE = formatCdb(RECORDS)
-/** Where a change meets something: the pointers of the tables in use, the records, their tables. */
+/** Offsets at which a change has an effect: pointers of tables in use, records, and tables. */
 const USED = [
   ...Array.from({ length: 256 }, (_, table) => table * 8).filter(at => FILE.readUInt32LE(at + 4) > 0),
   ...Array.from({ length: (FILE.length - 2048) / 4 }, (_, index) => 2048 + index * 4),
@@ -35,7 +35,7 @@ function damagedFile(random: Random): void {
   })
 }
 
-/** The cdb reader on damaged files, and the rules that stand in them. */
+/** The cdb reader on damaged files, with the rules in them. */
 export const cdb: FuzzTarget = {
   name: 'cdb',
   attempt(random) {

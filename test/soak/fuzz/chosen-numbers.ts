@@ -1,8 +1,8 @@
 import { Random } from './random.ts'
 
 /**
- * Takes every choice from octets: a fuzzer that follows coverage changes them one by one. Two
- * octets for a number, four for one beyond 65,536; when none is left, the smallest number.
+ * Takes every choice from octets, because a fuzzer with coverage changes octets one by one. A
+ * number takes two octets, or four beyond 65,536. After the last octet each number is the smallest.
  */
 export class ChosenNumbers extends Random {
   readonly #octets: Uint8Array

@@ -1,7 +1,7 @@
 import { duplexPair } from 'node:stream'
 import { connect } from 'node:tls'
 
-/** What the runtime's own TLS client says first, one character per octet. */
+/** The first octets of the runtime's own TLS client, one character per octet. */
 export const CLIENT_HELLO = await new Promise<string>(resolve => {
   const [client, server] = duplexPair()
   server.once('data', (chunk: Buffer) => resolve(chunk.toString('latin1')))

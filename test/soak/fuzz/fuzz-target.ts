@@ -4,17 +4,17 @@ import type { Random } from './random.ts'
 export type FuzzTarget = {
   readonly name: string
   /**
-   * Makes one input by chance and has it read; throws where the reader does not keep its promise.
+   * Makes one random input and runs the reader with it; throws if the reader breaks its contract.
    */
   readonly attempt: (random: Random) => void
 }
 
-/** @throws with the input, so that it stands in the report. */
+/** @throws an error that contains the input, for the report. */
 export function promise(holds: boolean, what: string, input: unknown): asserts holds {
   if (!holds) throw new Error(`${what}: ${JSON.stringify(input)}`)
 }
 
-/** Runs the reader; an error of another kind than it promises is a crash. */
+/** Runs the reader. An error of an unexpected kind counts as a crash. */
 export function only<T>(
   expected: abstract new (...args: never[]) => Error,
   input: unknown,

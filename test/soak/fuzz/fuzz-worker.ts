@@ -2,13 +2,13 @@ import { parentPort, workerData } from 'node:worker_threads'
 import { Random } from './random.ts'
 import { TARGETS } from './targets.ts'
 
-/** What a thread is to do: inputs `from` to `to` - 1 of one target. */
+/** Task of a thread: inputs `from` to `to` - 1 of one target. */
 export type FuzzOrder = {
   readonly target: string
   readonly seed: number
   readonly from: number
   readonly to: number
-  /** One number in shared memory: which input is being read. */
+  /** One number in shared memory: the input that the thread reads. */
   readonly progress: SharedArrayBuffer
 }
 

@@ -53,8 +53,7 @@ function policy(random: Random): void {
     })
   const whole = read([text])
   const cutUp = read(cut(random, Buffer.from(text, 'latin1')).map(piece => piece.toString('latin1')))
-  // A request that is too long as a whole may end within a piece: then only one of the two is
-  // refused.
+  // A request that is too long may end within a piece. Then only one of the two readers refuses it.
   promise(whole === cutUp || text.length > MAX_POLICY_REQUEST, 'other requests when cut', text)
 }
 
@@ -82,7 +81,7 @@ function question(random: Random): void {
   promise(parseRelayQuery(formatRelayQuery(asked))?.ip === asked.ip, 'another question', line)
 }
 
-/** What mail servers ask the gate: policy requests, socketmap, our own question line. */
+/** Queries of mail servers: policy requests, socketmap requests, and lines of the query service. */
 export const gateQuestions: FuzzTarget = {
   name: 'gate-questions',
   attempt: random => random.pick([policy, policy, socketmap, question])(random),

@@ -25,7 +25,7 @@ const ALL = [...EVENTS, ...ANSWERS, ...OTHERS]
 const WORDS = ALL.flatMap(line => line.split(' '))
 
 /**
- * Events, answers, tickets and reports, each a line between two processes: one text, one meaning,
+ * Events, answers, tickets and reports, each a line between two processes. A line has one meaning
  * or none.
  */
 export const loginEvents: FuzzTarget = {

@@ -42,7 +42,7 @@ export const monitorMessages: FuzzTarget = {
     try {
       message = JSON.parse(text)
     } catch {
-      return // the channel drops it before
+      return // the channel drops it before the reader
     }
     const heard = parseFromLogin(message)
     if (heard === undefined || !('ip' in heard)) return

@@ -1,7 +1,7 @@
 import { upperCaseAscii } from '../../../src/pop3/command.ts'
 import type { Random } from './random.ts'
 
-/** Numbers and marks at which parsers err. */
+/** Numbers and characters that often reveal errors of parsers. */
 const NASTY = [
   ...['\0', '\r', '\n', '\r\n', '\t', ' ', '  ', '=', ':', '[', ']', '"', "'", '\\', '%', '%00', '%0a', '#012', '\x7f'],
   ...['0', '-1', '1', '255', '256', '65535', '65536', '2147483648', '4294967296', '99999999999999999999', '1e9', 'NaN'],
@@ -10,8 +10,8 @@ const NASTY = [
 ]
 
 /**
- * A text (one character per octet) with a few random changes; `dictionary`: further pieces that
- * mean something to the parser.
+ * A text (one character per octet) with a few random changes; `dictionary`: further pieces with a
+ * meaning for the parser.
  */
 export function mutated(random: Random, text: string, dictionary: readonly string[] = []): string {
   let changed = text
@@ -49,12 +49,12 @@ function once(random: Random, text: string, dictionary: readonly string[]): stri
   }
 }
 
-/** No more than MAX_REPEATED octets, however often a text is changed. */
+/** Repeats at most MAX_REPEATED octets, independent of the number of changes. */
 const repeated = (piece: string, times: number): string =>
   piece.repeat(Math.min(times, Math.floor(MAX_REPEATED / piece.length)))
 const MAX_REPEATED = 200_000
 
-/** The octets cut into pieces at random places, in order. */
+/** Divides the octets at random places, in order. */
 export function cut(random: Random, octets: Buffer): readonly Buffer[] {
   const pieces: Buffer[] = []
   for (let at = 0; at < octets.length; ) {

@@ -1,4 +1,4 @@
-/** What clients say, before login and after it. */
+/** Commands of clients, before login and after it. */
 export const POP3_COMMANDS: readonly string[] = [
   ...[
     'USER ann',

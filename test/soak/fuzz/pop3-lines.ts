@@ -4,7 +4,7 @@ import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'
 import { POP3_COMMANDS } from './pop3-commands.ts'
 
-/** The reader as its documentation has it, for a text that is all there. */
+/** The documented behaviour of the reader, for a complete text. */
 function expected(text: string, limit: number): readonly Line[] {
   const pieces = text.split('\n').slice(0, -1)
   return pieces.map(piece => {
@@ -15,7 +15,8 @@ function expected(text: string, limit: number): readonly Line[] {
 }
 
 /**
- * Bytes of a POP3 client: the same lines however they are cut, and never more held than one line.
+ * Octets of a POP3 client: the lines do not depend on the pieces, and the reader holds at most one
+ * line.
  */
 export const pop3Lines: FuzzTarget = {
   name: 'pop3-lines',

@@ -26,8 +26,8 @@ const lineOf = (random: Random, limit: number): Line => {
 }
 
 /**
- * Lines before login: always an answer, a secret only in `authenticate`, no password where none may
- * be, no try too many.
+ * Lines before login. Each line has an answer, a secret appears only in `authenticate`, a password
+ * is not accepted where it is forbidden, and the number of tries is limited.
  */
 function authorization(random: Random): void {
   const options: AuthorizationOptions = {
@@ -83,8 +83,8 @@ function authorization(random: Random): void {
 }
 
 /**
- * Lines after login: always an answer, only what is there is sent or marked, and only QUIT enters
- * UPDATE.
+ * Lines after login. Each line has an answer, only existing messages are sent or marked, and only
+ * QUIT enters UPDATE.
  */
 function transaction(random: Random): void {
   const count = random.int(5)

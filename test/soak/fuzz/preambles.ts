@@ -21,7 +21,7 @@ const V6 = ipOf(0x20, 1, 0xd, 0xb8, ...Array.from({ length: 11 }, () => 0), 7)
 
 const SSL_LINES = [V4, V6].map(host => formatSslPreamble({ host, pass: 'a secret: of two' }).slice(0, -2))
 
-/** The SSL command: an address and a password that stand there as such, or nothing. */
+/** The SSL command: an address and a password exactly as in the line, or nothing. */
 export const sslPreamble: FuzzTarget = {
   name: 'ssl-preamble',
   attempt(random) {
@@ -52,8 +52,8 @@ const PROXY_HEADERS = [
 const same = (a: ProxyParse, b: ProxyParse): boolean => JSON.stringify(a) === JSON.stringify(b)
 
 /**
- * PROXY headers: the verdict on a beginning is never taken back, and reading what is asked for
- * never reads too far.
+ * PROXY headers: a verdict on a beginning is never changed, and reading the requested number of
+ * octets never reads too far.
  */
 export const proxyHeader: FuzzTarget = {
   name: 'proxy-header',

@@ -1,13 +1,13 @@
 /**
- * Numbers that look like chance and are the same again for the same seed (mulberry32, finalised by
- * a second mix).
+ * Numbers that look random and are the same for the same seed (mulberry32, finalised by a second
+ * mix).
  */
 export class Random {
   #state: number
 
   /**
-   * `stream` makes independent sequences of one seed: input number 5 can be made again without the
-   * four before it.
+   * `stream` makes independent sequences of one seed, so that input number 5 can be made without
+   * the four before it.
    */
   constructor(seed: number, stream = 0) {
     this.#state = mixed(mixed(seed) ^ Math.imul(stream + 1, 0x9e3779b9))

@@ -31,7 +31,7 @@ const WORDS = [
 ]
 const PATH = '/etc/auth-relay.toml'
 
-/** The settings file: settings that the schemas vouch for, or faults that name file and line. */
+/** The settings file: valid settings as the schemas define them, or faults with file and line. */
 export const settingsFile: FuzzTarget = {
   name: 'settings-file',
   attempt(random) {

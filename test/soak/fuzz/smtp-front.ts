@@ -52,7 +52,7 @@ function commands(random: Random): void {
   promise(isLong || JSON.stringify(whole) === JSON.stringify(pieces), 'other lines when cut', octets.toString('latin1'))
 }
 
-/** The path that goes on to the server is read there as it was read here. */
+/** The server reads the path that the front passes on in the same way as the front. */
 function judge(text: string): void {
   parseCommand(text)
   for (const word of ['FROM', 'TO'] as const) {
@@ -63,7 +63,7 @@ function judge(text: string): void {
   }
 }
 
-/** What passed, and how the read ended. */
+/** The octets that passed, and the end of the read. */
 function passed(make: () => Content, pieces: readonly Buffer[]): readonly [text: string, state: string, taken: number] {
   const content = make()
   let text = ''
@@ -78,7 +78,10 @@ function passed(make: () => Content, pieces: readonly Buffer[]): readonly [text:
   return [text, 'more', taken]
 }
 
-/** A message ends at CRLF.CRLF alone, and what passed holds no octet about which servers differ. */
+/**
+ * A message ends at CRLF.CRLF only, and the octets that passed contain nothing that servers read
+ * differently.
+ */
 function contents(random: Random): void {
   const input = mutated(random, random.pick(CONTENTS) + random.pick(CONTENTS), CONTENTS)
   const octets = Buffer.from(input, 'latin1')

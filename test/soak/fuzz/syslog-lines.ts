@@ -9,7 +9,7 @@ import { cut, mutated } from './mutation.ts'
 import type { Random } from './random.ts'
 
 const believer = () => new LoginRecognizer({ dialects: DIALECTS, imap: true, ownFiles: true })
-/** None of the texts here holds a session line, so that one recognizer serves all. */
+/** No text here contains a session line, so that one recognizer serves all texts. */
 const shared = believer()
 const forms = Object.values(FORMS)
 
@@ -20,7 +20,7 @@ const attack = (random: Random): string => {
   return text
 }
 
-/** A failure line with an attacker's texts in it, in any form. */
+/** A failure line of any form that contains an attacker's text. */
 function forgedFailure(random: Random): void {
   const [tag, template] = random.pick(FAILURE_TEMPLATES)
   const message = template.replaceAll('{}', () => attack(random))
@@ -28,15 +28,12 @@ function forgedFailure(random: Random): void {
   promise(shared.recognize(line, 0).verdict === 'ignore', 'opened by a failure line', line)
 }
 
-/**
- * A true login under a name that its owner chose with care: the address stays that of the
- * connection.
- */
+/** A true login with a hostile login name: the address is still that of the connection. */
 function hostileName(random: Random): void {
   const { dialect, tag, pid = '', message, grants } = random.pick(LOGINS)
   if (grants === undefined || !message.includes(grants.login)) return
   const name = random.oneIn(4) ? attack(random) : mutated(random, grants.login, ATTACK_PIECES)
-  // vchkpw puts a colon between name and address: no account has one in its name (passwd(5),
+  // vchkpw writes a colon between name and address; names of accounts contain no colon (passwd(5),
   // vpasswd).
   if (dialect === 'vchkpw' && name.includes(':')) return
   const line = random.pick(forms)(
@@ -49,7 +46,7 @@ function hostileName(random: Random): void {
 }
 
 /**
- * What a line of that dialect must look like, in the words of the specification and not of the
+ * The required form of a line in that dialect, derived from the specification and not from the
  * code.
  */
 const TRUE_LOGIN: Readonly<Record<string, RegExp>> = {
@@ -73,8 +70,8 @@ const TRUE_LOGIN: Readonly<Record<string, RegExp>> = {
 }
 
 /**
- * Any known line, changed anywhere: a line that opens the relay still reports a login and names
- * the address.
+ * Any known line with a change at any place. A line that opens the relay still reports a login and
+ * contains the address.
  */
 function changedLine(random: Random): void {
   const known = random.oneIn(4) ? random.pick(NO_LOGINS) : random.pick(LOGINS)
@@ -92,13 +89,11 @@ function changedLine(random: Random): void {
   )
 }
 
-/** `user:192.0.2.7` written without a mark that ends the name. */
+/** `user:192.0.2.7`, written without a character that ends the name. */
 const suffixes = (word: string): readonly string[] =>
   [...word.matchAll(/[:._]/g)].map(({ index }) => word.slice(index + 1))
 
-/**
- * The second line of a two-line daemon counts only after the first line of the very same process.
- */
+/** The second line of a two-line daemon counts only after the first line of the same process. */
 function twoLines(random: Random): void {
   const [tag, session, success] = random.pick([
     ['popa3d', 'Session from 203.0.113.9', 'Authentication passed for ann'],
@@ -116,7 +111,7 @@ function twoLines(random: Random): void {
   promise(isSecondLine || saysItself, `opened ${verdict.ip}`, line)
 }
 
-/** Syslog by TCP: the same lines however the stream is cut. */
+/** Syslog over TCP: the lines do not depend on the pieces of the stream. */
 function stream(random: Random): void {
   const { tag, pid = '', message } = random.pick(LOGINS)
   const line = random.pick(forms)(tag, pid, message)
@@ -133,7 +128,8 @@ function stream(random: Random): void {
 }
 
 /**
- * Prefixes and every dialect: nothing but a true success line opens, and only for its own address.
+ * Prefixes and every dialect: only a true success line opens the relay, and only for its own
+ * address.
  */
 export const syslogLines: FuzzTarget = {
   name: 'syslog-lines',

@@ -33,7 +33,7 @@ const MESSAGE: AlertMessage = {
 }
 const JSON_MESSAGE = { ...MESSAGE, since: '2026-11-28T10:00:00.000Z' }
 
-/** Writes its words and its input into files. */
+/** Writes its arguments and its input into files. */
 function program(name: string, status = 0): { readonly path: string; words(): string; input(): string } {
   const path = `${directory.path}/${name}`
   writeFileSync(path, `#!/bin/sh\necho "$@" > ${path}.words\ncat > ${path}.input\nexit ${status}\n`)
@@ -46,7 +46,7 @@ const tellers = (lines: string): readonly Teller[] =>
   tellersOf(parseSettings(`[alerts]\n${lines}\n`, 'test', {}).settings)
 
 describe('ways to report', () => {
-  test('a mail by the local sendmail', async () => {
+  test('a mail through the local sendmail', async () => {
     const sendmail = program('sendmail')
     const [mail] = tellers(
       `mail_to = ["postmaster@example.org", "noc@example.org"]\nmail_from = "alerts@example.org"\nsendmail = ["${sendmail.path}", "-i"]`,
@@ -64,14 +64,14 @@ describe('ways to report', () => {
     expect(sendmail.input()).toContain('to do:  auth-relay block LOGIN')
   })
 
-  test('no text of a stranger can begin a line of the mail', () => {
+  test('no text from outside can begin a line of the mail', () => {
     const subject = `ann\nBcc: evil@example.net\r\n\r\nü${'x'.repeat(500)}`
     const text = formatMail({ ...MESSAGE, subject, detail: subject }, ['a@example.org'], '')
     expect(text.split('\n').filter(line => /^(Bcc|evil|x)/.test(line))).toEqual([])
     expect(text.split('\n').find(line => line.startsWith('Subject:'))?.length).toBeLessThan(300)
   })
 
-  test('a program, and a webhook by a URL that no log can show', async () => {
+  test('a program, and a webhook whose URL no log can show', async () => {
     const heard: unknown[] = []
     let status = 200
     const server = createServer((request, response) => {
@@ -103,7 +103,7 @@ describe('ways to report', () => {
     expect([hook.words(), JSON.parse(hook.input())]).toEqual(['page\n', JSON_MESSAGE])
   })
 
-  test('a failed report throws its cause, and bad input is refused with the remedy', async () => {
+  test('a failed report throws its cause, and invalid input is refused with the remedy', async () => {
     const [failing] = tellers(`program = ["${program('failing', 3).path}"]`)
     await expect(failing?.tell(MESSAGE)).rejects.toThrow(/failing ended with status 3$/)
     const [missing] = tellers('program = ["/nonexistent/pager"]')
@@ -184,7 +184,7 @@ describe('the watch', () => {
     ])
   })
 
-  test('if every report of an alarm fails, the alarm is given back and nothing is closed', async () => {
+  test('if every report of an alarm fails, the alarm is released and nothing is closed', async () => {
     const failing: Teller = { name: 'webhook', tell: () => Promise.reject(new Error('it answered 503')) }
     const { watched, blocked, givenBack, lines, state } = watch({ tellers: [failing], close: ['login_spread'] })
     state.news = [news('start', 'login_spread', 'ann')]
@@ -193,7 +193,7 @@ describe('the watch', () => {
     expect(lines.join('')).toContain('event=alarm_unreported rule=login_spread by=webhook reason="it answered 503"')
   })
 
-  test('the database is away after three looks, and back with the next: one start and one end', async () => {
+  test('the database is down after three queries, and back with the next: one start and one end', async () => {
     const { watched, told, state } = watch()
     state.fails = true
     for (let look = 0; look < 2; look += 1) await watched.look()

@@ -55,7 +55,7 @@ test.each([
   expect(status).toBe(1)
 })
 
-test('one JSON object a line', async () => {
+test('one JSON object for each line', async () => {
   const { said } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('second')}`, '--json')
   const objects = said
     .trim()
@@ -64,7 +64,7 @@ test('one JSON object a line', async () => {
   expect(objects).toMatchObject([{ daysLeft: 89, keyFits: true }, { names: 'DNS:mail.example.net' }])
 })
 
-test('a request that openssl takes, for the key that is there', async () => {
+test('a request that openssl accepts, for the existing key', async () => {
   const { said } = await cert(pair('second'), '--csr', 'pop.example.org', '192.0.2.1')
   const { stdout, stderr } = spawnSync('openssl', ['req', '-noout', '-verify', '-text'], {
     input: said,

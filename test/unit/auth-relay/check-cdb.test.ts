@@ -15,7 +15,7 @@ beforeEach(() => {
   chmodSync(temporary.path, 0o755)
 })
 
-/** What check says of a site with these rules; each finding as one line. */
+/** check's findings about a site with these rules, each as one line. */
 function judged(rules: string | undefined, toml = ''): string[] {
   if (rules !== undefined) writeFileSync(`${directory}/tcp.smtp`, rules)
   const text = `[wrap]\ntcprules_static = "${directory}/tcp.smtp"\ntcprules_cdb = "${directory}/tcp.smtp.cdb"\n${toml}`
@@ -38,7 +38,7 @@ describe('the cdb of tcpserver', () => {
     expect(lines[0]).toContain('carriage return')
   })
 
-  test('a file that is missing, and a deny by name, which a grant would hide', () => {
+  test('a missing file, and a deny by name, which a grant would hide', () => {
     expect(judged(undefined).at(-1)).toContain('unsafe wrap.tcprules_static: there is no ./tcp.smtp')
     expect(judged('=.dyn.example.net:deny\n:allow\n').at(-1)).toContain(
       'advice wrap.tcprules_static: =.dyn.example.net:deny',
@@ -53,7 +53,7 @@ describe('the cdb of tcpserver', () => {
 describeWith([ROOT], 'the rights of the gate’s account', () => {
   const user = 'user = "61213"\n'
 
-  test('are those that count, not those of root', () => {
+  test('are those of the account, not those of root', () => {
     chmodSync(directory, 0o755)
     writeFileSync(`${directory}/tcp.smtp`, ':allow\n', { mode: 0o600 })
     expect(judged(undefined, user).map(line => line.split(' |')[0])).toEqual([

@@ -63,7 +63,7 @@ describe('checkPatroni', () => {
   let server: Server | undefined
   afterEach(() => void server?.close())
 
-  it('asks the hosts in turn, and reports when no host answers', async () => {
+  it('queries one host after the other, and reports when no host answers', async () => {
     server = createServer((request, response) => {
       const answer = request.url === '/config' ? { ttl: 20, synchronous_mode: true } : { patroni: { version: '4.0.4' } }
       response.end(JSON.stringify(answer))

@@ -11,7 +11,7 @@ afterAll(remove)
 const mark = `${path}/containerenv`
 writeFileSync(mark, '')
 
-/** A device as sysfs shows it: `pair` has its other end in another namespace. */
+/** A device in sysfs; the other end of a `pair` is in another namespace. */
 function device(name: string, kind: 'pair' | 'card' | 'macvlan' | 'tap'): void {
   mkdirSync(`${path}/${name}${kind === 'card' ? '/device' : ''}`, { recursive: true })
   writeFileSync(`${path}/${name}/ifindex`, '2\n')
@@ -26,7 +26,7 @@ device('ens1', 'card')
 device('lan0', 'macvlan')
 device('tap0', 'tap')
 
-/** As Linux prints the default routes of a device: 10.89.0.1 and fdbe:4cf4:9d5a::1. */
+/** The default routes of a device as Linux prints them: 10.89.0.1 and fdbe:4cf4:9d5a::1. */
 function route(name: string): void {
   writeFileSync(
     `${path}/route`,
@@ -65,7 +65,7 @@ function judge(grants: string, name = 'eth0', marks = [mark]): readonly string[]
   return checkContainer(settings, surroundings).map(({ verdict, text }) => `${verdict} ${text}`)
 }
 
-test('a network of the engine that can be granted is unsafe, also if only its gateway cannot', () => {
+test('a network of the engine that can have grants is unsafe, also if only its gateway cannot', () => {
   const both = [
     `unsafe the container's network 10.89.0.0/24 can be granted: ${WHY}`,
     `unsafe the container's network fdbe:4cf4:9d5a::/64 can be granted: ${WHY}`,
@@ -81,7 +81,7 @@ test('a network that is never granted is fine', () => {
   ])
 })
 
-test('a network that is copied into the container holds clients, but its gateway is never one', () => {
+test('a network that is copied into the container contains clients, but its gateway is never one', () => {
   expect(judge('never_grant = ["10.89.0.1"]', 'tap0')).toEqual([
     "fine the container's gateway 10.89.0.1 is never granted",
     `unsafe the container's gateway fdbe:4cf4:9d5a::1 can be granted: ${WHY}`,
@@ -89,7 +89,7 @@ test('a network that is copied into the container holds clients, but its gateway
   expect(judge('never_grant = ["10.89.0.1", "fdbe:4cf4:9d5a::1"]', 'lan0')).toHaveLength(2)
 })
 
-test('the network of the host is a network like any other, in a container too', () => {
+test('the network of the host is an ordinary network, in a container too', () => {
   expect(judge('', 'ens1')).toEqual([])
   expect(judge('', 'eth0', [`${path}/nothing`])).toEqual([])
 })

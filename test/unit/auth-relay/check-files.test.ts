@@ -31,7 +31,9 @@ function file(name: string, text: string, mode: number): string {
 const settingsOf = (toml: string) => parseSettings(toml, config).settings
 const judged = (toml: string, now = new Date()) => checkFiles(settingsOf(toml), config, now)
 
-/** What is said of one thing: `verdict: text`; each that is not fine has its remedy. */
+/**
+ * The findings about one subject as `verdict: text`; each finding other than `fine` has a remedy.
+ */
 function said(about: string, toml: string, now?: Date): readonly string[] {
   const found = judged(toml, now).filter(finding => finding.about === about)
   for (const { verdict, remedy } of found) expect(verdict === 'fine' || (remedy ?? '') !== '').toBe(true)
@@ -109,7 +111,7 @@ describe('certificates', () => {
   const toml = (key: string): string => `[sslwrap]\ncert = "${cert()}"\nkey = "${key}"`
   const days = (number: number): Date => new Date(Date.now() + number * 86_400_000)
 
-  test('self-signed, soon at its end, ended, not yet begun', () => {
+  test('self-signed, about to expire, expired, not valid yet', () => {
     const key = file('tls.key', pair.key, 0o600)
     expect(said('sslwrap.cert', toml(key))).toEqual(['advice: /tls.crt is self-signed: clients complain'])
     expect(said('sslwrap.cert', toml(key), days(820))[0]).toMatch(/^advice: \/tls\.crt ends in \d+ d/)
@@ -128,7 +130,7 @@ describe('certificates', () => {
     expect(said('sslwrap.cert', toml(file('rubbish.key', 'rubbish', 0o600))).at(-1)).toContain('unsafe: cannot use')
   })
 
-  test('none yet: what will happen', () => {
+  test('no certificate yet: the finding names the next step', () => {
     expect(said('sslwrap.cert', `[sslwrap]\ncert = "${path}/no.crt"\nkey = "${path}/no.key"`)[0]).toContain(
       'advice: there is no /no.crt: a self-signed one is made',
     )
@@ -142,7 +144,7 @@ describe('syslogd', () => {
     )
   const fifo = `${path}/etc/fifo`
 
-  test('the FIFO: missing, no FIFO, open to others, without a writer, and right', () => {
+  test('the FIFO: missing, not a FIFO, open to others, without a writer, and right', () => {
     const toml = `[authd]\nsyslog_fifo = "${fifo}"`
     expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: there is no /etc/fifo'])
     writeFileSync(fifo, '')
@@ -175,7 +177,7 @@ describe('syslogd', () => {
     '$UDPServerRun 514',
     '$InputTCPServerRun 514',
     'source s_net { udp(ip(0.0.0.0) port(514)); };',
-  ])('%s is unsafe: any host that sends a line can open the relay', line => {
+  ])('%s is unsafe, because every host that can send a line could open the relay', line => {
     writeFileSync(`${etc}/rsyslog.conf`, `${line}\n`)
     const found = of('[authd]\nsyslog_listen = ["127.0.0.1:0"]')
     expect(found).toHaveLength(1)
@@ -192,7 +194,7 @@ describe('syslogd', () => {
     expect(of('[authd]\nsyslog_listen = ["127.0.0.1:0"]')).toEqual([])
   })
 
-  test('where authd reads no syslog, syslogd is not checked', () => {
+  test('if authd reads no syslog, syslogd is not checked', () => {
     writeFileSync(`${etc}/rsyslog.conf`, 'input(type="imudp" port="514")\n')
     expect(of('')).toEqual([])
   })

@@ -17,7 +17,7 @@ const root = temporaryDirectory()
 afterAll(() => root.remove())
 
 let sites = 0
-/** A directory of its own for the maildrops of one test. */
+/** A separate directory for the maildrops of one test. */
 function site(): string {
   sites += 1
   const path = `${root.path}/${sites}`
@@ -29,7 +29,7 @@ const maildirIn = (directory: string, ...files: readonly string[]) => makeMaildi
 const now = Math.floor(Date.now() / 1000)
 const LONG = `${'n'.repeat(71)}`
 
-/** Runs `auth-relay check` with these words. */
+/** Runs `auth-relay check` with these arguments. */
 async function check(...words: readonly string[]): Promise<{ status: number; text: string }> {
   let text = ''
   let action: Action | undefined
@@ -45,14 +45,14 @@ async function check(...words: readonly string[]): Promise<{ status: number; tex
 }
 
 describe('a maildrop', () => {
-  test('whose files are all served as qmail-pop3d serves them gives no finding', () => {
+  test('whose files are all served as by qmail-pop3d gives no finding', () => {
     const maildir = maildirIn(site(), 'new/1000.M1P2.host "x"', `cur/${'n'.repeat(70)}:2,S "x"`, 'new/.hidden "x"')
     const report = inspectMaildir(maildir, now)
     expect(report).toMatchObject({ files: 2, odd_names: { count: 0 }, twins: { count: 0 }, unreadable: { count: 0 } })
     expect(checkMaildir(report, 'none')).toEqual([])
   })
 
-  test('with everything that pop3d treats in another way has each counted, with an example', () => {
+  test('with files that pop3d treats differently has a count and an example of each kind', () => {
     const maildir = maildirIn(
       site(),
       `cur/${LONG}:2,S "x"`,
@@ -80,7 +80,7 @@ describe('a maildrop', () => {
       '1 message of the future',
       '1 symbolic link',
     ])
-    // qmail's ids stay with qmail's ways.
+    // With compat = "qmail" the unique-ids follow qmail's rules.
     expect(checkMaildir(report, 'qmail')).toHaveLength(4)
     expect(
       checkMaildir(report, 'qmail')
@@ -95,7 +95,7 @@ describe('a maildrop', () => {
     expect(inspectMaildir(maildir, now).twins.count).toBe(0)
   })
 
-  test.runIf(isRoot)('has files of other accounts judged by group and mode', () => {
+  test.runIf(isRoot)('has the rights for files of other accounts checked by group and mode', () => {
     const maildir = maildirIn(site(), 'new/other "x"', 'new/group "x"', 'new/open "x"')
     const { gid } = statSync(maildir)
     for (const [name, group, mode] of [

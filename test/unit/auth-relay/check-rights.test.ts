@@ -13,7 +13,7 @@ const { path, remove } = temporaryDirectory()
 afterAll(remove)
 const settingsOf = (toml: string) => parseSettings(toml, 'x.toml').settings
 
-describeWith([ROOT], 'what the accounts of programs may open; what systemd says of their units is injected', () => {
+describeWith([ROOT], 'rights of the accounts of programs, with injected units of systemd', () => {
   const user = 61_210
   const group = 61_290
   const noUnit = (): undefined => undefined
@@ -24,7 +24,7 @@ describeWith([ROOT], 'what the accounts of programs may open; what systemd says 
       ({ verdict, about, text, remedy = '' }) =>
         [`${verdict} ${about}: ${text.replaceAll(path, '')}`, remedy.replaceAll(path, '')].join(' | '),
     )
-  /** `daemon` of the host with a further group, in place of the package's account. */
+  /** The account `daemon` of the host with one more group, in place of the package's account. */
   const daemonUnit =
     (groups: readonly number[] = []) =>
     (): UnitFacts => ({ user: 'daemon', groups, procSubset: 'all' })
@@ -59,7 +59,7 @@ describeWith([ROOT], 'what the accounts of programs may open; what systemd says 
     ])
   })
 
-  test('a followed file that anybody may read, below a directory that the account may not enter', () => {
+  test('a followed file that every account may read, below a directory that the account may not enter', () => {
     const directory = `${path}/closed`
     mkdirSync(`${directory}/inner`, { recursive: true })
     writeFileSync(`${directory}/inner/pop3.log`, '', { mode: 0o644 })
@@ -72,7 +72,7 @@ describeWith([ROOT], 'what the accounts of programs may open; what systemd says 
     expect(said(toml)).toEqual([expect.stringMatching(/^fine authd.follow_files: /)])
   })
 
-  test('where the kernel cannot be asked as the account nothing is called unsafe', () => {
+  test('if the kernel cannot be queried as the account, nothing is called unsafe', () => {
     const log = `${path}/open.log`
     const fifo = `${path}/open.fifo`
     writeFileSync(log, '')
@@ -87,7 +87,7 @@ describeWith([ROOT], 'what the accounts of programs may open; what systemd says 
         `advice authd.syslog_fifo: /open.fifo could not be tried as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
         `advice authd.follow_files: /open.log could not be tried as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
       ])
-      // A host where it cannot start another program.
+      // A host that cannot start another program.
       mkdirSync(`${path}/tools`)
       writeFileSync(`${path}/tools/setpriv`, '#!/bin/sh\necho Resource temporarily unavailable >&2\nexit 126\n', {
         mode: 0o755,
@@ -118,7 +118,7 @@ describeWith([ROOT], 'what the accounts of programs may open; what systemd says 
     expect(judge(daemonUnit([group]))).toEqual(['fine authd.journal: daemon can read the journal | '])
     const hidden = (groups: readonly number[]) => (): UnitFacts => ({ ...daemonUnit(groups)(), procSubset: 'pid' })
     expect(judge(hidden([group]))).toEqual([expect.stringMatching(/ \[Service\]: ProcSubset=all$/)])
-    // Both at once: a second look finds nothing more, and the drop-in of the package has the same
+    // With both changes check finds nothing more, and the drop-in of the package has the same
     // lines.
     const dropIn = readFileSync(new URL('../../../deploy/systemd/authd-journal.conf', import.meta.url), 'utf8')
     const lines = dropIn.split('\n').filter(line => /^\w+=/.test(line))
@@ -169,7 +169,7 @@ test('a Postfix in a chroot that cannot reach the socket that its main.cf names'
   expect(said(outside)).toEqual([])
   write('y', `${queue}/auth-relay/policy.sock`)
   expect(said(`${queue}/auth-relay/policy.sock`)).toEqual(['fine'])
-  // A socket at the same path below the chroot is what the smtpd finds.
+  // For the smtpd a socket at the same path below the chroot is the right one.
   write('y', '/p.sock')
   const server = createServer().listen(`${queue}/p.sock`)
   await new Promise(resolve => server.once('listening', resolve))
@@ -184,7 +184,7 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
   beforeAll(() => new Promise<void>(resolve => server.listen(socket, resolve)))
   afterAll(() => new Promise(resolve => server.close(resolve)))
 
-  // `daemon` stands for the account of the mail server, group 2 is `bin`.
+  // `daemon` replaces the account of the mail server, and group 2 is `bin`.
   test.each([
     ['Postfix', 'policy_listen', 'postfix'],
     ['Exim', 'query_listen', 'exim4'],
@@ -221,7 +221,7 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
   })
 })
 
-test('for a query of Exim without its message the advice names the limits that do not hold', () => {
+test('for a query of Exim without its message the advice names the limits that do not apply', () => {
   const configuration = `${path}/exim-old.conf`
   const found = (ask: string) => {
     writeFileSync(configuration, `accept condition = \${if match{\${${ask}{3s}{}{unknown}}}{^yes }}\n`)

@@ -10,8 +10,8 @@ const unsafe = (toml: string) =>
     .filter(({ verdict }) => verdict === 'unsafe')
     .map(({ about }) => about)
 
-describe('settings by themselves', () => {
-  test('the defaults are safe once they have been read', () => {
+describe('settings alone', () => {
+  test('the defaults are safe when the file is confirmed', () => {
     expect(unsafe('')).toEqual([])
     expect(
       judged('')
@@ -50,7 +50,7 @@ describe('settings by themselves', () => {
     expect(advised('')).not.toContain(about)
   })
 
-  test('a FIFO is advised against, with the better way', () => {
+  test('a FIFO is advised against, and the advice names the better source', () => {
     const [finding] = judged('configured = true\n[authd]\nsyslog_fifo = "/x"\ncheck_daemon_ipop3d = true').filter(
       ({ about }) => about === 'authd.syslog_fifo',
     )
@@ -63,7 +63,7 @@ describe('settings by themselves', () => {
     ['[wrap]\nproxy_trust = ["127.0.0.1", "203.0.113.0/28"]', 'wrap.proxy_trust', 'fine', '203.0.113.0/28'],
     ['[popup]\nssl_hack_trust = ["10.0.0.0/8"]', 'popup.ssl_hack_trust', 'advice', '10.0.0.0/8'],
     ['[grants]\nipv6_prefix = 64', 'grants.ipv6_prefix', 'advice', 'NAT64'],
-  ])('%j: the addresses that are never granted are named', (toml, about, verdict, text) => {
+  ])('%j: the ungrantable addresses are listed', (toml, about, verdict, text) => {
     const found = judged(`configured = true\n${toml}`).filter(finding => finding.about === about)
     expect(found).toEqual([expect.objectContaining({ verdict, text: expect.stringContaining(text) })])
   })
@@ -74,7 +74,7 @@ describe('settings by themselves', () => {
     expect(found.map(({ about }) => about)).not.toContain('grants.ipv6_prefix')
   })
 
-  test('a former name is named with the present one', () => {
+  test('a former name is reported with the current one', () => {
     const { shown } = parseSettings('[grants]\nnever_nets = []', 'x.toml')
     expect(checkNames(shown)).toEqual([
       expect.objectContaining({ verdict: 'advice', about: 'grants.never_nets', remedy: 'write never_grant' }),
@@ -82,7 +82,7 @@ describe('settings by themselves', () => {
     expect(checkNames(parseSettings('[grants]\nnever_grant = []', 'x.toml').shown)).toEqual([])
   })
 
-  test('every finding that is not fine says what to do', () => {
+  test('every finding other than `fine` has a remedy', () => {
     for (const finding of judged('[grants]\ngrant_loopback = true\nexp_time = 30')) {
       expect(finding.verdict === 'fine' || finding.remedy !== undefined).toBe(true)
     }
@@ -93,7 +93,7 @@ describe('the output of check', () => {
   const same = (text: string) => text
   const style = { good: same, bad: same, warning: same, faint: same, strong: same }
 
-  test('origins, and no secret', () => {
+  test('shows origins, and no secret', () => {
     const { shown } = parseSettings('configured = true\n[database]\ndbpass = "hush"\n', 'x.toml', { EXP_TIME: '600' })
     const text = formatShown(shown, style)
     expect(text).toContain('  configured = true  (line 1)\n')
@@ -103,7 +103,7 @@ describe('the output of check', () => {
     expect(text).not.toContain('hush')
   })
 
-  test('the worst comes last, with its remedy; quiet leaves out what is fine', () => {
+  test('has the worst finding last, with its remedy; quiet omits `fine`', () => {
     const findings = [
       { verdict: 'unsafe', about: 'a', text: 'bad', remedy: 'mend' },
       { verdict: 'fine', about: 'b', text: 'good' },

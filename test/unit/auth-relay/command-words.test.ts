@@ -15,7 +15,7 @@ describe('verbs', () => {
     [[], 'say what to do'],
   ])('%j: %s', (words, message) => expect(() => readCommandLine(words, {})).toThrow(message))
 
-  test('each verb is understood, and does nothing before it is run', () => {
+  test('each verb is parsed, and does nothing before it is run', () => {
     const commands = [['show'], ['allow', '192.0.2.7'], ['revoke', 'ann'], ['explain', '::1'], ['check'], ['migrate']]
     for (const words of commands) expect(readCommandLine(words, {}).type).toBe('command')
     expect(readCommandLine(['up', '--demo'], {}).type).toBe('daemon')
@@ -32,11 +32,11 @@ describe('the target of a verb', () => {
   ])('%s is %s', (text, target) => expect(formatTarget(readNetwork(text))).toBe(target))
 
   test.each(['192.0.2', '192.0.2.7/33', '192.0.2.7/24', 'example.org', '', '2001:db8::7/64'])(
-    '%j is no network',
+    '%j is not a network',
     text => expect(() => readNetwork(text)).toThrow(text),
   )
 
-  test('a login is what does not look like an address', () => {
+  test('a login is every text that does not look like an address', () => {
     expect(readBlockTarget('ann@example.org')).toEqual({ kind: 'login', login: 'ann@example.org' })
     expect(readBlockTarget('4711x')).toEqual({ kind: 'login', login: '4711x' })
     expect(readBlockTarget('192.0.2.7').kind).toBe('network')
@@ -61,7 +61,7 @@ describe('the arguments and environment that up gives to its programs', () => {
     GONE: undefined,
   }
 
-  test('its environment, without the secrets of others and without what its own supervisor said', () => {
+  test('its environment, without the secrets of other programs and without variables of its supervisor', () => {
     expect(programEnvironment('popup', environment)).toEqual({ PATH: '/bin', EXP_TIME: '60' })
     expect(programEnvironment('authd', environment)).toEqual({ PATH: '/bin', EXP_TIME: '60', DBPASS: 'a' })
     expect(programEnvironment('wrap', environment)).toEqual({ PATH: '/bin', EXP_TIME: '60', WRAP_DBPASS: 'b' })

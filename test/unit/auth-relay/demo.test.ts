@@ -5,7 +5,7 @@ import { DemoSession, refusalOf } from '../../../src/auth-relay/demo/smtp-sessio
 import { createLog } from '../../../src/base/log.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
-describe('the demo’s SMTP server takes', () => {
+describe('the demo’s SMTP server accepts', () => {
   const server = { domain: 'demo.example', user: 'demo' }
   const code = (address: string, relayClient?: string) => refusalOf(address, { ...server, relayClient })?.slice(0, 3)
 
@@ -27,7 +27,9 @@ describe('a session of the demo’s SMTP server', () => {
   const directory = temporaryDirectory()
   afterAll(() => directory.remove())
 
-  /** Runs a session. `piece`: octets of the client at a time; `delivered`: the files in new. */
+  /**
+   * Runs a session. `piece`: octets that the client sends at a time; `delivered`: the files in new.
+   */
   function converse(
     input: string,
     { relayClient, piece = input.length }: { relayClient?: string; piece?: number } = {},
@@ -69,7 +71,7 @@ describe('a session of the demo’s SMTP server', () => {
     expect(lines.filter(line => line.includes('event=message_discarded'))).toHaveLength(1)
   })
 
-  test('the next message begins anew', () => {
+  test('the next message starts a new transaction', () => {
     const message = 'RCPT TO:<demo@demo.example>\r\nDATA\r\n.\r\n'
     const { codes, delivered } = converse(`${MAIL}${message}${message}RSET\r\nMAIL FROM:<>\r\n${message}`)
     expect(codes.slice(5)).toEqual(['250', '250', '354', '250', '503', '503', '500', '250', '250', '250', '354', '250'])
@@ -91,7 +93,7 @@ describe('a session of the demo’s SMTP server', () => {
     ['names that are missing', 'HELO\r\nEHLO\r\nMAIL\r\nRCPT TO:\r\n', ['501', '501', '501', '501']],
     ['octets that are no text', 'NO\0OP\r\n', ['500']],
     ['a line without end', `${'x'.repeat(5_000)}\r\nNOOP\r\n`, ['500', '250']],
-  ])('%s is refused, and the session goes on', (_name, input, codes) => {
+  ])('%s is refused, and the session continues', (_name, input, codes) => {
     const { codes: heard, isClosed } = converse(input)
     expect(heard).toEqual(['220', ...codes])
     expect(isClosed).toBe(false)

@@ -31,26 +31,26 @@ const grant: Rule = {
 const none: Rule = { rule: 'never-seen', relay: false, detail: 'no login is known', since: null, until: null }
 
 describe('an explanation in words', () => {
-  test('of a yes: the rule, since when, until when', () => {
+  test('of a positive answer: the rule, since when, until when', () => {
     expect(formatExplanation(explanation(grant), false, 1800, plain)).toBe(
       'Mail from 192.0.2.7 is relayed.\n  Opened by: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 19:00:00 (30 min left)\n',
     )
   })
 
-  test('of the last mail: when, and the service and the host that let it through', () => {
+  test('of the last mail: the time, and the service and the host that relayed it', () => {
     const lastRelay = { at: new Date(2026, 10, 22, 18, 10), service: 'policy', host: 'smtp1\u0007' }
     expect(formatExplanation({ ...explanation(grant), lastRelay }, false, 1800, plain)).toMatch(
       /\nAlso known:\n {2}Last relayed mail: at 2026-11-22 18:10:00 by policy on smtp1\\u\{7\}\n$/,
     )
   })
 
-  test('of a no: what to do', () => {
+  test('of a negative answer: the remedy', () => {
     const text = formatExplanation(explanation(none), false, 1800, plain)
     expect(text).toMatch(/^Mail from 192\.0\.2\.7 is not relayed\.\n {2}Never seen: /)
     expect(text).toContain('open the mailbox by POP3 from there; that opens the relay for 30 min')
   })
 
-  test('of a login whose time is over: since when, and that another one opens it again', () => {
+  test('of an expired login: its end, and that a new login opens the relay again', () => {
     const expired: Rule = { ...grant, rule: 'expired', relay: false, until: new Date(2026, 10, 22, 18, 29) }
     expect(formatExplanation(explanation(expired), false, 1800, plain)).toBe(
       `Mail from 192.0.2.7 is not relayed.
@@ -60,7 +60,7 @@ describe('an explanation in words', () => {
     )
   })
 
-  test('of the past: no advice, and what else is known', () => {
+  test('of the past: no advice, and the other known facts', () => {
     const block: Rule = { ...none, rule: 'block', detail: 'by root: spam\u001b[2J' }
     expect(formatExplanation(explanation(block, grant), true, 1800, plain)).toBe(
       `At 2026-11-22 18:30:00 mail from 192.0.2.7 was not relayed.
@@ -227,7 +227,7 @@ Also known:
     expect(jsonOfExplanation(explanation(grant), mail)).toMatchObject({ relay: false, mail: { closed: rule } })
   })
 
-  test('a shared address: its logins, and only they may send', () => {
+  test('a shared address: its logins, and that only they may send', () => {
     const shared = { device: null, login: 'ann', logins: ['ann', 'bob', 'eve'] }
     const mail = explained(shared, { sender: 'ceo@example.org' })
     expect(mail).toMatchObject({ sharedBy: ['ann', 'bob', 'eve'], sender: { rule: 'shared_address' }, refused: true })

@@ -13,8 +13,8 @@ const seconds = now.getTime() / 1000
 const times = { now, expTime: 1_800_000 }
 
 /**
- * What a format finds in a file: address, age in seconds and login of each, and the number of
- * entries not understood.
+ * The result of a format for a file: address, age in seconds and login of each entry, and the
+ * number of invalid entries.
  */
 function read(name: string, file: string) {
   const format = FORMATS[name]
@@ -34,7 +34,7 @@ describe('files of lines', () => {
     expect(read('open-smtp', file(text))).toEqual({ found: [['192.0.2.9', 60, '']], faults: 1 })
   })
 
-  test('relayhosts of cPanel counts from now', () => {
+  test('relayhosts of cPanel counts from the current time', () => {
     expect(read('relayhosts', file('192.0.2.9\n\n2001:db8::7\n192.0.2.0/24\n'))).toEqual({
       found: [
         ['192.0.2.9', 0, ''],
@@ -44,7 +44,7 @@ describe('files of lines', () => {
     })
   })
 
-  test('csv, as psql prints it; a time that has not come is a fault', () => {
+  test('csv, as psql prints it; a time in the future is a fault', () => {
     const text = `192.0.2.9,${seconds - 5},ann@example.org\n"2001:db8::7","${seconds}"\n192.0.2.10,${seconds + 1}\n`
     expect(read('csv', file(text))).toEqual({
       found: [
@@ -56,7 +56,7 @@ describe('files of lines', () => {
   })
 })
 
-test('times with a fraction and blanks around fields are understood; faults have their line numbers', () => {
+test('times with a fraction and blanks around fields are accepted; faults have their line numbers', () => {
   const format = FORMATS['csv']
   if (format === undefined) throw new Error('no csv')
   const text = [
@@ -81,7 +81,7 @@ test('times with a fraction and blanks around fields are understood; faults have
   ])
 })
 
-test('ten faults are kept with their text, cut; the rest is counted', () => {
+test('ten faults are kept with a shortened text; the others are counted', () => {
   const format = FORMATS['relayhosts']
   if (format === undefined) throw new Error('no relayhosts')
   const { faults, samples } = readForeignGrants(format, file(`${'x'.repeat(500)}\n`.repeat(30)), times)
@@ -122,7 +122,7 @@ describeWith([command('db_dump', 'db-util'), command('db_load', 'db-util')], 'Be
     expect(faults).toBe(1)
   })
 
-  test('of DRAC: a btree of the times at which grants end, none longer than ours', () => {
+  test('of DRAC: a btree of the times at which grants end, limited to exp_time', () => {
     const ends = [
       ['192.0.2.1', `${seconds + 600}`],
       ['192.0.2.2', `${seconds - 60}`],
@@ -139,7 +139,7 @@ describeWith([command('db_dump', 'db-util'), command('db_load', 'db-util')], 'Be
     })
   })
 
-  test('a file that is no database is refused by name', () => {
+  test('a file that is not a database is refused by name', () => {
     expect(() => read('drac', file('192.0.2.1\n'))).toThrow(`db_dump cannot read ${path}/file`)
     expect(() => read('drac', `${path}/missing`)).toThrow(`cannot read ${path}/missing: ENOENT`)
   })

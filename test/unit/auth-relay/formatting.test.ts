@@ -15,7 +15,7 @@ describe('durations', () => {
     ['1h30m', 5400],
   ])('%s is %d s', (text, seconds) => expect(parseDuration(text)).toBe(seconds))
 
-  test.each(['', '0', '0h', '-1h', '1.5h', '8 h', 'h', '8x', '9999999999', '4000d', '1h30'])('%j is none', text =>
+  test.each(['', '0', '0h', '-1h', '1.5h', '8 h', 'h', '8x', '9999999999', '4000d', '1h30'])('%j is not a duration', text =>
     expect(parseDuration(text)).toBeUndefined(),
   )
 
@@ -28,14 +28,14 @@ describe('durations', () => {
     [5400, '1 h 30 min'],
     [90_000, '1 d 1 h'],
     [-5, '0 s'],
-  ])('%d s reads %s', (seconds, text) => expect(formatDuration(seconds)).toBe(text))
+  ])('%d s is written as %s', (seconds, text) => expect(formatDuration(seconds)).toBe(text))
 })
 
-describe('moments', () => {
+describe('times', () => {
   const now = new Date(2026, 10, 22, 18, 30, 0)
   const at = (text: string) => parseMoment(text, now, parseDuration)
 
-  test('a date and a time are of this host, an offset is taken as it stands', () => {
+  test('a date and a time are in the zone of the host; an offset is respected', () => {
     expect(at('2026-11-22 18:24')).toEqual(new Date(2026, 10, 22, 18, 24))
     expect(at('2026-11-22T18:24:58')).toEqual(new Date(2026, 10, 22, 18, 24, 58))
     expect(at('2026-11-22T18:24:58Z')).toEqual(new Date('2026-11-22T18:24:58Z'))
@@ -43,12 +43,12 @@ describe('moments', () => {
     expect(at('2026-11-22')).toEqual(new Date(2026, 10, 22))
   })
 
-  test('a time alone is of today, a period is that long ago', () => {
+  test('a time alone is of today, and a period counts back from now', () => {
     expect(at('18:24')).toEqual(new Date(2026, 10, 22, 18, 24))
     expect(at('2h')).toEqual(new Date(2026, 10, 22, 16, 30))
   })
 
-  test.each(['', 'yesterday', '25:00', '18:60', '2026-13-01', '2026-02-30T99:00', '22.11.2026'])('%j is none', text =>
+  test.each(['', 'yesterday', '25:00', '18:60', '2026-13-01', '2026-02-30T99:00', '22.11.2026'])('%j is not a time', text =>
     expect(at(text)).toBeUndefined(),
   )
 
@@ -57,7 +57,7 @@ describe('moments', () => {
     date => {
       const whole = new Date(Math.floor(date.getTime() / 1000) * 1000)
       const read = at(formatMoment(whole))
-      // An hour that the clock repeats in autumn has two moments of one name.
+      // In autumn one hour occurs twice, so two times have the same text.
       expect(Math.abs((read?.getTime() ?? 0) - whole.getTime())).toBeLessThanOrEqual(3_600_000)
       expect(read === undefined ? '' : formatMoment(read)).toBe(formatMoment(whole))
     },
@@ -65,7 +65,7 @@ describe('moments', () => {
 })
 
 describe('text from outside on a terminal', () => {
-  test('control characters, bidirectional marks and backslashes are written out', () => {
+  test('control characters, bidirectional marks and backslashes are escaped', () => {
     expect(printable('ann\u001b[2J\r\nok\u202e\\')).toBe('ann\\u{1b}[2J\\u{d}\\u{a}ok\\u{202e}\\\\')
     expect(printable('jürgen@例え.jp')).toBe('jürgen@例え.jp')
   })
@@ -78,7 +78,7 @@ describe('text from outside on a terminal', () => {
 describe('tables', () => {
   const columns = [{ title: 'ADDRESS' }, { title: 'LOGIN', mayShrink: true }, { title: 'N', align: 'right' }] as const
 
-  test('columns are as wide as they must be, numbers stand right', () => {
+  test('columns are as wide as necessary, and numbers are aligned to the right', () => {
     expect(
       formatTable(
         columns,
@@ -91,7 +91,7 @@ describe('tables', () => {
     ).toBe('ADDRESS      LOGIN   N\n192.0.2.7    ann     7\n2001:db8::1  bob    12\n')
   })
 
-  test('a column that may shrink is cut to fit, and marks the cut', () => {
+  test('a column that may shrink is shortened, with a mark', () => {
     expect(formatTable(columns, [['192.0.2.7', 'somebody-with-a-long-name', '7']], 26)).toBe(
       'ADDRESS    LOGIN         N\n192.0.2.7  somebody-wi…  7\n',
     )
@@ -113,7 +113,7 @@ describe('tables', () => {
     )
   })
 
-  test('optional columns are left out first, the last one before the others', () => {
+  test('optional columns are omitted first, the last one before the others', () => {
     const many = [...columns, { title: 'FIRST', mayDrop: true }, { title: 'LAST', mayDrop: true }]
     const rows = [['192.0.2.7', 'ann', '7', '18:24', '18:59']]
     expect(formatTable(many, rows, 35)).toBe('ADDRESS    LOGIN  N  FIRST  LAST\n192.0.2.7  ann    7  18:24  18:59\n')
@@ -121,7 +121,7 @@ describe('tables', () => {
     expect(formatTable(many, rows, 20)).toBe('ADDRESS    LOGIN  N\n192.0.2.7  ann    7\n')
   })
 
-  test('has room for as many rows as there are grants', () => {
+  test('accepts any number of grants', () => {
     const rows = Array.from({ length: 300_000 }, (_, n) => [`10.0.0.${n % 250}`, `user${n}`, String(n)])
     expect(formatTable(columns, rows, 80).split('\n')).toHaveLength(300_002)
   })
@@ -144,7 +144,7 @@ describe('tables', () => {
 })
 
 describe('colour', () => {
-  test('only on a terminal, and not where NO_COLOR or TERM=dumb ask for none', () => {
+  test('only on a terminal, and not with NO_COLOR or TERM=dumb', () => {
     expect(styleFor(true, {}).bad('no')).toBe('\u001b[31mno\u001b[39m')
     expect(styleFor(false, {}).bad('no')).toBe('no')
     expect(styleFor(true, { NO_COLOR: '1' }).bad('no')).toBe('no')

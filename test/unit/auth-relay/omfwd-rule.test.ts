@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { omfwdRule } from '../../../src/auth-relay/check/check-syslog.ts'
 
 const read = (name: string): string => readFileSync(new URL(`../../../${name}`, import.meta.url), 'utf8')
-/** The rules for omfwd in a text, without comments, each in one line. */
+/** The rules of a text for omfwd, without comments, each in one line. */
 const rulesIn = (text: string): readonly string[] =>
   [...text.replace(/^\s*#.*\n/gm, '').matchAll(/^mail\.\S+ action\(\s*type="omfwd"[^)]*\)/gm)].map(([rule]) =>
     rule.replace(/\s+/g, ' ').replace('action( ', 'action(').replace(' )', ')'),

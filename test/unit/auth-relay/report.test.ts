@@ -44,7 +44,7 @@ Devices without a login in this time: copier-2.
     expect(Math.max(...lines.map(line => line.length))).toBeLessThanOrEqual(80)
   })
 
-  test('CSV: a name that a spreadsheet would take for a formula, quotes and commas do no harm', () => {
+  test('CSV: a name that a spreadsheet would read as a formula, quotes and commas are escaped', () => {
     const [head, ...rows] = formatCsv([scanner, { ...scanner, login: '=cmd|"x",1', lastRelay: null, relays: 0 }])
       .trimEnd()
       .split('\r\n')

@@ -13,7 +13,7 @@ describe('a settings file made from the table of settings', () => {
     { head: ['One.', ''], withDefaults: false },
   )
 
-  test('holds what was given and nothing else', () => {
+  test('contains exactly the given settings', () => {
     expect(text).toBe(`# One.
 #
 
@@ -33,13 +33,13 @@ preamble = "proxy-v2"
 `)
   })
 
-  test('is read back as it was meant', () => {
+  test('has the same settings when it is read again', () => {
     const { settings } = parseSettings(text, 'x.toml')
     expect(settings.popup.hostname).toBe('a "quoted" \\ name')
     expect(settings.sslwrap.listener[0]).toMatchObject({ preamble: 'proxy-v2', backend: { port: 110 } })
   })
 
-  test('refuses what is no setting', () => {
+  test('refuses an unknown setting', () => {
     const write = (overrides: Record<string, Record<string, unknown>>) => () =>
       formatSettings(overrides, { head: [], withDefaults: false })
     expect(write({ popup: { hostnam: 'x' } })).toThrow('there is no setting popup.hostnam')
@@ -53,7 +53,7 @@ describe('the file that init writes', () => {
     settingsFor({ secret: '/etc/sslhack.pass', database: 'embedded' }),
   )
 
-  test('shows every setting with its meaning, and is valid as it stands', () => {
+  test('shows every setting with its meaning, and is valid without a change', () => {
     const { settings, shown } = parseSettings(text, 'x.toml')
     expect(settings.top.configured).toBe(false)
     expect(settings.database.embedded).toBe(true)
@@ -73,7 +73,7 @@ describe('the file that init writes', () => {
     ])
   })
 
-  test('keeps its meaning when every default is switched on', () => {
+  test('has the same meaning when every default is uncommented', () => {
     const allOn = text.replaceAll(/^#([a-z_0-9]+ = )/gm, '$1')
     expect(parseSettings(allOn, 'x.toml').settings).toEqual(parseSettings(text, 'x.toml').settings)
   })

@@ -10,7 +10,7 @@ const totals: Totals = { now, grants: 1, allowances: 0, blocks: 0, schema: 5 }
 const context = { host: 'mx.example.org', version: '1', expTime: 1800 }
 
 describe('markup', () => {
-  test('texts are escaped wherever they stand, markup is not, nothing is nothing', () => {
+  test('texts are always escaped, markup is not, and a missing value is empty', () => {
     const name = `<b a='1' c="2">&\``
     expect(html`<p title="${name}">${name}${html`<i>${1}</i>`}${[name, 2]}${undefined}${false}</p>`.text).toBe(
       `<p title="${escaped}">${escaped}<i>1</i>${escaped}2</p>`,
@@ -36,7 +36,7 @@ describe('names of hosts that the page accepts', () => {
     '0x7f000001',
     'a@127.0.0.1',
     '[::1',
-  ])('%s is not', host => expect(isLoopbackHost(host)).toBe(false))
+  ])('%s is not this host', host => expect(isLoopbackHost(host)).toBe(false))
 })
 
 describe('the chart', () => {
@@ -66,7 +66,8 @@ describe('the chart', () => {
     expect([...text.matchAll(/<rect class="refused"[^>]* height="([\d.]+)"/g)].map(([, height]) => height)).toEqual([
       '20',
     ])
-    // Strangers have a scale of their own: however many, one mail is a quarter of its strip.
+    // Refused clients have a separate scale: with any number of them, one mail is a quarter of its
+    // strip.
     expect(text).toMatch(/<rect class="relayed"[^>]* height="13.5"/)
     expect(text).toMatch(/<rect class="closed"[^>]* height="36"/)
     expect(text).toContain('1 connection was let through by the gate, 80000 not.')
@@ -74,7 +75,7 @@ describe('the chart', () => {
 })
 
 describe('the history behind the chart', () => {
-  /** A database that has these counts, and remembers what it was asked. */
+  /** A database with these counts, which records the queries. */
   function feed(counts: readonly EventCounts[]) {
     const asked: [number, number][] = []
     return {
@@ -90,7 +91,7 @@ describe('the history behind the chart', () => {
   const old = { start: at(70), granted: 3, refused: 0, relayed: 0, closed: 0 }
   const young = { start: at(0), granted: 1, refused: 1, relayed: 1, closed: 1 }
 
-  test('the past is read in pieces, the newest first, and once; afterwards only what may have changed', async () => {
+  test('past data is read once, in pieces, the newest first; later queries read only recent data', async () => {
     const database = feed([old, young])
     const history = new EventHistory(database)
     await history.readAll(now)
@@ -105,7 +106,7 @@ describe('the history behind the chart', () => {
     expect(history.steps(now)[1]).toEqual(old)
   })
 
-  test('entries that are too old leave the chart', async () => {
+  test('entries beyond the limit leave the chart', async () => {
     const history = new EventHistory(feed([old]))
     await history.readAll(now)
     const later = new Date(now.getTime() + 2 * STEP * 1000)
@@ -115,7 +116,7 @@ describe('the history behind the chart', () => {
 })
 
 describe('the data of the page', () => {
-  /** A site with one grant; `fail` takes its database away. */
+  /** A site with one grant; `fail` makes its database unavailable. */
   function site() {
     const state = { asked: 0, time: now.getTime(), fail: false, slow: 0 }
     const feed: StatusFeed = {
@@ -152,7 +153,7 @@ describe('the data of the page', () => {
     return { state, source }
   }
 
-  test('however many look, the database is asked once in two seconds', async () => {
+  test('with any number of viewers the database is queried once in two seconds', async () => {
     const { state, source } = site()
     await Promise.all(Array.from({ length: 50 }, () => source.snapshot()))
     expect(state.asked).toBe(1)
@@ -161,7 +162,7 @@ describe('the data of the page', () => {
     expect(state.asked).toBe(2)
   })
 
-  test('a database that takes a second is asked every ten', async () => {
+  test('a database that takes a second is queried every ten seconds', async () => {
     const { state, source } = site()
     state.slow = 1000
     await source.snapshot()
@@ -173,25 +174,25 @@ describe('the data of the page', () => {
     expect(state.asked).toBe(2)
   })
 
-  test('a login name stays text, and can neither move nor turn what stands beside it', async () => {
+  test('a login name stays text, and can neither move nor reverse the text beside it', async () => {
     const text = page(await site().source.snapshot(), context)
     expect(text).toContain('&#60;script&#62;alert(1)&#60;/script&#62;\\u{202e}')
     expect(text.match(/<script/g)).toHaveLength(1)
   })
 
-  test('a service shows how many connections it did not let through, and how many had no answer of the database', async () => {
+  test('a service shows the number of refused connections, and of those without an answer of the database', async () => {
     expect(page(await site().source.snapshot(), context)).toContain(
       '<dt>service gate</dt><dd>1 connection let through, 90 not <span class="badge bad">2 without an answer of the database</span></dd>',
     )
   })
 
-  test('active alarms stand first, and each device has the time of its last login', async () => {
+  test('active alarms come first, and each device has the time of its last login', async () => {
     const text = page(await site().source.snapshot(), context)
     expect(text).toContain('<p>login_spread: &#60;ann&#62;</p><p class="what">37 addresses, since ')
     expect(text).toContain('<dt>copier-2</dt><dd>copier2@example.org: last login 2026-11-26 12:04')
   })
 
-  test('when the database stops answering, the page keeps the last figures and shows their time', async () => {
+  test('if the database does not answer, the page keeps the last figures and shows their time', async () => {
     const { state, source } = site()
     await source.snapshot()
     state.fail = true
@@ -202,7 +203,7 @@ describe('the data of the page', () => {
     expect(text).toContain('192.0.2.7')
   })
 
-  test('a database that never answered: the page is served, and reports the fault', async () => {
+  test('if the database has never answered, the page is served and reports the fault', async () => {
     const { state, source } = site()
     state.fail = true
     const text = page(await source.snapshot(), context)

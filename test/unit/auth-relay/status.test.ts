@@ -31,7 +31,7 @@ const healthy: SiteStatus = {
 }
 
 describe('the screen of status', () => {
-  test('has each part in columns, and says that nothing is wrong', () => {
+  test('has each part in columns, and states that nothing is wrong', () => {
     expect(formatStatus(healthy, style)).toBe(`Programs
   authd                    since 2026-11-22 18:24:58, pid 4711, auth-relay-authd.service
 Database
@@ -52,7 +52,7 @@ Nothing is wrong.
     expect(exitStatusOf(healthy)).toBe(0)
   })
 
-  test('names what is wrong at its end; nothing from outside moves the terminal', () => {
+  test('lists the faults at its end; text from outside cannot control the terminal', () => {
     const found = { ...healthy, programs: [], problems: ['authd does not run', 'x\u001b[2J'] }
     const text = formatStatus(found, style)
     expect(text).toContain('Programs\n  none ')
@@ -61,7 +61,7 @@ Nothing is wrong.
     expect(exitStatusOf(found)).toBe(1)
   })
 
-  test('a database that is away outweighs the rest; a host without the password of the status role says so', () => {
+  test('an unavailable database decides the status; a host without the password of the status role reports it', () => {
     const away: SiteStatus = { ...healthy, database: { state: 'down', reason: 'refused' }, problems: ['x'] }
     expect(formatStatus(away, style)).toMatch(/^ {2}unavailable +refused$/m)
     expect(exitStatusOf(away)).toBe(111)

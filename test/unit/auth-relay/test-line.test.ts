@@ -15,7 +15,7 @@ const linesOf = async (chunks: readonly Buffer[]): Promise<NumberedLine[]> => {
 }
 
 describe('the lines of a log', () => {
-  test('have numbers; the last needs no line end; one that is too long keeps its number', async () => {
+  test('have numbers; the last needs no line end; a line that is too long keeps its number', async () => {
     const chunks = [Buffer.from(`a\n${'x'.repeat(140_000)}`), Buffer.from('y\n\nlast')]
     expect(await linesOf(chunks)).toEqual([
       { n: 1, text: 'a' },
@@ -45,7 +45,7 @@ describe('a verdict', () => {
   const line = (address = '192.0.2.7', stamp = '2026-11-22T18:24:58Z'): string =>
     `${stamp} mail ipop3d[123]: Login user=ann host=client.example.org [${address}] nmsgs=1/1`
 
-  test('as JSON has exactly the promised members', () => {
+  test('as JSON has exactly the documented members', () => {
     expect(formatJson(1, judge(on).judge(line(), now))).toBe(
       '{"n":1,"verdict":"grant","dialect":"ipop3d","ip":"192.0.2.7","login":"ann"}\n',
     )
@@ -62,7 +62,7 @@ describe('a verdict', () => {
     )
   })
 
-  test('names the part of a line that is not understood', () => {
+  test('names the part of a line that is invalid', () => {
     const text = (line: string): string => formatText(1, judge().judge(line, now))
     expect(text('Nov 22 mail ipop3d[1]: x')).toBe(
       '    1  ignore  not a syslog line: no known time stamp, at "Nov 22 mail ipop3d[1]: x"\n',
@@ -86,7 +86,7 @@ describe('a verdict', () => {
     expect(judge('', { imap: true }).judge(imap, now).verdict.verdict).toBe('grant')
   })
 
-  test('drops what authd drops: by age, and by an address that is never granted', () => {
+  test('drops the same lines as authd: by age, and by an ungrantable address', () => {
     const text = (line: string, toml = on): string => formatText(1, judge(toml).judge(line, now))
     expect(text(line('192.0.2.7', '2026-11-22T17:24:58Z'))).toBe(
       '    1  drop    192.0.2.7  ann  (ipop3d): the login is 60 min old, its grant would have ended\n',

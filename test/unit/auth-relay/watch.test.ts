@@ -24,7 +24,7 @@ test('the decisions of a service in one minute, under the same columns', () => {
   )
 })
 
-test('a relay that is reported late stands before the refusal that came after it', () => {
+test('a relay that is reported late is shown before a later refusal', () => {
   const order = new EventOrder()
   const event = (kind: 'relay' | 'closed' | 'grant', seconds: number) =>
     ({ at: new Date(at.getTime() + seconds * 1000), kind, ip: '192.0.2.7', detail: 'gate', host: null }) as const

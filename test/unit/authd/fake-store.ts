@@ -1,16 +1,16 @@
 import type { GrantWriter, Login, Outcome } from '../../../src/grants/grant-store.ts'
 
-/** Says what the next commit does; logins it took are in `stored`. */
+/** Determines the result of the next commit; stored logins are in `stored`. */
 export class FakeStore implements Pick<GrantWriter, 'record'> {
   readonly stored: Login[] = []
   /** Logins of each commit that succeeded. */
   readonly batches: number[] = []
   /** Logins of each commit that began. */
   readonly begun: number[] = []
-  /** What every commit waits for. */
+  /** A promise that every commit awaits. */
   gate: Promise<void> = Promise.resolve()
   failure: Error | undefined
-  /** Logins of this user are never taken: the server says so for the whole batch. */
+  /** The server refuses logins of this user, and with them the whole batch. */
   poison: string | undefined
   /** Another transaction has locked the row of this address. */
   lockedIp: string | undefined

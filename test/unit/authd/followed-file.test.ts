@@ -25,8 +25,8 @@ afterEach(async () => {
 })
 
 /**
- * Takes the lines of a file in place of the login sources. A line with `login` is one that the
- * store must take.
+ * Takes the lines of a file in place of the login sources. A line with `login` is a login for the
+ * store.
  */
 class RecordedSources {
   readonly lines: string[] = []
@@ -39,7 +39,7 @@ class RecordedSources {
     return true
   }
 
-  /** The store has taken everything. */
+  /** The store has stored every login. */
   settle(): void {
     for (const settled of this.#open.splice(0)) settled()
   }
@@ -57,7 +57,7 @@ function follow(places: FilePlaces): RecordedSources {
 const newPlaces = (): FilePlaces => new FilePlaces(`${directory.path}/places.json`)
 const isFollowed = () => eventually('the file is followed', () => events.includes('file_followed'))
 
-test('a file that is there at the first start is read from its end, in whole lines', async () => {
+test('a file that exists at the first start is read from its end, in whole lines', async () => {
   writeFileSync(path, 'old\n')
   const sources = follow(newPlaces())
   await isFollowed()
@@ -67,7 +67,7 @@ test('a file that is there at the first start is read from its end, in whole lin
   await sources.has('one', 'two')
 })
 
-test('a file that comes later is read from its beginning, and its absence is logged once', async () => {
+test('a file that appears later is read from its beginning, and its absence is logged once', async () => {
   const sources = follow(newPlaces())
   await eventually('it is said', () => events.includes('file_unreadable'))
   writeFileSync(path, 'one\n')
@@ -75,7 +75,7 @@ test('a file that comes later is read from its beginning, and its absence is log
   expect(events).toEqual(['file_unreadable', 'file_followed'])
 })
 
-test('the place is saved only when the store has every login before it', async () => {
+test('the place is saved only when the store has stored every login before it', async () => {
   writeFileSync(path, '')
   const places = newPlaces()
   const sources = follow(places)
@@ -100,7 +100,7 @@ test('the rest of a rotated file is read before the new one', async () => {
   await sources.has('one')
   renameSync(path, `${path}.1`)
   writeFileSync(path, '')
-  // The writer still has the old one open.
+  // The writer still has the old file open.
   appendFileSync(`${path}.1`, 'two\n')
   await sources.has('one', 'two')
   appendFileSync(path, 'three\n')
@@ -122,7 +122,7 @@ test('a file that was truncated is read from its beginning', async () => {
   await sources.has('a long first line', 'two')
 })
 
-test('a restart goes on where the last one stopped, also in a file that was rotated meanwhile', async () => {
+test('a restart continues at the saved place, also in a file that was rotated meanwhile', async () => {
   writeFileSync(path, '')
   const places = newPlaces()
   const first = follow(places)

@@ -41,7 +41,7 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-/** Time goes on, timers fire. */
+/** Advances the clock and runs the timers. */
 async function pass(milliseconds: number): Promise<void> {
   for (let left = milliseconds; left > 0; left -= 50) {
     const step = Math.min(50, left)
@@ -68,7 +68,7 @@ describe('an address whose row another transaction has locked', () => {
   const locked = Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' })
   const ips = Array.from({ length: 40 }, (_, n) => numbered(n + 1))
 
-  it('does not hold up the others of its batch, and is stored when it is free', async () => {
+  it('does not delay the others of its batch, and is stored when the row is free', async () => {
     store.lockedIp = numbered(17)
     for (const [n, ip] of ips.entries()) queue.submit(login(`1.${n}`, ip))
     await pass(50)
@@ -76,7 +76,7 @@ describe('an address whose row another transaction has locked', () => {
     expect(answers.filter(({ verdict }) => verdict === 'queued')).toEqual([{ verdict: 'queued', id: '1.16' }])
     expect(queue.length).toBe(1)
     expect(queue.storeIsDown).toBe(false)
-    // A further login of the same address waits with it; another address does not.
+    // A further login of the same address waits too; another address does not.
     queue.submit(login('2.1', numbered(17)))
     queue.submit(login('2.2', '192.0.2.200'))
     await pass(50)
@@ -87,11 +87,11 @@ describe('an address whose row another transaction has locked', () => {
     store.lockedIp = undefined
     await pass(1100)
     expect(queue.length).toBe(0)
-    // Only the newest of an address is kept.
+    // Only the newest login of an address is kept.
     expect(store.stored.filter(({ event }) => event.ip === numbered(17)).map(({ event }) => event.id)).toEqual(['2.1'])
   })
 
-  it('is tried again apart from the others for as long as it is locked', async () => {
+  it('is tried again separately from the others while it is locked', async () => {
     store.lockedIp = numbered(1)
     queue.submit(login('1.1', numbered(1)))
     for (let n = 0; n < 5; n++) {
@@ -103,7 +103,7 @@ describe('an address whose row another transaction has locked', () => {
     expect(queue.length).toBe(1)
   })
 
-  it('is kept when the store goes down, and stored afterwards', async () => {
+  it('is kept when the store becomes unavailable, and stored afterwards', async () => {
     store.lockedIp = numbered(1)
     queue.submit(login('1.1', numbered(1)))
     await pass(50)
@@ -118,7 +118,7 @@ describe('an address whose row another transaction has locked', () => {
     expect(store.stored.map(({ event }) => event.id).sort()).toEqual(['1.1', '1.2'])
   })
 
-  it('with too many of its kind means that the store is down', async () => {
+  it('among too many of them means that the store is unavailable', async () => {
     store.failure = locked
     for (let n = 0; n < 300; n++) queue.submit(login(`1.${n}`, numbered(n + 1)))
     await pass(100)
@@ -144,12 +144,12 @@ describe('GrantQueue', () => {
     expect(store.stored).toEqual([{ event: login('1.1').event, at: null }])
     expect(settled).toEqual(['1.1'])
     expect(log).toEqual([
-      // popup says it at level info.
+      // popup logs it at level info.
       `authd: level=debug event=grant_stored id=1.1 ip=192.0.2.7 user=ann daemon=popup source=socket until=${store.until}\n`,
     ])
   })
 
-  it('sends the logins that arrive while a commit is under way together, when it ends', async () => {
+  it('sends the logins that arrive during a commit together, when the commit ends', async () => {
     const commit = held()
     store.gate = commit.promise
     queue.submit(login('1.1'))
@@ -198,7 +198,7 @@ describe('GrantQueue', () => {
     expect(store.begun).toEqual([1, 64])
   })
 
-  it('of two commits that fail out of order, the newest login of an address is kept', async () => {
+  it('if two commits fail out of order, the newest login of an address is kept', async () => {
     const [first, second] = [held(), held()]
     store.gate = first.promise
     queue.submit(login('1.1', '192.0.2.7'))
@@ -220,7 +220,7 @@ describe('GrantQueue', () => {
     expect(store.stored.map(({ event }) => event.id)).toEqual(['1.2', '1.3'])
   })
 
-  it('a commit that succeeds beside one that failed: what failed goes out at once', async () => {
+  it('if one of two commits fails and the other succeeds, the failed logins are sent again at once', async () => {
     const [first, second] = [held(), held()]
     store.gate = first.promise
     queue.submit(login('1.1', '192.0.2.7'))
@@ -248,7 +248,7 @@ describe('GrantQueue', () => {
     expect(log[0]).toContain('reason=blocked')
   })
 
-  it('answers `queued` once when the commit takes longer than commit_wait, and stores the login all the same', async () => {
+  it('answers `queued` once if the commit takes longer than commit_wait, and stores the login nevertheless', async () => {
     const commit = held()
     store.gate = commit.promise
     for (const n of [1, 2, 3]) {
@@ -262,11 +262,12 @@ describe('GrantQueue', () => {
     commit.release()
     await pass(1)
     expect(answers).toHaveLength(3)
-    // The first went out at once, the second and the third 10 ms later, with the database's time.
+    // The first login is sent at once, the second and the third 10 ms later, with the database's
+    // time.
     expect(store.stored.map(({ at }) => at)).toEqual([null, null, null])
   })
 
-  it('keeps the newest login of each address while the store is away, and stores them with their own times', async () => {
+  it('keeps the newest login of each address while the store is unavailable, and stores them with their own times', async () => {
     store.failure = new Error('no server')
     queue.submit(login('1.1'))
     await pass(1)
@@ -277,7 +278,7 @@ describe('GrantQueue', () => {
     expect(answers.map(({ id, verdict }) => `${id} ${verdict}`)).toEqual(['1.1 queued', '1.2 queued', '1.3 queued'])
     expect(settled).toEqual(['1.1'])
     expect(queue.length).toBe(2)
-    // The clock of the host is set forward by an hour meanwhile: no login moves.
+    // The clock of the host is set forward by an hour meanwhile, which changes no login's time.
     clockStep = 3_600_000
     await pass(500)
     store.failure = undefined
@@ -292,7 +293,7 @@ describe('GrantQueue', () => {
     expect(log.filter(line => line.includes('event=store_'))).toHaveLength(2)
   })
 
-  it('tries again after 1, 2, 4 … at most 30 seconds, and at once when told that the store is back', async () => {
+  it('tries again after 1, 2, 4 … at most 30 seconds, and at once when the store is reported as available', async () => {
     let tries = 0
     store.record = async () => {
       tries += 1
@@ -317,7 +318,7 @@ describe('GrantQueue', () => {
     expect(tries).toBeGreaterThan(before)
   })
 
-  it('keeps 10,000 addresses; the oldest is dropped first, and the log says so once', async () => {
+  it('keeps 10,000 addresses; the oldest is dropped first, with one log line', async () => {
     store.failure = new Error('no server')
     for (let n = 0; n < 10_500; n++) queue.submit(login(`1.${n}`, numbered(n)))
     await pass(10)
@@ -332,7 +333,7 @@ describe('GrantQueue', () => {
     expect(store.stored[0]?.event.id).toBe('1.500')
   })
 
-  it('bounds what waits for a slow commit, and asks sources that can wait to do so', { timeout: 30_000 }, async () => {
+  it('limits the logins that wait for a slow commit, and pauses sources that can wait', { timeout: 30_000 }, async () => {
     const commit = held()
     store.gate = commit.promise
     for (let n = 0; n < 6000; n++) queue.submit(login(`1.${n}`, numbered(n)))
@@ -347,7 +348,7 @@ describe('GrantQueue', () => {
     expect(queue.length).toBe(0)
   })
 
-  it('refuses a login that the database will never take, alone', async () => {
+  it('refuses a login that the database can never store, without its neighbours', async () => {
     store.poison = 'poison'
     const commit = held()
     store.gate = commit.promise
@@ -369,7 +370,7 @@ describe('GrantQueue', () => {
     expect(store.stored).toHaveLength(1)
   })
 
-  it('takes a time in the past from its source, never one in the future', async () => {
+  it('accepts a time in the past from its source, never one in the future', async () => {
     queue.submit(login('1.1', '192.0.2.7', { at: START - 60_000 }))
     await pass(1)
     queue.submit(login('1.2', '192.0.2.8', { at: START + 60_000 }))
@@ -410,7 +411,7 @@ describe('GrantQueue', () => {
     expect(store.stored).toHaveLength(5000)
   })
 
-  /** Logins at an interval, in milliseconds; how many transactions they made. */
+  /** Sends logins at an interval in milliseconds; returns the number of transactions. */
   async function transactionsOf(logins: number, interval: number): Promise<number> {
     const before = counters.commits
     for (let n = 0; n < logins; n += 1) {
@@ -440,7 +441,7 @@ describe('GrantQueue', () => {
     expect(answers).toEqual([{ verdict: 'committed', id: '1.1', until: store.until }])
   })
 
-  it('lets no login wait for others when few come, nor when a batch is there', async () => {
+  it('delays no login for others if few come, or if a full batch is there', async () => {
     expect(await transactionsOf(50, 20)).toBe(50)
     await transactionsOf(100, 1)
     answers.length = 0

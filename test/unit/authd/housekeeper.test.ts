@@ -10,7 +10,7 @@ import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 const directory = temporaryDirectory()
 afterEach(() => directory.remove())
 
-test('places that cannot be saved are one line of the log until they can be again', () => {
+test('places that cannot be saved cause one log line until they can be saved again', () => {
   const lines: string[] = []
   const log = createLog('authd', { write: line => lines.push(line) })
   const path = `${directory.path}/authd/places.json`
@@ -21,7 +21,8 @@ test('places that cannot be saved are one line of the log until they can be agai
     ...{ counters: new Counters(), log },
     ...{ sweepEvery: 3_600_000, keepDays: 1 },
   })
-  // A file stands where the directory should be: the same fault for every account, root included.
+  // A file has the name of the directory, which is the same fault for every account, including
+  // root.
   writeFileSync(`${directory.path}/authd`, '')
   places.set('/var/log/mail.log', { inode: 1, offset: 10 })
   housekeeper.savePlaces()
@@ -38,7 +39,7 @@ test('places that cannot be saved are one line of the log until they can be agai
   housekeeper.close()
 })
 
-test('the newest line of each source stays over a restart, cut, in a file of mode 0600', () => {
+test('the newest line of each source survives a restart, shortened, in a file of mode 0600', () => {
   const path = `${directory.path}/state/authd/last-lines.json`
   const counters = new Counters()
   const file = new LastLinesFile(path, counters.lastLines)

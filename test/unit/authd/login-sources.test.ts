@@ -19,7 +19,7 @@ const line = (stamp: string): string => `${stamp} mx ipop3d[77]: ${LOGIN}`
 
 const isSource = (text: string): text is Source => SOURCES.some(source => source === text)
 
-/** An entry of the journal, of root if the fields say nothing else. */
+/** An entry of the journal, sent by root unless the fields name another account. */
 function entry(fields: Readonly<Record<string, unknown>>, at = NOW): JournalEntry {
   const parsed = parseJournalEntry(
     JSON.stringify({
@@ -56,7 +56,7 @@ beforeEach(() => {
 })
 
 describe('LoginSources', () => {
-  it('makes a login event of a login line, each with an id of its own', () => {
+  it('makes a login event of a login line, each with a different id', () => {
     sources.hearLine('fifo', line('2026-03-05T10:00:00Z'))
     sources.hearLine('tcp', line('2026-03-05T10:00:00Z'))
     expect(heard).toMatchObject([
@@ -75,7 +75,7 @@ describe('LoginSources', () => {
   }
 
   it.each(Object.entries(deliver))(
-    '%s: a late login is as old as its stamp says, and never newer than now',
+    '%s: the age of a late login comes from its stamp, and is never negative',
     (_, hear) => {
       hear('2026-03-05T09:45:00Z')
       hear('2026-03-05T09:59:59Z')
@@ -86,7 +86,7 @@ describe('LoginSources', () => {
   )
 
   it.each(Object.entries(deliver))(
-    '%s: a login whose grant would have ended is counted, and warned about once',
+    '%s: a login whose grant would have ended is counted, with one warning',
     (source, hear) => {
       hear('2026-03-05T09:30:01Z')
       for (let n = 0; n < 9; n++) hear('2026-03-05T08:00:10Z')
@@ -107,13 +107,13 @@ describe('LoginSources', () => {
     expect(warnings.map(({ fields }) => fields)).toMatchObject([{ path: '/a' }, { path: '/b' }])
   })
 
-  it('reports whether a login of a file is under way', () => {
+  it('reports whether a login of a file is in progress', () => {
     expect(sources.hearFileLine(fileOf('/a'), line('2026-03-05T09:59:00Z'), () => {})).toBe(true)
     expect(sources.hearFileLine(fileOf('/a'), line('2026-03-05T09:00:00Z'), () => {})).toBe(false)
     expect(sources.hearFileLine(fileOf('/a'), 'nothing', () => {})).toBe(false)
   })
 
-  it('max_lag makes the age at which logins are dropped less than exp_time, and never more', () => {
+  it('max_lag lowers the age at which logins are dropped below exp_time, and never raises it', () => {
     for (const [maxLag, stamp, count] of [
       ['1min', '2026-03-05T09:59:01Z', 1],
       ['1min', '2026-03-05T09:59:00Z', 0],
@@ -142,7 +142,7 @@ describe('LoginSources', () => {
     expect(counters.lines.fifo).toBe(61)
   })
 
-  it('recognizes lines by the last settings', () => {
+  it('recognizes lines by the latest settings', () => {
     sources.reconfigure(recognizersFor(settings('')))
     sources.hearLine('fifo', line('2026-03-05T10:00:00Z'))
     expect(heard).toEqual([])
@@ -184,7 +184,7 @@ describe('LoginSources', () => {
       expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'sender', source: 'journal' } }])
     })
 
-    it('a session line of a stranger gives its address to no login', () => {
+    it('a session line of another account gives its address to no login', () => {
       sources.reconfigure(recognizersFor(settings('[authd]\njournal = true\ncheck_daemon_popa3d = true')))
       const say = (uid: string, MESSAGE: string): boolean =>
         sources.hearJournalEntry(entry({ _UID: uid, SYSLOG_IDENTIFIER: 'popa3d', MESSAGE }), () => {})
@@ -196,21 +196,21 @@ describe('LoginSources', () => {
       expect(heard.map(({ event }) => event.ip)).toEqual(['192.0.2.7'])
     })
 
-    it('lines of strangers that are no logins are no reason to warn', () => {
+    it('lines of other accounts that are not logins cause no warning', () => {
       believe('')
       sources.hearJournalEntry(entry({ _UID: '33', MESSAGE: 'hello' }), () => {})
       expect(warnings).toEqual([])
     })
   })
 
-  it('takes the earlier one of the two times of an entry', () => {
+  it('uses the earlier of the two times of an entry', () => {
     const at = (sent: string): string => entry({ _SOURCE_REALTIME_TIMESTAMP: sent }, NOW).line.stamp
     expect(at(String((NOW - 60_000) * 1000))).toBe('2026-03-05T09:59:00.000Z')
     expect(at(String((NOW + 60_000) * 1000))).toBe('2026-03-05T10:00:00.000Z')
     expect(at('x')).toBe('2026-03-05T10:00:00.000Z')
   })
 
-  it('an account of journal_users that the host does not have is a fault, but for those of the default', () => {
+  it('an account of journal_users that the host does not have is a fault, except for the defaults', () => {
     const of = (text: string) => () => recognizersFor(settings(`[authd]\njournal = true\n${text}`))
     expect(of('journal_users = ["nosuchaccount"]')).toThrow('change authd.journal_users')
     expect(of('')().senders.uids.has(0)).toBe(true)
@@ -224,11 +224,11 @@ describe('LoginSources', () => {
     '{}',
     '{"__CURSOR":"a","__REALTIME_TIMESTAMP":"x"}',
     JSON.stringify({ __CURSOR: 'a', MESSAGE: LOGIN }),
-  ])('%j is no entry of the journal', text => {
+  ])('%j is not an entry of the journal', text => {
     expect(parseJournalEntry(text)).toBeUndefined()
   })
 
-  it('a journal message that is no text proves nothing', () => {
+  it('a journal message that is not text proves nothing', () => {
     const text = JSON.stringify({
       __CURSOR: 'a',
       __REALTIME_TIMESTAMP: '1',
@@ -262,7 +262,7 @@ describe('recognizersFor', () => {
     }
   })
 
-  it('takes other tags', () => {
+  it('accepts other tags', () => {
     const { syslog } = recognizersFor(
       settings(
         '[authd]\ncheck_daemon_vchkpw = true\nvchkpw_tag = "vpop"\ncheck_daemon_ipop3d = true\ndaemon_tags = ["ipop3d=mypop", "ipop3d=ipop3d"]',
@@ -276,7 +276,7 @@ describe('recognizersFor', () => {
     expect(verdict('vpopmail', 'vchkpw-pop3: (PLAIN) login success a@b:192.0.2.7')).toBe('ignore')
   })
 
-  it('says which dialects there are', () => {
+  it('names the dialects', () => {
     expect(() => recognizersFor(settings('[authd]\ndaemon_tags = ["postfix=x", "ipop3d"]'))).toThrow(UsageFault)
   })
 })

@@ -7,11 +7,11 @@ import { eventually } from '../../harness/eventually.ts'
 
 const LINES = 20_000
 
-test('at the end it reads what its peers have sent, however much of it is still unread', async () => {
+test('at the end it reads the octets that its peers have sent, in any amount', async () => {
   const heard: string[] = []
   const listener = new SyslogListener({
     sources: { hearLine: (_, line) => void heard.push(line) },
-    // The store does not keep up: the lines stay with the kernel and the sender.
+    // The store is slow, so that the lines stay in the kernel and with the sender.
     queue: { hasRoom: false, room: () => new Promise(() => {}) },
     counters: new Counters(),
     log: createLog('test', { write: () => {} }),
@@ -20,7 +20,7 @@ test('at the end it reads what its peers have sent, however much of it is still 
   if (address.type !== 'tcp') expect.unreachable()
   const syslogd = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
   syslogd.on('error', () => {})
-  // As rsyslog: it sends on until it sees the end of the other side.
+  // Like rsyslog, it sends until it sees the end of the other side.
   syslogd.on('end', () => syslogd.end()).resume()
   for (let n = 0; n < LINES; n += 1) syslogd.write(`Nov 28 10:00:00 mx ipop3d[77]: line ${n}\n`)
   await eventually('it has read a part', () => heard.length > 0)
@@ -30,7 +30,7 @@ test('at the end it reads what its peers have sent, however much of it is still 
   expect(heard.at(-1)).toBe(`Nov 28 10:00:00 mx ipop3d[77]: line ${LINES - 1}`)
 })
 
-test('a connection that stays open is closed when it is quiet', async () => {
+test('an open connection is closed when it is quiet', async () => {
   const listener = new SyslogListener({
     sources: { hearLine: () => {} },
     queue: { hasRoom: true, room: async () => {} },

@@ -42,7 +42,7 @@ async function open() {
   closing.push(() => socket.close())
   const report = async (from: Socket, text: string): Promise<void> => {
     const before = counters.badAnnouncements
-    // The end of it is a line that counts as bad, so that one knows when all was heard.
+    // The last line is invalid and counted, so that the test knows when all lines were read.
     from.write(`${text}end\n`)
     await eventually('heard', () => counters.badAnnouncements > before || lines.some(line => line.includes('dropped')))
   }
@@ -84,7 +84,7 @@ test('one use is stored for an address, a service and a minute', async () => {
   expect(counters.uses).toBe(503)
 })
 
-test('tallies are taken for services that exist, and for the last hour', async () => {
+test('tallies are accepted for services that exist, and for the last hour', async () => {
   const { client, report, tallies, write } = await open()
   await report(
     await client(),
@@ -97,7 +97,7 @@ test('tallies are taken for services that exist, and for the last hour', async (
   ])
 })
 
-test('an account that reports without end writes a hundred rows a second and is warned of once a minute', async () => {
+test('an account that reports without end writes a hundred rows a second, with one warning a minute', async () => {
   const { client, uses, lines, write, later } = await open()
   const gates = [await client(), await client(), await client()]
   let n = 0

@@ -2,7 +2,7 @@ import { fc, test as property } from '@fast-check/vitest'
 import { expect, test } from 'vitest'
 import { BoundedMap } from '../../../src/base/bounded-map.ts'
 
-test('an entry too many removes the oldest', () => {
+test('an entry above the limit removes the oldest', () => {
   const map = new BoundedMap<string, number>(2)
   map.set('a', 1).set('b', 2).set('c', 3)
   expect([...map]).toEqual([

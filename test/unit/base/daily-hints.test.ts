@@ -13,7 +13,7 @@ test('a hint is due once a day for each key', () => {
   expect(['a', 'a', 'b'].map(key => hints.isDue(key))).toEqual([true, false, true])
 })
 
-test('ten thousand keys are remembered, and the oldest is forgotten first', () => {
+test('ten thousand keys are kept, and the oldest is dropped first', () => {
   const hints = new DailyHints(() => 0)
   for (let key = 0; key < 10_001; key += 1) expect(hints.isDue(`${key}`)).toBe(true)
   expect(hints.isDue('10000')).toBe(false)

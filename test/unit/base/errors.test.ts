@@ -2,7 +2,7 @@ import { statSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { asError, errorCodeOf, messageOf } from '../../../src/base/errors.ts'
 
-test('an error stays itself, and anything else that is thrown becomes one', () => {
+test('an error is unchanged, and any other thrown value becomes an error', () => {
   const error = new TypeError('x')
   expect(asError(error)).toBe(error)
   expect(asError('text')).toEqual(new Error('text'))
@@ -10,14 +10,14 @@ test('an error stays itself, and anything else that is thrown becomes one', () =
   expect(messageOf(undefined)).toBe('undefined')
 })
 
-test('of several errors in one every message is given', () => {
+test('the message of an aggregate contains every message', () => {
   expect(messageOf(new AggregateError([new Error('::1: refused'), new Error('127.0.0.1: refused')]))).toBe(
     '::1: refused, 127.0.0.1: refused',
   )
   expect(messageOf(new AggregateError([], 'none'))).toBe('none')
 })
 
-test('a code is that of a system error alone', () => {
+test('only a system error has a code', () => {
   try {
     statSync('/nonexistent')
   } catch (error) {

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { LineWriter } from '../../../src/base/log.ts'
 
 let taken: string
-/** Octets that the pipe takes before it is full. */
+/** Octets that the pipe accepts before it is full. */
 let room: number
 let failure: string
 
@@ -32,7 +32,7 @@ describe('LineWriter', () => {
     expect(taken).toBe('a\n')
   })
 
-  it('writes the lines of one turn together, in order with those that are written at once', () => {
+  it('writes the lines of one turn together, in order with lines that are written at once', () => {
     let writes = 0
     const log = new LineWriter(octets => {
       writes += 1
@@ -50,7 +50,7 @@ describe('LineWriter', () => {
     expect([writes, taken]).toEqual([2, 'a\nb\nc\nd\n'])
   })
 
-  it('keeps what a full pipe does not take, in order, also the rest of a line', () => {
+  it('keeps the octets that a full pipe does not accept, in order, also a part of a line', () => {
     const log = writer()
     room = 3
     log.line('abc ü\n')
@@ -64,7 +64,7 @@ describe('LineWriter', () => {
     expect(taken.endsWith('fourth\n')).toBe(true)
   })
 
-  it('keeps 1 MiB, drops further lines, and reports how much it dropped', () => {
+  it('keeps 1 MiB, drops further lines, and reports the number of dropped lines', () => {
     const log = writer()
     room = 0
     const line = `${'x'.repeat(1023)}\n`
@@ -75,7 +75,7 @@ describe('LineWriter', () => {
     expect(taken).toBe(`${line.repeat(1024)}log: 76 lines lost: the reader of the log is too slow\nlater\n`)
   })
 
-  it('forgets everything when the reader is gone', () => {
+  it('drops everything when the reader has closed the pipe', () => {
     const log = writer()
     room = 0
     failure = 'EPIPE'
@@ -88,7 +88,7 @@ describe('LineWriter', () => {
   })
 })
 
-it('writes whole lines together, at most as many octets as a pipe takes whole', () => {
+it('writes whole lines together, at most as many octets as a pipe accepts at once', () => {
   const writes: string[] = []
   const writer = new LineWriter(octets => {
     if (isFull) throw Object.assign(new Error('full'), { code: 'EAGAIN' })

@@ -55,7 +55,7 @@ describe('one event, one line', () => {
     expect(format({ error: new TypeError('') })).toContain('error=TypeError')
   })
 
-  test('causes in a ring end', () => {
+  test('causes may form a cycle', () => {
     const ring = new Error('ring')
     ring.cause = ring
     expect(format({ error: ring }).length).toBeLessThan(200)
@@ -66,13 +66,13 @@ describe('one event, one line', () => {
     expect(format({ at: new Date(Number.NaN) })).toContain('at=null')
   })
 
-  test('a secret that slips into a text does not show', () => {
+  test('a secret in a text is not shown', () => {
     expect(format({ password: `${new Secret('hunter2')}` })).not.toContain('hunter2')
   })
 })
 
 describe('log', () => {
-  test('levels below the least are silent; common fields stand in every line', () => {
+  test('levels below the limit write nothing; common fields are in every line', () => {
     const lines: string[] = []
     const log = createLog('authd', { level: 'warn', write: line => lines.push(line) }).with({ id: '1.1' })
     log.debug('usage_delayed')

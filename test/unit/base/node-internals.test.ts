@@ -43,7 +43,7 @@ async function handshake(
   return { server, client, far }
 }
 
-test('_handle.fd: the descriptor of a server and of a socket, none when they are closed', async () => {
+test('_handle.fd: the descriptor of a server and of a socket; none after they are closed', async () => {
   const server = createServer()
   expect(() => descriptorOf(server)).toThrow('the socket has no file descriptor: it is closed')
   await once(server.listen(0, '127.0.0.1'), 'listening')
@@ -59,7 +59,7 @@ test('_handle.fd: the descriptor of a server and of a socket, none when they are
   server.close()
 })
 
-test('_handle.verifyError: no reason for a trusted certificate, one for each other', async () => {
+test('_handle.verifyError: no reason for a trusted certificate, and one for each other', async () => {
   const context = createSecureContext({ cert, key, ca: cert })
   const trusted = await handshake(context, { cert, key }, true)
   expect(verifyErrorOf(trusted.server)).toBeUndefined()
@@ -68,16 +68,16 @@ test('_handle.verifyError: no reason for a trusted certificate, one for each oth
   const none = await handshake(context, {}, true)
   expect(verifyErrorOf(none.server)).toMatch(/peer did not return a certificate|unable to/)
   trusted.server.destroy()
-  // Without a handle nothing is known, which must not pass for trust.
+  // Without a handle the result is unknown, which must not count as trusted.
   expect(verifyErrorOf(trusted.server)).toBe('cannot be verified')
 })
 
-test('_tlsError: octets that are no TLS after the handshake destroy the socket', async () => {
+test('_tlsError: octets that are not TLS after the handshake destroy the socket', async () => {
   const { server, client, far } = await handshake(createSecureContext({ cert, key }))
   destroyOnTlsError(server)
   client.on('error', () => {})
   server.on('error', () => {})
-  // `once` of node:events would take the error for its own.
+  // `once` of node:events would consume the error.
   const closed = new Promise(resolve => server.once('close', resolve))
   server.resume()
   far.push(Buffer.from('not a TLS record at all'))
@@ -85,9 +85,9 @@ test('_tlsError: octets that are no TLS after the handshake destroy the socket',
   expect(server.destroyed).toBe(true)
 })
 
-test('newListener: the hook is there, and nothing misses it', async () => {
+test('newListener: the hook exists, and no part of the runtime needs it', async () => {
   const { server, client } = await handshake(createSecureContext({ cert, key }), {}, false, socket => {
-    // If this fails, the runtime has no hook any more, and removeKeylogHook can go.
+    // If this fails, the runtime has no hook any more, and removeKeylogHook can be deleted.
     expect(socket.listenerCount('newListener')).toBe(1)
     removeKeylogHook(socket)
     expect(socket.listenerCount('newListener')).toBe(0)
@@ -97,7 +97,7 @@ test('newListener: the hook is there, and nothing misses it', async () => {
   client.destroy()
 })
 
-test('enableTicketKeyCallback: OpenSSL asks for a key at each handshake, and resumes by its answer', async () => {
+test('enableTicketKeyCallback: OpenSSL requests a key at each handshake, and resumes with it', async () => {
   const context = createSecureContext({ cert, key })
   const name = Buffer.alloc(16, 'n')
   const [hmac, aes, vector] = [Buffer.alloc(16, 'h'), Buffer.alloc(16, 'a'), Buffer.alloc(16, 'v')]
@@ -120,7 +120,7 @@ test('enableTicketKeyCallback: OpenSSL asks for a key at each handshake, and res
   expect(asked.slice(1)).toContain(name.toString())
 })
 
-test('setTicketKeys: where the hook is missing, the fixed keys serve', async () => {
+test('setTicketKeys: without the hook the fixed keys are used', async () => {
   const context = createSecureContext({ cert, key })
   const native: unknown = context.context
   if (typeof native !== 'object' || native === null) throw new TypeError('a native context')
@@ -163,7 +163,7 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
     return heard
   }
 
-  test('those of any number and of the greatest length come as they are', async () => {
+  test('any number of messages of the greatest length arrive unchanged', async () => {
     const longest = 'x'.repeat(100_000)
     const heard = speak(
       `for (let n = 0; n < 5; n += 1) { process.send('' + n); process.send('x'.repeat(100_000)) }
@@ -228,7 +228,7 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
     expect([heard.messages, heard.refused]).toEqual([[], 1])
   })
 
-  test('one without an end does not make this process grow', async () => {
+  test('a message without an end does not make this process grow', async () => {
     const before = process.memoryUsage.rss()
     const total = 300
     const heard = speak(

@@ -15,6 +15,6 @@ test.each([
   expect(runtimeOptions(own, known)).toEqual(expected)
 })
 
-test('the Node.js that runs the programs knows the option', () => {
+test('the Node.js of the programs supports the option', () => {
   expect(runtimeOptions([])).toEqual([FLAG])
 })

@@ -3,7 +3,7 @@ import { Pings, type Run, SupervisedChild } from '../../../src/base/supervised-c
 
 type FakeRun = Run<number> & { readonly n: number; readonly end: (status: number) => void }
 
-/** A child of no process, whose ends the test decides, and a clock that moves with the timers. */
+/** A child without a process: the test ends it, and the clock moves with the timers. */
 class FakeChild {
   now = 0
   readonly starts: number[] = []
@@ -40,7 +40,7 @@ beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
 
 describe('SupervisedChild', () => {
-  test('the wait grows to 10 s, and is the first again after a run of a minute', async () => {
+  test('the wait grows to 10 s, and is short again after a run of a minute', async () => {
     const fake = new FakeChild()
     fake.child.start()
     for (let count = 0; count < 9; count += 1) {
@@ -52,7 +52,7 @@ describe('SupervisedChild', () => {
     expect(fake.waits.at(-1)).toBe(100)
   })
 
-  test('a process that ended in order starts at once, and failures count anew', async () => {
+  test('a process that ended in order starts at once, and the count of failures restarts', async () => {
     const fake = new FakeChild()
     fake.child.start()
     await fake.endAfter(50)
@@ -69,7 +69,7 @@ describe('SupervisedChild', () => {
     expect(fake.waits).toEqual([100, 0, 100])
   })
 
-  test('one process runs, and one start is scheduled, however often it is asked for', async () => {
+  test('one process runs, and one start is scheduled, for any number of requests', async () => {
     const fake = new FakeChild()
     const first = fake.child.start()
     expect(fake.child.start()).toBe(first)
@@ -81,7 +81,7 @@ describe('SupervisedChild', () => {
     expect(fake.child.run?.n).toBe(2)
   })
 
-  test('a process that is not restarted rests until it is started', async () => {
+  test('a process that is not restarted stays stopped until it is started', async () => {
     const fake = new FakeChild()
     fake.restarts = 'never'
     fake.child.start()
@@ -91,7 +91,7 @@ describe('SupervisedChild', () => {
     expect(fake.child.start()?.n).toBe(2)
   })
 
-  test('stop takes one step after the other until the process has ended, and nothing starts again', async () => {
+  test('stop takes one step after the other until the process has ended, and no process starts again', async () => {
     const fake = new FakeChild()
     const run = fake.child.start()
     const steps: string[] = []
@@ -113,7 +113,7 @@ describe('SupervisedChild', () => {
     expect(fake.starts).toHaveLength(1)
   })
 
-  test('stop cancels a start that is scheduled', async () => {
+  test('stop cancels a scheduled start', async () => {
     const fake = new FakeChild()
     fake.child.start()
     await fake.endAfter(1)
@@ -133,7 +133,7 @@ describe('Pings', () => {
     return { events, pings }
   }
 
-  test('begin with the first sign of life; three without an answer mean hung, once', async () => {
+  test('begin with the first answer; three without an answer mean that the process hangs, reported once', async () => {
     const { events, pings } = start()
     await vi.advanceTimersByTimeAsync(60_000)
     expect(events).toEqual([])
@@ -144,7 +144,7 @@ describe('Pings', () => {
     expect(events).toEqual(['ping', 'ping', 'ping', 'hung'])
   })
 
-  test('an answer begins the count anew, and after `end` nothing is sent', async () => {
+  test('an answer restarts the count, and no ping is sent after `end`', async () => {
     const { events, pings } = start()
     pings.alive()
     for (let count = 0; count < 5; count += 1) {
@@ -157,7 +157,7 @@ describe('Pings', () => {
     expect(events).toHaveLength(15)
   })
 
-  test('an answer that was already there when the third ping was missed counts', async () => {
+  test('an answer that arrived before the third ping was missed counts', async () => {
     const { events, pings } = start()
     pings.alive()
     await vi.advanceTimersByTimeAsync(3 * 3_500)

@@ -13,12 +13,12 @@ const figure = (more: Partial<Figure> = {}): Figure => ({
 })
 const row = (more: Partial<Figure> = {}) => rowOf(figure(more))
 
-describe('how many times better', () => {
+describe('the factor of improvement', () => {
   test('more is better: the ratio itself', () => {
     expect(advantageOf(row())).toEqual({ median: 2, low: 1, high: 4, goal: 2.5 })
   })
 
-  test('less is better: turned over, goal and spread too', () => {
+  test('less is better: inverted, with goal and spread', () => {
     expect(advantageOf(row({ better: 'less', goal: { ratio: 0.5 } }))).toEqual({
       median: 0.5,
       low: 0.25,
@@ -27,7 +27,7 @@ describe('how many times better', () => {
     })
   })
 
-  test('a goal that stands by itself is not on this scale', () => {
+  test('an absolute goal is not on this scale', () => {
     expect(advantageOf(row({ goal: { figure: 5 } }))?.goal).toBeNull()
   })
 })
@@ -45,7 +45,7 @@ describe('the chart', () => {
     row({ load: 'memory', unit: 'KB', better: 'less', goal: { ratio: 0.5 } }),
   ])
 
-  test('a load has one heading and a bar for each peer, blue where ours is better', () => {
+  test('a load has one heading and a bar for each peer, blue if auth-relay is better', () => {
     expect(svg?.match(/class="load"[^<]*/g)).toEqual([
       'class="load" x="16" y="80">short sessions: sessions/s',
       'class="load" x="16" y="160">memory: KB',
@@ -57,7 +57,7 @@ describe('the chart', () => {
     ])
   })
 
-  test('twice as good and half as good reach equally far from 1', () => {
+  test('twice as good and half as good have the same distance from 1', () => {
     const bars = [...(svg ?? '').matchAll(/<rect class="(?:better|worse)" x="([\d.]+)" y="\d+" width="([\d.]+)"/g)]
     const widths = bars.map(([, , width]) => Number(width))
     expect(widths[0]).toBeCloseTo(widths[1] ?? 0, 0)
@@ -65,20 +65,20 @@ describe('the chart', () => {
     expect((worse ?? 0) + (widths[1] ?? 0)).toBeCloseTo(better ?? 0, 0)
   })
 
-  test('a goal is a diamond, and words cannot break the picture', () => {
+  test('a goal is a diamond, and text cannot break the picture', () => {
     expect(svg?.match(/class="goal" d=/g)).toHaveLength(3)
     expect(svg).toContain('POP3 &lt;sessions&gt; &amp; &quot;more&quot;')
     expect(svg).not.toMatch(/NaN|Infinity|undefined/)
   })
 
-  test('a row without a goal beside a peer is left out, unless no row has one', () => {
+  test('a row without a goal is omitted, unless no row has one', () => {
     const { goal: _, ...without } = { ...figure(), load: 'p99' }
     const rows = [row(), rowOf(without)]
     expect(ratioChart('x', rows)).not.toContain('p99')
     expect(ratioChart('x', rows.slice(1))).toContain('p99')
   })
 
-  test('without a peer there is none', () => {
+  test('without a peer there is no chart', () => {
     expect(ratioChart('x', [rowOf({ load: 'l', unit: 'u', better: 'more', ours: { rounds: [1] } })])).toBeUndefined()
   })
 })

@@ -38,7 +38,7 @@ describe('rounds', () => {
 })
 
 describe('a row', () => {
-  test('the ratio is taken round by round: the medians alone would say 2.0', () => {
+  test('the ratio is taken round by round; the medians alone would give 2.0', () => {
     const { ours, peer, ratio } = rowOf(figure({ ours: { rounds: [200, 90, 300] } }))
     expect([ours.median, peer?.median]).toEqual([200, 100])
     expect(ratio).toEqual({ median: 2, low: 1.8, high: 3 })
@@ -59,7 +59,7 @@ describe('a row', () => {
     ['more', 201, 'missed'],
     ['less', 200, 'met'],
     ['less', 199, 'missed'],
-  ] as const)('%s is better, goal %d by itself, 200 reached: %s', (better, goal, verdict) => {
+  ] as const)('%s is better, absolute goal %d, 200 reached: %s', (better, goal, verdict) => {
     const { peer: _, ...alone } = figure({ better, goal: { figure: goal } })
     expect(rowOf(alone)).toMatchObject({ verdict, peer: null, ratio: null })
   })
@@ -71,12 +71,12 @@ describe('a row', () => {
     ['a peer that did nothing', { peer: { name: 'dovecot', rounds: [1, 0, 1] } }],
   ])('%s is refused', (_, more) => expect(() => rowOf(figure(more))).toThrow(RangeError))
 
-  test('a goal beside a peer that is not there is refused', () => {
+  test('a goal beside a missing peer is refused', () => {
     const { peer: _, ...alone } = figure({ goal: { ratio: 2 } })
     expect(() => rowOf(alone)).toThrow('short sessions: a goal beside a peer, and no peer')
   })
 
-  test('a load generator without time to spare is named', () => {
+  test('a load generator that was too busy is named', () => {
     const ours = { rounds: [200, 90, 240], generator: [0.95, 0.2, 0.91] }
     const row = rowOf(figure({ ours, peer: { name: 'dovecot', rounds: [100, 50, 100], generator: [0.3, 0.99, 0.3] } }))
     expect(heldBack(row)).toEqual(['ours'])
@@ -84,7 +84,7 @@ describe('a row', () => {
   })
 })
 
-test('the table says what is compared', () => {
+test('the table names the compared figures', () => {
   const rows = [
     rowOf(figure({ goal: { ratio: 2.5 } })),
     rowOf({

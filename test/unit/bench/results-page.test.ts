@@ -28,14 +28,14 @@ const result = (more: Partial<Result> = {}): Result => ({
 describe('the page of results', () => {
   const page = resultsPage([result()], new Set(['pop3d']))
 
-  test('begins with what was missed', () => {
+  test('begins with the missed goals', () => {
     expect(page).toContain(
       'Goals met: 1. Missed: 1:\n\n- POP3: short sessions, sessions/s, beside dovecot: 2.2 (2–2.4); goal ≥ 2.5 ×\n',
     )
     expect(resultsPage([result({ rows: [] })], new Set())).toContain('Goals met: 0. Missed: 0.\n')
   })
 
-  test('has a row for each figure, and says which the load generator held back', () => {
+  test('has a row for each figure, and marks figures that the load generator limited', () => {
     expect(page).toContain(
       '| short sessions | sessions/s | 220 (200–240) | dovecot | 100 | 2.2 (2–2.4) | ≥ 2.5 × | missed; load generator full: ours |\n',
     )
@@ -43,7 +43,7 @@ describe('the page of results', () => {
     expect(page).toContain('The load generator was full in 1 of 2 rows.\n')
   })
 
-  test('names the machine, the peers with their settings, and what must be known', () => {
+  test('names the machine, the peers with their settings, and the notes', () => {
     expect(page).toContain('2026-03-05: 2 cores (A CPU), 24 GB, Debian 12, Linux 6.1.0,\nNode.js v24.0.0.')
     expect(page).toContain('<details><summary>dovecot 2.3.19.1</summary>\n\n```\nssl = no\n```\n')
     expect(page).toContain('\nWithout authd.\n')
@@ -54,12 +54,12 @@ describe('the page of results', () => {
   test.each([
     [0.02, false],
     [0.4, true],
-  ])('other work took %d of the machine: rough %s', (otherWork, rough) => {
+  ])('other work used %d of the machine: rough %s', (otherWork, rough) => {
     expect(resultsPage([result({ otherWork })], new Set()).includes('absolute figures are rough')).toBe(rough)
   })
 })
 
-test('a kept result can be read back, and nothing else', () => {
+test('a kept result can be read back, and no other text can', () => {
   expect(parseResult(JSON.stringify(result()))).toEqual(result())
   expect(() => parseResult(JSON.stringify({ ...result(), machine: 'mine' }))).toThrow()
 })

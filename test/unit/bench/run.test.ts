@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 const RUN = new URL('../../../bench/run.ts', import.meta.url).pathname
 const bench = (...args: string[]) => spawnSync(process.execPath, [RUN, ...args], { encoding: 'utf8' })
 
-test('npm run bench says what it does, and which benches there are', () => {
+test('npm run bench prints its plan and the list of benches', () => {
   const { status, stdout } = bench('--help')
   expect(status).toBe(0)
   expect(stdout).toMatch(/^npm run bench -- \[BENCH \.\.\.\]/)

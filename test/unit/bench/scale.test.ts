@@ -35,7 +35,7 @@ describe('the needs of a site', () => {
     })
   })
 
-  test('hosts are whole: a little more work is one more', () => {
+  test('hosts are whole: slightly more work needs one more', () => {
     expect(needsOf({ ...site, loginsPerHour: 3_600_001 }, COSTS)).toMatchObject({ popHosts: 3, gates: 3 })
     expect(needsOf({ ...site, loginsPerHour: 1 }, COSTS)).toMatchObject({ popHosts: 1, gates: 1 })
   })
@@ -45,12 +45,12 @@ describe('the needs of a site', () => {
       connections: 40,
       memory: 80_000_000,
       idleCores: 0.0005,
-      // 2,500 logins and 5,000 questions a second.
+      // 2,500 logins and 5,000 queries a second.
       fullCores: { batched: 0.625, alone: 1.5 },
     })
   })
 
-  test('one host does all of it, the database too', () => {
+  test('one host runs everything, the database too', () => {
     const all = 2000 + 400 + 2 * 1100
     expect(oneHost(COSTS, 2)).toEqual({
       loginsPerSecond: 1e6 / all,
@@ -104,7 +104,7 @@ describe('docs/SCALE.md', () => {
     expect({ ...rest, loginAlone: 400 }).toEqual(COSTS)
   })
 
-  test('a row that is not there is named', () => {
+  test('a missing row is named', () => {
     expect(() => costsOf(RESULTS.slice(1))).toThrow('no row "short sessions: ms of CPU" among the results of pop3d')
   })
 
@@ -112,7 +112,7 @@ describe('docs/SCALE.md', () => {
     name => `<!-- ${name} -->\nold\n<!-- /${name} -->\n`,
   )
 
-  test('the text between the markers is written anew, and no other text', () => {
+  test('the text between the markers is replaced, and no other text', () => {
     const page = filledIn(`before\n${blocks.join('between\n')}after\n`, RESULTS)
     expect(page).not.toContain('old')
     expect(page.match(/between/g)).toHaveLength(4)
@@ -132,7 +132,7 @@ describe('docs/SCALE.md', () => {
   })
 })
 
-test('no two clients of the simulated site have one address', () => {
+test('no two clients of the simulated site share an address', () => {
   const addresses = new Set(Array.from({ length: 100_000 }, (_, n) => addressOf(n * 167)))
   expect(addresses.size).toBe(100_000)
 })

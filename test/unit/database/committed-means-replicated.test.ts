@@ -8,7 +8,7 @@ import { ScriptedPostgres, type ScriptedReply } from '../../harness/scripted-pos
 const WRITE: Statement<unknown> = { text: 'INSERT INTO kept VALUES (1)', row: ignored }
 const ASK: Statement<unknown> = { text: 'SELECT the grant', row: ignored }
 
-/** The words of PostgreSQL 15 in German: only SQLSTATE and routine may decide. */
+/** Messages of PostgreSQL 15 in German, because only SQLSTATE and routine may decide. */
 const CANCELLED = {
   S: 'WARNUNG',
   V: 'WARNING',
@@ -34,7 +34,7 @@ afterEach(async () => {
   for (const server of servers.splice(0)) server.close()
 })
 
-/** A primary as our own statements see it. */
+/** A primary with the columns of this package's statements. */
 async function primary(script: Script): Promise<ScriptedPostgres> {
   const server = await ScriptedPostgres.start(text => {
     const { commit = 'on', standbys = '"n2"', timeline = 1, readOnly = false } = script
@@ -100,7 +100,7 @@ describe('a commit whose wait for the synchronous standby was cancelled', () => 
     ['a cancelled wait, in another language', CANCELLED],
     ['a server that names no routine', { S: 'WARNING', C: '01000', M: 'canceling wait' }],
     ['a shutdown', { S: 'WARNING', C: '57P01', M: 'terminating', R: 'SyncRepWaitForLSN' }],
-  ])('is of unknown outcome: %s', async (_, notice) => {
+  ])('has an unknown outcome: %s', async (_, notice) => {
     const server = await primary({ other: text => (text === WRITE.text ? { notices: [notice] } : {}) })
     const database = open([server.port], { max: 1 })
     await expect(database.query(WRITE)).rejects.toThrow(OutcomeUnknown)
@@ -110,7 +110,7 @@ describe('a commit whose wait for the synchronous standby was cancelled', () => 
     expect(server.connections).toBe(before + 1)
   })
 
-  it('is of unknown outcome in a transaction', async () => {
+  it('has an unknown outcome in a transaction', async () => {
     const server = await primary({ other: text => (text === 'COMMIT' ? { notices: [CANCELLED] } : {}) })
     const work = open([server.port]).transaction(session => session.query(WRITE))
     await expect(work).rejects.toThrow(/alone, perhaps not on a standby: .*01000/)
@@ -120,7 +120,7 @@ describe('a commit whose wait for the synchronous standby was cancelled', () => 
     ['a NOTICE', { S: 'NOTICE', C: '00000', M: 'relation exists, skipping', R: 'DefineRelation' }],
     ['a warning of a function', { S: 'WARNING', C: '01000', M: 'look here', R: 'exec_stmt_raise' }],
     ['another warning', { S: 'WARNING', C: '25001', M: 'already a transaction', R: 'BeginTransactionBlock' }],
-  ])('is not taken for %s', async (_, notice) => {
+  ])('is not confused with %s', async (_, notice) => {
     const server = await primary({ other: text => (text === WRITE.text ? { notices: [notice] } : {}) })
     await expect(open([server.port]).query(WRITE)).resolves.toMatchObject({ rows: [] })
   })
@@ -141,7 +141,7 @@ describe('a commit whose wait for the synchronous standby was cancelled', () => 
 })
 
 describe('a new connection', () => {
-  it('asks for warnings, and in a cluster for synchronous commits', async () => {
+  it('requests warnings, and in a cluster synchronous commits', async () => {
     const server = await primary({})
     await open([server.port], { cluster, lockTimeoutMs: 1000 }).query(ASK)
     const setup = server.statements.find(text => text.includes('pg_postmaster_start_time')) ?? ''
@@ -152,7 +152,7 @@ describe('a new connection', () => {
     )
   })
 
-  it('is not used if that is refused', async () => {
+  it('is not used if the request is refused', async () => {
     const server = await ScriptedPostgres.start(text =>
       text.includes('client_min_messages') ? { error: { code: '42501', message: 'permission denied' } } : {},
     )
@@ -171,7 +171,7 @@ describe('a new connection', () => {
   it('to another server under the same name is noticed', async () => {
     const script: Script = {}
     const server = await primary(script)
-    // One connection is lent, so that a second one is made: it meets another server.
+    // One connection is in use, so that a second one is made, to another server.
     let letGo = (): void => {}
     const held = new Promise<void>(resolve => {
       letGo = resolve
@@ -200,23 +200,23 @@ describe('a durable statement in a cluster', () => {
     [{ commit: 'off' }, /synchronous_commit is off/],
     [{ commit: 'remote_write' }, /synchronous_commit is remote_write/],
     [{ standbys: '' }, /synchronous_standby_names is empty/],
-  ])('is of unknown outcome with %j', async (script, message) => {
+  ])('has an unknown outcome with %j', async (script, message) => {
     const server = await primary(script)
     const database = open([server.port], { cluster })
     await expect(database.query(WRITE, [], durable)).rejects.toThrow(OutcomeUnknown)
     await expect(database.transaction(session => session.query(WRITE), durable)).rejects.toThrow(message)
-    // Without a cluster nothing is asked.
+    // Without a cluster no setting is checked.
     await expect(open([server.port]).query(WRITE, [], durable)).resolves.toBeDefined()
   })
 
-  it('is done with on, and with remote_apply', async () => {
+  it('runs with on, and with remote_apply', async () => {
     for (const commit of ['on', 'remote_apply']) {
       const server = await primary({ commit })
       await expect(open([server.port], { cluster }).query(WRITE, [], durable)).resolves.toBeDefined()
     }
   })
 
-  it('that waits in vain ends at the deadline without a cancel request, and no statement follows before a standby streams', async () => {
+  it('ends at the deadline without a cancel request if it waits in vain, and no statement follows before a standby streams', async () => {
     let standbys: { name: string; pid: number; replied: number }[] = []
     let isStuck = true
     const server = await primary({
@@ -245,9 +245,9 @@ describe('a durable statement in a cluster', () => {
   })
 })
 
-describe('an answer that must be proven', () => {
+describe('an answer that needs a proof', () => {
   const proven = { proven: true }
-  /** A standby that answers its primary, by a clock that is five minutes ahead. */
+  /** A standby that answers its primary, seen by a clock that is five minutes ahead. */
   const alive = () => ({ names: '"n2"', standbys: [{ name: 'n2', pid: 7, replied: Date.now() + 300_000 }] })
 
   it('counts while the synchronous standby answers its primary', async () => {
@@ -259,18 +259,18 @@ describe('an answer that must be proven', () => {
     ['whose last answer stays the same', { names: '"n2"', standbys: [{ name: 'n2', pid: 7, replied: 9e15 }] }],
     ['that is away', { names: '"n2"', standbys: [] }],
     ['without a name', { names: '*', standbys: [{ name: 'n2', pid: 7, replied: 1 }] }],
-  ])('does not count with a standby %s', async (_, replies) => {
+  ])('does not count if the standby is %s', async (_, replies) => {
     const server = await primary({ replies: () => replies })
     const database = open([server.port], { cluster })
     await expect(database.query(ASK, [], proven)).rejects.toThrow(/may not be the primary any more/)
     // A statement that needs no proof is answered.
     await expect(database.query(ASK)).resolves.toBeDefined()
-    // And without a cluster, or without a limit, none is asked for.
+    // Without a cluster, or without a limit, no proof is needed.
     await expect(open([server.port]).query(ASK, [], proven)).resolves.toBeDefined()
     await expect(open([server.port], { cluster: { standbyAgeMs: 0 } }).query(ASK, [], proven)).resolves.toBeDefined()
   })
 
-  it('stops to count when the standby falls silent, and the later primary is found', async () => {
+  it('does not count any more when the standby is silent, and the later primary is found', async () => {
     let isCut = false
     let last = alive()
     const old = await primary({
@@ -285,7 +285,7 @@ describe('an answer that must be proven', () => {
     const database = open([old.port, promoted.port], { cluster })
     await database.query(ASK, [], proven)
     expect(database.state()).toMatchObject({ host: `127.0.0.1:${old.port}` })
-    // The old primary goes on answering.
+    // The old primary still answers.
     isCut = true
     await eventually('it is not believed', () =>
       database.query(ASK, [], proven).then(
@@ -303,7 +303,7 @@ describe('an answer that must be proven', () => {
     expect(database.state()).toMatchObject({ host: `127.0.0.1:${promoted.port}` })
   })
 
-  it('counts again after a restart of the server while nothing was proven', async () => {
+  it('counts again after a restart of the server during which nothing was proven', async () => {
     const script: Script = { replies: alive }
     const server = await primary(script)
     const database = open([server.port], { cluster, max: 1 })
@@ -315,7 +315,7 @@ describe('an answer that must be proven', () => {
     await database.query(ASK, [], proven)
     script.replies = () => ({ names: '"n2"', standbys: [] })
     await eventually('it is not believed', async () => !(await isBelieved()))
-    // The restart ends the only connection, under a query of the watch.
+    // The restart ends the only connection during a query of the watch.
     const { reply } = server
     server.reply = text => {
       if (!text.includes('standby_replies()')) return reply(text)
@@ -328,7 +328,7 @@ describe('an answer that must be proven', () => {
     await eventually('it is believed again', isBelieved)
   })
 
-  it('of two primaries the one of the later timeline is taken, in either order', async () => {
+  it('of two primaries the one with the later timeline is used, in either order', async () => {
     const old = await primary({ timeline: 3, replies: alive })
     const promoted = await primary({ timeline: 4, replies: alive })
     for (const ports of [

@@ -3,7 +3,7 @@ import { StandbyAges, standbyNames } from '../../../src/database/replication.ts'
 
 const SECOND = 1000
 /**
- * A standby whose clock is ahead by so much, as its primary shows it at a time of the watch's
+ * A standby whose clock is ahead by `ahead`, as its primary shows it at a time of the watch's
  * clock.
  */
 const reply = (name: string, sentAt: number, ahead = 0, pid = 7) => ({ name, pid, replied: sentAt + ahead })
@@ -15,12 +15,12 @@ describe('StandbyAges', () => {
     const ages = new StandbyAges()
     for (let now = 0; now <= 10 * SECOND; now += SECOND) seen(ages, now, reply('n2', now - 20, ahead))
     expect(ages.age(10 * SECOND)).toBeLessThanOrEqual(20)
-    // The primary repeats the last answer; time goes on.
+    // The primary repeats the last answer while time passes.
     seen(ages, 14 * SECOND, reply('n2', 10 * SECOND - 20, ahead))
     expect(ages.age(14 * SECOND)).toBeGreaterThanOrEqual(4 * SECOND - 20)
   })
 
-  it('proves nothing by a first answer, or by one that never changes', () => {
+  it('proves nothing with a first answer, or with one that never changes', () => {
     const ages = new StandbyAges()
     for (let now = 0; now < 5 * SECOND; now += SECOND) {
       seen(ages, now, reply('n2', -3600 * SECOND))
@@ -28,10 +28,10 @@ describe('StandbyAges', () => {
     }
   })
 
-  it('is not deceived by answers that waited in a buffer while the primary was stopped', () => {
+  it('ignores answers that waited in a buffer while the primary was stopped', () => {
     const ages = new StandbyAges()
     for (let now = 0; now <= 10 * SECOND; now += SECOND) seen(ages, now, reply('n2', now))
-    // Stopped for 60 s; the standby had sent three more answers before it was promoted.
+    // Stopped for 60 s; the standby sent three more answers before it was promoted.
     for (const [index, sent] of [11, 12, 13].entries()) {
       const now = 71 * SECOND + index
       seen(ages, now, reply('n2', sent * SECOND))
@@ -39,7 +39,7 @@ describe('StandbyAges', () => {
     }
   })
 
-  it('closes when the clock of the standby is set back, and opens again by itself', () => {
+  it('fails when the clock of the standby is set back, and recovers without a manual step', () => {
     const ages = new StandbyAges()
     for (let now = 0; now <= 40 * SECOND; now += SECOND) seen(ages, now, reply('n2', now))
     seen(ages, 41 * SECOND, reply('n2', 41 * SECOND, -300 * SECOND))
@@ -48,7 +48,7 @@ describe('StandbyAges', () => {
     expect(ages.age(75 * SECOND)).toBe(0)
   })
 
-  it('wants every synchronous standby', () => {
+  it('requires every synchronous standby', () => {
     const ages = new StandbyAges()
     for (let now = 0; now <= 5 * SECOND; now += SECOND) {
       ages.observe({ names: '2 (n2, n3)', standbys: [reply('n2', now), reply('N3', Math.min(now, 2 * SECOND))] }, now)
@@ -58,7 +58,7 @@ describe('StandbyAges', () => {
     expect(ages.age(6 * SECOND)).toBe(Number.POSITIVE_INFINITY)
   })
 
-  it('begins anew with a new connection of the standby', () => {
+  it('starts again with a new connection of the standby', () => {
     const ages = new StandbyAges()
     for (let now = 0; now <= 5 * SECOND; now += SECOND) seen(ages, now, reply('n2', now))
     seen(ages, 6 * SECOND, reply('n2', 6 * SECOND, 0, 8))

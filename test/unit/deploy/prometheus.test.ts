@@ -35,10 +35,7 @@ const rules = v
   .groups.flatMap(group => group.rules)
 const board = v.parse(BOARD, JSON.parse(read('deploy/grafana/auth-relay.json')))
 
-/**
- * A metric that a program exposes: its type, its labels, and the pairs of label and value that its
- * samples have.
- */
+/** A metric of a program: its type, its labels, and the label values of its samples. */
 type Exposed = { readonly type: string; readonly labels: Set<string>; readonly pairs: Set<string> }
 const exposed = new Map<string, Exposed>()
 let listener: MetricsListener
@@ -63,10 +60,7 @@ const CERTIFIED: ServeOrder['listeners'][number] = {
   ],
 }
 
-/**
- * Reads the registries of authd and sslwrap, after something has happened to each metric with
- * labels.
- */
+/** Reads the registries of authd and sslwrap, after an event for each metric with labels. */
 beforeAll(async () => {
   const counters = new Counters()
   counters.countIgnored('postfix/smtpd')
@@ -100,7 +94,7 @@ beforeAll(async () => {
 })
 afterAll(() => listener.close())
 
-/** What an expression of PromQL names. */
+/** The metrics and labels in a PromQL expression. */
 type Named = {
   readonly metrics: readonly { readonly name: string; readonly isRange: boolean; readonly function: string }[]
   readonly labels: readonly string[]
@@ -108,7 +102,7 @@ type Named = {
   readonly pairs: readonly string[]
 }
 
-/** @throws Error at the place that is no PromQL. */
+/** @throws Error with the position if the text is not PromQL. */
 function namedIn(expression: string): Named {
   const text = expression.replaceAll('$__rate_interval', '5m').replaceAll('$job', '.*')
   const metrics: { name: string; isRange: boolean; function: string }[] = []
@@ -131,7 +125,7 @@ function namedIn(expression: string): Named {
   return { metrics, labels, pairs }
 }
 
-/** Labels that Prometheus itself gives to each sample. */
+/** Labels that Prometheus adds to each sample. */
 const OF_PROMETHEUS = ['job', 'instance']
 
 function expectNamed(expression: string, shown: string): void {
@@ -150,12 +144,12 @@ function expectNamed(expression: string, shown: string): void {
 }
 
 describe('alerting rules for Prometheus', () => {
-  test('there are rules, each with a name of its own', () => {
+  test('there are rules, each with a unique name', () => {
     expect(rules.length).toBeGreaterThan(5)
     expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length)
   })
 
-  test.each(rules)('$alert watches metrics and labels that exist, counters as rates', ({ expr, annotations }) => {
+  test.each(rules)('$alert uses metrics and labels that exist, and counters as rates', ({ expr, annotations }) => {
     expectNamed(expr, annotations.summary)
   })
 
@@ -169,7 +163,7 @@ describe('alerting rules for Prometheus', () => {
 const alertName = (rule: string): string =>
   `AuthRelayAlarm${rule.replace(/(?:^|_)(.)/g, (_, letter: string) => letter.toUpperCase())}`
 
-test('the rules about devices and logins are those of the table, in its words', () => {
+test('the rules about devices and logins are those of the table, in the same words', () => {
   const ofTable = ALARM_RULES.filter(({ isOfDatabase }) => isOfDatabase).map(({ name, summary, severity }) => ({
     alert: alertName(name),
     expr: `authd_alarms_open{rule="${name}"} > 0`,
@@ -183,14 +177,14 @@ test('the rules about devices and logins are those of the table, in its words', 
 
 describe('the board for Grafana', () => {
   test.each(board.panels)(
-    '$title shows metrics and labels that exist, counters as rates',
+    '$title shows metrics and labels that exist, and counters as rates',
     ({ targets, description }) => {
       expect(description).toMatch(/\.$/)
       for (const { expr, legendFormat } of targets) expectNamed(expr, legendFormat)
     },
   )
 
-  test('each panel has an id of its own, and the list of jobs is asked of a metric that exists', () => {
+  test('each panel has a unique id, and the list of jobs comes from a metric that exists', () => {
     expect(board.panels.length).toBeGreaterThan(10)
     expect(new Set(board.panels.map(({ id }) => id)).size).toBe(board.panels.length)
     const asked = JSON.stringify(board.templating.list.find(({ name }) => name === 'job'))
@@ -199,7 +193,7 @@ describe('the board for Grafana', () => {
   })
 })
 
-test('a metric, a label or a value that does not exist, and what is no PromQL, are found', () => {
+test('an unknown metric, label or value, and text that is not PromQL, are found', () => {
   for (const wrong of [
     'authd_no_such_metric',
     'sum by (colour) (rate(authd_events_total[5m]))',

@@ -47,7 +47,7 @@ function rightFiles(): ReadonlyMap<string, string> {
 /** taplo compiles its WebAssembly at each start, which takes long on a busy machine. */
 const TAPLO_MS = 240_000
 
-/** What taplo says of files; `schema` undefined: each file names its own. */
+/** The findings of taplo about files; `schema` undefined: each file names its schema. */
 function lint(files: ReadonlyMap<string, string>, schema?: string) {
   const paths = [...files].map(([name, text]) => {
     writeFileSync(`${path}/${name}`, text)
@@ -60,12 +60,12 @@ function lint(files: ReadonlyMap<string, string>, schema?: string) {
   return { status, stderr }
 }
 
-test('the schema says what the table of settings says (else: node scripts/settings-schema.ts)', () => {
+test('the schema agrees with the table of settings (else: node scripts/settings-schema.ts)', () => {
   expect(schemaOnDisk()).toBe(settingsSchema())
 })
 
 test(
-  'taplo finds nothing in the settings of documents, examples, the package and init',
+  'taplo accepts the settings of documents, examples, the package and init',
   () => {
     const files = rightFiles()
     expect(files.size).toBeGreaterThan(30)
@@ -104,7 +104,7 @@ test(
   TAPLO_MS,
 )
 
-test.each(Object.entries(WRONG))('%s is refused by the programs too', (_, text) => {
+test.each(Object.entries(WRONG))('the programs refuse %s too', (_, text) => {
   expect(() => parseSettings(text, 'x.toml')).toThrow('x.toml:')
 })
 
@@ -116,7 +116,7 @@ describe('the first line of a file that init writes', () => {
     expect(schemaFile('/nonexistent/dist/auth-relay.js')).toBeUndefined()
   })
 
-  test('is the place of the package in the file of the package', () => {
+  test("names the schema's path in the file of the package", () => {
     expect(debianSettings().split('\n', 1)).toEqual(['#:schema /usr/share/auth-relay/auth-relay.schema.json'])
   })
 })

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 
 const root = new URL('../../..', import.meta.url).pathname
 
-/** Every unit, drop-in, and unit that a document prints, by its name. */
+/** Every unit and drop-in, and each unit that a document prints, by name. */
 const units: Readonly<Record<string, string>> = Object.fromEntries([
   ...globSync('deploy/systemd/*.{service,socket,conf}', { cwd: root }).map(path => [
     path,
@@ -17,7 +17,7 @@ const units: Readonly<Record<string, string>> = Object.fromEntries([
   ),
 ])
 
-/** Values of an option, in order; a comment is none. */
+/** Values of an option in order, without comments. */
 const valuesOf = (unit: string, option: string): readonly string[] =>
   unit
     .split('\n')
@@ -39,21 +39,22 @@ test('the account of a unit is found', () => {
   expect(['User', 'Group'].flatMap(option => valuesOf(unit, option))).toContain('auth-relay-gate')
 })
 
-// From systemd 255 on, "User=root" with NoNewPrivileges=yes and any seccomp filter loses
-// CAP_SETUID: popup could not leave root.
-// A drop-in does not show whether its unit has NoNewPrivileges=yes, so root is named nowhere.
+// With systemd 255 and newer, "User=root" with NoNewPrivileges=yes and any seccomp filter loses
+// CAP_SETUID, so that popup could not leave root. A drop-in does not show whether its unit has
+// NoNewPrivileges=yes, so root must not be named anywhere.
 test.each(Object.entries(units))('%s: root is the default user, never a named one', (_name, unit) => {
   const accounts = ['User', 'Group'].flatMap(option => valuesOf(unit, option))
   expect(accounts.filter(account => /^(root|0)$/.test(account))).toEqual([])
 })
 
-// In a user namespace each account but the unit's own is seen as nobody: peers' accounts cannot be
+// In a user namespace all accounts except the unit's own look alike, so peers' accounts cannot be
 // compared with settings.
 test.each(['authd', 'wrap'])('%s sees the accounts of its peers', name => {
   expect(valuesOf(units[`deploy/systemd/auth-relay-${name}.service`] ?? '', 'PrivateUsers')).toEqual(['no'])
 })
 
-// `systemctl reload 'auth-relay-*.service'` reloads what runs, and fails where one of them cannot.
+// `systemctl reload 'auth-relay-*.service'` reloads the running units, and fails if one of them
+// cannot reload.
 test.each(Object.keys(units).filter(name => name.startsWith('deploy/systemd/') && name.endsWith('.service')))(
   '%s can be reloaded',
   name => {
@@ -61,7 +62,7 @@ test.each(Object.keys(units).filter(name => name.startsWith('deploy/systemd/') &
   },
 )
 
-// The gate leaves root, and the drop-in's root has no CAP_KILL.
+// The gate drops root, and the root of the drop-in has no CAP_KILL.
 test('the gate with an smtpd behind it can be reloaded', () => {
   const dropIn = units['deploy/systemd/smtpd.conf'] ?? ''
   expect(valuesOf(dropIn, 'CapabilityBoundingSet').join(' ')).not.toContain('CAP_KILL')

@@ -6,24 +6,24 @@ import { grantPolicy } from '../../harness/grant-policy.ts'
 
 describe('the policy of a site', () => {
   test.each([{ expTime: 0 }, { expTime: Number.NaN }, { maxLifetime: -1 }, { maxLifetime: Number.NaN }])(
-    '%j is no policy',
+    '%j is not a policy',
     options => {
       expect(() => grantPolicy(options)).toThrow(/^exp_time \S+, max_lifetime \S+$/)
     },
   )
 
-  test('one second is a policy, and prefixes are 64 and 128 alone', () => {
+  test('one second is a valid policy, and only prefixes 64 and 128 are valid', () => {
     expect(grantPolicy({ expTime: 1, maxLifetime: 0 }).expTime).toBe(1)
     expect(() => grantPolicy({ ipv6Prefix: 56 })).toThrow('ipv6_prefix must be 64 or 128, not 56')
   })
 
-  test('a repeated login is no news within 5 s, or a hundredth of a short grant', () => {
+  test('a repeated login writes nothing within 5 s, or within a hundredth of a short grant', () => {
     expect([86_400, 500, 499, 60, 1].map(expTime => grantPolicy({ expTime }).refreshSeconds)).toEqual([
       5, 5, 4.99, 0.6, 0.01,
     ])
   })
 
-  test('a row is the address, or the /64 of an IPv6 address that embeds none', () => {
+  test('a row is the address, or the /64 of an IPv6 address without an embedded one', () => {
     const rows = (ipv6Prefix: number) =>
       ['192.0.2.7', '2001:db8::7', '64:ff9b::c000:207'].map(text => grantPolicy({ ipv6Prefix }).rowOf(ip(text)))
     expect(rows(128)).toEqual(['192.0.2.7', '2001:db8::7', '64:ff9b::c000:207'])
@@ -45,7 +45,7 @@ describe('networks', () => {
   })
   const refusal = (text: string) => neverList.networkRefusal(net(text))
 
-  test('that hold loopback, multicast and the like are too wide; those that hold proxies are not', () => {
+  test('that contain loopback, multicast and the like are too wide; those that contain proxies are not', () => {
     expect(refusal('126.0.0.0/7')).toBe('loopback')
     expect(refusal('::/16')).toBe('loopback')
     expect(refusal('192.0.0.0/3')).toBeUndefined()
@@ -71,7 +71,7 @@ describe('networks', () => {
     expect(parts('8.8.0.0/16')).toEqual([])
   })
 
-  test('are listed in the parts that can be granted', () => {
+  test('are listed in the parts that can have a grant', () => {
     const parts = (text: string) =>
       neverList
         .grantableParts()(net(text))
@@ -84,7 +84,7 @@ describe('networks', () => {
     expect(parts('64:ff9b::cb00:7109')).toEqual([])
   })
 
-  test('are published with what embeds an IPv4 address, which can be granted one by one', () => {
+  test('are published with the addresses that embed an IPv4 address, which can each have a grant', () => {
     const published = new Map(
       neverList.published().map(({ network, alone }) => [`${network.base}/${network.prefixLength}`, alone]),
     )
@@ -95,7 +95,7 @@ describe('networks', () => {
     expect(published.get('192.0.2.1/32')).toBe(false)
     expect(published.get('2001:db8::1/128')).toBe(false)
     expect(published.get('127.0.0.0/8')).toBe(false)
-    // Loopback that is trusted is named once, as loopback.
+    // Trusted loopback is listed once, as loopback.
     expect(published.has('127.0.0.1/32')).toBe(false)
     expect([...published.keys()].every(text => /^[0-9a-f.:]+\/\d+$/.test(text))).toBe(true)
   })
@@ -117,7 +117,7 @@ describe('the reason in words', () => {
     expect(neverList.describe(ip(text))).toBe(words)
   })
 
-  test('a private address is private for logins alone, and only where the site denies it', () => {
+  test('a private address is refused for logins only, and only if the site denies it', () => {
     const private4 = ip('10.1.2.3')
     expect(neverList.refusal(private4)).toBeUndefined()
     expect(neverList.loginRefusal(private4)).toBe('private')

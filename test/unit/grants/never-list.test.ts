@@ -18,7 +18,7 @@ import { grantPolicy } from '../../harness/grant-policy.ts'
 
 const of = (toml: string): GrantPolicy => policyOf(parseSettings(toml, 'x.toml').settings)
 
-describe('peers that speak for other clients', () => {
+describe('peers that forward other clients', () => {
   test.each([
     ['[popup]\nproxy_trust = ["203.0.113.9"]', 'popup.proxy_trust'],
     ['[popup]\nssl_hack_trust = ["127.0.0.0/8", "203.0.113.8/29"]', 'popup.ssl_hack_trust'],
@@ -42,14 +42,14 @@ describe('peers that speak for other clients', () => {
     expect(neverList.describe(ip('203.0.112.9'))).toBeUndefined()
   })
 
-  test('loopback among them is judged as loopback', () => {
+  test('loopback among them is treated as loopback', () => {
     expect(of('').neverList.refusal(ip('127.0.0.1'))).toBe('loopback')
     const demo = of('[grants]\ngrant_loopback = true\n[popup]\nproxy_trust = ["127.0.0.0/8"]')
     expect(demo.neverList.refusal(ip('127.0.0.1'))).toBeUndefined()
     expect(demo.neverList.refusal(ip('::1'))).toBeUndefined()
   })
 
-  test('loopback that never_grant lists is never granted, with grant_loopback too', () => {
+  test('loopback in never_grant is never granted, with grant_loopback too', () => {
     const { neverList } = of('[grants]\ngrant_loopback = true\nnever_grant = ["127.0.0.8/29", "::1"]')
     for (const form of ['127.0.0.9', '::ffff:127.0.0.9', '64:ff9b::127.0.0.9', '::1']) {
       expect(neverList.refusal(ip(form)), form).toBe('never')
@@ -72,7 +72,7 @@ describe('peers that speak for other clients', () => {
     expect(networks('')).toContain('127.0.0.0/8')
   })
 
-  test('every setting that lists peers to be trusted is among them', () => {
+  test('the list contains the peers of every setting with trusted peers', () => {
     const named = Object.values(SECTIONS).flatMap(({ name, rows }) =>
       Object.keys(rows)
         .filter(setting => /trust/.test(setting))
@@ -82,7 +82,7 @@ describe('peers that speak for other clients', () => {
     expect(Object.keys(trustListsOf(parseSettings('', 'x').settings)).sort()).toEqual(named.sort())
   })
 
-  test('a network that holds one can be allowed; a network of them cannot', () => {
+  test('a network that contains one can be allowed; a network of them cannot', () => {
     const { neverList } = of('[wrap]\nproxy_trust = ["203.0.113.16/29"]')
     expect(neverList.networkRefusal(net('203.0.113.0/24'))).toBeUndefined()
     expect(neverList.networkRefusal(net('203.0.113.16/30'))).toBe('proxy')
@@ -91,7 +91,7 @@ describe('peers that speak for other clients', () => {
   })
 })
 
-describe('an address with an IPv4 address in it', () => {
+describe('an address that embeds an IPv4 address', () => {
   test.each([
     ['64:ff9b::127.0.0.1', 'loopback'],
     ['64:ff9b::224.0.0.1', 'never'],
@@ -110,7 +110,7 @@ describe('an address with an IPv4 address in it', () => {
     expect(neverList.loginRefusal(ip(text))).toBe(reason)
   })
 
-  test('has a row of its own, with ipv6_prefix = 64 too: neither its neighbours nor the IPv4 address are granted with it', () => {
+  test('has its own row, with ipv6_prefix = 64 too: its grant counts neither for its neighbours nor for the IPv4 address', () => {
     const policy = of('[grants]\nipv6_prefix = 64\nnat64_prefixes = ["2001:db8:64::/96"]')
     for (const text of ['64:ff9b::198.51.100.7', '2001:db8:64::198.51.100.7', '::ffff:0:198.51.100.7']) {
       expect(policy.rowOf(ip(text))).toBe(ip(text))
@@ -120,7 +120,7 @@ describe('an address with an IPv4 address in it', () => {
     expect(policy.rowOf(ip('198.51.100.7'))).toBe('198.51.100.7')
   })
 
-  test('is refused whenever the IPv4 address is', () => {
+  test('is refused if the IPv4 address is refused', () => {
     const anyList = fc.array(fc.uint8Array({ minLength: 4, maxLength: 4 }).map(readAddress), { maxLength: 5 })
     fc.assert(
       fc.property(anyList, fc.nat(4), (listed, n) => {
@@ -136,12 +136,12 @@ describe('an address with an IPv4 address in it', () => {
   })
 })
 
-test('a network minus its exceptions holds no address that is refused', () => {
+test('a network without its exceptions contains no refused address', () => {
   const octets = fc.uint8Array({ minLength: 4, maxLength: 4 })
   const anyNetwork = fc
     .tuple(octets, fc.integer({ min: 0, max: 32 }))
     .map(([bytes, length]) => networkOf(readAddress(bytes), length))
-  // Inside the network, so that most of the cases have something to say.
+  // Inside the network, so that most of the cases check something.
   const inside = (network: Network, bytes: Uint8Array): IpAddress => {
     const fixed = addressBytes(network.base)
     return readAddress(

@@ -11,7 +11,7 @@ const address = (text: string): NetworkInterfaceInfo => ({
   cidr: null,
 })
 
-it('an address that comes or goes is known two seconds later at most, also when the clock is set back', () => {
+it('a new or removed address is known after two seconds at most, also when the clock is set back', () => {
   let now = 1_000_000
   let reads = 0
   let interfaces: NodeJS.Dict<NetworkInterfaceInfo[]> = {}
@@ -35,7 +35,7 @@ it('an address that comes or goes is known two seconds later at most, also when 
   expect(reads).toBe(3)
 })
 
-it("this host's, loopback apart", () => {
+it('the addresses of this host, without loopback', () => {
   const known = [...ownAddresses(networkInterfaces, Date.now)()]
   expect(known).not.toContain('127.0.0.1')
   expect(known).not.toContain('::1')

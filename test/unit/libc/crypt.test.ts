@@ -13,25 +13,25 @@ const KNOWN = [
   ['bcrypt', 'U*U', '$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW'],
 ] as const
 
-test.each(KNOWN)('%s: a stored hash is its own setting', async (_method, password, hash) => {
+test.each(KNOWN)('%s: a stored hash is a valid setting', async (_method, password, hash) => {
   expect(await crypt(password, hash)).toBe(hash)
   expect(await crypt(`x${password}`, hash)).not.toBe(hash)
 })
 
-test('yescrypt, the default of Debian 12, is known', async () => {
+test('yescrypt, the default of Debian 12, is supported', async () => {
   const setting = '$y$j9T$ODvKGOYyPYEIzRJYBJDQY0$'
   expect(await crypt('secret', setting)).toMatch(/^\$y\$j9T\$/)
 })
 
-test('a setting that the system refuses gives no hash, not one that could match', async () => {
+test('a setting that the system refuses gives no hash, so that no hash can match', async () => {
   for (const setting of ['*', '*0', '!', '', '$nosuch$x']) expect(await crypt('secret', setting)).toBeUndefined()
 })
 
-test('a password does not end at a NUL', async () => {
+test('a NUL does not end a password', async () => {
   expect(await crypt('rasmuslerdorf\0', 'rl.3StKT.4T8M')).toBeUndefined()
 })
 
-test('a slow hash leaves the event loop running, and several run side by side', async () => {
+test('a slow hash does not block the event loop, and several run in parallel', async () => {
   let turns = 0
   const ticking = setInterval(() => turns++, 1)
   const hashes = await Promise.all(['a', 'b', 'a'].map(p => crypt(p, '$2a$10$CCCCCCCCCCCCCCCCCCCCC.')))

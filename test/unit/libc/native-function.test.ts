@@ -1,21 +1,21 @@
 import { expect, expectTypeOf, test } from 'vitest'
 import { type ArgumentsOf, checked, nativeFunction } from '../../../src/libc/native-function.ts'
 
-test('the compiler reads the arguments from the prototype', () => {
+test('the type checker reads the arguments from the prototype', () => {
   expectTypeOf<ArgumentsOf<'int fcntl(int fd, int command, int argument)'>>().toEqualTypeOf<[number, number, number]>()
   expectTypeOf<ArgumentsOf<'long send(int fd, const void *octets, size_t size, unsigned long flags)'>>().toEqualTypeOf<
     [number, Uint8Array | null, number, number]
   >()
   expectTypeOf<ArgumentsOf<'int open(const char *path, int flags)'>>().toEqualTypeOf<[string | Uint8Array, number]>()
-  // A type that is not understood takes no argument at all.
+  // A function with an unknown type accepts no arguments.
   expectTypeOf<ArgumentsOf<'int f(struct timespec when)'>>().toEqualTypeOf<[never]>()
-  // Where the compiler was evaded, the native module refuses the type as well.
+  // If the type checker was evaded, the native module refuses the type as well.
   expect(() => Reflect.apply(nativeFunction('int close(struct timespec when)'), undefined, [1])).toThrow(
     "invalid type name 'struct'",
   )
 })
 
-test('a text and memory that ends with NUL are the same path to C', () => {
+test('a text, and memory that ends with NUL, are the same path for C', () => {
   const access = nativeFunction('int access(const char *path, int mode)')
   expect(access('/', 0)).toBe(0)
   expect(access(Buffer.from('/\0'), 0)).toBe(0)

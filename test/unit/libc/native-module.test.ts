@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 
 const from = (name: string) => JSON.stringify(join(import.meta.dirname, '../../../src/libc', `${name}.ts`))
 
-test('an account is looked up and then a password is hashed in one process, as passwd and the monitor do', () => {
+test('one process looks up an account and then hashes a password, as passwd and the monitor do', () => {
   const source = `
     import { accountNamed, accountWithUid, crypt } from ${from('accounts')}
     import { notifySocket } from ${from('sockets')}

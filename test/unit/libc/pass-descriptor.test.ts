@@ -49,7 +49,7 @@ function contentOf(descriptor: number | null | undefined): string {
   return text
 }
 
-test('descriptors arrive in the order in which they were sent, each with its octets, and are the same files', async () => {
+test('descriptors arrive in the order in which they were sent, each with its octets, and refer to the same files', async () => {
   expect(receive()).toBe(-constants.errno.EAGAIN)
   for (const name of ['a', 'b', 'c']) {
     writeFileSync(join(directory, name), `file ${name}`)
@@ -99,14 +99,14 @@ test('a message longer than the queue is sent in part, with the descriptor at it
   closeSync(fd)
 })
 
-test('octets without a descriptor, and the end, come without a descriptor', async () => {
+test('octets without a descriptor, and the end of the stream, arrive without a descriptor', async () => {
   sender.write('x')
   expect(await next()).toEqual({ text: 'x', descriptor: undefined })
   sender.end()
   expect(await next()).toEqual({ text: '', descriptor: undefined })
 })
 
-test('a message that cannot be carried is an error, and so is a closed socket', () => {
+test('a message that cannot be sent is an error, and so is a closed socket', () => {
   expect(() => send(0, '')).toThrow(RangeError)
   expect(() => send(0, 'x', Buffer.alloc(MAX_PASSED_OCTETS))).toThrow(RangeError)
   expect(sendDescriptor(-1, 0, 'x')).toBe(-constants.errno.EBADF)

@@ -20,7 +20,7 @@ import { eventually } from '../../harness/eventually.ts'
 const directory = mkdtempSync(join(tmpdir(), 'posix-spawn-'))
 let files = 0
 
-/** Runs a shell script and answers its ending and what it wrote on standard output. */
+/** Runs a shell script; returns its ending and its standard output. */
 async function sh(script: string, request: Partial<SpawnRequest> = {}) {
   const path = join(directory, `out${files++}`)
   const out = openSync(path, 'w')
@@ -36,14 +36,14 @@ async function sh(script: string, request: Partial<SpawnRequest> = {}) {
   return { ending, out: readFileSync(path) }
 }
 
-test('exit status and killing signal are told apart', async () => {
+test('an exit status and a killing signal are distinguished', async () => {
   expect((await sh('exit 0')).ending).toEqual({ code: 0 })
   expect((await sh('exit 111')).ending).toEqual({ code: 111 })
   expect((await sh('kill -9 $$')).ending).toEqual({ signal: 'SIGKILL' })
   expect(waitedFor()).toBe(0)
 })
 
-test('arguments and environment arrive byte by byte, bytes outside UTF-8 included', async () => {
+test('arguments and environment arrive octet by octet, also octets outside UTF-8', async () => {
   const { out } = await sh('printf "%s|%s|%s" "$A" "$B" "$0"', {
     argv: ['name', '-c', 'printf "%s|%s|%s" "$A" "$B" "$1"', 'name', Buffer.from([0xff, 0x41])],
     environment: ['A=ä=1', Buffer.from([0x42, 0x3d, 0xfe, 0x80])],
@@ -53,7 +53,7 @@ test('arguments and environment arrive byte by byte, bytes outside UTF-8 include
   )
 })
 
-test('a NUL in an argument is refused, not cut', () => {
+test('a NUL in an argument is refused, and does not shorten it', () => {
   expect(() => posixSpawn({ file: '/bin/true', argv: ['a\0b'], environment: [], descriptors: [] })).toThrow(TypeError)
 })
 
@@ -62,13 +62,13 @@ test('the program is not found: an error with the name of the errno', () => {
   expect(() => posixSpawn(request)).toThrow(expect.objectContaining({ code: 'ENOENT', syscall: 'posix_spawn' }))
 })
 
-test('PATH is searched on demand only', async () => {
+test('PATH is searched only on request', async () => {
   const request = { file: 'true', argv: ['true'], environment: [], descriptors: [] }
   expect(() => posixSpawn(request)).toThrow(expect.objectContaining({ code: 'ENOENT' }))
   expect(await waitFor(posixSpawn({ ...request, searchPath: true }))).toEqual({ code: 0 })
 })
 
-test('descriptors that overwrite one another are put in place all the same', async () => {
+test('descriptors that overwrite one another arrive at the right numbers', async () => {
   const [a, b] = ['a', 'b'].map(name => openSync(join(directory, name), 'w+'))
   if (a === undefined || b === undefined) throw new Error('not opened')
   const { ending } = await sh(`echo to-b >/proc/self/fd/${a}; echo to-a >/proc/self/fd/${b}`, {
@@ -84,7 +84,7 @@ test('descriptors that overwrite one another are put in place all the same', asy
   closeSync(b)
 })
 
-test('the child has its standard descriptors and none of the parent', async () => {
+test('the child has its standard descriptors and none of the parent’s', async () => {
   const O_CLOEXEC = 0o2000000
   // Descriptors that the test runner inherited without close-on-exec stay open.
   const given = readdirSync('/proc/self/fd').filter(fd => {
@@ -106,20 +106,20 @@ test('signals that the runtime ignores are default again in the child, and none 
   expect(/SigBlk:\s*(\w+)/.exec(out.toString())?.[1]).toMatch(/^0+$/)
 })
 
-test('a session of its own on demand', async () => {
+test('the child has its own session on request', async () => {
   const { out } = await sh('ps -o pid=,sid= -p $$ 2>/dev/null || cut -d" " -f1,6 /proc/$$/stat', { newSession: true })
   const [pid, session] = out.toString().trim().split(/\s+/)
   expect(session).toBe(pid)
 })
 
-test('the soft limit of open files is the child’s alone', async () => {
+test('the soft limit of open files changes in the child alone', async () => {
   const before = openFilesLimit()
   const { out } = await sh('ulimit -Sn', { openFiles: 256n })
   expect(out.toString()).toBe('256\n')
   expect(openFilesLimit()).toEqual(before)
 })
 
-test('an unread connection goes to the child whole and blocking, and is closed in the parent', async () => {
+test('an unread connection reaches the child complete and blocking, and is closed in the parent', async () => {
   const server = createServer({ pauseOnConnect: true })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -164,7 +164,7 @@ test('two hundred children at once: each reaped with its own status, no zombie, 
 describe('one program again and again', () => {
   const descriptor = openSync('/dev/null', 'r+')
 
-  test('the event loop turns meanwhile, no memory is collected under the call, and each child has its own variables', async () => {
+  test('the event loop runs meanwhile, no memory is collected during the call, and each child has its own variables', async () => {
     const common = Array.from({ length: 20 }, (_, i) => `VARIABLE_${i}=${'x'.repeat(100)}`)
     const script = `[ "$VARIABLE_19" = ${'x'.repeat(100)} ] && exit "$STATUS"`
     const spawn = new RepeatedSpawn('/bin/sh', ['sh', '-c', script], common)
@@ -183,7 +183,7 @@ describe('one program again and again', () => {
     expect(endings).toEqual(endings.map((_, i) => ({ code: i % 100 })))
   })
 
-  test('the descriptor is the child’s 0 and 1, whichever it is; variables may be bytes, none, or many', async () => {
+  test('the descriptor becomes the child’s 0 and 1; variables may be octets, none, or many', async () => {
     const spawn = new RepeatedSpawn('/usr/bin/env', ['env'], ['A=ä'])
     const said = async (...environment: (string | Uint8Array)[]) => {
       const path = join(directory, `out${files++}`)

@@ -5,7 +5,7 @@ import { descriptorOf } from '../../../src/base/node-internals.ts'
 import { receive } from '../../../src/libc/sockets.ts'
 import { eventually } from '../../harness/eventually.ts'
 
-test('takes what has arrived, not an octet more than asked for, and never waits', async () => {
+test('reads the octets that have arrived, at most the requested number, and never waits', async () => {
   const server = createServer({ pauseOnConnect: true })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')

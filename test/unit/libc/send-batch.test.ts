@@ -99,7 +99,7 @@ console.log(/\\[aio\\]/.test(readFileSync('/proc/self/maps', 'latin1')) ? 'toget
 process.exit()
 `
 
-/** Callbacks that fail or write, and descriptors that are none. */
+/** Callbacks that fail or write, and invalid descriptors. */
 const FAULTS = `
 const seen = []
 const full = (name, fault) => (sent, message) => { seen.push(name + ' ' + (sent < 0 ? getSystemErrorName(sent) : 'sent')); fault() }
@@ -165,7 +165,7 @@ const AFTER_FAULTS = [
   ...Array(4).fill('whole'),
 ]
 
-test('a fault of one message reaches no other', () => {
+test('a fault of one message affects no other message', () => {
   expect(run('', FAULTS)).toEqual([
     ...AFTER_FAULTS,
     `end ${together === 'together' ? 'undefined' : 'io_submit: EOPNOTSUPP'}`,
@@ -184,17 +184,17 @@ process.exit()`
   expect(run('', few)).toEqual(['false'])
 })
 
-/** The kernel knows how not to wait for a socket since then. */
+/** The kernel supports sends without a wait for a socket since then. */
 const [major = 0, minor = 0] = release().split('.').map(Number)
 const together = major > 6 || (major === 6 && minor >= 4) ? 'together' : 'one by one'
 
-test('messages for many sockets go out together, and none waits for a client that does not read', () => {
+test('messages for many sockets are sent together, and none waits for a client that does not read', () => {
   expect(run('')).toEqual([...TRANSCRIPT, together])
 })
 
 const CALLS = process.arch === 'arm64' ? { io_setup: 0, io_submit: 2 } : { io_setup: 206, io_submit: 209 }
 
-test.each(Object.entries(CALLS))('where %s is forbidden, they go out one by one', (name, number) => {
+test.each(Object.entries(CALLS))('if %s is forbidden, they are sent one by one', (name, number) => {
   expect(run(`forbid(${number})\n`)).toEqual([...TRANSCRIPT, 'one by one'])
   expect(run(`forbid(${number})\n`, FAULTS)).toEqual([...AFTER_FAULTS, `end ${name}: EPERM`])
 })

@@ -10,7 +10,7 @@ const directory = mkdtempSync(join(tmpdir(), 'libc-'))
 const fifo = join(directory, 'fifo')
 execFileSync('mkfifo', [fifo])
 
-/** Runs TypeScript in a process of its own: for calls that change the process for good. */
+/** Runs TypeScript in a separate process, for calls that change the process permanently. */
 function apart(source: string): string {
   const child = spawnSync(process.execPath, ['--input-type=module-typescript', '-e', source], {
     cwd: join(import.meta.dirname, '../../../src/libc'),
@@ -25,7 +25,7 @@ const from = (name: string) => JSON.stringify(join(import.meta.dirname, '../../.
 const flags = (fd: number) =>
   Number.parseInt(/flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '', 8)
 
-test('a FIFO grows, and what is no pipe is an error', () => {
+test('a FIFO grows, and a descriptor that is not a pipe is an error', () => {
   const fd = openSync(fifo, 'r+')
   expect(setPipeSize(fd, 256 * 1024)).toBe(256 * 1024)
   closeSync(fd)
@@ -60,7 +60,7 @@ test('the soft limit of open files is lowered and raised again, never above the 
   setOpenFilesLimit(soft)
 })
 
-test('a process that forbids dumps, new privileges, and life after its parent', () => {
+test('a process that forbids core dumps and new privileges, and ends with its parent', () => {
   const out = apart(`
     import { forbidDumps, forbidNewPrivileges, signalOnParentDeath } from ${from('this-process')}
     import { nativeFunction } from ${from('native-function')}
@@ -76,7 +76,7 @@ test('a process that forbids dumps, new privileges, and life after its parent', 
   expect(out).toBe('0 1 15\n')
 })
 
-test('execve replaces the process: same pid, exact bytes, signals and limit given back', () => {
+test('execve replaces the process: same pid, exact octets, restored signals and limit', () => {
   const script = 'echo $$ $0 "$A"; ulimit -Sn; grep SigIgn /proc/self/status'
   const out = apart(`
     import { execve, resetSignals, setOpenFilesLimit } from ${from('this-process')}
@@ -91,7 +91,7 @@ test('execve replaces the process: same pid, exact bytes, signals and limit give
   expect(out).toMatch(/^(\d+)\n\1 name ä\n128\nSigIgn:\s*0+\n$/)
 })
 
-test('execve that the kernel refuses comes back with the reason', () => {
+test('execve returns with the reason if the kernel refuses it', () => {
   const out = apart(`
     import { execve } from ${from('this-process')}
     process.stdout.write(execve('/etc/passwd', ['x'], []).code + ' ' + execve('/nonexistent', ['x'], []).code)
@@ -99,7 +99,7 @@ test('execve that the kernel refuses comes back with the reason', () => {
   expect(out).toBe('EACCES ENOENT')
 })
 
-test('a thread that is scheduled as batch: the kernel says so', () => {
+test('the kernel reports a thread with batch scheduling', () => {
   const policy = `Number(readFileSync('/proc/self/stat', 'latin1').replace(/^.*\\) /s, '').split(' ')[38])`
   const output = apart(`
     import { readFileSync } from 'node:fs'
@@ -109,7 +109,7 @@ test('a thread that is scheduled as batch: the kernel says so', () => {
   expect(output).toBe('0 true 3\n')
 })
 
-test('free memory between blocks in use goes back to the system', () => {
+test('free memory between blocks in use is returned to the system', () => {
   const out = apart(`
     import { nativeFunction } from ${from('native-function')}
     import { trimHeap } from ${from('this-process')}

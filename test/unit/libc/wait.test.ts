@@ -13,6 +13,6 @@ test('children of the runtime and of posixSpawn end together, and each is reaped
   expect(await Promise.all(ours)).toEqual(Array.from({ length: 20 }, (_, i) => ({ code: i })))
 })
 
-test('the wait for a process that is no child is an error', async () => {
+test('the wait for a process that is not a child is an error', async () => {
   await expect(waitFor(1)).rejects.toThrow(expect.objectContaining({ code: 'ECHILD' }))
 })

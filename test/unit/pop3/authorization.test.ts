@@ -28,7 +28,7 @@ const MODERN: AuthorizationOptions = {
 }
 const QMAIL: AuthorizationOptions = { ...MODERN, compat: 'qmail' }
 
-/** Says the lines one after the other; the effects of the last one. */
+/** Sends the lines one after the other; returns the effects of the last one. */
 function say(options: AuthorizationOptions, ...lines: readonly string[]): readonly AuthorizationEffect[] {
   let state = AUTHORIZATION_START
   let effects: readonly AuthorizationEffect[] = []
@@ -42,7 +42,7 @@ const close: AuthorizationEffect = { type: 'close' }
 const base64 = (text: string) => Buffer.from(text, 'latin1').toString('base64')
 
 describe('USER and PASS', () => {
-  test('ask the checker with the octets as sent', () => {
+  test('call the checker with the octets as sent', () => {
     expect(say(MODERN, 'USER ann')).toEqual([reply('+OK ')])
     expect(say(MODERN, 'user ann', 'pass two  words ')).toEqual(login('pass', 'ann', 'two  words '))
     expect(say(MODERN, 'USER ann', 'USER bob', 'PASS x')).toEqual(login('pass', 'bob', 'x'))
@@ -50,7 +50,7 @@ describe('USER and PASS', () => {
     expect(say(MODERN, 'USER ann', 'NOOP', 'PASS x')).toEqual(login('pass', 'ann', 'x'))
   })
 
-  test('one space separates PASS from the password, and further ones belong to it; qmail skips them all', () => {
+  test('one space separates PASS from the password, and further ones belong to it; qmail skips all of them', () => {
     for (const secret of [' x', '  two words ', ' ', '   ']) {
       expect(say(MODERN, 'USER ann', `PASS ${secret}`)).toEqual(login('pass', 'ann', secret))
     }
@@ -89,7 +89,7 @@ describe('USER and PASS', () => {
     expect(say(QMAIL, 'APOP ann ')).toEqual(login('apop', 'ann', ''))
   })
 
-  test('without TLS where TLS is required they are refused, for all or for some', () => {
+  test('without TLS they are refused if TLS is required, for all logins or for some', () => {
     const tls: AuthorizationOptions = { ...MODERN, cleartext: 'none' }
     for (const line of ['USER ann', 'AUTH PLAIN', `AUTH PLAIN ${base64('\0ann\0x')}`]) {
       expect(say(tls, line)).toEqual([reply('-ERR [AUTH] TLS required')])
@@ -147,7 +147,7 @@ describe('AUTH', () => {
     expect([lineLimit(AUTHORIZATION_START), lineLimit(state)]).toEqual([512, 12_288])
   })
 
-  test('is unknown to qmail, as are the other modern commands', () => {
+  test('is unknown in mode qmail, as are the other modern commands', () => {
     for (const line of ['AUTH', 'AUTH PLAIN', 'CAPA', 'STLS', 'UTF8']) {
       expect(say(QMAIL, line)).toEqual([reply('-ERR authorization first')])
     }
@@ -155,7 +155,7 @@ describe('AUTH', () => {
 })
 
 describe('CAPA, STLS, SSL', () => {
-  test('CAPA announces what is in reach', () => {
+  test('CAPA announces the available capabilities', () => {
     expect(say(MODERN, 'CAPA')).toEqual([
       reply(
         '+OK \r\nTOP\r\nUIDL\r\nUSER\r\nSASL PLAIN LOGIN\r\nSTLS\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\nIMPLEMENTATION auth-relay\r\n.',
@@ -163,7 +163,7 @@ describe('CAPA, STLS, SSL', () => {
     ])
   })
 
-  test('STLS replies, then upgrades; the name given before is forgotten', () => {
+  test('STLS replies, then starts TLS; the name given before is dropped', () => {
     expect(say(MODERN, 'STLS')).toEqual([reply('+OK '), { type: 'startTls' }])
     expect(say(MODERN, 'STLS now')).toEqual([reply('-ERR syntax error')])
     expect(say(MODERN, 'USER ann', 'STLS', 'PASS x')).toEqual([reply('-ERR USER first')])
@@ -171,7 +171,7 @@ describe('CAPA, STLS, SSL', () => {
     expect(say(without, 'STLS')).toEqual([reply('-ERR authorization first')])
   })
 
-  test('SSL is taken as the first line only', () => {
+  test('SSL is accepted as the first line only', () => {
     for (const options of [
       { ...MODERN, preamble: true },
       { ...QMAIL, preamble: true },
@@ -185,7 +185,7 @@ describe('CAPA, STLS, SSL', () => {
 })
 
 describe('commands before login are limited', () => {
-  /** The number of the line that closes the connection, and what answers it. */
+  /** The number of the line that closes the connection, and its reply. */
   function closedBy(options: AuthorizationOptions, line: (n: number) => Line): readonly [number, string] {
     let state = AUTHORIZATION_START
     for (let n = 1; n < 10_000; n += 1) {
@@ -202,15 +202,15 @@ describe('commands before login are limited', () => {
     ['an empty line', line('')],
     ['a line with NUL', { type: 'holdsNul' } satisfies Line],
     ['SSL where it is not offered', line('SSL 192.0.2.7:x')],
-  ])('ten times %s, and no more', (_name, unknown) => {
+  ])('ten times %s, and not more', (_name, unknown) => {
     for (const options of [MODERN, QMAIL]) {
       expect(closedBy(options, () => unknown)).toEqual([11, '-ERR too many unknown commands\r\n'])
-      // What is in between does not begin the count anew.
+      // Other commands in between do not reset the count.
       expect(closedBy(options, n => (n % 2 === 0 ? unknown : line('NOOP')))[0]).toBe(22)
     }
   })
 
-  test('commands that lead nowhere end too', () => {
+  test('commands without an effect are limited too', () => {
     const [lines, answer] = closedBy(MODERN, () => line('NOOP'))
     expect(answer).toBe('-ERR too many commands without a login\r\n')
     expect(lines).toBeGreaterThan(100)
@@ -218,7 +218,7 @@ describe('commands before login are limited', () => {
     expect(closedBy(MODERN, n => line(n % 2 === 0 ? '*' : 'AUTH LOGIN'))[0]).toBe(lines)
   })
 
-  test('a site that allows a hundred failures gets them', () => {
+  test('a site that allows a hundred failures gets a hundred', () => {
     const patient = { ...MODERN, tries: 100 }
     let state = AUTHORIZATION_START
     for (let attempt = 1; attempt <= patient.tries; attempt += 1) {
@@ -233,7 +233,7 @@ describe('commands before login are limited', () => {
     }
   })
 
-  test('STLS does not begin the counts anew', () => {
+  test('STLS does not reset the counts', () => {
     let state = AUTHORIZATION_START
     for (let n = 0; n < 10; n += 1) ({ state } = runAuthorization(state, line('HELP'), MODERN))
     state = afterStartTls({ ...state, user: 'ann' })
@@ -270,7 +270,7 @@ describe('afterFailure', () => {
 })
 
 describe('the logged form of a line', () => {
-  test('holds no secret, for every kind of line', () => {
+  test('contains no secret, for every kind of line', () => {
     const secret = 'hunter2'
     const lines = [`PASS ${secret}`, `APOP ann ${secret}`, `AUTH PLAIN ${secret}`, `SSL 192.0.2.7:${secret}`, secret]
     for (const text of lines) {
@@ -308,7 +308,7 @@ test('every line of any client has an answer', () => {
   )
 })
 
-test('the logged form of each line holds no secret, and no text that was typed in place of a command', () => {
+test('the logged form of each line contains no secret, and no text that was typed in place of a command', () => {
   const logged = (text: string) => sanitizedLine(AUTHORIZATION_START, { type: 'line', text })
   expect(
     ['USER ann', 'PASS sesame', 'APOP ann 0123', 'AUTH PLAIN AGFubg==', 'SSL 192.0.2.7:x', 'CAPA', 'STLS', 'UTF8'].map(

@@ -27,7 +27,7 @@ describe('SASL PLAIN', () => {
 })
 
 describe('AUTH LOGIN', () => {
-  test('takes a name and a password', () => {
+  test('reads a name and a password', () => {
     expect(parseLoginAnswers('ann', 'se same')).toEqual({ login: 'ann', secret: 'se same' })
   })
 
@@ -46,12 +46,12 @@ describe('capabilities', () => {
   const none = { user: false, sasl: [], stls: false, loginDelay: 0, expire: 'NEVER', implementation: 'x' } as const
   const always = ['TOP', 'UIDL', 'RESP-CODES', 'AUTH-RESP-CODE', 'PIPELINING', 'EXPIRE NEVER', 'IMPLEMENTATION x']
 
-  test('of a server that offers nothing more', () => {
+  test('of a server without optional features', () => {
     expect(capabilityLines('AUTHORIZATION', none)).toEqual(always)
     expect(capabilityLines('TRANSACTION', none)).toEqual(always)
   })
 
-  test('of one that offers everything; STLS before login alone', () => {
+  test('of a server with all features; STLS before login alone', () => {
     const all = { ...none, user: true, sasl: ['PLAIN', 'LOGIN'], stls: true, loginDelay: 900, expire: 30 }
     const after = [
       'TOP',

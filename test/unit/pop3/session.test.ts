@@ -64,14 +64,14 @@ function hostFor(
 const octets = (text: string): Buffer => Buffer.from(text, 'latin1')
 
 describe('transcripts in memory', () => {
-  /** Those in which no other program and no fault of the file system has a part. */
+  /** Transcripts without another program and without a fault of the file system. */
   const transcripts = readTranscripts(`${import.meta.dirname}/../../transcripts/pop3d`).filter(
     ({ steps, before }) =>
       steps.every(({ type }) => type !== 'meanwhile') &&
       before.every(({ path }) => path !== '-new' && path !== '-cur' && !path.startsWith('tmp/')),
   )
 
-  test('are most of all', () => {
+  test('are the majority', () => {
     expect(transcripts.length).toBeGreaterThan(50)
   })
 
@@ -103,7 +103,7 @@ describe('transcripts in memory', () => {
     })
   }
 
-  /** TLS begins at a pause of the client; elsewhere it sends as it likes. */
+  /** TLS begins at a pause of the client; at other places the client may send at any time. */
   function run(
     { before, settings, steps, afterwards }: Transcript,
     capabilities: Capabilities,
@@ -139,14 +139,14 @@ describe('both states in one session', () => {
       .slice(1, -1)
   }
 
-  test('a failed login leaves the session before login, and the next one opens the maildrop', () => {
+  test('after a failed login the session is still in AUTHORIZATION, and the next login opens the maildrop', () => {
     expect(converse('USER ann', 'PASS wrong', 'STAT', 'USER ann', 'PASS secret', 'STAT', 'USER ann')).toEqual([
       ...['+OK ', '-ERR [AUTH] authorization failed', '-ERR authorization first'],
       ...['+OK ', '+OK ', '+OK 1 4', '-ERR unimplemented'],
     ])
   })
 
-  test('the third failure closes, and what follows has no answer', () => {
+  test('the third failure closes, and later commands have no answer', () => {
     const tries = ['USER later', 'PASS x', 'USER taken', 'PASS x', 'APOP early x', 'NOOP']
     expect(converse(...tries)).toEqual([
       ...['+OK ', '-ERR [SYS/TEMP] temporary authentication failure'],
@@ -166,7 +166,7 @@ describe('both states in one session', () => {
     expect([maildrop.state, session.isOver, session.push(octets('STAT\r\n'))]).toEqual([[], true, ''])
   })
 
-  test('STLS forgets the name and what came behind it in clear text', () => {
+  test('STLS drops the name, and clear text that came behind it', () => {
     const session = new MemorySession(hostFor(new MemoryMaildrop(mail, DEFAULTS)))
     expect(session.push(octets('USER ann\r\nSTLS\r\nPASS secret\r\n'))).toBe('+OK <timestamp>\r\n+OK \r\n+OK \r\n')
     expect(session.push(octets('PASS secret\r\nSTLS\r\n'))).toBe('-ERR USER first\r\n-ERR authorization first\r\n')

@@ -43,7 +43,7 @@ describe('TRANSACTION', () => {
     for (const verb of ['RETR', 'TOP', 'DELE']) expect(say(state, verb)).toEqual(reply('-ERR syntax error\r\n'))
   })
 
-  test('RETR and TOP are one: the second number limits the body', () => {
+  test('RETR and TOP are the same effect: the second number limits the body', () => {
     const message = (bodyLines: number | undefined) => [{ type: 'message', number: 1, bodyLines }]
     expect(say(start(), 'RETR 1')).toEqual(message(undefined))
     expect(say(start(), 'RETR 1 4')).toEqual(message(4))
@@ -64,7 +64,7 @@ describe('TRANSACTION', () => {
     expect(say(state, 'STAT')).toEqual(reply('+OK 2 7\r\n'))
   })
 
-  test('a listing leaves out what is deleted', () => {
+  test('a listing omits deleted messages', () => {
     const state = start('none', [1, 2, 3])
     say(state, 'DELE 2')
     expect(say(state, 'UIDL')).toEqual([{ type: 'listing', of: 'UIDL' }])
@@ -73,7 +73,7 @@ describe('TRANSACTION', () => {
     expect(say(state, 'UIDL 3')).toEqual(reply('+OK 3 id3\r\n'))
   })
 
-  test('CAPA is unknown to qmail; commands of AUTHORIZATION are unknown to both', () => {
+  test('CAPA is unknown in mode qmail; commands of AUTHORIZATION are unknown in both modes', () => {
     expect(say(start(), 'CAPA')).toEqual(reply('+OK \r\nTOP\r\nUIDL\r\n.\r\n'))
     expect(say(start('qmail'), 'CAPA')).toEqual(reply('-ERR unimplemented\r\n'))
     for (const text of ['USER a', 'PASS b', 'AUTH', 'STLS', '', ' STAT', 'STAT\t', 'ſtat']) {
@@ -81,7 +81,7 @@ describe('TRANSACTION', () => {
     }
   })
 
-  test('sizes are asked for only where they are said', () => {
+  test('sizes are read only for replies that contain them', () => {
     const needing = ['STAT', 'LIST', 'list 1', 'UIDL', 'RETR 1', 'DELE 1', 'QUIT', 'x']
     expect(needing.filter(text => needsSizes({ type: 'line', text }))).toEqual(['STAT', 'LIST', 'list 1'])
   })

@@ -18,7 +18,8 @@ import { formatTake, LINK_LINE, MAX_READ_AHEAD } from '../../../src/wire/workers
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
-// Both ends of a link, login's and the worker's, in one process, over a real Unix connection.
+// Both ends of a channel, the login process's and the worker's, in one process, over a real Unix
+// connection.
 const { handover } = epollEngine
 if (handover === undefined) throw new Error('epoll hands connections over')
 
@@ -89,7 +90,7 @@ test('a client is handed over with its ticket and the octets read ahead, and its
   await eventually('its end is told', () => ended.includes('session 1'))
 })
 
-test('a read-ahead of the greatest length arrives whole, and a longer one is not handed over', async () => {
+test('octets read ahead up to the limit arrive completely, and a longer read-ahead is not handed over', async () => {
   const { near } = await client()
   const readAhead = Array.from({ length: MAX_READ_AHEAD }, (_, index) => String.fromCharCode(index % 251)).join('')
   expect(pass(near, 'session 1', `${readAhead}x`)).toBe(false)
@@ -154,7 +155,7 @@ test('a channel above the open-file limit is closed', async () => {
   expect(link.isOpen).toBe(true)
 })
 
-test('a channel ends with the login process or with the worker, and its clients end with the channel', async () => {
+test('a channel ends with the login process or with the worker, and its clients end with it', async () => {
   const { near } = await client()
   expect(pass(near, 'session 1')).toBe(true)
   await eventually('it is taken', () => taken[0])

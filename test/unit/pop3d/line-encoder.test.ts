@@ -19,7 +19,7 @@ const encoders = () =>
     ['kernel', new EncoderPool(MAX_INPUT, kernel).take()],
   ] as const
 
-/** The piece encoded, in both outputs and at two places: they must not differ. */
+/** Encodes the piece with both outputs and at two places; the results must agree. */
 function encode(encoder: LineEncoder, piece: Buffer, previous: number, keepCr: boolean): string {
   const { input, outputs } = encoder
   input.fill(LF)
@@ -32,7 +32,7 @@ function encode(encoder: LineEncoder, piece: Buffer, previous: number, keepCr: b
   return first.toString('latin1', 0, octets)
 }
 
-/** The rule in its plainest form, line by line (spec/pop3d.md §4). */
+/** The rule in its simplest form, line by line (docs/spec/pop3d.md §4). */
 function encodeByLines(file: Buffer, keepCr: boolean): string {
   const lines = file.toString('latin1').split('\n')
   const last = lines.pop() ?? ''
@@ -56,7 +56,9 @@ function encodeInPieces(encoder: LineEncoder, pieces: readonly Buffer[], keepCr:
   return { text: text + end, octets: octets + end.length }
 }
 
-/** What a client makes of a multi-line response: lines without byte-stuffing, RFC 1939 §3. */
+/**
+ * The lines that a client reads from a multi-line response, without byte-stuffing (RFC 1939 §3).
+ */
 const unstuff = (text: string): string =>
   text
     .split('\r\n')
@@ -66,8 +68,8 @@ const unstuff = (text: string): string =>
 const octets = fc.oneof(
   fc.array(fc.constantFrom(10, 13, 46, 97), { maxLength: 200 }),
   fc.array(fc.nat(255), { maxLength: 200 }),
-  // Long lines with something at any place: what a kernel that takes 16 octets at a time may get
-  // wrong.
+  // Long lines with a special octet at any place, because a kernel that reads 16 octets at a time
+  // could miss it.
   fc
     .array(fc.tuple(fc.nat(40), fc.constantFrom('\n', '\r\n', '\n.', '.', '\r', '\n\n')), { maxLength: 60 })
     .map(parts => [...Buffer.from(parts.map(([length, end]) => 'x'.repeat(length) + end).join(''), 'latin1')]),
@@ -81,7 +83,7 @@ function cut(whole: Buffer, places: readonly number[]): readonly Buffer[] {
 }
 
 describe.each(encoders())('the %s encoder', (_, encoder) => {
-  test('encodes as the rule says, however the file is cut', () => {
+  test('encodes by the rule, for any pieces of the file', () => {
     fc.assert(
       fc.property(file, cuts, fc.boolean(), (whole, places, keepCr) => {
         const { text, octets } = encodeInPieces(encoder, cut(whole, places), keepCr)
@@ -92,7 +94,7 @@ describe.each(encoders())('the %s encoder', (_, encoder) => {
     )
   })
 
-  test('is undone by a client: the lines are those of the file', () => {
+  test('is the inverse of a client: the client reads the lines of the file', () => {
     fc.assert(
       fc.property(file, whole => {
         const { text } = encodeInPieces(encoder, [whole], false)
@@ -108,7 +110,7 @@ describe.each(encoders())('the %s encoder', (_, encoder) => {
     )
   })
 
-  test('takes the longest input, and the output that is twice as long', () => {
+  test('accepts the longest input, with an output that is twice as long', () => {
     for (const octet of ['\n', '.', '\r', 'x', '\n.']) {
       const whole = Buffer.from(octet.repeat(MAX_INPUT / octet.length), 'latin1')
       expect(encodeInPieces(encoder, [whole], true).text).toBe(encodeByLines(whole, true))
@@ -131,7 +133,7 @@ test('kernel and script agree octet for octet', () => {
 test('no transfer sees the octets of another: more than one block of them, full, both outputs at once', () => {
   const pool = new EncoderPool(MAX_INPUT)
   const taken = Array.from({ length: 40 }, () => pool.take())
-  // The longest result there is: every octet needs one more.
+  // The longest possible result: every octet needs one more.
   const results = taken.map((encoder, index) => {
     encoder.input.fill(LF)
     const first = encoder.encode(MAX_INPUT, LF, false, 0, REPLY_ROOM / 2)
@@ -145,7 +147,7 @@ test('no transfer sees the octets of another: more than one block of them, full,
   }
 })
 
-test('an encoder that was given back serves the next transfer, and memory of a rush is given up', () => {
+test('a returned encoder serves the next transfer, and additional memory of a peak is freed', () => {
   let blocks = 0
   const pool = new EncoderPool(MAX_INPUT, maxInput => {
     blocks += 1
@@ -163,7 +165,7 @@ test('an encoder that was given back serves the next transfer, and memory of a r
   expect(new Set(again).size).toBe(17)
 })
 
-test('where no memory of WebAssembly can be had, script serves', () => {
+test('without memory for WebAssembly the script encoder is used', () => {
   const pool = new EncoderPool(MAX_INPUT, () => {
     throw new RangeError('WebAssembly.Memory(): could not allocate memory')
   })

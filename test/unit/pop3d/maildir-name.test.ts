@@ -20,7 +20,7 @@ describe('names in a maildir', () => {
     ])
   })
 
-  test('a name gets flags when it has none', () => {
+  test('a name without flags gets flags', () => {
     expect([seenName('a', 'none'), seenName('a:2,S', 'none'), seenName('a:2,S', 'qmail')]).toEqual([
       'a:2,',
       'a:2,S',
@@ -39,8 +39,8 @@ const message = fc.record({
   mtime: fc.nat(3),
 })
 /**
- * As a directory has them: no two of a folder with the same name, each file with an inode of its
- * own.
+ * As in a directory: no two files of a folder have the same name, and each file has a different
+ * inode.
  */
 const maildrop = fc
   .uniqueArray(message, { selector: ({ folder, name }) => `${folder}/${name}` })
@@ -57,7 +57,7 @@ test('any two messages have an order, independent of their order in the director
   )
 })
 
-test('unique-ids are legal and unique, and are qmail’s where those are', () => {
+test('unique-ids are valid and unique, and equal qmail’s if those are valid and unique', () => {
   fc.assert(
     fc.property(maildrop, messages => {
       const ids = uniqueIds(messages, 'none')
@@ -70,7 +70,7 @@ test('unique-ids are legal and unique, and are qmail’s where those are', () =>
   )
 })
 
-test('a unique-id outlives renames, and the coming of twins that are younger', () => {
+test('a unique-id survives renames, and younger files with the same base name', () => {
   const renamed = fc.record({
     folder: fc.constantFrom('new' as const, 'cur' as const),
     flags: fc.constantFrom('', ':2,', ':2,RS'),

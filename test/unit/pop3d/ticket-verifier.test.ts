@@ -24,7 +24,7 @@ const lineOf = (ticket: SessionTicket, key = KEY) =>
   formatSessionTicket(ticket, text => createHmac('sha256', Buffer.from(key, 'hex')).update(text).digest('hex'))
 
 describe('TicketVerifier', () => {
-  test('takes a ticket of the monitor once, until it expires', () => {
+  test('accepts a ticket of the monitor once, until it expires', () => {
     const office = new TicketVerifier(KEY)
     expect(office.check(lineOf(ticketOf(1)), NOW)).toEqual(ticketOf(1))
     expect(office.check(lineOf(ticketOf(1)), NOW)).toBe('repeated')
@@ -35,7 +35,7 @@ describe('TicketVerifier', () => {
     expect(office.check('STAT', NOW)).toBe('malformed')
   })
 
-  test('forgets only tickets that are void', () => {
+  test('drops only tickets that are invalid', () => {
     const office = new TicketVerifier(KEY)
     for (let counter = 1; counter <= 3000; counter += 1) {
       expect(office.check(lineOf(ticketOf(counter, NOW + counter)), NOW)).toEqual(ticketOf(counter, NOW + counter))
@@ -47,7 +47,7 @@ describe('TicketVerifier', () => {
     expect(office.check(lineOf(ticketOf(1, NOW + 1)), NOW + 2)).toBe('expired')
   })
 
-  test('takes no line in which anything was changed', () => {
+  test('accepts no changed line', () => {
     const office = new TicketVerifier(KEY)
     const line = lineOf(ticketOf(7))
     fc.assert(

@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { TopLimit } from '../../../src/pop3d/encoding/send-message.ts'
 
 /**
- * The rule in its plainest form: lines up to and including the first empty line, and `bodyLines`
+ * The rule in its simplest form: lines up to and including the first empty line, and `bodyLines`
  * more (RFC 1939 §7).
  */
 function topOf(file: string, bodyLines: number, crIsEmpty: boolean): string {
@@ -13,7 +13,7 @@ function topOf(file: string, bodyLines: number, crIsEmpty: boolean): string {
   return (header < 0 ? lines : lines.slice(0, header + 1 + bodyLines)).join('')
 }
 
-test('takes the header and the given number of lines, for every cut of the file', () => {
+test('returns the header and the given number of lines, for all pieces of the file', () => {
   const text = fc.array(fc.constantFrom('\n', '\r\n', '\r', 'x', 'y: z', '\n\n', '\r\n\r\n'), { maxLength: 40 })
   fc.assert(
     fc.property(text, fc.array(fc.nat(80)), fc.nat(6), fc.boolean(), (parts, cuts, bodyLines, crIsEmpty) => {

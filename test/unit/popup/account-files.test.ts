@@ -6,7 +6,7 @@ import { isValidOn, shadowEntryOf } from '../../../src/popup/checkers/system.ts'
 import { decodeLogin } from '../../../src/wire/login-event.ts'
 
 describe('parsePasswd', () => {
-  test('accounts, comments, a maildir left out, and the first line of a login', () => {
+  test('accounts, comments, a missing maildir, and the first line of a login', () => {
     const { entries, faults } = parsePasswd(
       [
         '# mail accounts',
@@ -36,7 +36,7 @@ describe('parsePasswd', () => {
     ['ann:h:4294967295:1:/home:', 'uid and gid must be numbers'],
     ['ann:h:1:1:home:Maildir', 'neither home nor maildir is an absolute path'],
     ['ann:h:1:1:/home:Maildir:more', 'more than six fields'],
-  ])('%j is a fault, and its message leaves out the hash', (line, reason) => {
+  ])('%j is a fault, and its message omits the hash', (line, reason) => {
     const { entries, faults } = parsePasswd(line, 'Maildir')
     expect(entries.size).toBe(0)
     expect(faults).toEqual([{ line: 1, reason }])
@@ -55,13 +55,13 @@ describe('parsePasswd', () => {
     expect(accounts.filter(({ uid, maildir }) => !(uid > 0 && maildir.startsWith('/')))).toEqual([])
   })
 
-  test('of the lines of that property some are accounts', () => {
+  test('some lines of that property are accounts', () => {
     const found = fc.sample(lines, 2000).flatMap(text => [...parsePasswd(text, 'Maildir').entries.values()])
     expect(found.length).toBeGreaterThan(10)
   })
 })
 
-test('parseApopSecrets: the secret is the rest of the line, blanks and colons too', () => {
+test('parseApopSecrets: the secret is the rest of the line, with blanks and colons', () => {
   const secrets = parseApopSecrets('# secrets\nann:tan:staaf \r\nbob:\nno colon\nann:second\n')
   expect([...secrets]).toEqual([['ann', 'tan:staaf ']])
 })
@@ -80,13 +80,13 @@ test.each([
   ['', ''],
   ['Maildir', 'home'],
   ['Mail\0dir', '/home'],
-])('maildirPath(%j, %j) is no path', (named, home) => {
+])('maildirPath(%j, %j) is not a path', (named, home) => {
   expect(maildirPath(named, home, 'Maildir')).toBeUndefined()
 })
 
 describe('shadow', () => {
   const TEXT = 'root:!:19000:0:99999:7:::\nann:$y$x:19000:0:90:7:14:20000:\nannette:other:19000::::::\n'
-  test('the account’s own line, and when it ends', () => {
+  test('the account’s own line, and its expiry', () => {
     const ann = shadowEntryOf(TEXT, 'ann')
     expect(ann).toEqual({ hash: '$y$x', passwordEnds: 19_104, accountEnds: 20_000 })
     expect(shadowEntryOf(TEXT, 'an')).toBeUndefined()

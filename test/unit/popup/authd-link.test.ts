@@ -11,7 +11,7 @@ import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 const ip = parseIpAddress('192.0.2.7')
 if (ip === undefined) throw new TypeError('an address')
 
-/** Who logs in; `n` tells the logins apart. */
+/** A login; `n` distinguishes the logins. */
 const attempt = (n: number, user = 'ann'): Attempt => ({
   id: sessionId(7, n),
   ip,
@@ -47,7 +47,7 @@ afterEach(async () => {
 })
 
 describe('AuthdLink', () => {
-  test('several events are under way at once, and answers come in any order', async () => {
+  test('several events are in flight at once, and answers come in any order', async () => {
     authd = await AuthdDouble.listen(path())
     authd.answer = () => undefined
     const announcer = connect(60_000)
@@ -63,7 +63,7 @@ describe('AuthdLink', () => {
     expect(announcer.unanswered).toBe(0)
   })
 
-  test('a login after a reload waits for the time of the new settings', async () => {
+  test('a login after a reload waits for the time in the new settings', async () => {
     authd = await AuthdDouble.listen(path())
     authd.answer = () => undefined
     const announcer = connect(600_000)
@@ -71,7 +71,7 @@ describe('AuthdLink', () => {
     expect(await announcer.announce({ ...attempt(1), daemon: 'popup' })).toMatchObject({ verdict: 'queued' })
   })
 
-  test('a login waits no longer than it may, and its event is delivered when authd is there again', async () => {
+  test('a login waits no longer than its limit, and its event is delivered when authd is available again', async () => {
     const announcer = connect(10)
     expect(await announcer.announce({ ...attempt(1, 'early'), daemon: 'popup' })).toMatchObject({ verdict: 'queued' })
     await saidNow('event=authd_unreachable')
@@ -92,7 +92,7 @@ describe('AuthdLink', () => {
     expect(await answer).toMatchObject({ verdict: 'committed' })
   })
 
-  test('an event that is not delivered in its time is lost, and the log says so', async () => {
+  test('an event that is not delivered in time is lost, with a log line', async () => {
     const announcer = connect(0, 1000)
     await announcer.announce({ ...attempt(1, 'old'), daemon: 'popup' })
     now = 1001
@@ -135,7 +135,7 @@ describe('Announcer', () => {
     await announcer.close()
   })
 
-  test('a failure names its reason; an unknown address is logged as unknown', () => {
+  test('a failure has its reason; an unknown address is logged as unknown', () => {
     const announcer = new Announcer(undefined, () => undefined, false, log)
     announcer.failure({ ...attempt(1), ip: undefined }, 'badauth', 'wrong password')
     expect(lines.at(-1)).toMatch(/event=login_failed .*ip=unknown user=ann .*reason=badauth detail="wrong password"/)

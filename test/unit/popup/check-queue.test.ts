@@ -17,8 +17,8 @@ function applicant(text: string, isKnown = false): Applicant & { readonly depart
 }
 
 /**
- * A queue whose work ends when the test says so; `started` are the names of the work in the order
- * of its start.
+ * A queue whose work is ended by the test; `started` has the names of the work in the order of its
+ * start.
  */
 class TestQueue {
   readonly queue: CheckQueue
@@ -41,7 +41,7 @@ class TestQueue {
       })
   }
 
-  /** Ends the work that runs, one after the other, until none is left. */
+  /** Ends the running work, one after the other, until none is left. */
   async finish(): Promise<readonly string[]> {
     for (;;) {
       await settled()
@@ -56,7 +56,7 @@ class TestQueue {
 const settled = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
 describe('CheckQueue', () => {
-  test('guesses of unknown logins from one /32 delay a known login, and logins of other wide networks, by less than six turns', async () => {
+  test('guesses of unknown logins from one /32 delay a known login, and logins of other wide networks, by less than six checks', async () => {
     const pool = new TestQueue(1)
     const guesses = Array.from({ length: 1500 }, (_, n) =>
       pool.add(`guess ${n}`, applicant(`2001:db8:${(n + 1).toString(16)}::1`)),
@@ -69,12 +69,12 @@ describe('CheckQueue', () => {
     const order = await pool.finish()
     await Promise.all([...guesses, ...right])
     for (const name of ['IPv4', 'another /32', 'known']) expect(order.indexOf(name), name).toBeLessThan(6)
-    // What is too many leaves, newest first, and none of the right ones.
+    // Checks above the limit leave the queue, the newest first, and no right one is among them.
     expect(pool.refused.length).toBeGreaterThan(400)
     expect(pool.refused.every(name => name.startsWith('guess'))).toBe(true)
   })
 
-  test('runs no more at once than it may, and answers what the work answers', async () => {
+  test('runs at most the permitted number at once, and returns the result of the work', async () => {
     const queue = new CheckQueue({ atOnce: 2, mostWaiting: 100 })
     let [running, most] = [0, 0]
     const work = async (n: number): Promise<number> => {
@@ -89,11 +89,11 @@ describe('CheckQueue', () => {
     expect(most).toBe(2)
     const failed = queue.run(applicant('192.0.2.1'), () => Promise.reject(new Error('broken')))
     await expect(failed).rejects.toThrow('broken')
-    // The turn of work that failed is over too.
+    // A failed check frees its place too.
     expect(await Promise.all([work(1), queue.run(applicant('192.0.2.1'), () => work(2))])).toEqual([1, 2])
   })
 
-  test('an address that waits already goes behind those that do not', async () => {
+  test('an address that already waits comes after addresses that do not', async () => {
     const checks = new TestQueue(1)
     for (const [name, address] of [
       ['a1', '192.0.2.1'],
@@ -116,7 +116,7 @@ describe('CheckQueue', () => {
     expect((await checks.finish()).slice(0, 4)).toEqual(['guess', 'guess', 'from IPv4', 'from another provider'])
   })
 
-  test('the /48s of one provider take turns, and so do the /64s of one /48', async () => {
+  test('the /48s of one provider alternate, and so do the /64s of one /48', async () => {
     const checks = new TestQueue(1)
     for (const [name, address] of [
       ['first', '198.51.100.1'],
@@ -131,7 +131,7 @@ describe('CheckQueue', () => {
     expect(await checks.finish()).toEqual(['first', 'a1', 'b1', 'a2', 'a3', 'a1 again'])
   })
 
-  test('logins that are known go first, but leave every fourth turn to the others', async () => {
+  test('known logins go first, but every fourth place is for the others', async () => {
     const checks = new TestQueue(1)
     void checks.add('first', applicant('198.51.100.1'))
     for (let n = 1; n <= 3; n++) void checks.add(`other ${n}`, applicant(`192.0.2.${n}`))
@@ -143,7 +143,7 @@ describe('CheckQueue', () => {
     ])
   })
 
-  test('if it is full, the network with most checks loses its newest at once; one from elsewhere gets in', async () => {
+  test('if it is full, the network with most checks loses its newest at once, and a check from another network enters', async () => {
     const checks = new TestQueue(1, 4)
     void checks.add('running', applicant('198.51.100.1'))
     for (let n = 1; n <= 6; n++) void checks.add(`a${n}`, applicant(`2001:db8:a:${n}::1`))
@@ -157,7 +157,7 @@ describe('CheckQueue', () => {
     expect(new CheckQueueFull().message).toBe('too many password checks are waiting')
   })
 
-  test('a check whose applicant has departed leaves the queue at once and never runs', async () => {
+  test('a check whose client has disconnected leaves the queue at once and never runs', async () => {
     const checks = new TestQueue(1)
     void checks.add('running', applicant('198.51.100.1'))
     const guessers = Array.from({ length: 300 }, (_, n) => applicant(`192.0.${n >> 8}.${n & 255}`))
@@ -171,7 +171,7 @@ describe('CheckQueue', () => {
     expect(new Set(checks.refused.map(text => text.split(': ')[1]))).toEqual(new Set(['ApplicantDeparted']))
   })
 
-  test('an applicant that departed before its request is refused; a departure while the work runs changes nothing', async () => {
+  test('a client that disconnected before its request is refused; a disconnect while the work runs changes nothing', async () => {
     const checks = new TestQueue(1)
     const early = applicant('192.0.2.1')
     early.departure.happen()
@@ -187,7 +187,7 @@ describe('CheckQueue', () => {
     expect(checks.refused).toEqual([])
   })
 
-  test('a turn ends once, however often it is ended', async () => {
+  test('a check ends once, also if it is ended several times', async () => {
     const queue = new CheckQueue({ atOnce: 1, mostWaiting: 10 })
     const leave = await queue.enter(applicant('192.0.2.1'))
     const others = [2, 3].map(n => queue.enter(applicant(`192.0.2.${n}`)))
@@ -198,7 +198,7 @@ describe('CheckQueue', () => {
   })
 })
 
-test('sharingNetworks: the widest first; a client of a translator shares with its IPv4 neighbours', () => {
+test('sharingNetworks: the widest first; a client behind a translator shares with its IPv4 neighbours', () => {
   const of = (text: string) => applicant(text).networks
   expect(of('192.0.2.1')).toEqual(['192.0.0.0/16', '192.0.2.1/32'])
   expect(of('2001:db8:a:b::1')).toEqual(['2001:db8::/32', '2001:db8:a::/48', '2001:db8:a:b::/64'])

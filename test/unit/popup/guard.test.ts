@@ -21,7 +21,7 @@ describe('FailureDelays', () => {
     for (let i = 0; i < count; i++) delays.failed(address, name(`victim ${i}`), `guess ${i}`)
   }
 
-  test('grow with each failure of a login, up to the last', () => {
+  test('grow with each failure of a login, up to the last value', () => {
     const delays = make()
     expect(delays.delayFor(A, ANN)).toBe(0)
     const seen = Array.from({ length: 6 }, (_, i) => {
@@ -31,7 +31,7 @@ describe('FailureDelays', () => {
     expect(seen).toEqual([2, 4, 8, 15, 15, 15])
   })
 
-  test('follow the login to every address, in upper case too', () => {
+  test('apply to the login at every address, also in upper case', () => {
     const delays = make()
     delays.failed(A, ANN, '1')
     expect(delays.delayFor(B, name('ANN'))).toBe(2)
@@ -79,7 +79,7 @@ describe('FailureDelays', () => {
     expect(delays.delayFor(ip('64:ff9b::c000:202'), BOB)).toBe(0)
   })
 
-  test('the same wrong passwords again, in any order, do not make it worse', () => {
+  test('the same wrong passwords again, in any order, do not increase it', () => {
     const delays = make()
     for (let i = 0; i < 10; i++) delays.failed(A, ANN, `stale ${i % 2}`)
     expect(delays.delayFor(B, ANN)).toBe(4)
@@ -88,19 +88,19 @@ describe('FailureDelays', () => {
     expect(delays.delayFor(B, ANN)).toBe(0)
   })
 
-  test('a login that was right from its address is not delayed by failures elsewhere', () => {
+  test('a login that succeeded from its address is not delayed by failures of other addresses', () => {
     const delays = make()
     delays.succeeded(A, ANN)
     for (let i = 0; i < 5; i++) delays.failed(B, ANN, `guess ${i}`)
     expect(delays.delayFor(B, ANN)).toBe(15)
     expect(delays.delayFor(A, ANN)).toBe(0)
-    // But one good account does not buy the address free for guessing others.
+    // One right login does not exempt the address for guesses of other logins.
     failMany(delays, A, 7)
     expect(delays.delayFor(A, name('victim 9'))).toBe(15)
     expect(delays.delayFor(A, ANN)).toBe(0)
   })
 
-  test('three different wrong passwords in a row end this exemption, one password repeated never does', () => {
+  test('three different wrong passwords in a row end this exemption, one repeated password never does', () => {
     const delays = make()
     delays.succeeded(A, ANN)
     for (let i = 0; i < 9; i++) delays.failed(A, ANN, 'stale')
@@ -113,7 +113,7 @@ describe('FailureDelays', () => {
     expect(delays.delayFor(A, ANN)).toBe(8)
   })
 
-  test('are forgotten ten minutes after the last failure', () => {
+  test('are dropped ten minutes after the last failure', () => {
     now = 0
     const delays = make()
     delays.failed(A, ANN, '1')
@@ -125,7 +125,7 @@ describe('FailureDelays', () => {
     now = 0
   })
 
-  test('the tables are bounded; the oldest rows go first', () => {
+  test('the tables are limited; the oldest rows are dropped first', () => {
     const delays = make()
     for (let i = 0; i < 30_000; i++) {
       delays.failed(ip(`10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`), name(`login ${i}`), 'x')
@@ -170,7 +170,7 @@ test('LoginIntervals: one login of a user in each interval', () => {
   expect([none.take(ANN), none.take(ANN)]).toEqual([true, true])
 })
 
-test('MessageAllowance: a burst, then as many as the time brings', () => {
+test('MessageAllowance: a burst, then the number that the time allows', () => {
   let now = 0
   const allowance = new MessageAllowance(10, 3, () => now)
   const taken = () => Array.from({ length: 5 }, () => allowance.take()).filter(Boolean).length
@@ -179,7 +179,7 @@ test('MessageAllowance: a burst, then as many as the time brings', () => {
   expect(taken()).toBe(2)
   now = 60_000
   expect(taken()).toBe(3)
-  // By octets: as many as are left, or none of them.
+  // In octets: the rest of the allowance, or nothing.
   now += 200
   expect([allowance.take(3), allowance.take(2), allowance.take(1)]).toEqual([false, true, false])
 })

@@ -38,7 +38,7 @@ const SETTINGS: LoginSettingsMessage = {
   upstream: null,
 }
 
-/** A program in a login process's place, which says on its control channel what the test wants. */
+/** A program in place of a login process; the test decides its messages on the control channel. */
 const PROGRAM = `
 const { Socket } = require('node:net')
 const channel = new Socket({ fd: 3, readable: true, writable: true })
@@ -88,7 +88,7 @@ describe('LoginProcesses', () => {
   const said = (lines: readonly string[], text: string) =>
     eventually(text, () => lines.some(line => line.includes(text)), 20_000)
 
-  test('hand on messages, and start a process that ended again', async () => {
+  test('pass messages on, and restart a process that has ended', async () => {
     const heard: FromLogin[] = []
     const { lines, gone } = await start(
       'ends',
@@ -101,17 +101,17 @@ describe('LoginProcesses', () => {
     await said(lines, 'event=login_process_ended status=3')
   })
 
-  test('a start whose process ends before it is ready fails', async () => {
+  test('a start fails if its process ends before it is ready', async () => {
     await expect(start('early', 'process.exit(1)', () => {})).rejects.toThrow('ended while it started')
   })
 
-  test('a process that sends octets that are no message is killed', async () => {
+  test('a process that sends octets that are not a message is killed', async () => {
     const { lines, gone } = await start('hostile', `say({ type: 'ready' }); say({ type: 'grant' })`, () => {})
     await said(lines, 'it sent an invalid message')
     await eventually('its requests are void', () => gone.length > 0)
   })
 
-  test('a flood of long messages is bounded by its octets, long before its number', async () => {
+  test('a flood of long messages is limited by its octets, long before its number', async () => {
     let heard = 0
     let isFirst = true
     const flood = `say({ type: 'ready' }); let n = 0
@@ -119,19 +119,19 @@ describe('LoginProcesses', () => {
         if (channel.writableNeedDrain) channel.once('drain', more)
         else setImmediate(more) }
       more()`
-    // Time stands still, so that the burst counts alone, however fast the machine is.
+    // Time stands still, so that only the burst counts, at any speed of the machine.
     const { lines } = await start(
       'flood',
       flood,
       message => {
-        // The process that takes the place of the first one begins at 1 again.
+        // The process that replaces the first one begins at 1 again.
         if (heard > 0 && 'n' in message && message.n === 1) isFirst = false
         if (isFirst) heard += 1
       },
       () => 0,
     )
     await said(lines, 'it sent too many messages')
-    // Of 24 kB each: not the 40,000 that their number allows.
+    // 24 kB each, and not the 40,000 that the number allows.
     expect(heard).toBe(Math.floor(67_108_864 / 24_127))
   })
 

@@ -32,7 +32,7 @@ describe('replies before login', () => {
   const CAPABILITIES = /IMPLEMENTATION auth-relay\r\n\.\r\n/g
   const capabilitiesIn = (text: string): number => text.match(CAPABILITIES)?.length ?? 0
 
-  /** A session whose client takes nothing until `take` is called. */
+  /** A session whose client reads nothing until `take` is called. */
   function stuckSession(log: string[] = []) {
     const login = new LoginServerForTests()
     running.push(login)
@@ -95,7 +95,7 @@ describe('replies before login', () => {
     for (let turn = 0; turn < count; turn += 1) await new Promise(setImmediate)
   }
 
-  test('wait in the client’s input, not in memory, while it does not read', async () => {
+  test('wait in the client’s input, not in memory, while the client does not read', async () => {
     const { stream, most, take, said } = stuckSession()
     stream.push('CAPA\r\n'.repeat(100))
     for (let turn = 0; turn < 100; turn += 1) {
@@ -109,7 +109,7 @@ describe('replies before login', () => {
     stream.destroy()
   })
 
-  test('are given for a few dozen lines at most in one turn of the event loop', async () => {
+  test('are written for a few dozen lines at most in one turn of the event loop', async () => {
     const { stream, take, said } = stuckSession()
     take()
     stream.push('NOOP\r\n'.repeat(100))
@@ -132,7 +132,7 @@ describe('replies before login', () => {
     expect(said().length).toBeLessThan(1_000)
   })
 
-  test('the socket of a session that is over is reported when it has gone, at once if it makes room', async () => {
+  test('the end of a session is reported when its socket is closed, and at once if it frees a place', async () => {
     const log: string[] = []
     const { stream, session } = stuckSession(log)
     stream.push('QUIT\r\n')
@@ -146,7 +146,7 @@ describe('replies before login', () => {
 })
 
 describe('places before login', () => {
-  test('of one address are refused when they are taken, and free again when a client has gone', async () => {
+  test('of one address are refused when all are taken, and are free again when a client has disconnected', async () => {
     const { login, port } = await start({ maxPerAddress: 2 })
     const [first] = await Promise.all([1, 2].map(() => login.client(port).hears(/^\+OK/)))
     await (await login.client(port).hears(/^-ERR \[SYS\/TEMP\] too many/)).ends()
@@ -155,7 +155,7 @@ describe('places before login', () => {
     await eventually('the place is free', async () => /^\+OK/.test((await login.client(port).hears(/\n/)).said))
   })
 
-  test('are kept by a session that is over until its socket has gone', async () => {
+  test('are kept by a session that is over until its socket is closed', async () => {
     const { login, port } = await start({ maxPerAddress: 1, hostname: LONG_NAME })
     const slow = login.client(port)
     slow.socket.pause()
@@ -167,7 +167,7 @@ describe('places before login', () => {
     await eventually('the place is free', async () => /^\+OK/.test((await login.client(port).hears(/\n/)).said))
   })
 
-  test('of sessions that are over and do not take their last words are given to new clients first', async () => {
+  test('of sessions that are over, but whose last reply was not read, are given to new clients first', async () => {
     const { login, port } = await start({ maxConnections: 2, hostname: LONG_NAME })
     const slow = login.client(port)
     slow.socket.pause()
@@ -182,7 +182,7 @@ describe('places before login', () => {
     expect(waiting.ended).toBe(false)
   })
 
-  test('one address that sends nonsense and QUIT and never reads holds no more sockets than it has places', async () => {
+  test('one address that sends invalid commands and QUIT and never reads holds no more sockets than it has places', async () => {
     const { login, port } = await start({ maxPerAddress: 20 })
     const clients = Array.from({ length: 200 }, () => {
       const client = login.client(port)
@@ -203,9 +203,9 @@ describe('places before login', () => {
   })
 })
 
-test('a relayed session ends, and its place is free, when the process behind no longer answers', async () => {
+test('a relayed session ends, and its place is free, when the process behind it does not answer any more', async () => {
   const { path, remove } = temporaryDirectory()
-  // A worker that hangs: it takes no sockets, and a relayed session gets no answer.
+  // A worker that hangs: it accepts no connections, and a relayed session gets no answer.
   const connections: Socket[] = []
   const worker = createServer({ allowHalfOpen: true }, connection => {
     connections.push(connection)
@@ -242,7 +242,7 @@ describe('another protocol than POP3', () => {
   test.each([
     ['version 1', Buffer.from('PROXY TCP4 192.0.2.7 192.0.2.8 1 110\r\nUSER ann\r\nPASS x\r\n')],
     ['version 2', Buffer.concat([V2, Buffer.from('USER ann\r\nPASS x\r\n')])],
-  ])('a PROXY header of %s where none is expected is refused, with the remedy once a day', async (_name, octets) => {
+  ])('a PROXY header of %s that is not expected is refused, with the remedy once a day', async (_name, octets) => {
     const { login, port } = await start()
     for (let count = 0; count < 3; count += 1) await login.client(port).write(octets).ends()
     const [only, ...more] = linesAbout(login, 'proxy_header_refused', 'warn')
@@ -267,13 +267,13 @@ describe('another protocol than POP3', () => {
     expect([only, more]).toEqual([expect.stringContaining('port 995'), []])
   })
 
-  test('no PROXY header where one is expected: the log names the other setting', async () => {
+  test('without an expected PROXY header the log names the other setting', async () => {
     const { login } = await start()
     const port = await login.listen({ proxy: true })
     await login.client(port).write('USER ann\r\n').ends()
     await eventually('logged', () => linesAbout(login, 'proxy_refused', 'warn').length === 1)
     expect(login.lines.join('')).toMatch(/reason="no PROXY header: clients that send none belong to .*popup\.listen"/)
-    // A client that waits for a greeting is logged once a day, a probe that leaves is not.
+    // A client that waits for a greeting is logged once a day; a probe that disconnects is not.
     const waiting = [login.client(port, '127.0.0.2'), login.client(port, '127.0.0.2')]
     login.client(port, '127.0.0.3').socket.end()
     await Promise.all(waiting.map(client => client.ends()))
@@ -286,7 +286,7 @@ describe('another protocol than POP3', () => {
 })
 
 describe('a full process', () => {
-  test('closes the oldest connection of the address that has most', async () => {
+  test('closes the oldest connection of the address with the most connections', async () => {
     const { login, port } = await start({ maxConnections: 4 })
     const single = await login.client(port, '127.0.0.2').hears(/^\+OK/)
     const crowd = []
@@ -301,7 +301,7 @@ describe('a full process', () => {
     await single.ends()
   })
 
-  test('passes over a client whose password is being checked', async () => {
+  test('skips a client whose password is being checked', async () => {
     const { login, port } = await start({ maxConnections: 2 })
     const busy = await login
       .client(port, '127.0.0.2')
@@ -315,7 +315,7 @@ describe('a full process', () => {
     await busy.hears(/-ERR \[AUTH\]/)
   })
 
-  test('a crowd whose passwords are being checked makes room for another address', async () => {
+  test('clients whose passwords are being checked make room for another address', async () => {
     const { login, port } = await start({ maxConnections: 3 })
     const crowd = []
     for (let count = 0; count < 3; count += 1) {

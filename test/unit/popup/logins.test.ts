@@ -14,10 +14,10 @@ import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 const LIMIT_MS = 60_000
 const customers = new CustomerNetworks()
 
-/** What a client types, as the login process reports it: one character for each octet. */
+/** Text that a client types, as the login process reports it: one character for each octet. */
 const typed = (text: string): string => Buffer.from(text, 'utf8').toString('latin1')
 
-/** The monitor's part that handles logins, with time that passes when the test says so. */
+/** The monitor's part that handles logins, with a clock that the test sets. */
 class Monitor {
   readonly lines: string[] = []
   readonly answers: ToLoginMessage[] = []
@@ -72,7 +72,7 @@ afterEach(() => {
   vi.useRealTimers()
 })
 
-describe('with a server behind that decides', () => {
+describe('with an upstream server that decides', () => {
   const upstream = (): Monitor => new Monitor({ type: 'upstream' })
   /** Seconds until the login may be tried. */
   const waitOf = async (monitor: Monitor, n: number): Promise<number> => {
@@ -100,7 +100,7 @@ describe('with a server behind that decides', () => {
     },
   )
 
-  test('a login that was right from its address is known there, in UTF-8 too', async () => {
+  test('a login that succeeded from its address is known there, in UTF-8 too', async () => {
     const monitor = upstream()
     const right = monitor.attempt('jürgen', '192.0.2.1')
     await pass(0)
@@ -115,7 +115,7 @@ describe('with a server behind that decides', () => {
     expect(await waitOf(monitor, monitor.attempt('jürgen', '192.0.2.9'))).toBe(2)
   })
 
-  test('a client that goes away while it waits is never let through', async () => {
+  test('a client that disconnects while it waits is never admitted', async () => {
     const monitor = upstream()
     const wrong = monitor.attempt('ann', '192.0.2.1')
     await pass(0)
@@ -129,7 +129,7 @@ describe('with a server behind that decides', () => {
 })
 
 describe('with a checker', () => {
-  /** Checks in a queue of one place; each check lasts until the test gives its verdict. */
+  /** Checks in a queue with one place; each check lasts until the test gives its result. */
   class TestChecker implements Checker {
     readonly started: CheckRequest[] = []
     readonly queue = new CheckQueue({ atOnce: 1, mostWaiting: 3 })
@@ -194,7 +194,7 @@ describe('with a checker', () => {
     expect(monitor.lines.at(-1)).toContain('user="jürgen"')
   })
 
-  test('a client that goes away while its check waits is forgotten without a line; the check never runs', async () => {
+  test('a client that disconnects while its check waits is dropped without a log line; the check never runs', async () => {
     const { monitor, checker } = start()
     monitor.verify('running')
     const gone = monitor.verify('gone', '198.51.100.1')
@@ -209,7 +209,7 @@ describe('with a checker', () => {
     expect(monitor.lines.filter(line => line.includes('gone'))).toEqual([])
   })
 
-  test('a check whose time is over is answered, and leaves the queue', async () => {
+  test('a check beyond its time limit is answered, and leaves the queue', async () => {
     const { monitor, checker } = start()
     const running = monitor.verify('running')
     const waiting = monitor.verify('waiting', '198.51.100.1')
@@ -223,7 +223,7 @@ describe('with a checker', () => {
     expect(monitor.lines.filter(line => line.includes('did not answer in time'))).toHaveLength(2)
   })
 
-  test('if too many checks wait, the answer is temporary, at once, and no failure of the client', async () => {
+  test('if too many checks wait, the answer is temporary, comes at once, and is not a failure of the client', async () => {
     const { monitor, checker } = start()
     for (let i = 0; i < 4; i++) monitor.verify(`login ${i}`)
     const refused = monitor.verify('one too many')
@@ -236,7 +236,7 @@ describe('with a checker', () => {
     expect(checker.queue.waiting).toBe(0)
   })
 
-  test('a checker that fails is temporary', async () => {
+  test('a checker that fails is a temporary failure', async () => {
     const { monitor, checker } = start()
     const n = monitor.verify('ann')
     await pass(0)
@@ -244,11 +244,11 @@ describe('with a checker', () => {
     expect(monitor.answerTo(n)).toEqual({ type: 'failed', n, failure: 'temporary' })
   })
 
-  test('the octets that one login process has under way are bounded, and come back', async () => {
+  test('the octets of one login process in progress are limited, and are freed', async () => {
     const { monitor, checker } = start()
     const first = monitor.verify('x'.repeat(12_000), '192.0.2.1', 'y'.repeat(12_000))
     await pass(0)
-    // The queue refuses all but three: their octets count until then, within this turn.
+    // The queue refuses all but three. Their octets count until the end of this turn.
     const before = monitor.answers.length
     for (let i = 0; i < 1000; i++) monitor.verify('x'.repeat(12_000), '192.0.2.1', 'y'.repeat(12_000))
     const atOnce = monitor.answers.length - before
@@ -258,7 +258,7 @@ describe('with a checker', () => {
     await pass(0)
     expect(monitor.answerTo(theirs)).toBeUndefined()
     expect(checker.queue.waiting).toBe(3)
-    // What is refused is not under way any more.
+    // A refused check is not in progress any more.
     const next = monitor.verify('x'.repeat(12_000), '198.51.100.1', 'y'.repeat(12_000))
     expect(monitor.answerTo(next)).toBeUndefined()
     expect(monitor.answerTo(first)).toBeUndefined()

@@ -9,8 +9,7 @@ import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 /**
- * A program in pop3d's place: tells every client which ids it was given, and ends when one connects
- * the second time.
+ * A program in place of pop3d: sends its ids to every client, and ends at the second connection.
  */
 const PROGRAM = `
 const { createServer, Socket } = require('node:net')
@@ -63,14 +62,14 @@ function start(): { workers: MaildropWorkers; lines: string[] } {
       },
     },
     createLog('popup', { level: 'debug', write: line => lines.push(line) }),
-    // Time stands still: tickets stay good, and two of one session are the same.
+    // Time stands still, so that tickets stay valid, and two tickets of one session are equal.
     () => 1_700_000_000_000,
   )
   running = workers
   return { workers, lines }
 }
 
-/** What the worker behind the socket says. */
+/** The output of the worker behind the socket. */
 async function ask(workers: MaildropWorkers, socket: string): Promise<string> {
   let text = ''
   const client = connect(`${workers.directory}/${socket}`).setEncoding('utf8')
@@ -81,7 +80,7 @@ async function ask(workers: MaildropWorkers, socket: string): Promise<string> {
 const open = (workers: MaildropWorkers, gid: number) =>
   workers.open({ uid, gid, maildir: '/mail/ann/Maildir' }, session)
 
-test('two accounts of one uid with different groups have a worker each', async () => {
+test('two accounts of one uid with different groups have one worker each', async () => {
   const { workers, lines } = start()
   const [first, second, again] = [await open(workers, 61_230), await open(workers, 61_299), await open(workers, 61_230)]
   expect(first.socket).not.toBe(second.socket)
@@ -89,12 +88,12 @@ test('two accounts of one uid with different groups have a worker each', async (
   const gids = [await ask(workers, first.socket), await ask(workers, second.socket)].map(
     text => /"gid":(\d+)/.exec(text)?.[1],
   )
-  // Without root all runs as one user, and no ids are handed over.
+  // Without root all processes have the same user, and no ids are passed.
   expect(gids).toEqual(process.getuid?.() === 0 ? ['61230', '61299'] : [undefined, undefined])
   expect(lines.filter(line => line.includes('event=worker_started'))).toHaveLength(2)
 })
 
-test('a worker that ends while a ticket may still come is started again, on the same socket', async () => {
+test('a worker that ends while a ticket may still arrive is started again on the same socket', async () => {
   const { workers, lines } = start()
   const { socket } = await open(workers, 61_230)
   const first = await ask(workers, socket)
@@ -105,7 +104,7 @@ test('a worker that ends while a ticket may still come is started again, on the 
   expect(next).not.toBe(first)
 })
 
-test('a ticket of before a crash is void: the key is another one', async () => {
+test('a ticket from before a crash is invalid, because the key has changed', async () => {
   const { workers, lines } = start()
   const before = await open(workers, 61_230)
   expect((await open(workers, 61_230)).ticket).toBe(before.ticket)

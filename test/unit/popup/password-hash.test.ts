@@ -45,7 +45,7 @@ describe('verifyPassword', () => {
     '{NOSUCH}secret',
     '$argon2id$v=19$m=0,t=0,p=0$x$y',
     '{SSHA}AAAA',
-  ])('%j names no password', async stored => {
+  ])('%j is not a hash', async stored => {
     expect(await verifyPassword('secret', stored)).toBeUndefined()
   })
 
@@ -54,7 +54,7 @@ describe('verifyPassword', () => {
     expect(await verifyPassword('', '$1$abcdefgh$cHJi5PXp/ki/ktXzqlk6I1')).toBeUndefined()
   })
 
-  test('octets are octets: a password in UTF-8, and one that is not', async () => {
+  test('a password is octets: one in UTF-8, and one that is not', async () => {
     const utf8 = Buffer.from('pässwort').toString('latin1')
     expect(await verifyPassword(utf8, '{PLAIN}pässwort')).toBe(true)
     expect(await verifyPassword('p\xe4sswort', '{PLAIN}pässwort')).toBe(false)

@@ -10,7 +10,7 @@ import { ClientGone } from '../../../src/popup/client-gone.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { loginOctets } from '../../../src/wire/login-event.ts'
 
-/** A checker whose checks end when the test says so. */
+/** A checker whose checks are ended by the test. */
 class SlowChecker implements Checker {
   readonly #name: string
   readonly running: (() => void)[] = []

@@ -44,7 +44,8 @@ function echo(): { stream: Duplex; heard: () => string } {
 }
 
 /**
- * Runs one session over the pieces of its input; what the client and the server behind have read.
+ * Runs one session over the pieces of its input; returns the text that the client and the server
+ * behind have read.
  */
 async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behind: string; clients: string[] }> {
   let said = ''

@@ -6,7 +6,7 @@ import { parseDaemonWords } from '../../../src/process/command-line.ts'
 
 const parse = (...args: readonly string[]) => parseDaemonWords('authd', 'Usage: authd\n', '/etc/x.toml', args)
 
-test('the settings file: the default, named behind a blank or an equals sign, made absolute', () => {
+test('the settings file: the default, or the path after a blank or an equals sign, made absolute', () => {
   expect(parse()).toEqual({ type: 'serve', config: '/etc/x.toml' })
   expect(parse('--config', '/a.toml')).toEqual({ type: 'serve', config: '/a.toml' })
   expect(parse('--config=/a.toml')).toEqual({ type: 'serve', config: '/a.toml' })
@@ -24,7 +24,7 @@ test.each([
   expect(() => parse(...args)).toThrow(new UsageFault(fault))
 })
 
-test('other words are the program’s own; without a settings file --config is unknown', () => {
+test('other arguments belong to the program; without a settings file --config is unknown', () => {
   expect(parse('host', '--help')).toEqual({ type: 'own' })
   expect(parse('-P', 'host')).toEqual({ type: 'own' })
   expect(parseDaemonWords('pop3d', '', undefined, [])).toEqual({ type: 'own' })
@@ -43,7 +43,7 @@ describe.each(['authd', 'popup', 'sslwrap', 'wrap', 'pop3d'])('%s', program => {
       },
     )
 
-  test('help and version, by word and by letter, on standard output', () => {
+  test('help and version, in long and short form, on standard output', () => {
     for (const word of ['--help', '-h'])
       expect(run(word)).toMatchObject({ status: 0, stderr: '', stdout: expect.stringMatching(/^usage: /i) })
     for (const word of ['--version', '-V'])

@@ -6,7 +6,7 @@ import type { IpAddress } from '../../../src/wire/ip-address.ts'
 import { ip } from '../../harness/addresses.ts'
 import { anyIpAddress } from '../wire/arbitraries.ts'
 
-test('one address is stopped, another is not', () => {
+test('one address is refused, another is not', () => {
   const limits = new ConnectionLimits(10, 2, new CustomerNetworks())
   expect([1, 2, 3].map(() => limits.acquire(ip('192.0.2.7')))).toEqual(['ok', 'ok', 'address'])
   expect(limits.acquire(ip('192.0.2.8'))).toBe('ok')
@@ -21,7 +21,7 @@ test('IPv6 counts per /64, in every spelling of the address', () => {
   expect(limits.acquire(ip('2001:db8:0:1::1'))).toBe('ok')
 })
 
-test('clients behind a translator are customers of their own, the same as on the way over IPv4', () => {
+test('clients behind a translator are separate customers, the same as over IPv4', () => {
   const limits = new ConnectionLimits(0, 1, new CustomerNetworks())
   expect(limits.acquire(ip('64:ff9b::192.0.2.7'))).toBe('ok')
   expect(limits.acquire(ip('64:ff9b::192.0.2.8'))).toBe('ok')
@@ -30,7 +30,7 @@ test('clients behind a translator are customers of their own, the same as on the
   expect(limits.acquire(ip('192.0.2.7'))).toBe('ok')
 })
 
-test("a place goes back to where it was taken, when the translators' prefixes have changed since", () => {
+test("a place is returned to the right customer, also if the translators' prefixes have changed meanwhile", () => {
   const limits = new ConnectionLimits(0, 2, new CustomerNetworks())
   const behind = ip('2001:db8:64::192.0.2.7')
   expect(limits.acquire(behind)).toBe('ok')
@@ -44,7 +44,7 @@ test("a place goes back to where it was taken, when the translators' prefixes ha
   expect(limits.acquire(ip('192.0.2.7'))).toBe('address')
 })
 
-test('the total comes first; 0 is no limit', () => {
+test('the total is checked first; 0 means no limit', () => {
   const limits = new ConnectionLimits(1, 0, new CustomerNetworks())
   expect(limits.acquire(ip('192.0.2.7'))).toBe('ok')
   expect(limits.acquire(ip('192.0.2.8'))).toBe('total')
@@ -52,7 +52,7 @@ test('the total comes first; 0 is no limit', () => {
   expect(Array.from({ length: 100 }, () => none.acquire(ip('192.0.2.7'))).every(verdict => verdict === 'ok')).toBe(true)
 })
 
-test('a place that was not taken cannot be given back', () => {
+test('a place that was not taken cannot be returned', () => {
   const limits = new ConnectionLimits(1, 1, new CustomerNetworks())
   expect(() => limits.release(ip('192.0.2.7'))).toThrow()
   expect(limits.total).toBe(0)

@@ -5,7 +5,7 @@ import { watchDescriptors } from '../../../src/process/connection-limits.ts'
 beforeEach(() => vi.useFakeTimers())
 afterEach(() => vi.useRealTimers())
 
-test('one line when the last descriptor is gone, one when there is one again', () => {
+test('one line when no descriptor is free, one when there is one again', () => {
   const lines: string[] = []
   let has = true
   const watch = watchDescriptors(createLog('popup', { write: line => lines.push(line) }), () => has)

@@ -67,7 +67,7 @@ class Client {
 
   constructor(socket: Socket) {
     this.socket = socket
-    socket.on('error', () => {}) // the server closes on it
+    socket.on('error', () => {}) // the server closes it
     for (const event of ['end', 'close'])
       socket.on(event, () => {
         this.isClosed = true
@@ -87,7 +87,7 @@ class Client {
 }
 
 describe('answers', () => {
-  test('come in the order of the questions, however they were found', async () => {
+  test('come in the order of the requests, for any order of the results', async () => {
     const wait = new Map(['a', 'b', 'c'].map(line => [line, Promise.withResolvers<string>()]))
     const { client } = await open({ answer: line => wait.get(line)?.promise })
     const peer = await client()
@@ -96,7 +96,7 @@ describe('answers', () => {
     await peer.expect('ABC')
   })
 
-  test('or as they are found, where the order is free', async () => {
+  test('or in the order of the results, if the order is free', async () => {
     const first = Promise.withResolvers<string>()
     const answers = [first.promise, Promise.resolve('2')]
     const { client } = await open({ order: 'any', answer: () => answers.shift() })
@@ -120,14 +120,14 @@ describe('answers', () => {
     expect(lines.map(line => /reason="?(at once|later)/.exec(line)?.[1])).toEqual(['at once', 'later'])
   })
 
-  test('without a word for a failure the connection is closed', async () => {
+  test('without a text for a failure the connection is closed', async () => {
     const { client } = await open({ failure: undefined, answer: () => Promise.reject(new Error('broken')) })
     const peer = await client()
     peer.socket.write('a\n')
     await peer.closed()
   })
 
-  test('a peer that closes its half has its answers first', async () => {
+  test('a peer that closes its half gets its answers first', async () => {
     const { client } = await open({ limits: { maxOpen: 2 } })
     const peer = await client()
     peer.socket.end('a\nb\nc\nd\ne\n')
@@ -136,8 +136,8 @@ describe('answers', () => {
   })
 })
 
-describe('bounds', () => {
-  test('of requests that are being answered: the others wait unread', async () => {
+describe('limits', () => {
+  test('of requests in progress: the others wait unread', async () => {
     const waiting: (() => void)[] = []
     const { client } = await open({
       limits: { maxOpen: 5 },
@@ -147,7 +147,7 @@ describe('bounds', () => {
     const text = Array.from({ length: 20_000 }, (_, n) => `${'x'.repeat(60)}${n}\n`).join('')
     peer.socket.write(text)
     await eventually('five are being answered', () => waiting.length === 5)
-    // What was read does not go beyond one read; the rest stays with the peer.
+    // The server reads at most one buffer ahead; further octets stay with the peer.
     await eventually('the peer cannot write', () => peer.socket.writableLength > 0)
     expect(waiting.length).toBe(5)
     while (peer.heard.length < text.length) {
@@ -158,7 +158,7 @@ describe('bounds', () => {
     expect(peer.heard).toBe(text)
   }, 60_000)
 
-  test('of answers that the peer does not read: no further request is taken', async () => {
+  test('of answers that the peer does not read: no further request is read', async () => {
     let asked = 0
     const { client } = await open({
       answer: async () => {
@@ -180,7 +180,7 @@ describe('bounds', () => {
     await eventually('all of them in the end', () => peer.heard.length === 20_000 * 1024, 60_000)
   }, 90_000)
 
-  test('of a request: the connection is closed, the others go on', async () => {
+  test('of the length of a request: the connection is closed, and others continue', async () => {
     const { client, lines } = await open()
     const [peer, other] = [await client(), await client()]
     peer.socket.write('x'.repeat(101))
@@ -190,7 +190,7 @@ describe('bounds', () => {
     await other.expect('a\n')
   })
 
-  test('of connections: the one that was silent longest makes room, one that waits for an answer does not', async () => {
+  test('of connections: the one that was silent longest is closed, one that waits for an answer is not', async () => {
     const { client, lines } = await open({
       limits: { maxConnections: 3 },
       answer: line => (line === 'wait' ? new Promise(() => {}) : Promise.resolve(`${line}\n`)),
@@ -211,7 +211,7 @@ describe('bounds', () => {
     expect(lines.filter(line => line.includes('event=connections_exhausted')).length).toBe(1)
   })
 
-  test('of silence, also of a peer that does not read', async () => {
+  test('of silence, also for a peer that does not read', async () => {
     const { client, server } = await open({ limits: { idleMs: 50 }, answer: async () => 'x'.repeat(100_000) })
     const connections = () => new Promise(resolve => server.server.getConnections((_, count) => resolve(count)))
     const [silent, deaf] = [await client(), await client()]
@@ -224,7 +224,7 @@ describe('bounds', () => {
     expect(deaf.heard.length).toBeLessThan(1000 * 100_000)
   })
 
-  test('of silence, of a peer that sends a request octet by octet too: it makes room first, and is closed', async () => {
+  test('of silence, also for a peer that sends a request octet by octet: it is closed first', async () => {
     const { client } = await open({ limits: { maxConnections: 2, idleMs: 400 } })
     const [slow, quick] = [await client(), await client()]
     const drip = setInterval(() => slow.socket.write('x'), 10)
@@ -246,7 +246,7 @@ describe('bounds', () => {
     }
   })
 
-  test('the account at the other end is known on a Unix socket, and on a port none is', async () => {
+  test('the account of the peer is known on a Unix socket, and unknown on a port', async () => {
     const uids: (number | undefined)[] = []
     const newService = ({ uid }: Peer) => {
       uids.push(uid)
@@ -280,7 +280,7 @@ describe('bounds', () => {
     const { client } = await open({ uids: new Set(), onForeignPeer: () => (foreign += 1) })
     const peer = await client()
     peer.socket.write('a\n')
-    await peer.expect('a\n') // root and our own account always may
+    await peer.expect('a\n') // root and the account of the process are always admitted
     expect(foreign).toBe(0)
   })
 })

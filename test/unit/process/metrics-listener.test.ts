@@ -4,7 +4,7 @@ import { expect, test } from 'vitest'
 import { openMetricsListener } from '../../../src/process/metrics-listener.ts'
 import { eventually } from '../../harness/eventually.ts'
 
-test('silent connections shut Prometheus out for a few seconds at most', async () => {
+test('silent connections block Prometheus for a few seconds at most', async () => {
   const registry = { contentType: 'text/plain', metrics: async () => 'up 1\n' }
   const listener = await openMetricsListener(registry, { type: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
   if (listener.address.type !== 'tcp') throw new Error('no port')

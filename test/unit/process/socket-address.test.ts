@@ -40,7 +40,7 @@ test.each([
   'fd:',
   'fd:-1',
   'fd:x',
-])('%j is no address to listen on', text => {
+])('%j is not an address to listen on', text => {
   expect(parseSocketAddress(text)).toBeUndefined()
 })
 

@@ -22,7 +22,7 @@ describe('the directory of a Unix socket', () => {
     remove()
   })
 
-  test('is made below run_dir, with run_dir, open to every account under any umask', () => {
+  test('is made below run_dir, with run_dir, and is open to every account under any umask', () => {
     make(`${runDir}/gate`)
     expect([modeOf(runDir), modeOf(`${runDir}/gate`)]).toEqual(['755', '755'])
     expect(process.umask()).toBe(0o077)
@@ -39,7 +39,7 @@ describe('the directory of a Unix socket', () => {
     expect(statSync(runDir).uid).toBe(0)
   })
 
-  test('stays as it is if it exists', () => {
+  test('is unchanged if it exists', () => {
     make(`${runDir}/gate`)
     chmodSync(`${runDir}/gate`, 0o700)
     make(`${runDir}/gate`, { uid: 61234, gid: 61235 })
@@ -52,7 +52,7 @@ describe('the directory of a Unix socket', () => {
     expect(existsSync(`${path}/${name}`)).toBe(false)
   })
 
-  test('cannot be made: the setting, the fact, the remedy', () => {
+  test('cannot be made: the error has the setting, the fact and the remedy', () => {
     mkdirSync(path, { recursive: true })
     writeFileSync(`${path}/file`, '')
     const impossible = { runDir: `${path}/file`, setting: 'status-page.listen' }

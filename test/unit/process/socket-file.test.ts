@@ -18,7 +18,7 @@ describe('a Unix socket of a program', () => {
     remove()
   })
 
-  test('is missed when it is replaced', async () => {
+  test('counts as missing when it is replaced', async () => {
     const watch = watchSocketFile(path)
     rmSync(path)
     writeFileSync(path, 'something else')

@@ -1,7 +1,15 @@
 import { readFileSync } from 'node:fs'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
+import { faultsOf, proseFiles } from '../../../scripts/check-prose.ts'
 import { wideComments } from '../../../scripts/prose/comment-width.ts'
-import { readComments, readManualPage, readMarkdown, readMessages } from '../../../scripts/prose/read-prose.ts'
+import {
+  readComments,
+  readLineComments,
+  readManualPage,
+  readMarkdown,
+  readMessages,
+  readTitles,
+} from '../../../scripts/prose/read-prose.ts'
 import { findFaults, readReplacements, sentencesOf } from '../../../scripts/prose/rules.ts'
 
 const glossary = readFileSync(new URL('../../../docs/GLOSSARY.md', import.meta.url), 'utf8')
@@ -58,7 +66,7 @@ test('the glossary replaces words', () => {
   expect(replacements.length).toBeGreaterThan(10)
 })
 
-test('comments are found wherever they stand, without strings, templates and directives', () => {
+test('comments are found at any place, without strings, templates and directives', () => {
   const source = [
     "import a from 'a' // at the end of a line",
     '',
@@ -85,6 +93,106 @@ test('comments are found wherever they stand, without strings, templates and dir
     [12, 'inside'],
     [15, 'before the brace'],
   ])
+})
+
+test('comments behind # and -- are found, without examples, settings that are switched off and tools’ directives', () => {
+  const script = [
+    '#!/bin/sh',
+    '# A summary',
+    '# in two lines:',
+    '#   an example with the keeper',
+    '#',
+    '# A second paragraph.',
+    'exec program # at the end',
+    '#setting=value',
+    '# shellcheck disable=SC2086',
+    "echo 'no # comment'",
+  ].join('\n')
+  expect(readLineComments(script, '#').map(({ line, text }) => [line, text])).toEqual([
+    [2, 'A summary in two lines:'],
+    [6, 'A second paragraph.'],
+    [7, 'at the end'],
+  ])
+  expect(readLineComments("-- A comment.\nSELECT '--' -- behind\n", '--').map(({ text }) => text)).toEqual([
+    'A comment.',
+    'behind',
+  ])
+})
+
+test('titles are found in every form of a test, with inserted values as one word', () => {
+  const source = [
+    "describe('a group', () => {",
+    "  test.each([1])('has %d', () => {})",
+    ['  it(`has $', '{a}`, () => {})'].join(''),
+    "  test.runIf(a)('runs $name', () => {})",
+    '})',
+    "describeWith([need], 'with a need', () => {})",
+    "expect('not a title').toBe('either')",
+  ].join('\n')
+  expect(readTitles(source).map(({ line, text }) => [line, text])).toEqual([
+    [1, 'a group'],
+    [2, 'has CODE'],
+    [3, 'has CODE'],
+    [4, 'runs CODE'],
+    [6, 'with a need'],
+  ])
+})
+
+describe('a bad sentence is refused', () => {
+  const BAD = 'Whoever asks the keeper waits.'
+
+  test.each([
+    ['src/wrap/a.ts', `/** ${BAD} */\nconst a = 1\n`],
+    ['test/harness/a.ts', `// ${BAD}\nconst a = 1\n`],
+    ['test/unit/a.test.ts', `const a = 1 // ${BAD}\n`],
+    ['scripts/a.ts', `/** ${BAD} */\nconst a = 1\n`],
+    ['bench/a.ts', `/** ${BAD} */\nconst a = 1\n`],
+    ['sql/000001-a.sql', `-- ${BAD}\nSELECT 1;\n`],
+    ['deploy/runit/popup/run', `#!/bin/sh\n# ${BAD}\nexec popup\n`],
+    ['deploy/systemd/a.service', `[Service]\n# ${BAD}\nType=notify\n`],
+    ['deploy/patroni/a.yml', `key: 1 # ${BAD}\n`],
+    ['deploy/container/a.mjs', `// ${BAD}\n`],
+    ['test/harness/a.sh', `#!/bin/sh\n# ${BAD}\n`],
+    ['test/cluster/a.py', `# ${BAD}\n`],
+    ['bench/a.c', `/* ${BAD} */\nint a;\n`],
+    ['src/pop3d/a.wat', `;; ${BAD}\n(module)\n`],
+    ['docs/a.md', `${BAD}\n`],
+    ['docs/man/a.8', `.SH A\n${BAD}\n`],
+  ])('in %s', (path, text) => {
+    expect(faultsOf(path, text).map(({ rule }) => rule)).toEqual(expect.arrayContaining(['glossary', 'no-noun']))
+    expect(faultsOf(path, text.replace(BAD, 'A client waits for the monitor.'))).toEqual([])
+  })
+
+  test.each([
+    "test('whoever logs in waits', () => {})",
+    "test.each([1])('the keeper counts to %d', () => {})",
+    "describe('logins of its own', () => {})",
+    ['it(`is given up after $', '{n} s`, () => {})'].join(''),
+    `test('${'word '.repeat(25).trim()}', () => {})`,
+  ])('in a title: %s', source => {
+    expect(faultsOf('test/unit/a.test.ts', source)).toHaveLength(1)
+    expect(faultsOf('src/a.ts', source)).toEqual([])
+  })
+
+  test('in any text of the package but the generated schema', () => {
+    const files = proseFiles()
+    expect(files).toEqual(
+      expect.arrayContaining([
+        '.ci/run',
+        'bench/gate/smtpd.c',
+        'deploy/debian/postinst',
+        'docs/man/popup.8',
+        'README.md',
+        'scripts/build.ts',
+        'sql/000001-grants.sql',
+        'src/wrap/main.ts',
+        'test/harness/smtpd.sh',
+        'test/unit/scripts/check-prose.test.ts',
+        'vitest.config.ts',
+      ]),
+    )
+    expect(files).not.toContain('sql/pop3authd.sql')
+  })
 })
 
 test('messages are found in strings and templates, without SQL, tagged templates and short texts', () => {

@@ -10,7 +10,7 @@ afterAll(() => {
   for (const copy of copies) rmSync(copy, { recursive: true, force: true })
 })
 
-/** A copy of the tree that can be broken. */
+/** A copy of the tree in which a test can break a rule. */
 function copyOfTree(): string {
   const copy = mkdtempSync(join(tmpdir(), 'rooms-'))
   copies.push(copy)
@@ -39,7 +39,7 @@ const INTERNALS = 'internals of the runtime belong to src/base/node-internals.ts
 const PURE = 'pop3, smtp, wire and syslog are pure: no async, no clock, no I/O'
 const PATH = 'an import names its module: the import rule cannot follow it otherwise'
 
-/** Each in a file of its own: folder, code, and the rule that its line must break. */
+/** Each in a separate file: folder, code, and the rule that its line must violate. */
 const BREAKS: readonly (readonly [what: string, folder: string, code: string, rule: string])[] = [
   ['a room of the same floor', 'src/tunnel', `import '../grants/grant-policy.ts'`, 'room-tunnel'],
   ['a room of a higher floor', 'src/wire', `import '../settings/settings.ts'`, 'room-wire'],
@@ -95,7 +95,7 @@ const BREAKS: readonly (readonly [what: string, folder: string, code: string, ru
   ['koffi', 'src/process', `import 'koffi'`, 'only-native-function-imports-koffi'],
 ]
 
-describe('a rule that is broken', () => {
+describe('a violated rule', () => {
   let broken: readonly string[] = []
   beforeAll(() => {
     const copy = copyOfTree()
@@ -123,7 +123,7 @@ describe('a rule that is broken', () => {
     },
   )
 
-  test('the files that break none of them are not named', () => {
+  test('the files without a violation are not named', () => {
     // `npm test` runs the check on the tree itself.
     expect(broken.filter(line => !/broken-|: \d+ files, 15 at most$/.test(line))).toEqual([])
   })
@@ -137,7 +137,7 @@ describe('a rule that is broken', () => {
   })
 })
 
-test('a room that is not read is noticed', { timeout: 120_000 }, () => {
+test('a room that the check does not read is reported', { timeout: 120_000 }, () => {
   const copy = copyOfTree()
   const file = join(copy, '.dependency-cruiser.cjs')
   const rules = readFileSync(file, 'utf8')
@@ -149,7 +149,7 @@ test('a room that is not read is noticed', { timeout: 120_000 }, () => {
   )
 })
 
-test('a floor that imports upwards is refused by the table itself', { timeout: 120_000 }, () => {
+test('the table refuses a floor that imports upwards', { timeout: 120_000 }, () => {
   const copy = copyOfTree()
   const file = join(copy, '.dependency-cruiser.cjs')
   writeFileSync(

@@ -21,10 +21,9 @@ import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { ip } from '../../harness/addresses.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
-// Each program makes the same objects anew at a reload as at its start. Of every setting whose row
-// in the table says "reloaded" one of these objects must be another one when the setting is another
-// one. That the programs use the new objects is what test/system/reload.test.ts sees, with a
-// setting of each object at least.
+// Each program makes the same objects at a reload as at its start. For every setting whose row in
+// the table has "reloaded", another value must make a different object. test/system/reload.test.ts
+// shows that the programs use the new objects, with at least one setting of each object.
 
 const { path, remove } = temporaryDirectory()
 afterAll(remove)
@@ -48,7 +47,7 @@ for (const name of ['qmail', 'qmail2']) {
 }
 const OLD_TLS = { listen: '127.0.0.1:1', backend: '127.0.0.1:2', tls: 'old' }
 
-/** Settings under which some others count. */
+/** Settings that make other settings effective. */
 const SITES: readonly Overrides[] = [
   { authd: { journal: true } },
   { popup: { checker: 'upstream', upstream: '127.0.0.1:1', upstream_tls: true } },
@@ -64,8 +63,8 @@ const SITES: readonly Overrides[] = [
 const BASE: Overrides = { popup: { ssl_hack_pass: '' }, wrap: { smtpd: ['/bin/true'] } }
 
 /**
- * Another value than the default, where a number that is one more or a flag turned over will not
- * do.
+ * A value other than the default, for settings where another number or the opposite flag does not
+ * work.
  */
 const OTHER: Readonly<Record<string, unknown>> = {
   hostname: 'other.example.org',
@@ -119,7 +118,7 @@ const probes = ['127.0.0.1', '10.1.1.1', '198.51.100.7', '2001:db8:1::5', '2001:
 
 const shown = (value: unknown): string => inspect(value, { depth: 12, maxArrayLength: null, maxStringLength: null })
 
-/** What a login process keeps from the start of popup. */
+/** Values that a login process keeps from the start of popup. */
 const FIXED: Parameters<typeof loginSettings>[1] = {
   ids: undefined,
   directory: '/run',
@@ -130,8 +129,8 @@ const FIXED: Parameters<typeof loginSettings>[1] = {
 }
 
 /**
- * Everything that the programs make of their settings at a reload, in words that differ if it
- * differs; undefined if the settings contradict each other.
+ * Everything that the programs make from their settings at a reload, as comparable text; undefined
+ * if the settings contradict each other.
  */
 async function madeOf(settings: Settings): Promise<string | undefined> {
   try {
@@ -188,29 +187,31 @@ const settingsOf = (site: Overrides): Settings => {
   return parseSettings(formatSettings(all, { head: [], withDefaults: false }), 'test.toml').settings
 }
 
-/** Settings whose effect another test sees: what they change is a part of no such object. */
+/**
+ * Settings whose effect another test shows, because their values are not a part of such an object.
+ */
 const SEEN_ELSEWHERE: Readonly<Record<string, { readonly test: string; readonly name: string }>> = {
   'popup.fail_delays': { test: 'test/system/reload.test.ts', name: 'fail_delays' },
-  // The command alone reads it.
+  // Only the command reads it.
   'database.patroni_port': { test: 'test/unit/auth-relay/check-cluster.test.ts', name: 'patroni_port' },
   // wrap in place of qmail-smtpd, which reads its settings for each connection.
   'wrap.ask': { test: 'test/system/wrap-exec-door.test.ts', name: 'WRAP_ASK' },
 }
 /**
- * Settings whose other value cannot be seen in the new objects: it is seen that they are read for
- * these.
+ * Settings whose values are not visible in the new objects. The test shows only that they are read
+ * for these objects.
  */
 const READ: Readonly<Record<string, () => Promise<ReadonlySet<string>>>> = {
-  // A value of a function.
+  // The value is inside a function.
   'wrap.front_auth': () => namesReadByGate(),
   'wrap.reverse_dns_timeout': () => namesReadByGate(),
-  // Another file must be a database of networks.
+  // Another file would have to be a database of networks.
   'grants.mmdb_files': () => Promise.resolve(namesReadForAddresses()),
-  // Another file with the only key that belongs to the certificate.
+  // Another file would have to contain the only key that belongs to the certificate.
   'popup.stls_key': () => namesReadForLogin(),
 }
 
-/** The object, and the names of its members that are read from now on. */
+/** The object, with a record of the members that are read from now on. */
 function watched<T extends object>(object: T): { readonly proxy: T; readonly names: ReadonlySet<string> } {
   const names = new Set<string>()
   const proxy = new Proxy(object, {
@@ -248,7 +249,7 @@ function namesReadForAddresses(): ReadonlySet<string> {
   return names
 }
 
-describe('a setting that the table calls reloaded changes what a program makes anew', () => {
+describe('a reloaded setting changes an object that a program makes at a reload', () => {
   const rows = Object.entries(SECTIONS).flatMap(([key, section]) =>
     Object.keys(section.rows).flatMap(name => {
       const part: unknown = Reflect.get(RESTART_FOR, key)

@@ -7,7 +7,7 @@ import { parseSettings, readSettingsText, SECTIONS } from '../../../src/settings
 const settingsOf = (text: string) => parseSettings(text, 'test.toml').settings
 const usual = settingsOf('')
 
-/** Another value than the default of each setting that some program keeps until its restart. */
+/** A value other than the default for each setting that a program keeps until its restart. */
 const OTHER: Readonly<Record<string, string>> = {
   listen: '["127.0.0.1:1"]',
   proxy_listen: '["127.0.0.1:1"]',
@@ -57,7 +57,7 @@ describe('every setting changes at a reload, or its program names it', () => {
     const written = `${name} = ${otherThan(section, name, tableOf(usual, key).get(name))}`
     const next = settingsOf(section === '' ? written : `[${section}]\n${written}`)
     const full = section === '' ? name : `${section}.${name}`
-    // run_dir moves sockets whose path is not set.
+    // run_dir moves sockets without a configured path.
     const moved = name === 'run_dir' ? (['socket', 'usage_socket'] as const) : []
     for (const program of programs) {
       const movedHere = moved.filter(socket => RESTART_FOR.authd[socket].includes(program))
@@ -69,14 +69,14 @@ describe('every setting changes at a reload, or its program names it', () => {
     }
   })
 
-  test('of a listener of sslwrap the address waits for a restart of sslwrap, the rest does not', () => {
+  test('for a listener of sslwrap the address needs a restart of sslwrap, and the other settings do not', () => {
     const listener = (rest: string) => settingsOf(`[[sslwrap.listener]]\nbackend = "127.0.0.1:2"\n${rest}`)
     const before = listener('listen = "127.0.0.1:1"')
     expect(restartFor('sslwrap', before, listener('listen = "127.0.0.1:1"\ncert = "/other"'))).toEqual([])
     expect(restartFor('sslwrap', before, listener('listen = "127.0.0.1:3"'))).toEqual(['sslwrap.listener'])
   })
 
-  test('the line has no such field if nothing waits', () => {
+  test('the line has no such field if no setting needs a restart', () => {
     expect(restartFields('authd', usual, settingsOf('[grants]\nipv6_prefix = 64'))).toEqual({})
     expect(restartFields('popup', usual, settingsOf('[popup]\nlogins = 2\nlisten = ["127.0.0.1:1"]'))).toEqual({
       restart_for: 'popup.listen popup.logins',
@@ -84,8 +84,8 @@ describe('every setting changes at a reload, or its program names it', () => {
   })
 })
 
-describe('files that the supervisor hands over', () => {
-  test('are read in place of the files during the reload, and are gone afterwards', async () => {
+describe('files that the supervisor passes', () => {
+  test('are read in place of the files during the reload, and are closed afterwards', async () => {
     await withInheritedFiles({ '/none.toml': 'a = 1', '/none.pass': 'tulip' }, async () => {
       expect(readSettingsText('/none.toml')).toBe('a = 1')
       expect(readSecretFile('/none.pass').reveal()).toBe('tulip')
@@ -94,7 +94,7 @@ describe('files that the supervisor hands over', () => {
     expect(() => readSecretFile('/none.pass')).toThrow('cannot read the secret file')
   })
 
-  test('are gone after a reload that fails', async () => {
+  test('are closed after a reload that fails', async () => {
     const failing = withInheritedFiles({ '/none.pass': 'tulip' }, () => Promise.reject(new Error('no')))
     await expect(failing).rejects.toThrow('no')
     expect(() => readSecretFile('/none.pass')).toThrow('cannot read the secret file')

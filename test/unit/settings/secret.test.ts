@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { Secret } from '../../../src/settings/secret.ts'
 
-test('a secret matches itself alone', () => {
+test('a secret equals only itself', () => {
   fc.assert(
     fc.property(fc.string({ unit: 'binary' }), fc.string({ unit: 'binary' }), (a, b) => {
       expect(new Secret(a).matches(a)).toBe(true)
@@ -13,7 +13,7 @@ test('a secret matches itself alone', () => {
   )
 })
 
-test('nothing prints it by accident', () => {
+test('no usual output shows it', () => {
   const secret = new Secret('hunter2')
   const holder = { secret, list: [secret] }
   const error = new Error(`wrong: ${secret}`, { cause: holder })

@@ -19,7 +19,7 @@ const faultsOf = (text: string, environment = {}): readonly string[] => {
 }
 
 describe('a good file', () => {
-  test('an empty one gives every default, and the defaults are good', () => {
+  test('an empty one gives every default, and the defaults are valid', () => {
     const { settings, shown } = parseSettings('', PATH)
     expect(settings.grants.exp_time).toBe(1800)
     expect(settings.popup.listen).toEqual([{ type: 'tcp', host: '::', port: 110 }])
@@ -28,7 +28,7 @@ describe('a good file', () => {
     expect(shown).toHaveLength(Object.values(SECTIONS).reduce((sum, { rows }) => sum + Object.keys(rows).length, 0))
   })
 
-  test('the file is over the default, the environment over the file, and each says where it comes from', () => {
+  test('the file overrides the default, the environment overrides the file, and each value has its origin', () => {
     const { settings, shown } = parseSettings('[grants]\n# comment\nexp_time = 600\nalrm_time = 30\n', PATH, {
       EXP_TIME: '900',
     })
@@ -40,7 +40,7 @@ describe('a good file', () => {
     expect(originOf('max_lifetime')).toEqual({ type: 'default' })
   })
 
-  test('a duration has its unit; a number without one keeps the meaning that it had before units', () => {
+  test('a duration has a unit; a number without one keeps its old unit', () => {
     const of = (text: string) => parseSettings(text, PATH).settings
     expect(of('[grants]\nexp_time = "1h30min"\nhistory_days = "2w"').grants).toMatchObject({
       exp_time: 5400,
@@ -67,7 +67,7 @@ describe('a good file', () => {
     }
   })
 
-  test('a duration that is none, too short, too long, or no whole number of its unit is one fault with an example', () => {
+  test('a duration that is invalid, too short, too long, or not a whole number of its unit is one fault with an example', () => {
     const allowed = 'must be a duration from "1s" to "1d" in whole seconds, such as "30min"'
     for (const wrong of ['"soon"', '"30"', '""', '"1.5h"', '"1500ms"', '"2d"', '0', '-1', '1.5', 'true', '["1h"]']) {
       expect(faultsOf(`[grants]\nexp_time = ${wrong}`), wrong).toEqual([`${PATH}:2: grants.exp_time: ${allowed}`])
@@ -75,13 +75,13 @@ describe('a good file', () => {
   })
 
   test.prop([fc.integer({ min: 0, max: 10_000_000 }), fc.constantFrom('ms', 's', 'd')])(
-    'each count of a unit is written as a text that is read as the same count',
+    'each count of a unit is written as a text that gives the same count',
     (count, unit) => {
       expect(parseDurationIn(unit, writeDuration(count, unit))).toBe(count)
     },
   )
 
-  test('run_dir moves the sockets between our programs, but none whose path is set', () => {
+  test('run_dir moves the sockets between the programs, but none with a configured path', () => {
     const sockets = (text: string, environment = {}) => {
       const { socket, usage_socket } = parseSettings(text, PATH, environment).settings.authd
       return [socket, usage_socket]
@@ -94,14 +94,14 @@ describe('a good file', () => {
     expect(faultsOf('run_dir = "run"')).toEqual([expect.stringContaining('run_dir: must be an absolute path')])
   })
 
-  test('nothing of it can be changed afterwards', () => {
+  test('its values cannot be changed afterwards', () => {
     const { settings } = parseSettings('', PATH)
     expect(Object.isFrozen(settings)).toBe(true)
     expect(Object.values(settings).every(Object.isFrozen)).toBe(true)
     expect(Object.isFrozen(settings.popup.listen)).toBe(true)
   })
 
-  test('texts of the environment become what would stand in the file', () => {
+  test('texts of the environment are read like values in the file', () => {
     const { settings } = parseSettings('', PATH, {
       CHECK_DAEMON_IPOP3D: '1',
       CHECK_DAEMON_VCHKPW: 'no',
@@ -133,7 +133,7 @@ describe('a good file', () => {
   })
 })
 
-describe('every name of the original config.h is a setting, and its own environment variable', () => {
+describe('every name of the original config.h is a setting, and an environment variable of that name', () => {
   const variables = new Set(
     Object.values(SECTIONS).flatMap(section => Object.keys(section.rows).map(name => environmentNameOf(section, name))),
   )
@@ -173,7 +173,7 @@ describe('a setting with a former name', () => {
     ['the former name in the file', '[grants]\nnever_nets = ["192.0.2.0/24"]', {}, 'never_nets'],
     ['the present name in the environment', '[grants]\nnever_nets = []', { NEVER_GRANT: '192.0.2.0/24' }, undefined],
     ['the former name in the environment', '[grants]\nnever_grant = []', { NEVER_NETS: '192.0.2.0/24' }, 'never_nets'],
-  ])('%s counts', (_, toml, environment, formerName) => {
+  ])('%s applies', (_, toml, environment, formerName) => {
     const { settings, shown } = parseSettings(toml, PATH, environment)
     expect(settings.grants.never_grant.has(inside)).toBe(true)
     expect(shown.find(({ name }) => name === 'never_grant')?.formerName).toBe(formerName)
@@ -185,7 +185,7 @@ describe('a setting with a former name', () => {
     ])
   })
 
-  test('the former name belongs where the setting does', () => {
+  test('a former name belongs to the section of its setting', () => {
     expect(faultsOf('[popup]\nnever_nets = []')).toEqual([
       `${PATH}:2: popup.never_nets: unknown setting; it belongs under [grants]`,
     ])
@@ -256,20 +256,20 @@ describe('a bad file', () => {
   })
 
   test.each(['[grants', 'exp_time = ', 'a = 1\na = 2', '\0', 'x = "\u0001"', '[grants]\n[grants]'])(
-    'no TOML: %j: one line that says where',
+    'not TOML: %j: one line with the place',
     text => {
       expect(faultsOf(text)).toEqual([expect.stringMatching(/^\/etc\/auth-relay\.toml:\d+: [^\n]+$/)])
     },
   )
 
-  test('a bad override names its variable', () => {
+  test('an invalid override is reported with its variable', () => {
     expect(faultsOf('', { EXP_TIME: 'soon', SSL_REPLY: '' })).toEqual([
       'environment EXP_TIME: grants.exp_time: must be a duration from "1s" to "1d" in whole seconds, such as "30min"',
       expect.stringMatching(/^environment SSL_REPLY: popup\.ssl_reply: must be one of/),
     ])
   })
 
-  test('a name with control characters makes one line, and none of them', () => {
+  test('a name with control characters is reported in one line without them', () => {
     expect(faultsOf('"conf\\r\\n\\u001b[2Jed" = 1')).toEqual([
       `${PATH}:1: conf\\u{d}\\u{a}\\u{1b}[2Jed: unknown setting`,
     ])
@@ -280,7 +280,7 @@ describe('a bad file', () => {
   })
 })
 
-test('nothing starts until the administrator has read the file', () => {
+test('no program starts until the administrator has confirmed the file', () => {
   const { settings } = parseSettings('', PATH)
   expect(() => requireConfigured(settings, PATH)).toThrow(/\/etc\/auth-relay\.toml: .*set configured = true/)
   expect(() => requireConfigured(parseSettings('configured = true', PATH).settings, PATH)).not.toThrow()

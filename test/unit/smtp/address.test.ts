@@ -94,7 +94,7 @@ const word = fc.constantFrom(
 )
 
 test.prop([fc.array(word, { maxLength: 20 }).map(words => `TO:${words.join('')}`)])(
-  'an address that passes is read the same again, and holds one pair of brackets outside quotes',
+  'an accepted address is parsed back to the same one, and contains one pair of brackets outside quotes',
   argument => {
     const passed = read(argument)
     if (!passed.startsWith('TO:')) return

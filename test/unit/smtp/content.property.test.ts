@@ -2,7 +2,7 @@ import { fc, test } from '@fast-check/vitest'
 import { describe, expect } from 'vitest'
 import { type Content, RepairedContent, StrictContent } from '../../../src/smtp/content.ts'
 
-/** Octets among which every way to end a line or a message is likely. */
+/** Octets in which every form of a line end or of a message's end is likely. */
 const piece = fc.constantFrom('\r', '\n', '.', '\0', '\r\n', '\r\n.', '\r\n.\r\n', 'a', ' ', '\r\r\n', '\n.\n', 'RSET')
 const text = fc.array(piece, { maxLength: 40 }).map(pieces => pieces.join(''))
 const cuts = fc.array(fc.nat(60), { maxLength: 8 })
@@ -24,7 +24,7 @@ function pass(content: Content, input: string, at: readonly number[] = []): Pass
 }
 
 /**
- * Whether a server with such a parser ends a message within the octets, and where; -1 if it does
+ * The place at which a server with such a parser ends a message within the octets; -1 if it does
  * not.
  */
 const PARSERS: Readonly<Record<string, (text: string) => number>> = {
@@ -47,7 +47,7 @@ describe.each([
   ['strict', () => new StrictContent()],
   ['repair', () => new RepairedContent()],
 ] as const)('%s', (name, newContent) => {
-  test.prop([text, cuts])('does not depend on how it is cut', (input, at) => {
+  test.prop([text, cuts])('does not depend on the pieces', (input, at) => {
     expect(pass(newContent(), input, at)).toEqual(pass(newContent(), input))
   })
 
@@ -57,26 +57,26 @@ describe.each([
     expect(isClean(ended)).toBe(true)
   })
 
-  test.prop([text, cuts])('ends where every server ends, and nowhere else', (input, at) => {
+  test.prop([text, cuts])('ends at the place at which every server ends', (input, at) => {
     const { output, state } = pass(newContent(), input, at)
     for (const [parser, end] of Object.entries(PARSERS))
       expect([parser, end(output)]).toEqual([parser, state === 'end' ? output.length : -1])
   })
 })
 
-test.prop([text])('strict: what passes is a prefix of what came', input => {
+test.prop([text])('strict: the octets that pass are a prefix of the input', input => {
   const { output, rest, state } = pass(new StrictContent(), input)
   expect(output + rest).toBe(input)
   if (state === 'violation')
     expect('\0\r\n').toContain(/^(?:\r\n)?/.exec(rest) === null ? '' : output.endsWith('\r') ? '\r' : rest[0])
 })
 
-test.prop([text])('strict: a violation is one', input => {
+test.prop([text])('strict: a single violation is one', input => {
   const { output, rest, state } = pass(new StrictContent(), input)
   if (state === 'violation') expect(isClean(output + rest.slice(0, 1))).toBe(false)
 })
 
-test.prop([text])('repair twice is repair once', input => {
+test.prop([text])('a second repair changes nothing', input => {
   const once = pass(new RepairedContent(), input)
   if (once.state === 'end') expect(pass(new RepairedContent(), once.output)).toEqual({ ...once, rest: '' })
 })
@@ -93,7 +93,7 @@ test.prop([text])('repair at most doubles the octets of a line', input => {
   expect(pass(new RepairedContent(), input).output.length).toBeLessThanOrEqual(2 * input.length + 2)
 })
 
-test('a run of CRs is bounded', () => {
+test('a run of CRs is limited', () => {
   const { output } = pass(new RepairedContent(), `${'\r'.repeat(100_000)}x`)
   expect(output).toBe(`${'\r\n'.repeat(1000)}x`)
 })

@@ -13,7 +13,7 @@ type Vector = {
   /** Groups that the client writes; it waits for the replies between them. */
   readonly client: readonly string[]
   readonly replies: string
-  /** What the server read; undefined: everything. */
+  /** The octets that the server read; undefined: all. */
   readonly saw?: string
   /** Afterwards the front has closed both sides. */
   readonly end?: boolean
@@ -394,7 +394,7 @@ test('discards refused content up to a bound', () => {
   expect(session.codes).toBe('250 250 354 550')
 })
 
-test('refuses discarded content when the session is given up', () => {
+test('refuses discarded content when the session is cancelled', () => {
   const session = new FrontSession()
   for (const group of [B, R, D, 'a\\nb']) session.group(octets(group))
   session.dialogue.giveUp('idle', '421 4.4.2 idle')
@@ -412,7 +412,7 @@ test('a session that ends while MAIL waits for the rules passes nothing of it', 
   expect(session.heard).not.toContain('250')
 })
 
-test('one renewal judges one MAIL', () => {
+test('one renewal of the rules is for one MAIL', () => {
   const session = new FrontSession({ renewsLate: true })
   session.dialogue.fromClient(Buffer.from(octets(`${B}RSET/${B}`)))
   session.dialogue.rulesRenewed()

@@ -124,7 +124,7 @@ export class FrontSession {
         },
         dropServer: () => {
           this.serverInputEnded = true
-          // What was written before is there to be read.
+          // Octets that were written before can still be read.
           this.server.read(this.#toServer)
           this.#toServer = ''
         },
@@ -211,7 +211,7 @@ const DOMAINS: ReadonlySet<string> = new Set([
 const domainOf = ({ domain = '' }: Mailbox): string =>
   Buffer.from(domain, 'latin1').toString().toLowerCase().replace(/\.$/, '')
 
-/** The device's rules with counts of its own; `messages` and `recipients` are what is left. */
+/** The device's rules with separate counts; `messages` and `recipients` are what remains. */
 export class TestRules implements FrontRules {
   messages: number
   recipients: number

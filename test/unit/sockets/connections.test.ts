@@ -36,7 +36,7 @@ async function overEpoll() {
   return { client, connection }
 }
 
-/** Writes down what a connection tells. */
+/** Records the events of a connection. */
 function record(connection: Connection) {
   const seen = { octets: '', ended: false, drained: 0, closed: 0 }
   connection.listen({
@@ -56,17 +56,14 @@ function record(connection: Connection) {
   return seen
 }
 
-/** Everything up to the end, as text. */
+/** All octets up to the end, as text. */
 async function readAll(client: Socket): Promise<string> {
   let text = ''
   for await (const chunk of client) text += String(chunk)
   return text
 }
 
-/**
- * A connection of an engine that became a stream, and a connection again, as a session after STLS
- * has it.
- */
+/** A connection of an engine that became a stream, and a connection again, as after STLS. */
 const again = (socket: AcceptedSocket): Connection => {
   const stream = socket.open().toStream()
   return new StreamConnection(stream, stream)
@@ -89,7 +86,7 @@ describe.each([
     return { client, server, seen: record(server) }
   }
 
-  test('carries octets both ways, and a half-closed client is answered', async () => {
+  test('carries octets both ways, and answers a half-closed client', async () => {
     const { client, server, seen } = await connection()
     server.resume()
     client.end('ask\xe9', 'latin1')
@@ -111,7 +108,7 @@ describe.each([
     server.pause()
     expect(server.isPaused).toBe(true)
     client.write('two')
-    // An answer makes the whole way: what was sent before it has arrived.
+    // After an answer, all octets that were sent before it have arrived.
     server.write('x')
     await once(client, 'data')
     client.write('three')
@@ -126,7 +123,7 @@ describe.each([
     const { client, server, seen } = await connection()
     const large = Buffer.alloc(MUCH, 'a')
     server.write('head', large)
-    large.fill('b') // it was the connection's to send until write() returned, and no longer
+    large.fill('b') // the memory belongs to the connection only until write() returns
     server.write('tail')
     expect(server.unsent).toBeGreaterThan(0)
     server.end()
@@ -136,7 +133,7 @@ describe.each([
     await eventually('closed', () => seen.closed === 1)
   })
 
-  test('last words come behind everything else, and then the end', async () => {
+  test('the last reply comes after all other octets, and then the end', async () => {
     const { client, server, seen } = await connection()
     server.write('one ')
     server.write('two ', Buffer.from('three '))
@@ -147,7 +144,7 @@ describe.each([
     await eventually('closed', () => seen.closed === 1)
   })
 
-  test('last words wait for a slow client, like all that was written before', async () => {
+  test('the last reply waits for a slow client, like all octets before it', async () => {
     const { client, server, seen } = await connection()
     server.write('', Buffer.alloc(MUCH, 'a'))
     server.end('bye')
@@ -156,7 +153,7 @@ describe.each([
     await eventually('closed', () => seen.closed === 1)
   })
 
-  test('a text of any length arrives whole', async () => {
+  test('a text of any length arrives completely', async () => {
     const { client, server } = await connection()
     const text = 'no such message\xe9\r\n'.repeat(20_000)
     server.write(text)
@@ -178,7 +175,7 @@ describe.each([
     })
   })
 
-  test('a chunk is reported as sent when it is, and as lost when the connection is closed', async () => {
+  test('a chunk is reported as sent when it is sent, and as lost when the connection is closed', async () => {
     const { client, server } = await connection()
     const first = server.writeChunk(Buffer.alloc(MUCH, 'a'))
     let octets = 0
@@ -224,7 +221,7 @@ describe.each([
     expect(seen.drained).toBe(0)
   })
 
-  test('nothing is written after the end, and a chunk is reported as lost', async () => {
+  test('no octet is written after the end, and a chunk is reported as lost', async () => {
     const { client, server, seen } = await connection()
     server.write('', Buffer.alloc(MUCH, 'a'))
     server.end('bye')
@@ -245,7 +242,7 @@ describe.each([
     expect(seen.closed).toBe(1)
   })
 
-  test('closes in order, though the client still sends', async () => {
+  test('closes in order, also while the client still sends', async () => {
     const { client, server, seen } = await connection()
     server.resume()
     client.write('QUIT\r\n')
@@ -265,7 +262,7 @@ describe.each([
     if (state === 'paused') server.pause()
     client.resetAndDestroy()
     await eventually('closed', () => {
-      // A stream that is paused finds out when it writes.
+      // A paused stream sees the reset when it writes.
       if (state === 'paused') server.write('y')
       return seen.closed === 1
     })
@@ -292,7 +289,7 @@ describe.each([
     client.write('one')
     await eventually('heard', () => told === 'one')
     client.end('two')
-    // An answer makes the whole way: what was sent before it has arrived.
+    // After an answer, all octets that were sent before it have arrived.
     server.write('x')
     await once(client, 'data')
     expect([told, server.isPaused]).toEqual(['one', true])
@@ -315,7 +312,7 @@ describe.each([
     expect(seen).toMatchObject({ octets: 'x', ended: false })
   })
 
-  test('octets that the kernel took in the turn in which they were written are not unsent after it', async () => {
+  test('octets that the kernel accepted in the turn in which they were written are not unsent afterwards', async () => {
     const { client, server, seen } = await connection()
     server.write('few')
     await once(client, 'data')
@@ -359,7 +356,7 @@ describe.each([
     expect(() => server.toStream()).toThrow(/closed/)
   })
 
-  test('as a stream keeps what came while it was paused', async () => {
+  test('keeps the octets that came while it was paused, as a stream', async () => {
     const { client, server } = await connection()
     client.end('early')
     server.write('x')
@@ -421,18 +418,18 @@ function watched(): readonly number[] {
         Number(tfd),
       )
     } catch {
-      return [] // closed meanwhile
+      return [] // the descriptor was closed meanwhile
     }
   })
 }
 
 describe('EpollConnection', () => {
-  test('is watched from its opening to its end, so that no later call needs room for a watch', async () => {
+  test('is registered from its opening to its end, so that no later call needs memory for a registration', async () => {
     const { socket } = await accepted()
     const { descriptor } = socket
     const connection = socket.open()
     expect(watched()).toContain(descriptor)
-    // Another process that has the connection too does not keep it watched.
+    // If another process also has the connection, the connection is not registered any more.
     const copy = duplicateDescriptor(descriptor)
     connection.destroy()
     expect(watched()).not.toContain(descriptor)
@@ -461,7 +458,7 @@ describe('EpollConnection', () => {
     if (connection instanceof EpollConnection) connection.destroy()
   })
 
-  test('handed over, it is silent here and goes on elsewhere', async () => {
+  test('after a handoff it is silent here and continues in the other process', async () => {
     const { client, connection } = await overEpoll()
     const seen = record(connection)
     let told = 0
@@ -485,7 +482,7 @@ describe('EpollConnection', () => {
     expect(told).toBe(0)
   })
 
-  test('is not handed over with octets unsent, nor when the other side refuses', async () => {
+  test('is not handed over with unsent octets, nor when the other side refuses', async () => {
     const { connection } = await overEpoll()
     expect(connection.handOver(() => false)).toBe(false)
     connection.write('', Buffer.alloc(MUCH))
@@ -524,7 +521,7 @@ describe.each(BOTH_ENGINES)('an acceptor of $name', ({ engine }) => {
     socket.close()
   })
 
-  test('accepts many, and none any more once it is closed', async () => {
+  test('accepts many clients, and none after it is closed', async () => {
     const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
     if (held.address.type !== 'tcp') throw new Error('no port')
     const { port } = held.address
@@ -541,7 +538,7 @@ describe.each(BOTH_ENGINES)('an acceptor of $name', ({ engine }) => {
     expect(error).toMatchObject({ code: 'ECONNREFUSED' })
   })
 
-  test('gives the descriptor of a client to its caller, who alone closes it', async () => {
+  test('gives the descriptor of a client to its caller, and only the caller closes it', async () => {
     const { client, socket } = await accepted(engine)
     const descriptor = socket.detach()
     await new Promise(setImmediate)
@@ -596,14 +593,14 @@ describe('EventLoop', () => {
     for (const { readEnd } of pipes) closeSync(readEnd)
   })
 
-  test('notices a descriptor that was closed before its registration ended, while another process has it', async () => {
+  test('reports a descriptor that was closed before its registration ended, while another process has it', async () => {
     const loop = new EventLoop()
     const stray: number[] = []
     loop.onStrayEvent(tag => stray.push(tag))
     const { readEnd, writeEnd } = openPipe()
     const copy = duplicateDescriptor(readEnd)
     const registration = loop.add(readEnd, READABLE, () => {})
-    // The number belongs to another open file now, so that removing the registration removes that
+    // The number now belongs to another open file, so that removing the registration removes that
     // of the other file.
     const other = openPipe()
     closeSync(readEnd)
@@ -619,7 +616,7 @@ describe('EventLoop', () => {
 })
 
 describe('two connections joined', () => {
-  /** A client and a server of the runtime, at the far ends of two connections that are joined. */
+  /** A client and a server, at the outer ends of two connections that are joined. */
   async function joined(idleLimit = 60_000) {
     const [near, far] = [await accepted(), await accepted()]
     const client = again(near.socket)
@@ -642,7 +639,7 @@ describe('two connections joined', () => {
     expect(await end).toEqual({ reason: 'ended', bytesFromClient: 3, bytesFromServer: 6 })
   })
 
-  test('a client that resets the connection lets the server read what it sent before', async () => {
+  test('a client that resets the connection lets the server read the octets that it sent before', async () => {
     const { client, server, end } = await joined()
     client.write('one ')
     await once(server, 'readable')
@@ -656,7 +653,7 @@ describe('two connections joined', () => {
   })
 
   test.each(['client', 'server'] as const)(
-    'a %s that does not read holds the other back, and nothing is lost',
+    'a %s that does not read stops the other, and nothing is lost',
     async slow => {
       const both = await joined()
       const [reader, writer] = slow === 'client' ? [both.client, both.server] : [both.server, both.client]
@@ -670,7 +667,7 @@ describe('two connections joined', () => {
     },
   )
 
-  test('close when nothing passes for too long', async () => {
+  test('close when nothing passes within the limit', async () => {
     const { client, server, end } = await joined(50)
     expect(await end).toMatchObject({ reason: 'idle' })
     expect(await readAll(client)).toBe('')

@@ -9,7 +9,7 @@ function withLog<T>(run: (log: ReturnType<typeof createLog>) => T, level: LogLev
   return { result: run(createLog('popup', { level, write: line => lines.push(line) })), lines }
 }
 
-test('auto is epoll on this host, and says nothing', () => {
+test('auto selects epoll on this host without a log line', () => {
   expect(epollLacks()).toBeUndefined()
   const { result, lines } = withLog(log => selectEngine('auto', 'popup.engine', log))
   expect([result.name, lines]).toEqual(['epoll', []])
@@ -45,7 +45,7 @@ test('a process logs its engine at level debug, and its parent does not', () => 
   ])
 })
 
-test('a process whose children carry the connections settles auto once for them', () => {
+test('a process whose children carry the connections selects the engine once for them', () => {
   const { result, lines } = withLog(log => [
     settledChoice('auto', 'popup.engine', log, () => 'no epoll'),
     settledChoice('auto', 'popup.engine', log, () => undefined),
@@ -56,8 +56,8 @@ test('a process whose children carry the connections settles auto once for them'
 })
 
 /**
- * In a process of its own: `before` takes something from it, then `auto` is to choose. The engine,
- * and its log.
+ * Runs in a separate process: `before` removes a requirement, then `auto` selects. Returns the
+ * engine and its log.
  */
 function chooseWithout(before: string): string {
   const module = (path: string) => JSON.stringify(new URL(`../../../src/${path}`, import.meta.url).pathname)
@@ -76,7 +76,7 @@ const warning = (reason: string): string =>
   `node | popup: level=warn event=engine_selected setting=popup.engine engine=node reason=${JSON.stringify(reason)}\n`
 
 describe('auto on a host without a requirement of epoll is node, with one line that names the requirement', () => {
-  test('nothing is missing: the process that is asked has epoll', () => {
+  test('nothing is missing: the process has epoll', () => {
     expect(chooseWithout('')).toBe('epoll')
   })
 

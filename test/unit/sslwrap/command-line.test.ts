@@ -51,7 +51,7 @@ describe("the original's command line", () => {
     })
   })
 
-  test('under inetd, with a program that takes the rest of the line', () => {
+  test('under inetd, with a program that gets the rest of the line', () => {
     expect(parse('-cert /etc/a.pem -exec qmail-popup host -debug', {})).toMatchObject({
       type: 'inetd',
       program: ['qmail-popup', 'host', '-debug'],

@@ -28,8 +28,8 @@ afterEach(async () => {
 })
 
 /**
- * A program in a worker's place: notes each order, and answers as the file says; without one it
- * waits for it.
+ * A program in place of a worker: records each order, and answers as the file demands. Without a
+ * file it waits for it.
  */
 const WORKER = `
 const { Socket } = require('node:net')
@@ -62,7 +62,7 @@ function answer(message: object | undefined): void {
   else writeFileSync(file, JSON.stringify(message))
 }
 
-/** What the workers were told, in order of arrival. */
+/** The orders to the workers, in order of arrival. */
 const notes = (): readonly { readonly pid: number; readonly type: string; readonly keys: number }[] =>
   readFileSync(`${directory.path}/notes`, 'utf8')
     .split('\n')
@@ -134,7 +134,7 @@ test('a reload gives each worker a new ticket key, and is over when each has ans
   expect(after[0]?.keys).toBe((before[0]?.keys ?? 0) + 1)
 })
 
-test('a worker that ends during a reload does not hold it up', async () => {
+test('a worker that ends during a reload does not delay it', async () => {
   const { reload } = await start()
   answer(undefined)
   const reloading = Promise.resolve(reload?.())
@@ -144,7 +144,7 @@ test('a worker that ends during a reload does not hold it up', async () => {
   await expect(reloading).resolves.toBeUndefined()
 })
 
-test('settings that contradict themselves change nothing', async () => {
+test('contradictory settings change nothing', async () => {
   let isFaulty = false
   const { reload } = await start(() => {
     if (isFaulty) throw new UsageFault('sslwrap.cert and sslwrap.key do not belong together')

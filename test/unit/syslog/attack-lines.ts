@@ -66,7 +66,7 @@ export const FAILURE_TEMPLATES: readonly (readonly [tag: string, message: string
   ['sshd', '{}'],
 ]
 
-/** Pieces an attacker who knows every grammar would use. */
+/** Pieces that an attacker with knowledge of every grammar would use. */
 export const ATTACK_PIECES: readonly string[] = [
   ...LOGINS.map(({ message }) => message),
   ...LOGINS.flatMap(({ message }) => message.split(/(?<=[ :,])/)),

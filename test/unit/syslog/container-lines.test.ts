@@ -16,7 +16,7 @@ const RUNTIMES = {
   docker: [docker, (text: string) => docker(text, '')],
   cri: [cri, (text: string) => cri(text, 'P')],
 } as const
-/** As Dovecot prints to standard output with the clock of another zone. */
+/** Lines that Dovecot prints to standard output, in another time zone. */
 const DOVECOT =
   'Nov 27 22:00:00 pop3-login: Info: Logged in: user=<ann>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1, TLS, session=<x>'
 
@@ -32,7 +32,7 @@ describe.each(Object.entries(RUNTIMES))('%s', (_, [whole, piece]) => {
     expect(late).toMatchObject({ verdict: 'drop', because: 'expired' })
   })
 
-  test('a syslogd in the container counts too, each form of it', () => {
+  test('a syslogd in the container counts too, in each of its forms', () => {
     for (const { tag, pid = '', message, grants } of LOGINS) {
       const line = FORMS['A']?.(tag, pid, message) ?? ''
       expect(heard([whole(line)]), line).toMatchObject([
@@ -49,19 +49,19 @@ describe.each(Object.entries(RUNTIMES))('%s', (_, [whole, piece]) => {
     ])
   })
 
-  test('a piece is never read as a line of its own, wherever reading begins', () => {
+  test('a piece is never read as a separate line, for any start of the read', () => {
     const forged = [piece('auth: unknown user '), whole(DOVECOT), whole(DOVECOT)]
     expect(heard(forged).map(({ verdict }) => verdict)).toEqual(['ignore', 'ignore', 'grant'])
     for (const containers of [new ContainerLines('anywhere'), new ContainerLines('first')]) {
       containers.lose()
       expect(heard(forged.slice(1), containers).map(({ verdict }) => verdict)).toEqual(['ignore', 'grant'])
     }
-    // Beyond what is held of a line it is a line all the same.
+    // A line that is longer than the kept text is still one line.
     const long = [piece('x'.repeat(8000)), piece('x'.repeat(8000)), whole(DOVECOT), whole(DOVECOT)]
     expect(heard(long).map(({ verdict }) => verdict)).toEqual(['ignore', 'ignore', 'ignore', 'grant'])
   })
 
-  test('no text of an attacker opens the relay, wherever the runtime cuts', () => {
+  test('no text of an attacker opens the relay, for any pieces of the runtime', () => {
     const text = fc.array(
       fc.oneof(fc.constantFrom(...ATTACK_PIECES, whole(DOVECOT), `\n${whole(DOVECOT)}`), fc.string()),
       {
@@ -86,12 +86,12 @@ describe.each(Object.entries(RUNTIMES))('%s', (_, [whole, piece]) => {
   })
 })
 
-test('the streams are told apart', () => {
+test('standard output and standard error are separate', () => {
   const lines = [cri('a', 'P', 'stderr'), cri(DOVECOT), cri(DOVECOT, 'F', 'stderr')]
   expect(heard(lines).map(({ verdict }) => verdict)).toEqual(['ignore', 'grant', 'ignore'])
 })
 
-test('only a file is read so: a syslogd delivers no such line', () => {
+test('only a file is read in this way, because a syslogd delivers no such line', () => {
   for (const line of [docker(DOVECOT), cri(DOVECOT)]) {
     expect(recognizer.recognize(line, NOW)).toMatchObject({ verdict: 'ignore' })
   }

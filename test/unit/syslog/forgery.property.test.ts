@@ -32,18 +32,18 @@ describe('no text of an attacker opens the relay', () => {
   )('in any failure line', ([tag, template], texts, format) => {
     let n = 0
     const message = template.replaceAll('{}', () => texts[n++ % texts.length] ?? '')
-    // The pid is that of no session line: two-line daemons must not be fooled by what stands in a
-    // name.
+    // The pid is not that of a session line, because text in a name must not deceive two-line
+    // daemons.
     const verdict = believer.recognize(format(tag, '4242', message), 0)
     expect(verdict).toMatchObject({ verdict: 'ignore' })
   })
 
   test.prop([fc.constantFrom(...FAILURE_TEMPLATES), attack, fc.nat({ max: 400 })], { numRuns: 10_000 })(
-    'in a failure line that is cut anywhere',
+    'in a failure line that is shortened at any place',
     ([tag, template], text, length) => {
       const message = template.replaceAll('{}', () => text)
-      // These have their success word behind text of the client; see there why no cut line is short
-      // enough.
+      // In these lines the success word comes after text of the client; the dialect explains why no
+      // shortened line is short enough.
       fc.pre(tag !== 'perdition' && !template.startsWith('pop3-login: proxy('))
       const verdict = believer.recognize(FORMS['A']?.(tag, '1', message.slice(0, length)) ?? '', 0)
       expect(verdict.verdict === 'grant' && !template.startsWith('{}')).toBe(false)
@@ -80,8 +80,8 @@ describe('no text of an attacker opens the relay', () => {
     }
   })
 
-  // splogger folds at 800 octets, RFC 3164 allows 1024 for the whole line, syslog(3) and rsyslog
-  // cut later.
+  // splogger folds at 800 octets, RFC 3164 allows 1024 for the whole line, and syslog(3) and
+  // rsyslog shorten later.
   test.prop(
     [
       fc.constantFrom(...FAILURE_TEMPLATES),
@@ -91,7 +91,7 @@ describe('no text of an attacker opens the relay', () => {
     ],
     { numRuns: 10_000 },
   )(
-    'in a failure line that syslog cuts right behind what looks like a success',
+    'in a failure line that syslog shortens directly after a text like a success',
     ([tag, template], text, filler, length) => {
       const before = template.slice(0, template.indexOf('{}'))
       const filled = filler.repeat(Math.max(0, length - before.length - text.length))
@@ -101,7 +101,7 @@ describe('no text of an attacker opens the relay', () => {
     },
   )
 
-  test.prop([fc.string({ unit: 'binary' })], { numRuns: 5000 })('in a line of any text', text => {
+  test.prop([fc.string({ unit: 'binary' })], { numRuns: 5000 })('in a line with any text', text => {
     expect(believer.recognize(text, 0)).toMatchObject({ verdict: 'ignore' })
   })
 })

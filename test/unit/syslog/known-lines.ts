@@ -1,10 +1,10 @@
-/** A message of a daemon, and what it must yield when that daemon's dialect is on. */
+/** A message of a daemon, and the login that it must give when that daemon's dialect is on. */
 export type KnownLine = {
   readonly dialect: string
   readonly tag: string
   readonly pid?: string
   readonly message: string
-  /** Undefined: must never be a login. */
+  /** Undefined: the message must never give a login. */
   readonly grants?: { readonly ip: string; readonly login: string; readonly imap?: boolean }
 }
 
@@ -25,7 +25,7 @@ const grant = (
 
 const imap = { imap: true }
 
-/** Success lines of spec/syslog.md §§2, 3, 6, 7. */
+/** Success lines of docs/spec/syslog.md §§2, 3, 6, 7. */
 export const LOGINS: readonly KnownLine[] = [
   grant(
     'ipop3d',
@@ -431,7 +431,7 @@ export const NO_LOGINS: readonly KnownLine[] = [
     'Auth: 192.168.8.100:2274->193.48.191.9:993 client-secure=ssl authorisation_id=NONE authentication_id="carles" server="imap.biotoul.fr:993" protocol=IMAP4S server-secure=ssl status="failed: Re-Authentication Failure"',
   ),
   no('perdition', 'perdition', 'Auth: 203.0.113.9->198.51.100.9 user="x" status="ok" server="y" status="ok"'),
-  // Where the port begins cannot be told.
+  // The beginning of the port cannot be found.
   no('perdition', 'perdition', 'Auth: 2001:db8::7:39757->198.51.100.9 user="x" server="y" status="ok"'),
   no('perdition', 'perdition', 'Auth: ::ffff:203.0.113.9->198.51.100.9 user="x" server="y" status="ok"'),
   no('perdition', 'perdition', 'Auth: ::203.0.113.9:110->198.51.100.9 user="x" server="y" status="ok"'),
@@ -444,7 +444,7 @@ export const NO_LOGINS: readonly KnownLine[] = [
   no('popa3d', 'popa3d', 'Authentication failed for ann'),
 ]
 
-/** The forms of spec/syslog.md §1. */
+/** The forms of docs/spec/syslog.md §1. */
 export const FORMS: Readonly<Record<string, (tag: string, pid: string, message: string) => string>> = {
   A: (tag, pid, message) => `Mar  5 10:11:12 mx ${program(tag, pid)}: ${message}`,
   B: (tag, pid, message) => `2026-03-05T10:11:12.123456+01:00 mx ${program(tag, pid)}: ${message}`,

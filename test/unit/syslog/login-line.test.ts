@@ -34,7 +34,7 @@ describe('the login line of auth-relay', () => {
     )
   })
 
-  it('encodes every octet outside the safe set and never cuts inside one', () => {
+  it('encodes every octet outside the safe set and never divides one', () => {
     expect(encodeUser('ann@example.org')).toBe('ann@example.org')
     expect(encodeUser('a\nb=ü~')).toBe('a%0Ab%3D%C3%BC%7E')
     expect(encodeUser('x'.repeat(128))).toBe('x'.repeat(128))
@@ -42,7 +42,7 @@ describe('the login line of auth-relay', () => {
     expect(encodeUser(`${'x'.repeat(127)}\n`)).toBe(`${'x'.repeat(127)}~`)
   })
 
-  test.prop([facts])('is read back as it was written', line => {
+  test.prop([facts])('is parsed back to the same login', line => {
     const message = formatLoginLine(line)
     expect(message).toMatch(/^[ -~]{1,480}$/)
     const verdict = hear(LOGIN_TAG, message)

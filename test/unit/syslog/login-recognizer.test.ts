@@ -13,7 +13,7 @@ const verdictOn = (line: string, options: Partial<RecognizerOptions> = {}): Verd
 
 const only = (name: string): Partial<RecognizerOptions> => ({ dialects: DIALECTS.filter(d => d.name === name) })
 
-/** Endings and beginnings that turn a login line into none (spec/syslog.md §8). */
+/** Endings and beginnings with which a login line is invalid (docs/spec/syslog.md §8). */
 const SPOILERS: Readonly<Record<string, (line: string, message: string) => string>> = {
   'trailing CR': line => `${line}\r`,
   'trailing space': line => `${line} `,
@@ -35,14 +35,14 @@ for (const [form, format] of Object.entries(FORMS)) {
         ip: grants?.ip,
         login: grants?.login,
       })
-      // With every dialect on, tags are shared; the same address must come out.
+      // With every dialect on, dialects share tags; the address must be the same.
       expect(verdictOn(line)).toMatchObject({ verdict: 'grant', ip: grants?.ip, login: grants?.login })
     })
 
     it.each(LOGINS)('spoiled, $tag: $message', ({ tag, pid = '', message }) => {
       const line = format(tag, pid, message)
       for (const [name, spoil] of Object.entries(SPOILERS)) {
-        // A site may add elements to Dovecot's line behind the ones that are read.
+        // A site may add elements to Dovecot's line behind the elements that are read.
         if (name === 'text after the message' && message.includes(', mpid=')) continue
         expect(verdictOn(spoil(line, message)), name).toMatchObject({ verdict: 'ignore' })
       }
@@ -72,8 +72,7 @@ for (const [form, format] of Object.entries(FORMS)) {
 describe('addresses', () => {
   const line = (address: string): string => `Mar  5 10:11:12 mx ipop3d[1]: Login user=ann host=[${address}] nmsgs=1/1`
 
-  // Whether such an address may be granted is decided where grants are; here it must only be read
-  // right.
+  // The grant policy decides about such an address; the recognizer must only read it correctly.
   it.each([
     ['0.0.0.0', '0.0.0.0'],
     ['127.0.0.1', '127.0.0.1'],
@@ -99,7 +98,7 @@ describe('addresses', () => {
     '0x1.2.3.4',
     '..',
     '1.2.3.4 ',
-  ])('%s is no address', text => {
+  ])('%s is not an address', text => {
     expect(verdictOn(line(text))).toMatchObject({ verdict: 'ignore' })
   })
 })
@@ -141,7 +140,7 @@ describe('lines that are ignored, with the reason', () => {
     expect(verdictOn(line)).toMatchObject({ verdict: 'ignore', reason })
   })
 
-  it('a broken tag is no tag', () => {
+  it('an invalid tag is not recognized', () => {
     const line = 'Jul  6 10:21:52 srv vpopmail[18917: vchkpw-pop3: (CRAM-MD5) login success user@my_domain:1.2.3.4'
     expect(verdictOn(line)).toMatchObject({
       verdict: 'ignore',
@@ -150,7 +149,7 @@ describe('lines that are ignored, with the reason', () => {
     })
   })
 
-  it('a leading directory of the tag is removed, one slash inside is part of it', () => {
+  it('a leading directory of the tag is removed, and one slash inside is part of it', () => {
     expect(verdictOn('Mar  5 10:11:12 mx /usr/sbin/ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1')).toMatchObject({
       verdict: 'grant',
       daemon: 'ipop3d',
@@ -176,7 +175,7 @@ describe('lines that are ignored, with the reason', () => {
     }
   })
 
-  it('a name with octets that are not UTF-8 is no crash and drops no octet', () => {
+  it('a name with octets that are not UTF-8 causes no error and loses no octet', () => {
     const octets = Buffer.concat([
       Buffer.from('Mar  5 10:11:12 mx ipop3d[1]: Login user='),
       Buffer.from([0xff, 0xc3]),
@@ -228,7 +227,7 @@ describe('the time of a login', () => {
     const verdict = (age: number, options: Partial<RecognizerOptions> = {}) =>
       recognizer({ maxAge: 1_800_000, ...options }).recognize(line(new Date(now - age)), now)
 
-    it('is that of the stamp, in every kind of source', () => {
+    it('comes from the stamp, in every kind of source', () => {
       for (const ownFiles of [false, true]) {
         expect(verdict(600_000, { ownFiles })).toMatchObject({ verdict: 'grant', at: now - 600_000, ahead: 0 })
         expect(verdict(1_799_000, { ownFiles })).toMatchObject({ verdict: 'grant' })
@@ -242,14 +241,14 @@ describe('the time of a login', () => {
     })
   })
 
-  it('is now where RFC 5424 has no stamp; a line of a file without a time grants nothing', () => {
+  it('is the current time if RFC 5424 has no stamp; a line of a file without a time grants nothing', () => {
     const line = `<22>1 - mx ipop3d 1 - - ${login}`
     expect(recognizer().recognize(line, now)).toMatchObject({ verdict: 'grant', at: now })
     expect(recognizer({ ownFiles: true }).recognize(line, now)).toMatchObject({ verdict: 'drop', because: 'no_time' })
   })
 
   it.each(['2026-02-30T09:59:59Z', '2026-03-05T25:00:00Z', 'Feb 30 09:59:59', 'Foo  5 09:59:59'])(
-    'is unknown by the stamp %s, so that the login grants nothing',
+    'is unknown for the stamp %s, so that the login grants nothing',
     stamp => {
       const verdict = recognizer().recognize(`${stamp} mx ipop3d[1]: ${login}`, now)
       expect(verdict).toMatchObject({ verdict: 'drop', because: 'no_time' })
@@ -257,10 +256,10 @@ describe('the time of a login', () => {
   )
 })
 
-describe('a login name that the daemon cut', () => {
+describe('a login name that the daemon shortened', () => {
   /**
-   * As known lines, with another name; undefined where the dialect does not take a line with so
-   * long a name.
+   * Known lines with another name; undefined if the dialect does not accept a line with a name of
+   * that length.
    */
   const named = (known: (typeof LOGINS)[number], name: string): Verdict =>
     verdictOn(
@@ -274,7 +273,7 @@ describe('a login name that the daemon cut', () => {
     const at = domain === '' ? '' : `@${domain}`
     const whole = (octets: number): string => `${'a'.repeat(octets - at.length)}${at}`
     const { longestLogin = 0 } = dialectNamed(known.dialect) ?? {}
-    // The shortest that can be cut, and every longer one that a line may hold.
+    // The shortest name that can be shortened, and every longer one that fits a line.
     for (let octets = longestLogin; octets < longestLogin + 10; octets++) {
       expect(named(known, whole(octets)).verdict, `${octets} octets`).not.toBe('grant')
     }
@@ -285,7 +284,7 @@ describe('a login name that the daemon cut', () => {
     verdictOn(
       `Mar  5 10:11:12 mx dovecot: pop3-login: Login: user=<${name}>, method=PLAIN, rip=203.0.113.6, lip=192.0.2.1, mpid=1`,
     )
-  it('by Dovecot: three dots at 80 octets, less where a character would be cut in two', () => {
+  it('by Dovecot: three dots at 80 octets, or fewer if a character would be divided', () => {
     expect(dovecot(`${'a'.repeat(77)}...`)).toMatchObject({ verdict: 'drop', because: 'cut_name', ip: '203.0.113.6' })
     expect(dovecot(`${'a'.repeat(73)}ü...`)).toMatchObject({ verdict: 'drop', because: 'cut_name' })
     expect(dovecot(`${'ü'.repeat(38)}...`)).toMatchObject({ verdict: 'drop', because: 'cut_name' })
@@ -295,7 +294,7 @@ describe('a login name that the daemon cut', () => {
 
   const own = (name: string): Verdict =>
     verdictOn(`Mar  5 10:11:12 mx qmail-pop3d[1]: authrelay v=1 ev=login ip=203.0.113.6 tls=0 method=pass user=${name}`)
-  it('by our own programs: ~', () => {
+  it('by auth-relay: ~', () => {
     expect(own(encodeUser('a'.repeat(129)))).toMatchObject({ verdict: 'drop', because: 'cut_name' })
     expect(own(encodeUser('ü'.repeat(22)))).toMatchObject({ verdict: 'drop', because: 'cut_name' })
     expect(own(encodeUser('a'.repeat(128)))).toMatchObject({ verdict: 'grant', login: 'a'.repeat(128) })
@@ -318,14 +317,14 @@ describe('stamps of syslog-ng and appliances', () => {
   })
 
   it.each(['Mar 5 10:11', 'Mar  5  10:11:12', '26 Mar  5 10:11:12', 'x Mar  5 10:11:12', 'Mar   5 10:11:12'])(
-    '%s is none',
+    '%s is not a stamp',
     stamp => {
       expect(verdictOn(`${stamp} mx ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1`).verdict).toBe('ignore')
     },
   )
 })
 
-describe('Dovecot to standard output, as a syslogd or the journal hands it on', () => {
+describe("Dovecot's standard output, as a syslogd or the journal passes it on", () => {
   const message = 'Logged in: user=<ann>, method=PLAIN, rip=203.0.113.6, lip=192.0.2.1, TLS'
   it.each([
     `Sep 28 22:41:07 imap-login: Info: ${message}`,
@@ -359,7 +358,7 @@ describe('"message repeated"', () => {
     return one.recognize(second, now)
   }
 
-  it('is a login of its own time directly after the login that it repeats', () => {
+  it('is a login at its own time directly after the login that it repeats', () => {
     expect(verdictAfter(line(login), line(repeat(), { second: 50 }))).toMatchObject({
       verdict: 'grant',
       ip: '192.0.2.7',
@@ -378,11 +377,11 @@ describe('"message repeated"', () => {
     ['no number', line(login), line(`message repeated x times: [ ${login}]`)],
     ['text behind', line(login), line(`${repeat()} x`)],
     ['a repeat in a repeat', line(login), line(repeat(repeat()))],
-  ])('is none with %s', (_, first, second) => {
+  ])('is not a login with %s', (_, first, second) => {
     expect(verdictAfter(first, second)).toMatchObject({ verdict: 'ignore' })
   })
 
-  it('is none when another line of that tag stands between', () => {
+  it('is not a login if there is another line of that tag in between', () => {
     const one = recognizer()
     one.recognize(line(login), now)
     one.recognize(line('Logout user=a host=[192.0.2.7]'), now)
@@ -399,7 +398,7 @@ describe('"message repeated"', () => {
     expect(two.recognize(line(repeat('Authentication passed for a'), { tag: 'popa3d' }), now).verdict).toBe('ignore')
   })
 
-  it('of 257 hosts the first is forgotten', () => {
+  it('of 257 hosts the first is dropped', () => {
     const one = recognizer()
     for (let n = 0; n <= 256; n++) one.recognize(line(login, { host: `mx${n}` }), now)
     expect(one.recognize(line(repeat(), { host: 'mx0' }), now).verdict).toBe('ignore')
@@ -473,7 +472,7 @@ describe('two-line daemons', () => {
     expect(both.recognize(passed, 999).verdict, 'the clock was set back').toBe('ignore')
   })
 
-  it('remembers 4096 sessions and forgets the oldest', () => {
+  it('keeps 4096 sessions and drops the oldest', () => {
     const both = recognizer()
     for (let pid = 1; pid <= 4097; pid++) both.recognize(line('Session from 203.0.113.9', String(pid)), 0)
     expect(both.recognize(line('Authentication passed for ann', '1'), 0).verdict).toBe('ignore')

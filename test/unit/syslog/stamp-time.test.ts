@@ -39,7 +39,7 @@ describe('stampTime', () => {
     '2026-99-05T10:11:12Z',
     '2026 Mar  5 2026 10:11:12',
     '2026-03-05T10:11:12+2460',
-  ])('%j is no time', stamp => {
+  ])('%j is not a time', stamp => {
     expect(stampTime(stamp, 0)).toBeUndefined()
   })
 })
@@ -56,7 +56,7 @@ describe('the hour that the end of summer time repeats', () => {
 
   // 2026-10-25: at 01:00 UTC the clocks go back from 03:00 to 02:00.
   const stamp = 'Oct 25 02:30:00'
-  it('is read as the first one while the first one lasts, then as the second one', () => {
+  it('is read as the first one during the first one, then as the second one', () => {
     expect(stampTime(stamp, Date.UTC(2026, 9, 25, 0, 30, 1))).toBe(Date.UTC(2026, 9, 25, 0, 30))
     expect(stampTime(stamp, Date.UTC(2026, 9, 25, 1, 30, 1))).toBe(Date.UTC(2026, 9, 25, 1, 30))
     expect(stampTime('Oct 25 03:30:00', Date.UTC(2026, 9, 25, 2, 30, 1))).toBe(Date.UTC(2026, 9, 25, 2, 30))

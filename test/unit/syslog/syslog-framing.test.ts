@@ -24,12 +24,12 @@ describe('SyslogFraming (RFC 6587)', () => {
     expect(frames(octetByOctet(Buffer.from('2026-03-05T10:11:12Z x\n'))).lines).toEqual(['2026-03-05T10:11:12Z x'])
   })
 
-  it('reads counted messages; an LF inside is part of the message', () => {
+  it('reads messages with an octet count; an LF inside is part of the message', () => {
     expect(frames(of('5 <22>a7 <22>\nbc'))).toEqual({ lines: ['<22>a', '<22>\nbc'], overlong: 0, broken: false })
     expect(frames(of('6 <22>a\n5 <22>b')).lines).toEqual(['<22>a', '<22>b'])
   })
 
-  it('drops messages that are too long, whole', () => {
+  it('drops messages that are too long completely', () => {
     const long = 'x'.repeat(9000)
     expect(frames(of(`9000 ${long}5 <22>a`))).toEqual({ lines: ['<22>a'], overlong: 1, broken: false })
     expect(frames(octetByOctet(Buffer.from(`9000 ${long}5 <22>a`)))).toEqual({
@@ -40,7 +40,7 @@ describe('SyslogFraming (RFC 6587)', () => {
     expect(frames(of(`<22>${long}\n<22>a\n`))).toEqual({ lines: ['<22>a'], overlong: 1, broken: false })
   })
 
-  it('gives up where a count is none', () => {
+  it('ends the stream if a count is missing', () => {
     expect(frames(of('5 <22>aoops 5 <22>b'))).toEqual({ lines: ['<22>a'], overlong: 0, broken: true })
     expect(frames(of('5 <22>a0 5 <22>b')).broken).toBe(true)
     expect(frames(of('5 <22>a123456789 ')).broken).toBe(true)
@@ -50,7 +50,7 @@ describe('SyslogFraming (RFC 6587)', () => {
     .string({ unit: 'binary', minLength: 1 })
     .filter(text => !text.endsWith('\n') && text.isWellFormed())
   test.prop([fc.array(message), fc.array(fc.nat({ max: 40 }))])(
-    'a counted stream is the same in any pieces',
+    'a stream with octet counts does not depend on the pieces',
     (messages, cuts) => {
       const stream = Buffer.concat(
         messages.map(text => Buffer.concat([Buffer.from(`${Buffer.byteLength(text)} `), Buffer.from(text)])),

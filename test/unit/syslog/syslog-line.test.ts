@@ -4,7 +4,7 @@ import { MAX_SYSLOG_LINE, parseOwnFileLine, parseSyslogLine } from '../../../src
 const ISO = '2026-11-28T10:11:12.123+01:00'
 const BSD = 'Nov 28 10:11:12'
 
-describe('a line is taken apart', () => {
+describe('the parts of a line', () => {
   test.each([
     [`${BSD} mx popper[7]: hello`, { form: 'bsd', stamp: BSD, host: 'mx', tag: 'popper', pid: '7', message: 'hello' }],
     [`<22>${BSD} mx popper: hello`, { form: 'bsd', stamp: BSD, host: 'mx', tag: 'popper', pid: '', message: 'hello' }],
@@ -31,7 +31,7 @@ describe('a line is taken apart', () => {
   })
 })
 
-describe('a line that is none is reported with the place that is not understood', () => {
+describe('an invalid line is reported with its invalid part', () => {
   test.each([
     ['', 'empty line', undefined],
     [`<192>${BSD} mx p[1]: x`, 'priority above 191', undefined],
@@ -59,7 +59,7 @@ describe('a line that is none is reported with the place that is not understood'
     expect(parseSyslogLine(line)).toEqual(near === undefined ? { unreadable } : { unreadable, near })
   })
 
-  test('the text is cut after 40 characters', () => {
+  test('the reported text is limited to 40 characters', () => {
     expect(parseSyslogLine('x'.repeat(41))).toEqual({
       unreadable: 'not a syslog line: no known time stamp',
       near: 'x'.repeat(40),
@@ -94,7 +94,7 @@ describe("a line of Dovecot's own file", () => {
     `${BSD} pop3-login: Error: Login`,
     ` ${BSD} pop3-login: Info: Login`,
     'pop3-login: Info: Login',
-  ])('%j is none', line => {
+  ])('%j is not a line of Dovecot', line => {
     expect(parseOwnFileLine(line)).toBeUndefined()
   })
 

@@ -24,7 +24,7 @@ afterEach(() => {
 })
 afterAll(() => server.close())
 
-/** A client that has connected, and what becomes of its handshake. */
+/** A client that has connected, and the result of its handshake. */
 async function handshake(
   limits: Pick<AcceptTlsOptions, 'limit' | 'firstOctetLimit'>,
 ): Promise<{ readonly client: Socket; readonly accepted: Promise<AcceptedTls> }> {
@@ -38,7 +38,7 @@ async function handshake(
   return { client, accepted: acceptTls(raw, { contexts, ...limits }) }
 }
 
-test('a client that sends nothing is closed sooner than a client with a slow handshake, with a hint', async () => {
+test('a client that sends nothing is closed earlier than a client with a slow handshake, with a hint', async () => {
   const { accepted } = await handshake({ limit: 60_000, firstOctetLimit: 50 })
   const end = await accepted
   expect(end.outcome).toBe('failed')
@@ -48,7 +48,7 @@ test('a client that sends nothing is closed sooner than a client with a slow han
   expect(await begun.accepted).toEqual({ outcome: 'failed', reason: 'no handshake within 200 ms' })
 })
 
-test('the limit for the first octet ends with it', async () => {
+test('the limit for the first octet ends at the first octet', async () => {
   const { client, accepted } = await handshake({ limit: 60_000, firstOctetLimit: 2_000 })
   const secure = connectTls({ socket: client, rejectUnauthorized: false })
   const end = await accepted

@@ -19,8 +19,8 @@ afterAll(() => directory.remove())
 const made = makeSelfSigned({ names: ['mx.example.org', '192.0.2.1', '2001:db8::1'], now: NOW })
 const other = makeSelfSigned({ names: ['*.example.net', 'example.net'], now: NOW, days: 10 })
 
-describe('the first certificate', () => {
-  test('is RSA 2048, for its names and addresses, for a server, not a CA, not longer than 825 days', () => {
+describe('a self-made certificate', () => {
+  test('is RSA 2048, for its names and addresses, for a server, not a CA, and valid for at most 825 days', () => {
     const certificate = new X509Certificate(made.cert)
     expect(certificate.subjectAltName).toBe('DNS:mx.example.org, IP Address:192.0.2.1, IP Address:2001:DB8:0:0:0:0:0:1')
     expect(certificate.ca).toBe(false)
@@ -32,7 +32,7 @@ describe('the first certificate', () => {
     expect(certificate.checkIP('192.0.2.1')).toBe('192.0.2.1')
   })
 
-  test('is written once, its key for the owner alone', () => {
+  test('is written once, and only the owner can read its key', () => {
     const files = { cert: `${directory.path}/new/tls.crt`, key: `${directory.path}/new/tls.key` }
     expect(writeSelfSigned(files, { names: ['a.example'], now: NOW })).toBe(true)
     expect(statSync(files.key).mode & 0o777).toBe(0o600)
@@ -42,13 +42,13 @@ describe('the first certificate', () => {
     expect(readFileSync(files.cert, 'utf8')).toBe(before)
   })
 
-  test('too long a life throws', () => {
+  test('a time of more than 825 days throws', () => {
     expect(() => makeSelfSigned({ names: ['a.example'], now: NOW, days: 826 })).toThrow(RangeError)
     expect(() => makeSelfSigned({ names: [], now: NOW })).toThrow(TypeError)
   })
 })
 
-describe('judging', () => {
+describe('checks', () => {
   test('names, key type and end of life', () => {
     const certificate = parseCertificate(other.cert, other.key, 'x')
     expect(certificate).toMatchObject({ keyType: 'rsa', names: ['*.example.net', 'example.net'] })

@@ -13,7 +13,7 @@ function setUp(): { far: Duplex; near: Duplex } {
 const text = (found: object): Record<string, unknown> =>
   Object.fromEntries(Object.entries(found).map(([key, value]) => [key, Buffer.isBuffer(value) ? `${value}` : value]))
 
-test('a line, and what follows it, in any pieces', async () => {
+test('a line, and the octets after it, in any pieces', async () => {
   const { far, near } = setUp()
   const reading = readFirstLine(near, LIMITS, Buffer.from('+O'))
   far.write('K\r')
@@ -23,7 +23,7 @@ test('a line, and what follows it, in any pieces', async () => {
   expect(text(await readFirstLine(near, LIMITS, Buffer.from('a\nb\n')))).toEqual({ line: 'a\n', rest: 'b\n' })
 })
 
-test('a line of as many octets as it may have, LF included, and of one more', async () => {
+test('a line of the maximum length, LF included, and of one octet more', async () => {
   const { near } = setUp()
   expect(text(await readFirstLine(near, LIMITS, Buffer.from('1234567\n')))).toEqual({ line: '1234567\n', rest: '' })
   expect(await readFirstLine(near, LIMITS, Buffer.from('12345678\n'))).toEqual({ reason: 'long' })
@@ -43,7 +43,7 @@ test('a stream that is late, that ends, and that fails', async () => {
   expect(await reading).toEqual({ reason: 'failed', error })
 })
 
-test('a reply counts only on a connection that is open', async () => {
+test('a reply counts only on an open connection', async () => {
   const { far, near } = setUp()
   far.write('+OK hello\r\n')
   const reply = await readReply(near, 60_000)

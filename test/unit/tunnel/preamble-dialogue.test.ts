@@ -25,7 +25,7 @@ const shown = (end: DialogueEnd) =>
     Object.entries(end).map(([key, value]) => [key, Buffer.isBuffer(value) ? value.toString() : value]),
   )
 
-test('the greeting is held until the command was accepted; the reply is swallowed', async () => {
+test('the greeting is held until the command was accepted; the reply is removed', async () => {
   const { far, server, heard, done } = setUp()
   await say(far, GREETING)
   await vi.waitFor(() => expect(heard.join('')).toBe(PREAMBLE))
@@ -35,14 +35,14 @@ test('the greeting is held until the command was accepted; the reply is swallowe
   expect(server.listenerCount('data') + server.listenerCount('close')).toBe(0)
 })
 
-test('without a reply the greeting goes at once', async () => {
+test('without a reply the greeting is sent at once', async () => {
   const { far, heard, done } = setUp('none')
   await say(far, `${GREETING}more`)
   expect(shown(await done)).toEqual({ outcome: 'greeted', greeting: GREETING, rest: 'more' })
   await vi.waitFor(() => expect(heard.join('')).toBe(PREAMBLE))
 })
 
-test('cut anywhere, the outcome is the same, and what follows the reply is kept', async () => {
+test('for any pieces the outcome is the same, and the octets after the reply are kept', async () => {
   const stream = `${GREETING}+OK \r\n+OK more\r\n`
   await fc.assert(
     fc.asyncProperty(fc.array(fc.nat(stream.length), { maxLength: 6 }), async cuts => {
@@ -60,7 +60,7 @@ test('cut anywhere, the outcome is the same, and what follows the reply is kept'
 })
 
 describe('faults of the server', () => {
-  test('a server that does not greet with +OK is quoted, and never gets the password', async () => {
+  test('a greeting other than +OK is quoted, and the server never gets the password', async () => {
     const { far, heard, done } = setUp()
     await say(far, '-ERR [SYS/TEMP] busy\r\n')
     expect(shown(await done)).toEqual({ outcome: 'refused', greeting: '-ERR [SYS/TEMP] busy\r\n' })
@@ -100,7 +100,7 @@ describe('faults of the server', () => {
     expect(await done).toMatchObject({ outcome: 'failed', reason: 'greeting longer than 512 octets' })
   })
 
-  test('silence', async () => {
+  test('no greeting in time', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
     const { done } = setUp()
     vi.advanceTimersByTime(10_000)
@@ -108,7 +108,7 @@ describe('faults of the server', () => {
     expect(await done).toMatchObject({ outcome: 'failed', reason: 'no greeting within 10000 ms' })
   })
 
-  test('a server already gone', async () => {
+  test('a server that is already closed', async () => {
     const { far, server } = setUp()
     far.destroy()
     server.destroy()

@@ -7,7 +7,7 @@ import { type RelayOptions, relay } from '../../../src/tunnel/relay.ts'
 
 type Far = { readonly stream: Duplex; received: Buffer; ended: boolean }
 
-/** The far end of a stream, with all that reached it. */
+/** The far end of a stream, with all octets that reached it. */
 function listen(stream: Duplex): Far {
   const far: Far = { stream, received: Buffer.alloc(0), ended: false }
   stream.on('data', (chunk: Buffer) => {
@@ -63,7 +63,7 @@ test.each([
 })
 
 describe('in order', () => {
-  test('both directions are carried, and each end is passed on alone', async () => {
+  test('both directions are carried, and each end is passed on separately', async () => {
     const { client, server, clientFar, serverFar, done } = setUp()
     const ended = done()
     const [atClient, atServer] = [listen(clientFar), listen(serverFar)]
@@ -101,7 +101,7 @@ describe('in order', () => {
     expect((await ended).reason).toBe('ended')
   })
 
-  test('any chunks, any sizes, both ways', async () => {
+  test('carries any chunks of any size, both ways', async () => {
     const chunks = fc.array(fc.uint8Array({ minLength: 1, maxLength: 40_000 }), { maxLength: 12 })
     await fc.assert(
       fc.asyncProperty(chunks, chunks, async (fromClient, fromServer) => {
@@ -150,7 +150,7 @@ describe('in order', () => {
 })
 
 describe('out of order', () => {
-  test('one side breaks: the other side still gets the octets under way, and is then closed', async () => {
+  test('one side breaks: the other side still gets the octets in flight, and is then closed', async () => {
     const { server, clientFar, serverFar, done } = setUp()
     const ended = done()
     const atClient = listen(clientFar)
@@ -165,7 +165,7 @@ describe('out of order', () => {
   test.each([
     ['had said QUIT and read the answer', 'QUIT\r\n', '+OK bye\r\n'],
     ['had said nothing, as a health check', '', '+OK hello\r\n'],
-  ])('a client that resets and %s has left', async (_name, said, answer) => {
+  ])('a client that resets and %s counts as disconnected', async (_name, said, answer) => {
     const { client, clientFar, serverFar, done } = setUp()
     const ended = done()
     const [atClient, atServer] = [listen(clientFar), listen(serverFar)]
@@ -177,7 +177,7 @@ describe('out of order', () => {
     expect(await ended).toMatchObject({ reason: 'left', first: 'client', error: undefined })
   })
 
-  test('a client that resets after the server has ended has left, and lacked nothing', async () => {
+  test('a client that resets after the server has ended counts as disconnected, and lost nothing', async () => {
     const { client, clientFar, serverFar, done } = setUp()
     const ended = done()
     const atClient = listen(clientFar)
@@ -192,7 +192,7 @@ describe('out of order', () => {
   test.each([
     ['in the middle of a session', 'STAT\r\n'],
     ['with QUIT in a message', 'PASS QUIT now\r\n'],
-  ])('a client that resets %s is broken', async (_name, said) => {
+  ])('a client that resets %s counts as failed', async (_name, said) => {
     const { client, clientFar, serverFar, done } = setUp()
     const ended = done()
     const atServer = listen(serverFar)
@@ -223,7 +223,7 @@ describe('out of order', () => {
     expect((await setUp({ signal: stop.signal }).done()).reason).toBe('aborted')
   })
 
-  test('late errors end nothing', async () => {
+  test('late errors have no effect', async () => {
     const { client, done } = setUp({ signal: AbortSignal.abort() })
     await done()
     expect(() => client.emit('error', new Error('late'))).not.toThrow()
@@ -238,7 +238,7 @@ describe('limits', () => {
     vi.useRealTimers()
   })
 
-  test('idle: both closed; any byte in either direction puts it off', async () => {
+  test('idle: both sides are closed; any octet in either direction restarts the limit', async () => {
     const { client, server, clientFar, serverFar, done } = setUp({ idleLimit: 1000 })
     const ended = done()
     const atServer = listen(serverFar)
@@ -253,7 +253,7 @@ describe('limits', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  test('a peer that never takes its last bytes is not waited for longer than the linger limit', async () => {
+  test('a peer that never reads its last octets is closed at the linger limit', async () => {
     const { client, server, serverFar, done } = setUp({ lingerLimit: 50 })
     const ended = done()
     serverFar.write(Buffer.alloc(200_000))

@@ -6,7 +6,7 @@ import { parseCertificate } from '../../../src/tunnel/certificate.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
 import { rotateTicketKeys, TicketKeyRing, type TicketKeys, TlsContexts } from '../../../src/tunnel/tls-contexts.ts'
 
-test('the newest key comes first, and old ones are forgotten', () => {
+test('the newest key comes first, and old ones are dropped', () => {
   const first = rotateTicketKeys()
   const later = rotateTicketKeys(rotateTicketKeys(first))
   expect(later).toHaveLength(3)
@@ -25,7 +25,7 @@ describe('a session', () => {
 
   /**
    * One visit to a server with these keys: whether the session was resumed, and the ticket that the
-   * client took home.
+   * client received.
    */
   async function visit(keys: TicketKeys, maxVersion: SecureVersion, session?: Buffer) {
     const contexts = new TlsContexts([certificate], { versions: 'modern' }, new TicketKeyRing(keys))
@@ -42,7 +42,7 @@ describe('a session', () => {
     server.write('+OK\r\n')
     await once(client, 'data')
     const resumed = client.isSessionReused()
-    // Of a resumed TLS 1.2 session there is no event.
+    // A resumed TLS 1.2 session has no such event.
     const ticket = maxVersion === 'TLSv1.2' ? client.getSession() : tickets.at(-1)
     client.destroy()
     return { resumed, ticket }
@@ -52,7 +52,7 @@ describe('a session', () => {
   const second = rotateTicketKeys(first)
 
   test.each(['TLSv1.3', 'TLSv1.2'] as const)(
-    '%s: resumed after a rotation, each time with a fresh ticket; by a stranger it is made anew',
+    '%s: resumed after a rotation, each time with a new ticket; a server with other keys makes a full handshake',
     async version => {
       const before = await visit(first, version)
       expect(before.resumed).toBe(false)
@@ -60,7 +60,7 @@ describe('a session', () => {
       expect(after.resumed).toBe(true)
       expect(after.ticket).toBeDefined()
       expect(after.ticket).not.toEqual(before.ticket)
-      // The fresh ticket is of the newest key: the first one may go.
+      // The new ticket has the newest key, so the first key is no longer needed.
       expect((await visit(second.slice(0, 1), version, after.ticket)).resumed).toBe(true)
       expect((await visit(second.slice(0, 1), version, before.ticket)).resumed).toBe(false)
       expect((await visit(rotateTicketKeys(), version, after.ticket)).resumed).toBe(false)

@@ -33,7 +33,7 @@ const verify = (script: string, more: { args?: string[]; limitMs?: number; killA
 
 const ACCEPT = 'exec 3<&-; exec "$@"'
 
-test('the message is exact to the octet, and never above 512', () => {
+test('the message is exact, octet for octet, and never longer than 512', () => {
   expect(Buffer.from(checkpasswordMessage({ login: 'a', password: 'b c', timestamp: '' }) ?? []).toString()).toBe(
     'a\0b c\0\0',
   )
@@ -57,15 +57,15 @@ test('the message is exact to the octet, and never above 512', () => {
   expect(checkpasswordMessage({ login: 'a\0b', password: '', timestamp: '' })).toBeUndefined()
 })
 
-test('descriptor 3 carries the message and then ends; nothing of it is in the environment', async () => {
+test('descriptor 3 carries the message and then ends; the environment contains nothing of it', async () => {
   const seen = join(directory, 'seen')
   await verify(`cat <&3 >${seen}; env >${seen}.env; exit 1`)
   expect(readFileSync(seen, 'latin1')).toBe(`ann\0secret\0${credentials.timestamp}\0`)
   expect(readFileSync(`${seen}.env`, 'latin1')).not.toContain('secret')
 })
 
-describe('a yes', () => {
-  test('answers what the checker made of its process', async () => {
+describe('an accepted password', () => {
+  test('returns the changes that the checker made to its process', async () => {
     const home = join(directory, 'home')
     const answer = await verify(`mkdir -p ${home}; cd ${home}; USER=ann HOME=${home}; export USER HOME; ${ACCEPT}`)
     expect(answer).toMatchObject({
@@ -78,7 +78,7 @@ describe('a yes', () => {
     })
   })
 
-  test('with the arguments rewritten as checkvpw does it', async () => {
+  test('with the arguments as checkvpw rewrites them', async () => {
     // The first argument that contains `maildir`, in any case, becomes the mail directory.
     const answer = await verify(
       `exec perl -e 'for (@ARGV) { if (/maildir/i) { $_ = "./users/ann"; last } } exec @ARGV' "$@"`,
@@ -107,7 +107,7 @@ describe('a yes', () => {
   })
 })
 
-describe('a no', () => {
+describe('a refused password', () => {
   test.each([
     ['exit 0', 'temporary'],
     ['exit 1', 'badauth'],
@@ -137,7 +137,7 @@ describe('a no', () => {
     expect(answer.verdict).toBe('badauth')
   })
 
-  test('a checker that hangs gets SIGTERM, one that ignores it SIGKILL; its children too', async () => {
+  test('a checker that hangs gets SIGTERM, and SIGKILL if it ignores it, with its children', async () => {
     expect(await verify('sleep 30', { limitMs: 50 })).toMatchObject({
       verdict: 'temporary',
       detail: expect.stringContaining('in time'),
@@ -168,7 +168,7 @@ describe('chain', () => {
     return { started, session: new Socket({ fd: ours, readable: true, writable: true }) }
   }
 
-  test('any POP3 server continues on the session', async () => {
+  test('any POP3 server continues the session', async () => {
     const { started, session } = chain(ACCEPT, [
       '/bin/sh',
       '-c',
@@ -185,11 +185,11 @@ describe('chain', () => {
     session.destroy()
   })
 
-  test('the time limit is for the check: not for an accepted session', async () => {
+  test('the time limit is for the check, not for an accepted session', async () => {
     const slow = chain('sleep 30', ['/bin/true'], 50)
     expect(await slow.started.ended).toEqual({ ending: { signal: 'SIGTERM' }, timedOut: true })
     slow.session.destroy()
-    // Its limit would end it after 200 ms; a second chain that is not accepted shows when such a
+    // Its limit would end it after 200 ms. A second chain that is not accepted shows when such a
     // limit has passed.
     const long = chain(ACCEPT, ['/bin/sh', '-c', 'echo +OK; read -r word; echo "still $word"'], 200)
     await once(long.session, 'data')
@@ -211,6 +211,6 @@ test('many checks at once leave no descriptor and no child', async () => {
   const answers = await Promise.all(Array.from({ length: 30 }, (_, i) => verify(i % 2 === 0 ? ACCEPT : 'exit 1')))
   expect(answers.map(({ verdict }) => verdict)).toEqual(answers.map((_, i) => (i % 2 === 0 ? 'ok' : 'badauth')))
   await eventually('all reaped', () => waitedFor() === 0)
-  // An earlier test's may still have been about to close when we counted.
+  // The descriptors of an earlier test may still have been open at the count.
   await eventually('descriptors closed', () => readdirSync('/proc/self/fd').length <= before)
 })

@@ -28,7 +28,7 @@ test.each([
   expect(remoteIpOf(environment)).toBe(expected)
 })
 
-test('IPv4: what tcpserver sets, and nothing inherited from elsewhere', () => {
+test('IPv4: the variables of tcpserver, and no inherited ones', () => {
   const changes = connectionEnvironment({
     localIp: ip('192.0.2.1'),
     localPort: 25,

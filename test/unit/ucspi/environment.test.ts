@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { changeEnvironment, formatEnvironment, parseEnvironment } from '../../../src/ucspi/environment.ts'
 
-test('a formatted environment is parsed back, bytes outside UTF-8 included', () => {
+test('a formatted environment is parsed back, with octets outside UTF-8', () => {
   const name = fc.stringMatching(/^[A-Z_][A-Z0-9_]{0,8}$/)
   const bytes = fc.uint8Array({ maxLength: 20 }).map(value => value.map(byte => byte || 1))
   fc.assert(
@@ -24,7 +24,7 @@ test('a formatted environment is parsed back, bytes outside UTF-8 included', () 
   )
 })
 
-test('any bytes parse to something', () => {
+test('any octets can be parsed', () => {
   const octet = fc.oneof(fc.constantFrom(0, 0x3d, 0x41), fc.integer({ min: 0, max: 255 }))
   fc.assert(
     fc.property(fc.array(octet, { maxLength: 200 }), octets => {
@@ -34,7 +34,7 @@ test('any bytes parse to something', () => {
   )
 })
 
-test('the first of two counts, an empty value is a value, and what has no name is left out', () => {
+test('of two variables the first counts, an empty value is a value, and an entry without a name is omitted', () => {
   expect(parseEnvironment(Buffer.from('A=1\0A=2\0RELAYCLIENT=\0=x\0word\0B=a=b'))).toEqual({
     A: '1',
     RELAYCLIENT: '',
@@ -42,11 +42,11 @@ test('the first of two counts, an empty value is a value, and what has no name i
   })
 })
 
-test('changes set and remove', () => {
+test('changes set and remove variables', () => {
   expect(changeEnvironment({ A: '1', B: '2' }, { A: undefined, C: '3', B: '' })).toEqual({ B: '', C: '3' })
 })
 
-test('the environment of the process is read with its bytes', () => {
+test('the environment of the process is read octet for octet', () => {
   const source = `
     import { ownEnvironment } from ${JSON.stringify(join(import.meta.dirname, '../../../src/ucspi/environment.ts'))}
     const value = ownEnvironment().TCPREMOTEINFO

@@ -7,7 +7,7 @@ import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 const directory = temporaryDirectory()
 afterAll(() => directory.remove())
 
-/** Starts `env` on this thread with such a block, and answers what it wrote on the descriptor. */
+/** Starts `env` on this thread with such a block; returns its output on the descriptor. */
 async function environmentOf(program: InetdProgram, without: number, ...strings: string[]): Promise<string> {
   const path = `${directory.path}/out`
   const out = openSync(path, 'w')
@@ -22,7 +22,7 @@ async function environmentOf(program: InetdProgram, without: number, ...strings:
   return readFileSync(path, 'utf8')
 }
 
-test('a start on this thread has its own variables, and lacks those that it names', async () => {
+test('a start on this thread has its own variables, without the removed ones', async () => {
   const program = new InetdProgram('/usr/bin/env', ['env'], ['A=1', 'AB=2', 'B=3'])
   expect(await environmentOf(program, 0)).toBe('A=1\nAB=2\nB=3\n')
   expect(await environmentOf(program, 0, 'C=4')).toBe('A=1\nAB=2\nB=3\nC=4\n')
@@ -30,7 +30,7 @@ test('a start on this thread has its own variables, and lacks those that it name
   expect(await environmentOf(program, 1, 'UNKNOWN')).toBe('A=1\nAB=2\nB=3\n')
 })
 
-test('a block with fewer names than it announces starts nothing', () => {
+test('a block with fewer names than announced starts nothing', () => {
   const program = new InetdProgram('/usr/bin/env', ['env'], [])
   expect(() => program.startHere(0, Buffer.from('A\0'), 2)).toThrow(RangeError)
 })

@@ -9,8 +9,8 @@ const directory = mkdtempSync(join(tmpdir(), 'run-next-'))
 const module = (name: string) => JSON.stringify(join(import.meta.dirname, '../../../src/ucspi', `${name}.ts`))
 
 /**
- * A program that changes its environment and runs a shell script in its place, started by a shell
- * command line.
+ * A program that changes its environment and replaces itself by a shell script; a shell command
+ * line starts it.
  */
 function chain(command: string, script: string, file = '/bin/sh') {
   const program = join(directory, 'program.mts')
@@ -28,7 +28,7 @@ function chain(command: string, script: string, file = '/bin/sh') {
   return { out: result.stdout, err: result.stderr, status: result.status }
 }
 
-test('pid, arguments, and the environment with its bytes', () => {
+test('pid, arguments, and the environment octet for octet', () => {
   const { out } = chain(`export GONE=1 KEEP=$'\\xff\\xfe' DBPASS=secret; echo $$; exec "$0" "$@"`, 'echo $$; env')
   const [before, after, ...environment] = out.trim().split('\n')
   expect(after).toBe(before)
@@ -45,7 +45,7 @@ test('signals, limits and descriptors are as the parent gave them', () => {
   expect(out).toMatch(/^200\nSigBlk:\s+0+\nSigIgn:\s+0+\nhas 5\nhas 7\n/)
 })
 
-test('no descriptor of the runtime goes along', () => {
+test('the next program has no descriptor of the runtime', () => {
   const { out } = chain(`exec "$0" "$@"`, 'readlink /proc/$$/fd/*')
   expect(out).not.toMatch(/anon_inode|program\.mts/)
 })
@@ -56,7 +56,7 @@ test('a client’s socket stays blocking', () => {
   expect(Number.parseInt(/flags:\s*(\d+)/.exec(out)?.[1] ?? '', 8) & 0o4000).toBe(0)
 })
 
-test('SIGPIPE kills the next program as it should', () => {
+test('SIGPIPE kills the next program, as by default', () => {
   const { out } = chain(`{ "$0" "$@"; echo $? >&2; } 2>&1 1> >(true) | cat`, 'sleep 0.2; while :; do echo line; done')
   expect(out.trim()).toBe('141')
 })
@@ -67,7 +67,7 @@ test('a program that cannot be run gives the reason, and the process continues',
   expect(chain('exec "$0" "$@"', '', '/nonexistent').err).toContain('ENOENT')
 })
 
-test('a program is found as a shell finds it', () => {
+test('a program is found as by a shell', () => {
   expect(findProgram('sh', '/nonexistent:/bin')).toBe('/bin/sh')
   expect(findProgram('/bin/sh', '')).toBe('/bin/sh')
   expect(findProgram('no-such-program', '/bin:/usr/bin')).toBeUndefined()

@@ -6,7 +6,7 @@ import { Cdb, CdbDamaged, formatCdb } from '../../../src/wire/cdb.ts'
 const bytes = fc.uint8Array({ maxLength: 30 })
 const records = fc.array(fc.record({ key: bytes, value: bytes }), { maxLength: 60 })
 
-test('a written record is found, the first of several, and in order', () => {
+test('a written record is found: the first of several, and all in order', () => {
   fc.assert(
     fc.property(records, list => {
       const cdb = new Cdb(formatCdb(list))
@@ -43,8 +43,8 @@ test('a damaged file is an error or a miss, never a crash or an endless search',
   expect(() => new Cdb(Buffer.alloc(2047))).toThrow(CdbDamaged)
 })
 
-test('the hash is that of the format: a file known octet by octet', () => {
-  // `one`: 5381*33^3 ... lies in table 0x7c; checked by hand against the description of the format.
+test('the hash is that of the format: a file with known octets', () => {
+  // `one`: 5381*33^3 ... lies in table 0x7c; calculated by hand from the description of the format.
   const file = formatCdb([{ key: Buffer.from('one'), value: Buffer.from('Hello') }])
   expect(file.length).toBe(2048 + 8 + 8 + 16)
   const reference = execFileSync('perl', [

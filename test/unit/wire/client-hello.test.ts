@@ -17,7 +17,7 @@ function helloOf(options: ConnectionOptions): Promise<Buffer> {
   })
 }
 
-/** The same handshake bytes in records of another size. */
+/** The same handshake octets in records of another size. */
 function refragment(hello: Buffer, size: number): Buffer {
   const body = hello.subarray(5)
   const records: Buffer[] = []
@@ -45,7 +45,7 @@ describe('a real client', () => {
     for (const size of [1, 7, 100]) expect(parseClientHello(refragment(hello, size))).toEqual(expected)
   })
 
-  test('damaged anywhere it is still an answer', async () => {
+  test('a message that is damaged at any place still has a result', async () => {
     const hello = await helloOf({ servername: 'pop.example.org', ALPNProtocols: ['pop3'] })
     fc.assert(
       fc.property(fc.nat(hello.length - 1), fc.nat(255), (at, byte) => {
@@ -58,18 +58,18 @@ describe('a real client', () => {
   })
 })
 
-test.each(['USER ann\r\n', 'GET / HTTP/1.0\r\n', '\x80\x2e\x01', '\x16\x02\x00'])('no TLS: %j', text => {
+test.each(['USER ann\r\n', 'GET / HTTP/1.0\r\n', '\x80\x2e\x01', '\x16\x02\x00'])('not TLS: %j', text => {
   expect(parseClientHello(Buffer.from(text, 'latin1'))).toEqual({ state: 'plain' })
 })
 
-test('TLS without a ClientHello is left to the library', () => {
+test('TLS without a ClientHello is passed to the library', () => {
   const nothing = { state: 'hello', hello: { servername: undefined, alpn: [] } }
   expect(parseClientHello(Buffer.from('160301000402000000', 'hex'))).toEqual(nothing)
   expect(parseClientHello(Buffer.from('16030100040100ffff', 'hex'))).toEqual(nothing)
   expect(parseClientHello(Buffer.from('1603010000' + '1603010000', 'hex'))).toEqual(nothing)
 })
 
-test('no bytes at all make it throw or wait for ever', () => {
+test('no octets make it throw or wait without end', () => {
   const tlsLike = fc.uint8Array({ maxLength: 300 }).map(bytes => Buffer.concat([Buffer.of(0x16, 3, 1), bytes]))
   fc.assert(
     fc.property(fc.oneof(fc.uint8Array(), tlsLike), bytes => {

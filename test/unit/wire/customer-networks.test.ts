@@ -54,13 +54,13 @@ describe('the network of one customer', () => {
     expect(site.keyOf(ip(address))).toBe(site.keyOf(ip('192.0.2.33')))
   })
 
-  test('a site prefix counts before the rule for all sites', () => {
+  test('a prefix of the site has precedence over the rule for all sites', () => {
     const site = new CustomerNetworks([net('64:ff9b:1::/48'), net('64:ff9b:1:fffe::/96')])
     expect(networkText('64:ff9b:1:c000:2:2100::', site)).toBe('192.0.2.33/32')
     expect(networkText('64:ff9b:1:fffe::192.0.2.33', site)).toBe('192.0.2.33/32')
   })
 
-  test.each(['2001:db8::/33', '2001:db8::/63', '192.0.2.0/32', '2001:db8::1/128'])('%s is no translator', prefix => {
+  test.each(['2001:db8::/33', '2001:db8::/63', '192.0.2.0/32', '2001:db8::1/128'])('%s is not a translator', prefix => {
     expect(() => new CustomerNetworks([net(prefix)])).toThrow(prefix)
   })
 })
@@ -128,7 +128,7 @@ describe('properties', () => {
     )
   })
 
-  test('no ordinary address has a network that holds one with IPv4 in it', () => {
+  test('the network of an ordinary address contains no address with an embedded IPv4 address', () => {
     fc.assert(
       fc.property(
         anyMechanism,
@@ -139,7 +139,7 @@ describe('properties', () => {
         (mechanism, ipv4, rest, tail, other) => {
           const of = new CustomerNetworks(mechanism.sites)
           const embedding = mechanism.embed(ipv4, rest)
-          // A neighbour in the same /64 is the nearest that an ordinary address can come.
+          // A neighbour in the same /64 is the nearest possible address.
           const neighbour = readAddress(Uint8Array.from([...addressBytes(embedding).subarray(0, 8), ...tail]))
           for (const address of [neighbour, other]) {
             if (address === embedding) continue
@@ -150,7 +150,7 @@ describe('properties', () => {
     )
   })
 
-  test('is the same for its own first address, holds every address that embeds nothing, and is in canonical form', () => {
+  test('is the same for its first address, contains every address without an embedded one, and is canonical', () => {
     fc.assert(
       fc.property(anyIpAddress, address => {
         const network = customers.networkOf(address)
@@ -164,7 +164,7 @@ describe('properties', () => {
     )
   })
 
-  test('addresses of one /64 that embed nothing are one customer', () => {
+  test('addresses of one /64 without an embedded address are one customer', () => {
     fc.assert(
       fc.property(octets(8), octets(8), octets(8), (head, a, b) => {
         fc.pre((head[0] ?? 0) >= 0x30)

@@ -34,7 +34,7 @@ import {
 import { ip as toAddress } from '../../harness/addresses.ts'
 
 const addresses: fc.Arbitrary<IpAddress> = fc.oneof(fc.ipV4(), fc.ipV6()).map(toAddress)
-/** Cuts octets at every place that a peer or a network may cut them. */
+/** Divides octets at every place at which a peer or a network may divide them. */
 const cut = (bytes: Buffer, sizes: readonly number[]): Buffer[] => {
   const pieces: Buffer[] = []
   for (let at = 0, i = 0; at < bytes.length; i++) {
@@ -48,7 +48,7 @@ const sizes = fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength
 const text = fc.string({ unit: 'grapheme', maxLength: 20 })
 
 describe('netstring', () => {
-  test('any contents, cut anywhere', () => {
+  test('any contents, in any pieces', () => {
     fc.assert(
       fc.property(fc.array(text), sizes, (contents, places) => {
         const reader = new NetstringReader(400)
@@ -73,7 +73,7 @@ describe('netstring', () => {
   })
 })
 
-test('socketmap questions and answers', () => {
+test('socketmap queries and answers', () => {
   expect(parseSocketmapQuery(formatSocketmapQuery({ map: 'relay', key: '192.0.2.7' }))).toEqual({
     map: 'relay',
     key: '192.0.2.7',
@@ -97,7 +97,7 @@ describe('policy request', () => {
         ]),
     )
 
-  test('any requests, cut anywhere', () => {
+  test('any requests, in any pieces', () => {
     fc.assert(
       fc.property(fc.array(request), sizes, (requests, places) => {
         const reader = new PolicyReader()
@@ -123,8 +123,8 @@ describe('policy request', () => {
   })
 })
 
-describe('relay question', () => {
-  test('question and answer are parsed back', () => {
+describe('relay query', () => {
+  test('query and answer are parsed back', () => {
     fc.assert(
       fc.property(addresses, fc.option(text, { nil: undefined }), fc.nat(), (ip, login, until) => {
         expect(parseRelayQuery(formatRelayQuery({ ip }))).toEqual({ ip })
@@ -144,7 +144,7 @@ describe('relay question', () => {
     expect(parseRelayAnswer(formatRelayAnswer(later))).toEqual(later)
     expect(formatRelayAnswer({ verdict: 'later', reply: '450 a\r\nyes until=1' })).toBe('later 450 a yes until=1')
   })
-  test('the counts of a device are asked and answered by its name', () => {
+  test('the counts of a device are requested and answered by its name', () => {
     fc.assert(
       fc.property(fc.string({ minLength: 1, unit: 'binary' }), fc.nat(), fc.nat(), (name, hour, day) => {
         fc.pre(name.isWellFormed())
@@ -165,7 +165,7 @@ describe('relay question', () => {
     'counts v=1 device=a b',
     'counts v=1 device=%',
     ' counts v=1 device=a',
-  ])('%j asks for no counts', line => {
+  ])('%j requests no counts', line => {
     expect(parseCountsQuery(line)).toBeUndefined()
   })
   test.each([
@@ -175,7 +175,7 @@ describe('relay question', () => {
     'counts messages_hour=1 messages_day=1 recipients_hour=1 recipients_day=x',
     'counts messages_hour=1 messages_day=1 recipients_hour=1 recipients_day=1 ',
     'counts messages_hour=1234567890 messages_day=1 recipients_hour=1 recipients_day=1',
-  ])('%j is no count', line => {
+  ])('%j is not a count', line => {
     expect(parseDeviceCounts(line)).toBeUndefined()
   })
   test.each([
@@ -190,7 +190,7 @@ describe('relay question', () => {
     'relay v=1 ip=192.0.2.7 instance=',
     'relay v=1 ip=192.0.2.7 instance=\u00e4',
     `relay v=1 ip=192.0.2.7 instance=${'x'.repeat(101)}`,
-  ])('%j is no question', line => {
+  ])('%j is not a query', line => {
     expect(parseRelayQuery(line)).toBeUndefined()
   })
   test.each([
@@ -205,7 +205,7 @@ describe('relay question', () => {
     'yes until=1x',
     'YES until=1',
     'no ',
-  ])('%j is no answer', line => {
+  ])('%j is not an answer', line => {
     expect(parseRelayAnswer(line)).toBeUndefined()
   })
 })
@@ -224,7 +224,7 @@ describe('relay use', () => {
     'use v=2 ip=192.0.2.7 at=1 service=gate',
     'use v=1 ip=x at=1 service=gate',
     'use v=1 ip=192.0.2.7 at=-1 service=gate',
-  ])('%j is none', line => {
+  ])('%j is not a use', line => {
     expect(parseRelayUse(line)).toBeUndefined()
   })
 })
@@ -264,7 +264,7 @@ describe('tally of a service', () => {
         .join(','),
     good.replace(' recent=', ''),
     `${good} more=1`,
-  ])('%j is none', line => {
+  ])('%j is not a tally', line => {
     expect(parseRelayTally(good)).toBeDefined()
     expect(parseRelayTally(line)).toBeUndefined()
   })

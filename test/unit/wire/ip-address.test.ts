@@ -18,7 +18,7 @@ import {
 import { ip } from '../../harness/addresses.ts'
 import { anyIpAddress } from './arbitraries.ts'
 
-/** Every spelling of an IPv6 address that differs from the canonical one only in zeros and case. */
+/** Every text of an IPv6 address that differs from the canonical one only in zeros and case. */
 const spellings = (groups: readonly number[]): string[] => {
   const hex = groups.map(group => group.toString(16))
   const padded = hex.map(group => group.padStart(4, '0'))
@@ -69,11 +69,11 @@ describe('one address, one text', () => {
     ':1',
     'localhost',
     '192.0.2.7\0',
-  ])('%j is no address', text => {
+  ])('%j is not an address', text => {
     expect(parseIpAddress(text)).toBeUndefined()
   })
 
-  test('every spelling of an IPv6 address has the same canonical text', () => {
+  test('every text of an IPv6 address has the same canonical text', () => {
     const group = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff }))
     fc.assert(
       fc.property(fc.array(group, { minLength: 8, maxLength: 8 }), groups => {
@@ -134,7 +134,7 @@ describe('networks', () => {
     '2001:db8::/129',
     '/24',
     'any',
-  ])('%j is no network', text => {
+  ])('%j is not a network', text => {
     expect(parseNetwork(text)).toBeUndefined()
   })
 
@@ -191,7 +191,7 @@ describe('networks', () => {
       ['10.0.0.1', '172.16.0.1', '172.31.255.255', '192.168.9.9', '100.64.0.1', '100.127.255.255', 'fd00::1'],
       ['11.0.0.0', '172.32.0.0', '172.15.0.0', '192.169.0.0', '100.128.0.0', '2001:db8::1'],
     ],
-  ])('the listed networks hold what they say, case %#', (set, inside, outside) => {
+  ])('the listed networks contain the documented addresses, case %#', (set, inside, outside) => {
     for (const text of inside) expect([text, set.has(ip(text))]).toEqual([text, true])
     for (const text of outside) expect([text, set.has(ip(text))]).toEqual([text, false])
   })

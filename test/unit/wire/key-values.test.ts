@@ -5,7 +5,7 @@ import { parseKeyValues } from '../../../src/wire/lines.ts'
 const key = fc.string({ unit: fc.constantFrom(...'abcz_'), minLength: 1, maxLength: 32 })
 const value = fc.string({ unit: 'grapheme-ascii' }).map(text => text.replaceAll(' ', ''))
 
-test('pairs are found again, values verbatim', () => {
+test('pairs are parsed back, with unchanged values', () => {
   fc.assert(
     fc.property(fc.dictionary(key, value, { minKeys: 1 }), pairs => {
       const line = Object.entries(pairs)
@@ -16,7 +16,7 @@ test('pairs are found again, values verbatim', () => {
   )
 })
 
-test('a value may be empty and may hold equals signs', () => {
+test('a value may be empty and may contain equals signs', () => {
   expect([...(parseKeyValues('a= b=c=d') ?? [])]).toEqual([
     ['a', ''],
     ['b', 'c=d'],

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { COMMAND_LINE_LIMIT } from '../../../src/pop3/command.ts'
 import { type Line, LineReader } from '../../../src/wire/lines.ts'
 
-/** Feeds the chunks as a shell does: push, take every line, push again. */
+/** Feeds the chunks as a session does: push, take every line, push again. */
 function linesOf(chunks: readonly Uint8Array[], limit = COMMAND_LINE_LIMIT): Line[] {
   const reader = new LineReader()
   const lines: Line[] = []
@@ -32,7 +32,7 @@ describe('LineReader', () => {
     expect(linesOf([Buffer.concat([all, bytes('\n')])])).toEqual([line(all.toString('latin1'))])
   })
 
-  test('takes a line of exactly the limit and refuses one octet more, up to its LF', () => {
+  test('accepts a line of exactly the limit and refuses one octet more, up to its LF', () => {
     const longest = 'x'.repeat(COMMAND_LINE_LIMIT - 2)
     expect(linesOf([bytes(`${longest}\r\nx${longest}\r\nNOOP\r\n`)])).toEqual([
       line(longest),
@@ -41,7 +41,7 @@ describe('LineReader', () => {
     ])
   })
 
-  test('holds no more than the limit of an endless line', () => {
+  test('keeps no more than the limit of an endless line', () => {
     const reader = new LineReader()
     for (let megabyte = 0; megabyte < 8; megabyte += 1) {
       reader.push(new Uint8Array(1 << 20).fill(0x78))
@@ -54,7 +54,7 @@ describe('LineReader', () => {
     expect(linesOf([bytes('USER a\0b\r\nNOOP\r\n')])).toEqual([{ type: 'holdsNul' }, line('NOOP')])
   })
 
-  test('gives back what follows the last line taken', () => {
+  test('returns the octets after the last line taken', () => {
     const reader = new LineReader()
     reader.push(bytes('PASS x\r\nSTAT\r\nRE'))
     expect(reader.next(COMMAND_LINE_LIMIT)).toEqual(line('PASS x'))
@@ -62,7 +62,7 @@ describe('LineReader', () => {
     expect(reader.next(COMMAND_LINE_LIMIT)).toBeUndefined()
   })
 
-  test('finds the same lines however the input is cut', () => {
+  test('finds the same lines for any pieces of the input', () => {
     const octet = fc.constantFrom(0, 10, 10, 13, 13, 65, 66, 32, 255)
     fc.assert(
       fc.property(
@@ -81,7 +81,7 @@ describe('LineReader', () => {
 })
 
 describe('octets of a LineReader', () => {
-  test('a line as it came, and what stands behind it', () => {
+  test('a line as it came, and the octets after it', () => {
     const reader = new LineReader()
     reader.push(bytes('start octets=5\nab'))
     expect(reader.take(20)?.toString()).toBe('start octets=5\n')
@@ -93,7 +93,7 @@ describe('octets of a LineReader', () => {
     expect([reader.pending.length, reader.take(6), reader.takeOctets(1)]).toEqual([0, undefined, undefined])
   })
 
-  test('a line that is too long is known before its end, and discarded with it', () => {
+  test('a line that is too long is found before its end, and its octets are discarded', () => {
     const reader = new LineReader()
     reader.push(bytes('12345'))
     expect([reader.take(6), reader.isDiscarding]).toEqual([undefined, false])

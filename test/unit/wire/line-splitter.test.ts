@@ -2,7 +2,7 @@ import { fc, test } from '@fast-check/vitest'
 import { describe, expect, it } from 'vitest'
 import { LineSplitter } from '../../../src/wire/lines.ts'
 
-/** Everything a splitter of this limit makes of the chunks. */
+/** All lines that a splitter with this limit finds in the chunks. */
 function split(limit: number, chunks: readonly Buffer[]): { lines: string[]; overlong: number; unfinished: boolean } {
   const splitter = new LineSplitter(limit)
   const lines: string[] = []
@@ -18,12 +18,12 @@ function split(limit: number, chunks: readonly Buffer[]): { lines: string[]; ove
 }
 
 describe('LineSplitter', () => {
-  it('gives lines without LF; CR, NUL and wrong UTF-8 stay', () => {
+  it('returns lines without LF; CR, NUL and invalid UTF-8 stay', () => {
     const octets = Buffer.from([0x61, 0x0d, 0x0a, 0x0a, 0x00, 0x0a, 0xff, 0x0a, 0x62])
     expect(split(10, [octets])).toEqual({ lines: ['a\r', '', '\0', '\uFFFD'], overlong: 0, unfinished: true })
   })
 
-  it('drops a line above the limit whole, up to its LF', () => {
+  it('drops a line above the limit completely, up to its LF', () => {
     expect(split(3, [Buffer.from('abc\nabcd\nab')])).toEqual({ lines: ['abc'], overlong: 1, unfinished: true })
     expect(
       split(
@@ -37,7 +37,7 @@ describe('LineSplitter', () => {
     })
   })
 
-  it('forgets everything at the end of a stream', () => {
+  it('drops everything at the end of a stream', () => {
     const splitter = new LineSplitter(100)
     splitter.push(Buffer.from('half'))
     expect(splitter.end()).toEqual({ unfinished: true })
@@ -47,7 +47,7 @@ describe('LineSplitter', () => {
   test.prop([
     fc.array(fc.uint8Array({ maxLength: 30 }).map(octets => octets.map(octet => (octet < 40 ? 0x0a : octet)))),
     fc.nat({ max: 20 }),
-  ])('gives the same however the octets are cut', (pieces, limit) => {
+  ])('finds the same lines for any pieces', (pieces, limit) => {
     const whole = Buffer.concat(pieces)
     const bytes = [...whole].map(octet => Buffer.from([octet]))
     const once = split(limit, [Buffer.from(whole)])

@@ -12,7 +12,7 @@ import {
 import { anyIpAddress } from './arbitraries.ts'
 
 const letters = 'abcXYZ019._-'
-/** A lone `-` stands for "no id could be read". */
+/** A lone `-` means that no id could be read. */
 const anyId = fc.string({ unit: fc.constantFrom(...letters), minLength: 1, maxLength: 64 }).filter(id => id !== '-')
 const anyUser = fc.string({ unit: 'binary', maxLength: 255 }).map(text => text.toWellFormed().replaceAll('\0', ''))
 
@@ -52,7 +52,7 @@ describe('event', () => {
     )
   })
 
-  test('the longest name that the table takes fits the line, in any script', () => {
+  test('the longest name that the table accepts fits the line, in any script', () => {
     const ip = fc.sample(anyIpAddress, 1)[0]
     if (ip === undefined) throw new Error('no address')
     const event = {
@@ -99,7 +99,7 @@ describe('event', () => {
     expect(parseLoginEvent(line)).toEqual({ reason, id: '-' })
   })
 
-  test('no line makes it throw, and every accepted event is sound', () => {
+  test('no line makes it throw, and every accepted event is valid', () => {
     const nearMiss = fc
       .tuple(fc.constant(LINE), fc.nat(LINE.length), fc.string({ unit: 'binary' }))
       .map(([line, at, noise]) => line.slice(0, at) + noise + line.slice(at + 1))
@@ -155,7 +155,7 @@ describe('answer', () => {
     'refused id=a',
     'refused id=a reason=',
     'refused id=a reason=no way',
-  ])('%j is no answer: nothing but a sure yes is a yes', line => {
+  ])('%j is not an answer: only an exact positive answer is one', line => {
     expect(parseLoginAnswer(line)).toBeUndefined()
   })
 })

@@ -6,7 +6,7 @@ test.each([
   ['ann@example.org.', 'ann@example.org'],
   ['ann@example.org..', 'ann@example.org'],
   ['Ann.', 'ann.'],
-  // Kelvin sign, dotted capital I, final sigma: each locale has its own opinion of them.
+  // Kelvin sign, dotted capital I, final sigma: locales treat them differently.
   ['\u212Aelvin', '\u212Aelvin'],
   ['İI', 'İi'],
   ['JÜRGEN', 'jÜrgen'],

@@ -28,11 +28,11 @@ test.each<[string, string[], string[]]>([
   expect(difference(network, ...taken)).toEqual(parts)
 })
 
-test('an address is in one part, unless it is taken out: then in none', () => {
+test('an address is in exactly one part, or in none if it is taken out', () => {
   const family = fc.constantFrom(4, 16)
   const sample = family.chain(width => {
     const octets = fc.uint8Array({ minLength: width, maxLength: width })
-    // Above 0x20, so that nothing of IPv6 is IPv4-mapped.
+    // Above 0x20, so that no IPv6 address is IPv4-mapped.
     const head = octets.map(bytes => bytes.with(0, (bytes[0] ?? 0) | 0x40))
     return fc.record({
       network: fc.tuple(head, fc.integer({ min: 2, max: width * 8 })),

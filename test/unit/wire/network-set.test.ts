@@ -9,7 +9,7 @@ const anyNetwork: fc.Arbitrary<Network> = fc
   .map(([ip, length]) => networkOf(ip, length))
 
 describe('NetworkSet', () => {
-  test('holds what any of its networks holds', () => {
+  test('contains the addresses of each of its networks', () => {
     fc.assert(
       fc.property(fc.array(anyNetwork, { maxLength: 4 }), anyAddress, (networks, ip) => {
         expect(new NetworkSet(networks).has(ip)).toBe(networks.some(network => networkContains(network, ip)))
@@ -17,7 +17,7 @@ describe('NetworkSet', () => {
     )
   })
 
-  test('holds the base of each network', () => {
+  test('contains the first address of each network', () => {
     fc.assert(
       fc.property(anyNetwork, network => {
         expect(new NetworkSet([network]).has(network.base)).toBe(true)
@@ -25,7 +25,7 @@ describe('NetworkSet', () => {
     )
   })
 
-  test('families never match each other, the widest networks neither', () => {
+  test('families never match each other, not even the widest networks', () => {
     const all6 = new NetworkSet([networkOf(address('::'), 0)])
     const all4 = new NetworkSet([networkOf(address('0.0.0.0'), 0)])
     expect(all6.has(address('192.0.2.1'))).toBe(false)
@@ -34,7 +34,7 @@ describe('NetworkSet', () => {
     expect(all4.has(address('192.0.2.1'))).toBe(true)
   })
 
-  test('an empty set holds nothing', () => {
+  test('an empty set contains nothing', () => {
     expect(new NetworkSet([]).has(address('192.0.2.1'))).toBe(false)
   })
 })

@@ -4,7 +4,7 @@ import { percentDecode, percentEncode, percentEncodePath } from '../../../src/wi
 
 const anyText = fc.string({ unit: 'binary' })
 
-test('an encoded text is decoded again, and holds nothing that could end a value', () => {
+test('an encoded text is decoded again, and contains no character that could end a value', () => {
   fc.assert(
     fc.property(anyText, text => {
       const encoded = percentEncode(text)
@@ -14,7 +14,7 @@ test('an encoded text is decoded again, and holds nothing that could end a value
   )
 })
 
-test('the slashes of a path stay', () => {
+test('the slashes of a path are not encoded', () => {
   fc.assert(
     fc.property(anyText, text => {
       expect(percentEncodePath(text)).toBe(percentEncode(text).replaceAll('%2F', '/'))
@@ -22,7 +22,7 @@ test('the slashes of a path stay', () => {
   )
 })
 
-test('half of a character becomes the replacement character', () => {
+test('a part of a character becomes the replacement character', () => {
   expect(percentEncode('a\ud800b')).toBe('a%EF%BF%BDb')
 })
 

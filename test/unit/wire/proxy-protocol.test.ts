@@ -37,7 +37,7 @@ const end = (text: string, port: number): Endpoint => {
 const parsed = (bytes: Uint8Array | string, versions?: readonly (1 | 2)[]): ProxyParse =>
   parseProxyHeader(typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes, versions)
 
-/** Reads like a program that must not read past the header: exactly `atLeast` bytes each time. */
+/** Reads like a program that must not read past the header: exactly `atLeast` octets each time. */
 function readExactly(stream: Uint8Array): ProxyParse {
   let have = 0
   for (;;) {
@@ -103,7 +103,7 @@ describe('version 2', () => {
   const source = end('2001:db8::7', 40_000)
   const destination = end('2001:db8::1', 995)
 
-  test('byte for byte', () => {
+  test('octet for octet', () => {
     const hex = formatProxyV2(end('192.0.2.7', 0x1234), end('192.0.2.1', 995), { authority: 'ab' }).toString('hex')
     expect(hex.slice(0, -8)).toBe(
       '0d0a0d0a000d0a515549540a' +
@@ -118,7 +118,7 @@ describe('version 2', () => {
     )
   })
 
-  test('a flipped bit anywhere behind the head is found by the checksum, or the header is cut', () => {
+  test('a flipped bit after the fixed part is found by the checksum, or the header is incomplete', () => {
     const header = formatProxyV2(source, destination, {
       uniqueId: '7f3a.12',
       tls: { version: 'TLSv1.3', verified: false },
@@ -127,13 +127,13 @@ describe('version 2', () => {
       const bent = Buffer.from(header)
       bent[i] = (bent[i] ?? 0) ^ 0x40
       const answer = parsed(bent)
-      // A bent type of the checksum field itself makes an unknown field of it: then nothing
-      // vouches, as in any header without one.
+      // A changed type of the checksum field makes it an unknown field. The header then has no
+      // checksum.
       if (i !== header.length - 7) expect(answer.state).toBe('malformed')
     }
   })
 
-  test('unknown fields, NOOP and a header without checksum are read', () => {
+  test('unknown fields, NOOP and a header without checksum are accepted', () => {
     const plain = Buffer.from(
       '0d0a0d0a000d0a515549540a21110014c0000207c000020112340001' + '04000100' + 'ea000100',
       'hex',
@@ -145,7 +145,7 @@ describe('version 2', () => {
     })
   })
 
-  test('LOCAL, unspecified and Unix addresses leave the real ends standing', () => {
+  test('with LOCAL, unspecified and Unix addresses the real addresses count', () => {
     expect(parsed(formatProxyLocal())).toEqual({ state: 'done', header: { kind: 'local', version: 2 }, length: 16 })
     const head = '0d0a0d0a000d0a515549540a'
     const unspecified = Buffer.from(`${head}210000020102`, 'hex')
@@ -178,7 +178,7 @@ describe('version 2', () => {
   })
 })
 
-test('only the versions listed are taken', () => {
+test('only the listed versions are accepted', () => {
   const [source, destination] = [end('192.0.2.7', 1), end('192.0.2.1', 2)]
   expect(parsed(formatProxyV1(source, destination), [2]).state).toBe('malformed')
   expect(parsed(formatProxyV2(source, destination), [1]).state).toBe('malformed')
@@ -190,7 +190,7 @@ test('CRC-32C check value', () => {
 })
 
 describe('properties', () => {
-  test('version 1: parse is the inverse of format, and exact reading never reads past the header', () => {
+  test('version 1: parse is the inverse of format, and exact reads never go past the header', () => {
     fc.assert(
       fc.property(anyEndpoint, anyEndpoint, fc.uint8Array(), (source, destination, rest) => {
         const header = Buffer.from(formatProxyV1(source, destination))
@@ -206,7 +206,7 @@ describe('properties', () => {
     )
   })
 
-  test('version 2: parse is the inverse of format, and exact reading never reads past the header', () => {
+  test('version 2: parse is the inverse of format, and exact reads never go past the header', () => {
     fc.assert(
       fc.property(anyEndpoint, anyEndpoint, anyFields, fc.uint8Array(), (source, destination, fields, rest) => {
         const header = formatProxyV2(source, destination, fields)
@@ -221,7 +221,7 @@ describe('properties', () => {
     )
   })
 
-  test('any split: every true beginning of a header asks for more', () => {
+  test('any pieces: every true beginning of a header needs more octets', () => {
     const anyHeader = fc.oneof(
       fc.tuple(anyEndpoint, anyEndpoint).map(([a, b]) => Buffer.from(formatProxyV1(a, b))),
       fc.tuple(anyEndpoint, anyEndpoint, anyFields).map(([a, b, f]) => formatProxyV2(a, b, f)),
@@ -237,7 +237,7 @@ describe('properties', () => {
     )
   })
 
-  test('no bytes at all make it throw or wait for ever', () => {
+  test('no octets make it throw or wait without end', () => {
     const noise = fc.uint8Array({ maxLength: 400 })
     const nearMiss = fc
       .tuple(fc.constantFrom('PROXY ', 'PROXY TCP4 ', 'PROXY TCP6 ::1 '), noise)

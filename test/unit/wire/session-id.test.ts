@@ -7,7 +7,7 @@ const anyId = fc
   .map(([pid, counter]) => sessionId(pid, counter))
 const anyHost = fc.string({ unit: fc.constantFrom(...'abc019.-'), minLength: 1, maxLength: 255 })
 
-test('the id is found in the greeting that holds it', () => {
+test('the id is found in the greeting that contains it', () => {
   fc.assert(
     fc.property(anyId, fc.nat(), anyHost, fc.constantFrom('', 'POP3 ready '), (id, seconds, host, words) => {
       expect(isSessionId(id)).toBe(true)
@@ -17,7 +17,7 @@ test('the id is found in the greeting that holds it', () => {
   )
 })
 
-test('a greeting that offers no APOP has the id without brackets', () => {
+test('a greeting without APOP has the id without brackets', () => {
   expect(sessionIdOfGreeting('+OK 7f3a.12.1764000000@mx.example\r\n')).toBe('7f3a.12')
 })
 
@@ -34,11 +34,11 @@ test.each([
   '+OK <7F3A.12.1764000000@host>',
   '+OK <7f3a.12.1764000000@>',
   '',
-])('another server speaks: %j', greeting => {
+])('a greeting of another server: %j', greeting => {
   expect(sessionIdOfGreeting(greeting)).toBeUndefined()
 })
 
-test('numbers that make no id throw', () => {
+test('numbers that cannot be an id throw', () => {
   expect(() => sessionId(1, 1.5)).toThrow(RangeError)
   expect(() => sessionId(-1, 1)).toThrow(RangeError)
   expect(() => sessionId(1, 1e12)).toThrow(RangeError)

@@ -13,14 +13,14 @@ const printable = fc.integer({ min: 0x20, max: 0x7e }).map(code => String.fromCh
 const anyPassword = fc.string({ unit: printable, minLength: 1, maxLength: 200 })
 
 describe('format', () => {
-  test('IPv4 stands bare, IPv6 in brackets', () => {
+  test('IPv4 has no brackets, IPv6 has brackets', () => {
     expect(formatSslPreamble({ host: ip('192.0.2.7'), pass: 'a b:c' })).toBe('SSL 192.0.2.7:a b:c\r\n')
     expect(formatSslPreamble({ host: ip('2001:db8:0:0::1'), pass: 'x' })).toBe('SSL [2001:db8::1]:x\r\n')
     expect(formatSslPreamble({ host: ip('::ffff:192.0.2.7'), pass: 'x' })).toBe('SSL 192.0.2.7:x\r\n')
   })
 
   test.each(['', 'a\nb', 'a\rb', 'é', '\0', 'x'.repeat(201)])(
-    'a password without a form on the wire throws: %j',
+    'a password that cannot be sent throws: %j',
     pass => {
       expect(isPreamblePassword(pass)).toBe(false)
       expect(() => formatSslPreamble({ host: ip('192.0.2.7'), pass })).toThrow(TypeError)
@@ -75,7 +75,7 @@ describe('parse', () => {
     expect(parseSslPreamble(line)).toBeUndefined()
   })
 
-  test('any text is answered, and a yes formats back to the same meaning', () => {
+  test('any text has a result, and an accepted one formats back to the same meaning', () => {
     const nearMiss = fc
       .tuple(fc.constantFrom('SSL ', 'ssl [', 'SSL 192.0.2.7:', 'SSL [::1]:'), fc.string())
       .map(p => p.join(''))

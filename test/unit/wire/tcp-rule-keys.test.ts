@@ -4,7 +4,7 @@ import { ip, net as network } from '../../harness/addresses.ts'
 
 const textKeys = (text: string): string[] => textRuleKeys(network(text)).flatMap(({ own }) => own)
 
-describe('the order of questions is tcpserver’s', () => {
+describe('the order of the keys is tcpserver’s', () => {
   const withoutBits = (keys: Iterable<string>) => [...keys].filter(key => !/^[\^_]/.test(key))
 
   test('IPv4', () => {
@@ -65,14 +65,14 @@ describe('the order of questions is tcpserver’s', () => {
     ['1:0:0:2:3:0:0:4', '1::2:3:0:0:4'],
     ['1:2:3:4:5:6:7:0', '1:2:3:4:5:6:7::'],
     ['1:2:3:4:5:6:7:8', '1:2:3:4:5:6:7:8'],
-  ])('%s is asked for as %s', (address, text) => {
+  ])('%s is looked up as %s', (address, text) => {
     expect(textKeys(address)).toEqual([text])
     expect([...tcpRuleKeys({ ip: ip(address) })]).toContain(text)
   })
 })
 
 describe('keys of a network', () => {
-  test('IPv4 between two dots is each of its addresses or prefixes', () => {
+  test('IPv4 between two dots gives each of its addresses or prefixes', () => {
     expect(textKeys('10.0.0.0/8')).toEqual(['10.'])
     expect(textKeys('10.1.128.0/23')).toEqual(['10.1.128.', '10.1.129.'])
     expect(textKeys('192.0.2.4/30')).toEqual(['192.0.2.4', '192.0.2.5', '192.0.2.6', '192.0.2.7'])
@@ -80,20 +80,20 @@ describe('keys of a network', () => {
     expect(textKeys('0.0.0.0/0')).toEqual([])
   })
 
-  test('an IPv6 prefix names each of its groups, so that it cannot begin an address of another network', () => {
+  test('an IPv6 prefix ends behind a group, so that it cannot begin an address of another network', () => {
     expect(textKeys('2001:db8::/32')).toEqual(['2001:db8:'])
     expect(textKeys('2001:db8:0:5::/64')).toEqual(['2001:db8:0:5:'])
     expect(textKeys('2001:db8::/33')).toEqual([])
   })
 
-  test('the prefixes around an IPv4 network hold all of it', () => {
+  test('the prefixes around an IPv4 network cover all of it', () => {
     const { around } = bitRuleKeys(network('10.1.16.0/20'))
     expect(around.filter(key => !key.startsWith('_'))).toEqual(['10.1.', '10.', ''])
     expect(bitRuleKeys(network('10.1.16.5')).around.slice(0, 3)).toEqual(['10.1.16.', '10.1.', '10.'])
   })
 })
 
-test('ucspi-tcp6 files these texts under other keys', () => {
+test('ucspi-tcp6 stores these texts under other keys', () => {
   expect(bitKeysOfText('2001:db8::7')).toEqual(['2001:0DB8:0000:0000:0000:0000:0000:0007'])
   expect(bitKeysOfText('joe@2001:db8::7')).toEqual(['joe@2001:0DB8:0000:0000:0000:0000:0000:0007'])
   expect(bitKeysOfText('2000::/4')).toEqual(['^00`0', '^00`0\0'])

@@ -44,16 +44,16 @@ test('every fault is reported with its line', () => {
   expect(records).toEqual([['', 'D\0']])
 })
 
-test('octets that are no text stay as they are', () => {
+test('octets that are not text are unchanged', () => {
   expect(parsed('\xff\0:allow,X="\xe4"').records).toEqual([['\xff\0', '+X=\xe4\0']])
 })
 
-test('a huge line takes no more time than its length', () => {
+test('the time for a huge line grows only with its length', () => {
   const long = ' '.repeat(2_000_000)
   expect(parsed(`${long}\n10.${'9'.repeat(100_000)}-5.:deny\n:allow${',A="b"'.repeat(200_000)}`).records.length).toBe(1)
 }, 20_000)
 
-test('rule data: formatted and parsed again', () => {
+test('rule data is formatted and parsed back', () => {
   const name = fc.stringMatching(/^[A-Z_]{1,8}$/)
   const value = fc.stringMatching(/^[^\0]{0,12}$/).filter(text => text.isWellFormed())
   fc.assert(

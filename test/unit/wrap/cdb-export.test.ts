@@ -62,7 +62,7 @@ async function started(options?: Partial<CdbExportOptions>): Promise<CdbExport> 
   return door
 }
 
-/** What a tcpserver makes of the file, any of them. */
+/** The decision of a tcpserver with the file, by each kind of tcpserver. */
 function ruleFor(ip: string): { allow: boolean; relay: boolean; environment: object } {
   const parsed = parseIpAddress(ip)
   if (parsed === undefined) throw new Error(ip)
@@ -84,7 +84,7 @@ describe('a fault in the site’s own rules', () => {
     ],
   ]
 
-  test.each(faults)('%s: a grant that ends is taken out, a new one comes in, a deny stays', async (_, breakRules) => {
+  test.each(faults)('%s: a grant that ends is removed, a new one is added, and a deny stays', async (_, breakRules) => {
     writeFileSync(rules(), '203.0.113.:deny\n:allow\n')
     grants = [grant('192.0.2.60', now / 1000 + 20), grant('192.0.2.61')]
     const door = await started()
@@ -101,7 +101,7 @@ describe('a fault in the site’s own rules', () => {
     expect([relays('192.0.2.62'), ruleFor('203.0.113.9').allow]).toEqual([false, false])
   })
 
-  test('the next good rules count at once', async () => {
+  test('the next valid rules apply at once', async () => {
     writeFileSync(rules(), ':allow\n')
     const door = await started()
     writeFileSync(rules(), 'x:\n')
@@ -112,11 +112,11 @@ describe('a fault in the site’s own rules', () => {
     expect(lines.at(-2)).toContain('event=cdb_rules_accepted')
   })
 
-  test('a start without good rules takes those of the last run, and none of its grants', async () => {
+  test('a start with invalid rules uses those of the last run, and none of its grants', async () => {
     writeFileSync(rules(), '203.0.113.:deny\n:allow\n')
     grants = [grant('192.0.2.60'), grant('2001:db8::/64'), grant('192.0.2.61')]
     await started()
-    doors = [] // As after kill -9: nothing takes the grants out.
+    doors = [] // As after kill -9: the grants stay in the file.
     expect(relays('192.0.2.60')).toBe(true)
     writeFileSync(rules(), 'nonsense:\n')
     grants = [grant('192.0.2.61')]
@@ -129,7 +129,7 @@ describe('a fault in the site’s own rules', () => {
     ['no cdb', () => {}],
     ['one that another program made', () => writeFileSync(cdb(), readFileSync('/bin/true'))],
   ])(
-    'a start that never had good rules, with %s: no grant but those of now, everybody else as without rules',
+    'a start that never had valid rules, with %s: only current grants, and all other clients as without rules',
     async (_, prepare) => {
       prepare()
       writeFileSync(rules(), 'nonsense:\n')
@@ -142,7 +142,7 @@ describe('a fault in the site’s own rules', () => {
   )
 })
 
-test('the first write of a start is one without grants', async () => {
+test('the first write of a start contains no grants', async () => {
   writeFileSync(rules(), ':allow\n')
   grants = [grant('192.0.2.60')]
   await started()
@@ -156,7 +156,7 @@ test('the first write of a start is one without grants', async () => {
   expect(relays('192.0.2.61')).toBe(true)
 })
 
-test('a grant that ends is taken out while the store does not answer', async () => {
+test('a grant that ends is removed while the store does not answer', async () => {
   writeFileSync(rules(), ':allow\n')
   grants = [grant('192.0.2.60', now / 1000 + 0.2)]
   const answers = [Promise.resolve(grants)]
@@ -175,7 +175,7 @@ describe('a directory that cannot be written', () => {
   /** Keeps the file from being replaced in one step. */
   const blocked = () => `${cdb()}.tmp.${process.pid}`
 
-  test('grants are removed from the file in place, and the log says so once', async () => {
+  test('grants are removed from the file in place, with one log line', async () => {
     writeFileSync(rules(), ':allow\n')
     grants = [grant('192.0.2.60'), grant('192.0.2.61')]
     const door = await started()
@@ -191,7 +191,7 @@ describe('a directory that cannot be written', () => {
     expect(lines.filter(line => line.includes('event=cdb_write_failed')).length).toBe(1)
   })
 
-  test('at the end it is tried again until the grants are gone', async () => {
+  test('at the end the export tries again until the grants are removed', async () => {
     writeFileSync(rules(), ':allow\n')
     grants = [grant('192.0.2.60')]
     const door = await started()
@@ -206,7 +206,7 @@ describe('a directory that cannot be written', () => {
     expect(relays('192.0.2.60')).toBe(false)
   })
 
-  test('a start names the account that must own the directory, and leaves no grant of a run that was killed', async () => {
+  test('a start names the account that must own the directory, and leaves no grant of a killed run', async () => {
     writeFileSync(rules(), ':allow\n')
     grants = [grant('192.0.2.60')]
     await started()
@@ -219,7 +219,7 @@ describe('a directory that cannot be written', () => {
   })
 })
 
-describe('a deny of the site is stronger than a grant', () => {
+describe('a deny of the site overrides a grant', () => {
   test.each([
     // Debian's ucspi-tcp-ipv6, ucspi-tcp6, and the oldest of them.
     ['2001:db8:::deny', '2001:db8::8'],
@@ -243,7 +243,7 @@ describe('a deny of the site is stronger than a grant', () => {
     expect(new Cdb(readFileSync(cdb())).get(Buffer.from('#auth-relay'))?.toString()).toBe('grants=0')
   })
 
-  test('and a more specific deny stays in force within a network that is allowed', async () => {
+  test('and a more specific deny stays in force within an allowed network', async () => {
     const denies = ['10.1.0.0/28:deny', '10.1.1.5:deny', '10.1.2.:deny', '2001:db8:1:2::deny', '2001:db8:1:3::/64:deny']
     writeFileSync(rules(), `${denies.join('\n')}\n`)
     grants = [grant('10.1.0.0/16'), grant('2001:db8:1::/48')]
@@ -251,13 +251,13 @@ describe('a deny of the site is stronger than a grant', () => {
     for (const ip of ['10.1.0.9', '10.1.1.5', '10.1.2.9', '2001:db8:1:2:3::1', '2001:db8:1:3::1'])
       expect([ip, ruleFor(ip).allow]).toEqual([ip, false])
     for (const ip of ['10.1.9.9', '2001:db8:1:4::1']) expect([ip, relays(ip)]).toEqual([ip, true])
-    // A prefix as text would hide the denies in CIDR notation.
+    // A prefix as text would hide denies in CIDR notation.
     const file = new Cdb(readFileSync(cdb()))
     for (const key of ['10.1.', '2001:db8:1:']) expect(file.get(Buffer.from(key))).toBeUndefined()
   })
 })
 
-test('a grant takes over the rule of the site for its network', async () => {
+test("a grant keeps the variables of the site's rule for its network", async () => {
   writeFileSync(rules(), '192.0.2.:allow,RBLSMTPD="",X="\xe4"\n2001:db8:::allow,Y="1"\n2001:db8::/32:allow,Z="1"\n')
   grants = [grant('192.0.2.7', now / 1000 + 60, 'ann'), grant('2001:db8::8')]
   await started()
@@ -268,7 +268,7 @@ test('a grant takes over the rule of the site for its network', async () => {
       Buffer.from(value).toString('latin1'),
     ]),
   )
-  // Each tcpserver finds the variables of the rule that it would have found.
+  // Each tcpserver finds the same variables as with the site's rule.
   expect(keys.get('2001:db8::8')).toBe('+RELAYCLIENT=\0+Y=1\0')
   expect(keys.get('2001:0DB8:0000:0000:0000:0000:0000:0008')).toBe('+RELAYCLIENT=\0+Z=1\0')
 })

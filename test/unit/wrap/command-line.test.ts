@@ -19,7 +19,7 @@ test.each<[readonly string[], string, unknown]>([
   expect(parseExecLine(args, script)).toEqual(expected)
 })
 
-test('the resident gate without a section of the settings file', () => {
+test('the resident gate without a section in the settings file', () => {
   const line = ['--listen', '127.0.0.1:0', '-x', '/r.cdb', '-c', '20', '--user', 'smtpd', '--', '/bin/sh', '-c', 'x']
   expect(parseCommandLine(line)).toEqual({
     type: 'daemon',
@@ -36,7 +36,7 @@ test('the resident gate without a section of the settings file', () => {
 })
 
 test.each([[['--bogus']], [['--listen', 'nowhere']], [['--listen', '*:25', '-c', 'many']], [['--user', 'x', 'smtpd']]])(
-  '%j is a fault that says what to do',
+  '%j is a fault with its remedy',
   args => {
     expect(() => parseCommandLine(args)).toThrow(UsageFault)
   },
@@ -48,7 +48,7 @@ test('exec mode has the same defaults as the table of settings that it does not 
   for (const [name, value] of Object.entries(EXEC_DEFAULTS)) expect(table.get(name), name).toBe(value)
 })
 
-test('its settings come from the environment; what is none is a fault', async () => {
+test('its settings come from the environment; an invalid one is a fault', async () => {
   expect(await readExecSettings(undefined, {})).toEqual(EXEC_DEFAULTS)
   const environment = { WRAP_ASK: 'unix:/run/q.sock', WRAP_TIMEOUT: '7', RELAYCLIENT_VALUE: '@x', QMAILDIR: '/q' }
   expect(await readExecSettings('/not/read', environment)).toEqual({

@@ -25,15 +25,15 @@ function pass(content: Content, input: string, at: readonly number[] = []) {
   return { output, state: 'more', rest: '' }
 }
 
-test('the scan of WebAssembly is at work', () => {
+test('the scan in WebAssembly is used', () => {
   expect(scanContent(Buffer.from('sixteen octets..and some'), 0, 0x0a)).toBe(16)
 })
 
-test.prop([longText, cuts])('the scan of blocks changes nothing', (input, at) => {
+test.prop([longText, cuts])('the scan of blocks gives the same result', (input, at) => {
   expect(pass(new StrictContent(scanContent), input, at)).toEqual(pass(new StrictContent(), input))
 })
 
-test('no octet of any value hides in a block', () => {
+test('every octet in a block is found', () => {
   for (let octet = 0; octet < 256; octet += 1)
     for (let at = 0; at < 48; at += 1) {
       const input = `${'x'.repeat(at)}${String.fromCharCode(octet)}${'\r\n'.repeat(24)}`
@@ -45,7 +45,7 @@ test('no octet of any value hides in a block', () => {
     }
 })
 
-test('more than one scan takes the whole of a large input', () => {
+test('more than one scan covers the whole of a large input', () => {
   const lines = `${'x'.repeat(76)}\r\n`.repeat(2000)
   expect(pass(new StrictContent(scanContent), `${lines}.\r\nQUIT\r\n`)).toEqual({
     output: `${lines}.\r\n`,

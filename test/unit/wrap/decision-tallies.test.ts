@@ -9,7 +9,7 @@ function address(n: number): IpAddress {
   return ip
 }
 
-test('a hundred thousand strangers leave one number and the last few addresses', () => {
+test('a hundred thousand refused clients use one number and the last few addresses', () => {
   const tallies = new DecisionTallies()
   for (let n = 0; n < 100_000; n++) tallies.count('gate', 'refused', address(n), 60)
   expect(tallies.take()).toEqual([
@@ -24,7 +24,7 @@ test('a hundred thousand strangers leave one number and the last few addresses',
   expect(tallies.take()).toEqual([])
 })
 
-test('a long time without authd: minutes apart, and the oldest go', () => {
+test('a long time without authd: minutes stay separate, and the oldest are dropped', () => {
   const tallies = new DecisionTallies()
   for (let second = 0; second < 86_400; second++) tallies.count('gate', 'undecided', address(1), second)
   const taken = tallies.take()

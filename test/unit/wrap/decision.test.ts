@@ -14,10 +14,10 @@ import { shareDecisions } from '../../../src/wrap/gate/gate-setup.ts'
 
 const ip = parseIpAddress('192.0.2.7')
 
-describe('questions about one address', () => {
+describe('queries about one address', () => {
   const yes: Decision = { relay: true, until: 1, login: 'ann' }
   const no: Decision = { relay: false, reason: 'no_grant' }
-  /** A store whose queries are answered by hand, in their order. */
+  /** A store whose queries are answered by the test, in their order. */
   function store(timeoutMs = 1000) {
     let now = 0
     const queries: { readonly timeoutMs: number; readonly answer: (decision: Decision) => void }[] = []
@@ -32,20 +32,20 @@ describe('questions about one address', () => {
     return { ask, queries, begun, pass }
   }
 
-  test('asked in one turn share a query, and nothing is kept after it', async () => {
+  test('made in one turn share a statement, and no result is kept after it', async () => {
     const { ask, queries, begun } = store()
     const both = Promise.all([ask(ip), ask(ip)])
     await begun(1)
     queries[0]?.answer(yes)
     expect(await both).toEqual([yes, yes])
-    // Blocked in between: refused at the next question.
+    // Blocked in between: refused at the next query.
     const later = ask(ip)
     await begun(2)
     queries[1]?.answer(no)
     expect(await later).toEqual(no)
   })
 
-  test('asked while a query is under way get the next one: its answer may be older than the question', async () => {
+  test('made during a statement get the next one, because its answer may be older than the query', async () => {
     const { ask, queries, begun } = store()
     const before = ask(ip)
     await begun(1)
@@ -59,7 +59,7 @@ describe('questions about one address', () => {
     expect(queries).toHaveLength(2)
   })
 
-  test('the wait for the query before counts against the time limit', async () => {
+  test('the wait for the previous statement counts against the time limit', async () => {
     const { ask, queries, begun, pass } = store(1000)
     void ask(ip)
     await begun(1)
@@ -79,7 +79,7 @@ describe('questions about one address', () => {
   })
 })
 
-test('an address on the never-list causes no query', async () => {
+test('an ungrantable address causes no statement', async () => {
   const ask = () => Promise.reject(new Error('asked'))
   expect(await decide(ip, { ask, refusal: () => 'never', timeoutMs: 100 })).toEqual({ relay: false, reason: 'never' })
   expect(await decide(undefined, { ask, refusal: () => undefined, timeoutMs: 100 })).toEqual({
@@ -88,7 +88,7 @@ test('an address on the never-list causes no query', async () => {
   })
 })
 
-test('the deadline holds even if the query ignores the abort signal', async () => {
+test('the deadline applies even if the statement ignores the abort signal', async () => {
   const decision = await decide(ip, { ask: () => new Promise(() => {}), refusal: () => undefined, timeoutMs: 20 })
   expect(decision).toMatchObject({ relay: false, reason: 'error', error: { message: 'no answer within 20 ms' } })
 })
@@ -105,7 +105,7 @@ test('a login cannot end its variable or begin a log line', () => {
   expect(lines.join('').trimEnd().split('\n')).toHaveLength(1)
 })
 
-test('a decision counts as what it was: a doubt is no refusal', async () => {
+test('a decision is counted by its kind: a missing answer does not count as a refusal', async () => {
   const verdict = async (ask: () => Promise<undefined | { until: number; login: string }>, never?: string) =>
     verdictOf(await decide(ip, { ask, refusal: () => never, timeoutMs: 1000 }))
   expect(await verdict(async () => ({ until: 1, login: 'ann' }))).toBe('relayed')
@@ -113,11 +113,11 @@ test('a decision counts as what it was: a doubt is no refusal', async () => {
   expect(await verdict(() => Promise.reject(new Error('away')))).toBe('undecided')
   for (const reason of ['loopback', 'never', 'proxy', 'own', 'unnamed_client'])
     expect(await verdict(async () => undefined, reason)).toBe('never')
-  // The policy service's own no to a client that has a grant.
+  // A refusal of the policy service to a client with a grant.
   expect(verdictOf({ relay: false, reason: 'sender' })).toBe('refused')
 })
 
-test('a grant whose device has ended or is elsewhere opens nothing', async () => {
+test('a grant whose device has ended or is at another place opens nothing', async () => {
   const device = {
     name: 'copier',
     senders: [],
@@ -147,7 +147,7 @@ test('a grant whose device has ended or is elsewhere opens nothing', async () =>
   expect(await decisionOf(undefined)).toEqual({ relay: false, reason: 'no_grant' })
 })
 
-test('the deadline aborts the query, and no timer is left', async () => {
+test('the deadline aborts the statement, and no timer is left', async () => {
   vi.useFakeTimers()
   onTestFinished(() => void vi.useRealTimers())
   let signal: AbortSignal | undefined
@@ -168,12 +168,12 @@ test('the deadline aborts the query, and no timer is left', async () => {
   expect(vi.getTimerCount()).toBe(0)
 })
 
-test('the smtpd learns the login and the end of a grant that has them', () => {
+test('the smtpd receives the login and the end of a grant', () => {
   expect(relayVariables({ relay: true, until: undefined, login: undefined }, '')).toEqual({ RELAYCLIENT: '' })
   expect(relayVariables({ relay: false, reason: 'no_grant' }, '')).toEqual({})
 })
 
-test('each decision is a line; a stranger who is only asked about is one at level debug', () => {
+test('each decision is a line; for a client without a grant that a service only looks up, a line at level debug', () => {
   const lines: string[] = []
   const log = createLog('wrap', { level: 'debug', write: line => lines.push(line) })
   const fields = { ip: '192.0.2.7', service: 'policy' }

@@ -17,7 +17,7 @@ test('allows the limit within an hour, then nothing, and the limit again later',
   expect(rate.allows('ann')).toBe(true)
 })
 
-test('not twice the limit around the full hour', () => {
+test('allows the limit once around the full hour, not twice', () => {
   let now = 1000 * HOUR + HOUR - 1000
   const rate = new HourlyRate(10, () => now)
   for (let i = 0; i < 10; i++) rate.add('ann')
@@ -27,13 +27,13 @@ test('not twice the limit around the full hour', () => {
   expect(rate.allows('ann')).toBe(true)
 })
 
-test('0 is no limit', () => {
+test('0 means no limit', () => {
   const rate = new HourlyRate(0, () => 0)
   for (let i = 0; i < 1000; i++) rate.add('ann')
   expect(rate.allows('ann')).toBe(true)
 })
 
-test('within one hour exactly the limit is allowed, at any times', () => {
+test('allows exactly the limit within one hour, at any times', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 20 }), fc.array(fc.nat(HOUR - 1), { maxLength: 60 }), (limit, times) => {
       let now = 0
@@ -50,7 +50,7 @@ test('within one hour exactly the limit is allowed, at any times', () => {
   )
 })
 
-test('memory is bounded: the oldest key is forgotten', () => {
+test('memory is limited: the oldest key is dropped', () => {
   const rate = new HourlyRate(1, () => 0)
   rate.add('first')
   for (let i = 0; i < 50_000; i++) rate.add(`key${i}`)

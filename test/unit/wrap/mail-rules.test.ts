@@ -44,11 +44,11 @@ const rules = (more: Partial<MailRules> = {}, clock = () => 48 * HOUR): MailRule
 })
 
 describe('senders', () => {
-  test.each(['scan@example.org', 'SCAN@EXAMPLE.ORG', 'scan+floor2@example.org', ''])('%s is the device', sender =>
+  test.each(['scan@example.org', 'SCAN@EXAMPLE.ORG', 'scan+floor2@example.org', ''])('%s belongs to the device', sender =>
     expect(refuseSender(rules(), sender)).toBeUndefined(),
   )
 
-  test.each(['ceo@example.org', 'scan@evil.test', 'copier2@example.org', 'scan'])('%s is not', sender =>
+  test.each(['ceo@example.org', 'scan@evil.test', 'copier2@example.org', 'scan'])('%s does not', sender =>
     expect(refuseSender(rules(), sender)?.reply).toBe(
       `550 5.7.1 device "copier-2" may not send as <${sender}>; set its sender to scan@example.org`,
     ),
@@ -61,7 +61,7 @@ describe('senders', () => {
     expect(refuseSender(rules({ device: free, senderBinding: 'refuse' }), 'copier2@example.org')).toBeUndefined()
   })
 
-  test('a sender in a reply is cut and printable', () => {
+  test('a sender in a reply is shortened and printable', () => {
     const reply = refuseSender(rules(), `ü\r\n${'x'.repeat(300)}@evil.test`)?.reply ?? ''
     expect(reply).toMatch(/^[\x20-\x7e]{1,300}$/)
     expect(reply).toContain('<%C3%BC%0D%0Axxx')
@@ -69,12 +69,12 @@ describe('senders', () => {
 })
 
 describe('recipients', () => {
-  test.each(['u@example.org', 'u@EXAMPLE.org.', 'u@bücher.example', 'Postmaster'])('%s may be', recipient =>
+  test.each(['u@example.org', 'u@EXAMPLE.org.', 'u@bücher.example', 'Postmaster'])('%s is allowed', recipient =>
     expect(refuseRecipient(rules(), recipient)).toBeUndefined(),
   )
 
   test.each(['u@evil.test', 'u', 'x%evil.test@example.org', 'x!y@example.org', 'x@evil.test@example.org', ''])(
-    '%s may not be',
+    '%s is not',
     recipient => expect(refuseRecipient(rules(), recipient)?.rule).toBe('device_recipient'),
   )
 
@@ -84,7 +84,7 @@ describe('recipients', () => {
   })
 })
 
-test('limits hold for an hour and for a day, and what was not sent is given back', () => {
+test('limits apply to an hour and to a day, and unsent messages are returned', () => {
   let now = 48 * HOUR
   const copier = rules({}, () => now)
   const send = () => reserve(messageCounts(copier))
@@ -162,7 +162,7 @@ describe('an address that many logins open', () => {
     expect(closed).toBe(isOpen ? undefined : 'device_hours')
   })
 
-  test('a place opens what the networks leave closed, and nothing else', () => {
+  test('a place opens the relay outside of the networks, and changes nothing else', () => {
     const away = { ...COPIER, elsewhere: true }
     expect(closedBy(home, { login: 'x', device: away }, site)).toBe('device_network')
     expect(closedBy(home, { login: 'x', device: { ...away, places: ['AS64500'] } }, site)).toBeUndefined()
@@ -170,7 +170,7 @@ describe('an address that many logins open', () => {
     expect(closedBy(home, { login: 'x', device: { ...away, places: ['DE'], ended: true } }, site)).toBe('device_ended')
   })
 
-  test('a session that was open before gets the reason in the reply', () => {
+  test('a session that was opened before gets the reason in the reply', () => {
     const reply = (reason: string) => refuseSession(reason, { ...COPIER, hours: { from: 420, to: 1140 } }).reply
     expect(reply('device_hours')).toBe('450 4.7.1 device "copier-2" may send from 07:00 to 19:00; try again then')
     expect(reply('device_ended')).toMatch(

@@ -26,7 +26,7 @@ const NO_LIMITS: PolicyLimits = {
   recipients_per_address: 0,
 }
 
-/** A service and one connection to it, as Postfix keeps it. */
+/** A service and one connection to it, as from Postfix. */
 async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<PolicyLimits> = {}) {
   const lines: string[] = []
   const relayed: string[] = []
@@ -59,7 +59,7 @@ async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<
     later(ms: number): void {
       now += ms
     },
-    /** Asks about a recipient; the action. */
+    /** Sends a request about a recipient; returns the action. */
     async ask(fields: Readonly<Record<string, string>> = {}): Promise<string> {
       const request = {
         request: 'smtpd_access_policy',
@@ -79,7 +79,7 @@ async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<
 
 const TOO_MUCH = '450 4.7.1 too much mail within an hour, try again later'
 
-test('messages: the recipients of one message are one, for its login and for its address', async () => {
+test('messages: all recipients of a message count as one message, for its login and for its address', async () => {
   for (const limit of ['messages_per_login', 'messages_per_address'] as const) {
     const { ask, later, lines } = await open({}, { [limit]: 2 })
     expect(await ask()).toBe('OK')
@@ -93,7 +93,7 @@ test('messages: the recipients of one message are one, for its login and for its
   }
 })
 
-test('recipients: each counts, for the login at every address, and for the address with every login', async () => {
+test('recipients: each one counts, for the login at every address, and for the address with every login', async () => {
   const login = await open({}, { recipients_per_login: 2 })
   expect(await login.ask()).toBe('OK')
   expect(await login.ask({ client_address: '192.0.2.8' })).toBe('OK')
@@ -105,7 +105,7 @@ test('recipients: each counts, for the login at every address, and for the addre
   expect(await byAddress.ask({ client_address: '192.0.2.8' })).toBe('OK')
 })
 
-test('the address of a rate is a customer: the /64 of IPv6, the IPv4 client behind a translator', async () => {
+test('the address of a rate is a customer: the /64 of IPv6, or the IPv4 client behind a translator', async () => {
   const { ask } = await open({}, { recipients_per_address: 1 })
   expect(await ask({ client_address: '2001:db8::1' })).toBe('OK')
   expect(await ask({ client_address: '2001:db8::2' })).toBe(TOO_MUCH)
@@ -115,7 +115,7 @@ test('the address of a rate is a customer: the /64 of IPv6, the IPv4 client behi
   expect(await ask({ client_address: '192.0.2.7' })).toBe(TOO_MUCH)
 })
 
-test('a stranger is neither counted nor limited: the rules of the mail server decide', async () => {
+test('a client without a grant is neither counted nor limited, because the rules of the mail server decide', async () => {
   const { ask, relayed } = await open(
     { decide: async () => ({ relay: false, reason: 'no_grant' }), senderBinding: 'refuse' },
     { recipients_per_address: 1 },
@@ -124,7 +124,7 @@ test('a stranger is neither counted nor limited: the rules of the mail server de
   expect(relayed).toEqual([])
 })
 
-test('a sender that is not the login’s: nothing, a warning, or 550', async () => {
+test('a sender that does not belong to the login: no action, a warning, or 550', async () => {
   const foreign = { sender: 'boss@example.org' }
   const off = await open()
   expect(await off.ask(foreign)).toBe('OK')
@@ -138,7 +138,7 @@ test('a sender that is not the login’s: nothing, a warning, or 550', async () 
   expect(await refuse.ask()).toBe('OK')
 })
 
-test('a fault while a question is answered is DUNNO, so that no mail waits', async () => {
+test('a fault during a request gives DUNNO, so that no mail waits', async () => {
   const { ask, lines } = await open({
     decide: async () => {
       throw new Error('broken')
@@ -148,13 +148,13 @@ test('a fault while a question is answered is DUNNO, so that no mail waits', asy
   expect(lines[0]).toContain('event=answer_failed service=policy reason=broken')
 })
 
-test('a question of a foreign account is answered, counts for no login and no address, and is not reported', async () => {
+test('a request of a foreign account is answered, counts for no login and no address, and is not reported', async () => {
   const { ask, relayed } = await open({ counts: () => false }, { messages_per_login: 2 })
   for (let n = 0; n < 5; n++) expect(await ask({ instance: `message ${n}` })).toBe('OK')
   expect(relayed).toEqual([])
 })
 
-test('a decision that fails while an earlier one is awaited ends nothing', async () => {
+test('a decision that fails while an earlier one is awaited does not end the service', async () => {
   const first = Promise.withResolvers<Decision>()
   const decisions = [() => first.promise, () => Promise.reject(new Error('broken'))]
   const { ask } = await open({ decide: () => decisions.shift()?.() ?? Promise.resolve(GRANTED) })

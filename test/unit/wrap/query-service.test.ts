@@ -64,7 +64,7 @@ async function open(options: Partial<QueryServiceOptions> = {}) {
   server.listen(path)
   await once(server, 'listening')
   closing.push(() => server.close())
-  /** One question on a connection of its own, as Exim asks. */
+  /** One query on a separate connection, as Exim sends it. */
   const ask = async (line: string, answer: RegExp): Promise<string> => {
     const conversation = new Conversation('query', connect({ path }))
     conversation.write(`${line}\n`)
@@ -85,7 +85,7 @@ async function open(options: Partial<QueryServiceOptions> = {}) {
   }
 }
 
-test('the recipients of one instance are one message, on one connection or several', async () => {
+test('the recipients of one instance are one message, on one connection or on several', async () => {
   const { recipient, counts } = await open()
   await Promise.all(Array.from({ length: 3 }, () => recipient('7.1', /^yes /)))
   expect(await counts()).toEqual({ messagesPerHour: 1, messagesPerDay: 0, recipientsPerHour: 3, recipientsPerDay: 0 })
@@ -93,14 +93,14 @@ test('the recipients of one instance are one message, on one connection or sever
   expect(await counts()).toMatchObject({ messagesPerHour: 2, recipientsPerHour: 4 })
 })
 
-test('a limit that is reached is answered with the reply of the policy service, and counts nothing', async () => {
+test('at its limit a query is answered with the reply of the policy service, and counts nothing', async () => {
   const { recipient, counts, lines, later } = await open()
   await recipient('7.1', /^yes /)
   await recipient('7.2', /^yes /)
   await recipient('7.3', /^later 450 4\.7\.1 device "copier 2" has reached its limit of 2 in an hour; try again later$/)
   expect(lines.at(-1)).toContain('event=mail_refused ip=192.0.2.7 service=query')
   expect(lines.at(-1)).toContain('reason=device_hour')
-  // A message that was begun goes on, up to the limit of recipients.
+  // A message that was begun continues, up to the limit of recipients.
   for (let count = 0; count < 3; count += 1) await recipient('7.2', /^yes /)
   await recipient('7.2', /^later 450 4\.7\.1 .* limit of 5 in an hour/)
   expect(await counts()).toMatchObject({ messagesPerHour: 2, recipientsPerHour: 5 })
@@ -108,7 +108,7 @@ test('a limit that is reached is answered with the reply of the policy service, 
   await recipient('7.3', /^yes /)
 })
 
-test('a question without an instance, or of a foreign account, counts nothing', async () => {
+test('a query without an instance, or of a foreign account, counts nothing', async () => {
   const free = await open()
   for (let count = 0; count < 5; count += 1) await free.recipient(undefined, /^yes /)
   expect(await free.counts()).toMatchObject({ messagesPerHour: 0, recipientsPerHour: 0 })
@@ -117,7 +117,7 @@ test('a question without an instance, or of a foreign account, counts nothing', 
   expect(await foreign.counts()).toMatchObject({ messagesPerHour: 0, recipientsPerHour: 0 })
 })
 
-test('a sender that is refused is no, not later, and does not count', async () => {
+test('a refused sender gets a permanent refusal, and does not count', async () => {
   const { recipient, counts } = await open()
   await recipient('7.1', /^no$/, 'ceo@example.org')
   expect(await counts()).toMatchObject({ messagesPerHour: 0, recipientsPerHour: 0 })

@@ -28,7 +28,7 @@ const script = (text: string): string => {
   return path
 }
 
-/** Says what it was given, then what the client sent. */
+/** Prints its environment, then the client's input. */
 const SHOW = script(
   // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's, not ours
   'echo "220 $0 $* relay=${RELAYCLIENT-unset} login=${AUTHRELAY_LOGIN-} until=${AUTHRELAY_UNTIL-} ip=$TCPREMOTEIP host=${TCPREMOTEHOST-} proto=$PROTO x=${X-}"; cat',
@@ -83,7 +83,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       lines,
       relayed,
       client,
-      /** Sends, closes its half, and answers everything that came back. */
+      /** Sends, closes its half, and returns all received octets. */
       async talk(...pieces: (string | Uint8Array)[]): Promise<string> {
         const socket = client()
         for (const piece of pieces) socket.write(piece)
@@ -96,7 +96,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
   }
 
   describe('a connection', () => {
-    test('of a granted client: RELAYCLIENT is empty and set, the login is named', async () => {
+    test('of a client with a grant: RELAYCLIENT is set and empty, and the login is named', async () => {
       const { talk, lines, relayed } = await start({ ask: granted })
       expect(await talk('EHLO\r\n', 'MAIL\r\n')).toBe(
         `220 ${SHOW} arg relay= login=ann until=1764000000 ip=127.0.0.1 host= proto=TCP x=\nEHLO\r\nMAIL\r\n`,
@@ -109,14 +109,14 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(lines[1]).toMatch(/^wrap: level=info event=smtpd_ended pid=\d+ status=0\n$/)
     })
 
-    test('of a stranger: no RELAYCLIENT, mail for local domains goes on', async () => {
+    test('of a client without a grant: no RELAYCLIENT, and mail for local domains is accepted', async () => {
       const { talk, lines, relayed } = await start()
       expect(await talk()).toContain(' relay=unset login= until= ')
       expect(relayed).toEqual([])
       expect(lines[0]).toContain('event=relay_refused ip=127.0.0.1')
     })
 
-    test('by IPv6', async () => {
+    test('over IPv6', async () => {
       const { talk } = await start({ ask: granted, host: '::1' })
       expect(await talk()).toContain('relay= login=ann until=1764000000 ip=::1 host= proto=TCP6')
     })
@@ -168,7 +168,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
   })
 
   describe('limits', () => {
-    test('in all, and for one address: a banner, then closed; the place comes back', async () => {
+    test('in total, and for one address: a banner, then closed; the place is freed', async () => {
       const { client, talk, gate, lines } = await start({ maxConnections: 2, maxPerAddress: 1 })
       const first = client()
       await once(first, 'data')
@@ -183,7 +183,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       ).toBe(true)
     })
 
-    test('in all: the next client is answered 421', async () => {
+    test('in total: the next client is answered 421', async () => {
       const { client, talk } = await start({ maxConnections: 1 })
       await once(client(), 'data')
       expect(await talk()).toBe('421 too many connections, try again later (#4.3.2)\r\n')
@@ -200,7 +200,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       return new TcpRulesFile(path)
     }
 
-    test('set variables, refuse, and open for good', async () => {
+    test('set variables, refuse, and open the relay permanently', async () => {
       const set = rulesFile({
         '127.0.0.': { allow: true, environment: { X: 'from rule' } },
         '': { allow: false, environment: {} },
@@ -221,7 +221,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(await talk()).toMatch(/^421 /)
     })
 
-    test('a new file counts from the next connection on', async () => {
+    test('a new file applies from the next connection on', async () => {
       const path = `${directory.path}/changing.cdb`
       const write = (value: string) =>
         writeFileSync(
@@ -244,14 +244,14 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     test.each([
       ['version 1', formatProxyV1(source, destination)],
       ['version 2', formatProxyV2(source, destination)],
-    ])('%s: the client counts, and not an octet more is read', async (_version, header) => {
+    ])('%s: the announced client counts, and not an octet more is read', async (_version, header) => {
       const { talk } = await start({ proxyTrust: LOOPBACK, ask })
       expect(await talk(header, 'EHLO early\r\n')).toMatch(
         /relay= login=ann until=1 ip=192\.0\.2\.7 .*\nEHLO early\r\n$/,
       )
     })
 
-    test('cut into single octets', async () => {
+    test('divided into single octets', async () => {
       const { client } = await start({ proxyTrust: LOOPBACK, ask })
       const socket = client()
       socket.setNoDelay(true)
@@ -339,16 +339,17 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
   })
 
   describe('children', () => {
-    test('that die at once, are killed, or close early, free their place', async () => {
+    test('that end at once, are killed, or close early, free their place', async () => {
       for (const text of ['exit 1', 'kill -9 $$', 'exec 0<&- 1>&-; sleep 0.05']) {
         const { talk, gate } = await start({ file: script(text) })
-        // What the child leaves unread makes a reset of the end; that is the client's to bear.
+        // Input that the child leaves unread turns the end into a reset, which the client must
+        // handle.
         await talk('EHLO\r\n').catch(() => undefined)
         await eventually('place is free', () => gate.connections === 0)
       }
     })
 
-    test('have no descriptor of the gate, default signals, and a soft limit of their own', async () => {
+    test('have no descriptor of the gate, default signals, and their own soft limit', async () => {
       const { talk } = await start({
         file: script(
           'ls /proc/self/fd | tr "\\n" " "; ulimit -Sn; grep -E "SigIgn|SigBlk" /proc/self/status; grep flags /proc/self/fdinfo/0',
@@ -357,7 +358,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       const heard = await talk()
       expect(heard).toMatch(/\d+\n/)
       expect(heard).toMatch(/SigBlk:\s*0+\nSigIgn:\s*0+\n/)
-      // A socket of the client's that is blocking: O_RDWR without O_NONBLOCK.
+      // A blocking socket of the client: O_RDWR without O_NONBLOCK.
       expect(Number.parseInt(/flags:\s*(\d+)/.exec(heard)?.[1] ?? '', 8) & 0o4000).toBe(0)
     })
 
@@ -372,14 +373,14 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
         try {
           return new RegExp(`^\\d+ \\(.*\\) Z ${process.pid} `).test(readFileSync(`/proc/${pid}/stat`, 'latin1'))
         } catch {
-          return false // not a process, or gone
+          return false // not a process, or already ended
         }
       })
       expect(zombies).toEqual([])
     })
   })
 
-  test('drain: no new connection, the running one goes on to its end', async () => {
+  test('drain: no new connection, and the running one continues to its end', async () => {
     const { client, gate } = await start()
     const socket = client()
     await once(socket, 'data')

@@ -16,8 +16,8 @@ const encoded = (name: string): Buffer =>
   Buffer.concat([...name.split('.').map(label => Buffer.from([label.length, ...Buffer.from(label)])), Buffer.alloc(1)])
 
 /**
- * A name server that knows these records, keyed by type and name; silent about all else if
- * `silent`. Its address.
+ * A name server with these records, keyed by type and name. With `silent` it does not answer other
+ * queries. Returns its address.
  */
 async function nameServer(records: Record<string, Buffer>, silent = false): Promise<string> {
   const server = createSocket('udp4')
@@ -35,7 +35,7 @@ async function nameServer(records: Record<string, Buffer>, silent = false): Prom
     header.writeUInt16BE(data === undefined ? 0 : 1, 6)
     header.writeUInt16BE(0, 10)
     const answer = Buffer.alloc(12)
-    answer.writeUInt16BE(0xc00c, 0) // the name of the question
+    answer.writeUInt16BE(0xc00c, 0) // the name in the query
     answer.writeUInt16BE(type, 2)
     answer.writeUInt16BE(1, 4)
     answer.writeUInt16BE(data?.length ?? 0, 10)
@@ -60,7 +60,7 @@ const RECORDS = {
   [`${AAAA} six.example.net`]: Buffer.from('20010db8000000000000000000000007', 'hex'),
 }
 
-test('the name of an address, in lower case; unknown if there is none or if it is no host name', async () => {
+test('the name of an address, in lower case; unknown if there is none or if it is not a host name', async () => {
   const lookUp = reverseDns(2000, false, [await nameServer(RECORDS)])
   expect(await lookUp(CLIENT)).toBe('client.example.net')
   expect(await lookUp(SIX)).toBe('six.example.net')
@@ -69,7 +69,7 @@ test('the name of an address, in lower case; unknown if there is none or if it i
   expect(await lookUp(address('192.0.2.10'))).toBeUndefined()
 })
 
-test('paranoid: only a name that leads back to the address', async () => {
+test('paranoid: only a name that resolves to the address', async () => {
   const lookUp = reverseDns(2000, true, [await nameServer(RECORDS)])
   expect(await lookUp(CLIENT)).toBe('client.example.net')
   expect(await lookUp(SIX)).toBe('six.example.net')

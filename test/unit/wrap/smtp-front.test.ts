@@ -31,7 +31,7 @@ afterEach(async () => {
 })
 
 const HOUR = 3_600_000
-/** Answers three commands, then a message before it has ended, and goes. */
+/** Answers three commands, then a message before its end, and ends. */
 const TOO_LARGE = `
 answer() { read -r line; printf '%s\\r\\n' "$1"; }
 printf '220 x\\r\\n'; answer '250 ok'; answer '250 ok'; answer '354 go ahead'; answer '552 too large'`
@@ -45,7 +45,7 @@ type Options = {
 }
 
 /**
- * A gate with the front, the sender bound to the login ann@example.org, before the stand-in of
+ * A gate with the front, with the sender bound to the login ann@example.org, before a double of
  * qmail-smtpd.
  */
 async function start({ ask, argv, messages = 0, times }: Options = {}) {
@@ -137,7 +137,7 @@ async function envelope(smtp: SmtpConversation): Promise<void> {
 }
 
 describe('behind the front', () => {
-  test('a message passes, and the server behind says when it has it', async () => {
+  test('a message passes, and the server behind reports when it has accepted it', async () => {
     const { smtp, messages, lines } = await start()
     const session = smtp()
     await envelope(session)
@@ -149,7 +149,7 @@ describe('behind the front', () => {
     expect(lines[0]).toContain('front=yes')
   })
 
-  test('a sender of another mailbox is refused, and the server sees nothing of it', async () => {
+  test('a sender of another mailbox is refused, and the server receives nothing of it', async () => {
     const { smtp, saw, lines } = await start()
     const session = smtp()
     await session.expectSmtp(/^220/)
@@ -188,7 +188,7 @@ describe('behind the front', () => {
     await third.expectSmtp(/^450/)
   })
 
-  test('a bare LF is refused, no message is made and the client reads why', async () => {
+  test('a bare LF is refused, no message is made, and the reply has the reason', async () => {
     const { smtp, client, messages, saw } = await start()
     const socket = client()
     const session = SmtpConversation.over(socket)
@@ -202,7 +202,7 @@ describe('behind the front', () => {
     void smtp
   })
 
-  test('a client that leaves in the middle of a message leaves none', async () => {
+  test('a client that disconnects in the middle of a message leaves none', async () => {
     const { smtp, messages, lines } = await start()
     const session = smtp()
     await envelope(session)
@@ -218,7 +218,7 @@ describe('behind the front', () => {
     expect(messages().split('\n').length).toBeLessThanOrEqual(2)
   })
 
-  test('a session that outlives its grant is put off until the mailbox is opened again', async () => {
+  test('a session that outlives its grant gets temporary refusals until the mailbox is opened again', async () => {
     let grant: Awaited<ReturnType<AskGrant>> = { until: undefined, login: 'ann@example.org' }
     const { smtp, saw } = await start({ ask: async () => grant })
     const session = smtp()
@@ -236,7 +236,7 @@ describe('behind the front', () => {
     expect(saw().match(/^MAIL/gm)).toHaveLength(2)
   })
 
-  test('MAIL of an open session is put off while the database gives no answer, and does not wait longer', async () => {
+  test('MAIL of an open session is temporarily refused if the database gives no answer within the limit', async () => {
     let ask: AskGrant = async () => ({ until: undefined, login: 'ann@example.org' })
     const { smtp, lines, saw } = await start({ ask: (ip, signal) => ask(ip, signal) })
     const session = smtp()
@@ -256,7 +256,7 @@ describe('behind the front', () => {
     await session.expectSmtp(/^250/)
   })
 
-  test('while MAIL waits for the database, what the client sent behind it waits, and so does its end', async () => {
+  test('while MAIL waits for the database, later input of the client waits, and so does its end', async () => {
     const waiting: ((grant: Awaited<ReturnType<AskGrant>>) => void)[] = []
     let isHeld = false
     const grant = { until: undefined, login: 'ann@example.org' }
@@ -284,7 +284,7 @@ describe('behind the front', () => {
     expect(fronts()).toBe(0)
   })
 
-  test('the server that ends without a word is announced', async () => {
+  test('a server that ends without a reply is reported', async () => {
     const { smtp } = await start({ argv: ['/bin/sh', '-c', 'printf "220 x\\r\\n"; read -r line'] })
     const session = smtp()
     await session.expectSmtp(/^220/)
@@ -292,7 +292,7 @@ describe('behind the front', () => {
     await session.expectSmtp(/^421 4\.3\.0 the mail server behind ended the session/)
   })
 
-  test('an early reply reaches the client although the server has gone while content was written', async () => {
+  test('an early reply reaches the client although the server has ended while content was written', async () => {
     const { client } = await start({ argv: ['/bin/sh', '-c', TOO_LARGE] })
     const socket = client()
     const session = SmtpConversation.over(socket)
@@ -305,12 +305,13 @@ describe('behind the front', () => {
       session.say(line)
       await session.expectSmtp(answer)
     }
-    // More than the sockets between hold: the server is gone before all of it is written.
+    // More than the sockets in between hold, so that the server has ended before all of it is
+    // written.
     socket.write(`${'x'.repeat(70)}\r\n`.repeat(100_000))
     await session.expectSmtp(/^552 too large/)
   })
 
-  test('a client that reads no replies stops itself, and nothing grows', async () => {
+  test('a client that reads no replies stops only itself, and the memory does not grow', async () => {
     const { client, messages } = await start()
     const socket = client()
     socket.pause()
@@ -346,7 +347,7 @@ describe('behind the front', () => {
   })
 })
 
-test('octets of a peer that has gone are still read after a pause', async () => {
+test('octets of a peer that has disconnected are still read after a pause', async () => {
   const [near, far] = TwoWaySocket.pair()
   const heard: string[] = []
   const { promise: ended, resolve } = Promise.withResolvers<void>()
@@ -358,7 +359,7 @@ test('octets of a peer that has gone are still read after a pause', async () => 
   const peer = new TwoWaySocket(far, { data: () => {}, ended: () => {}, room: () => {} })
   peer.write(Buffer.from('last words'))
   peer.destroy()
-  // The hang-up is reported while reading is paused.
+  // The end of the peer is reported while reading is paused.
   await new Promise(resolve => setImmediate(resolve))
   await new Promise(resolve => setImmediate(resolve))
   socket.write(Buffer.from('nobody takes this'))

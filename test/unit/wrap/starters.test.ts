@@ -13,7 +13,7 @@ afterAll(() => directory.remove())
 const ids = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
 
 describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
-  /** A starter that is ready, and answers the first octets it gets with `answer`. */
+  /** A starter that is ready, and answers the first octets with `answer`. */
   async function start(name: string, answer: string) {
     const script = `${directory.path}/${name}.mjs`
     writeFileSync(
@@ -34,7 +34,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     return { lines, program: starters.program('/bin/true', ['true'], ['PATH=/bin']), starters }
   }
 
-  /** Something to run the program on; the caller keeps it when it cannot be run. */
+  /** A client for the program; the caller keeps it when the program cannot be run. */
   async function socket(): Promise<AcceptedSocket> {
     const { socket, close } = await acceptedSocket(engine)
     onTestFinished(() => {
@@ -51,18 +51,19 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     ['an answer to a ping that was never sent', 'pong n=99\n'],
     ['a line without end', 'x'.repeat(1000)],
     ['no process', 'started n=1 pid=1\n'],
-  ])('a starter that sends %s is given up, and the start fails', async (name, answer) => {
+  ])('a starter that sends %s is ended, and the start fails', async (name, answer) => {
     const { lines, program, starters } = await start(name.replaceAll(' ', '-'), `${answer}\n`)
     const [first, second, third] = [await socket(), await socket(), await socket()]
     await expect(program.run(first, [])).rejects.toThrow('the starter is lost: it sent an invalid message')
     expect(lines.filter(line => line.includes('event=starter_lost'))).toHaveLength(1)
-    // The other one is as bad; then none is left, and the gate must be started anew.
+    // The other starter behaves in the same way. Then no starter is left, and the gate must be
+    // started again.
     await expect(program.run(second, [])).rejects.toThrow('the starter is lost')
     expect(await starters.failed).toContain('no starter of smtpds is left')
     await expect(program.run(third, [])).rejects.toThrow('no starter is left')
   })
 
-  test('a starter that sends without end is given up, and this process does not grow', async () => {
+  test('a starter that sends without end is ended, and this process does not grow', async () => {
     const script = `${directory.path}/endless-${engine.name}.mjs`
     const [say, hear] =
       engine.name === 'node'
@@ -96,7 +97,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     expect(process.memoryUsage.rss() - before).toBeLessThan(100 * 1_048_576)
   })
 
-  test('a start goes to the starter that has the fewest under way', async () => {
+  test('a start goes to the starter with the fewest starts in progress', async () => {
     const script = `${directory.path}/silent-${engine.name}.mjs`
     const orders = `${directory.path}/orders-${engine.name}-`
     writeFileSync(
@@ -116,7 +117,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     const starters = await Starters.start({ ids, engine, log, script, openFiles: () => 64 })
     onTestFinished(() => starters.close())
     const program = starters.program('/bin/true', ['true'], [])
-    // No starter confirms them, and the gate forgets them when it closes.
+    // No starter confirms them, and the gate drops them when it closes.
     for (let count = 0; count < 6; count += 1) program.run(await socket(), []).catch(() => {})
     const counts = () =>
       readdirSync(directory.path)
@@ -125,7 +126,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     await eventually('three starts each', () => counts().join(' ') === '3 3')
   })
 
-  test('a starter that is busy with starts is not taken for hung, and a starter that sends nothing is', async () => {
+  test('a starter that is busy with starts does not count as hung, and a starter that sends nothing does', async () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     onTestFinished(() => void vi.useRealTimers())
     const script = `${directory.path}/busy-${engine.name}.mjs`
@@ -149,7 +150,8 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     onTestFinished(() => starters.close())
     const program = starters.program('/bin/true', ['true'], [])
     for (let ping = 0; ping < 6; ping += 1) {
-      // Each start goes to the starter with fewer under way: both answer one before every ping.
+      // Each start goes to the starter with fewer starts in progress, so that both answer one
+      // before every ping.
       const [first, second] = [await acceptedSocket(engine), await acceptedSocket(engine)]
       await Promise.all([program.run(first.socket, []), program.run(second.socket, [])])
       first.close()
@@ -167,7 +169,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     await eventually('nothing was lost', () => lines.length === 0)
   })
 
-  test('a starter that cannot start is a temporary fault of the gate', async () => {
+  test('a starter that cannot start a program is a temporary fault of the gate', async () => {
     const script = `${directory.path}/broken.mjs`
     writeFileSync(script, 'process.exit(1)')
     const log = createLog('wrap', { write: () => {} })

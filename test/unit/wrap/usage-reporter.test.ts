@@ -41,7 +41,7 @@ test('usage events reach authd, also those from a time without authd, and no rep
   server.close()
 })
 
-test('decisions are counted and arrive as one line per service, also those from a time without authd', async () => {
+test('decisions are counted and arrive as one line for each service, also those from a time without authd', async () => {
   const path = `${directory.path}/tallies.sock`
   const [ann, bob] = [parseIpAddress('192.0.2.7'), parseIpAddress('2001:db8::7')]
   const reporter = new UseReporter(path, 20)

@@ -66,8 +66,7 @@ that received the login event, or whose gate decided.`,
           return withDatabase(commandConnection(settings), async database => {
             const start = await databaseNow(database)
             if (isTerminal && options.json !== true) print(`${style.faint(`${HEAD}\n`)}`)
-            // The query does not show events of the last second yet, so the first look begins
-            // there.
+            // The first query begins there, because it does not show events of the last second yet.
             let login = new Date(start.getTime() - INTERVAL)
             let [relay, refusal] = [login, login]
             let minute = new Date(start.getTime() - MINUTE)

@@ -20,7 +20,7 @@ const verify = {
 }
 
 describe('parseFromLogin', () => {
-  test('takes each message of the login process, with addresses in canonical form', () => {
+  test('accepts each message of the login process, with addresses in canonical form', () => {
     expect(parseFromLogin(verify)).toEqual({ ...verify, ip: '2001:db8::1' })
     expect(parseFromLogin({ type: 'cancel', n: 3 })).toEqual({ type: 'cancel', n: 3 })
     expect(parseFromLogin({ type: 'outcome', n: 3, outcome: 'yes' })).toBeDefined()
@@ -60,7 +60,7 @@ property.prop([fc.integer({ min: 1, max: 999_999_999_999_999 })])(
 )
 
 test.each(['chain 1', 'chain 1\r\n', 'chain -1\n', 'chain 1 2\n', ' chain 1\n', `chain ${'1'.repeat(16)}\n`, ''])(
-  '%j is no line of a chained program',
+  '%j is not a line of a chained program',
   line => {
     expect(parseChainLine(line)).toBeUndefined()
   },

@@ -9,7 +9,7 @@ import {
 } from '../../../../src/wire/workers/maildrop-worker.ts'
 
 describe('take', () => {
-  test('is read back as it was written', () => {
+  test('is parsed back', () => {
     expect(formatTake({ n: 17, octets: 6, ticket: 'session v=1 id=7f3a.12' })).toBe(
       'take n=17 octets=6 session v=1 id=7f3a.12',
     )
@@ -36,23 +36,23 @@ describe('take', () => {
     'take n=1  octets=0 t',
     'Take n=1 octets=0 t',
     'take n=1234567890123456 octets=0 t',
-  ])('%j is none', line => {
+  ])('%j is invalid', line => {
     expect(parseTake(line)).toBeUndefined()
   })
 })
 
-describe('news of a worker', () => {
+describe('messages of a worker', () => {
   test.each([
     { type: 'open' },
     { type: 'bye' },
     { type: 'ended', n: 1 },
     { type: 'ended', n: 999_999_999_999_999 },
-  ] as const)('%j is read back', news => {
+  ] as const)('%j is parsed back', news => {
     expect(parseHandoffReply(formatHandoffReply(news))).toEqual(news)
   })
 
   test.each(['', 'link v=2', 'bye ', 'ended', 'ended n=0', 'ended n=1 ', 'ended n=x', 'ended n=1234567890123456'])(
-    '%j is none',
+    '%j is invalid',
     line => {
       expect(parseHandoffReply(line)).toBeUndefined()
     },

@@ -23,7 +23,7 @@ const anyTicket: fc.Arbitrary<SessionTicket> = fc.record({
   expires: fc.nat(),
 })
 
-test('format and parse are inverse; the MAC covers the whole meaning', () => {
+test('format and parse are inverse; the MAC covers all fields', () => {
   fc.assert(
     fc.property(anyTicket, ticket => {
       const line = formatSessionTicket(ticket, mac)
@@ -35,7 +35,7 @@ test('format and parse are inverse; the MAC covers the whole meaning', () => {
   )
 })
 
-test('a changed line is no ticket, or one whose MAC does not match', () => {
+test('a changed line is invalid, or its MAC does not match', () => {
   fc.assert(
     fc.property(anyTicket, fc.nat(), fc.integer({ min: 0x20, max: 0x7e }), (ticket, position, code) => {
       const line = formatSessionTicket(ticket, mac)
@@ -75,7 +75,7 @@ test.each([
   ['a MAC in capitals', line.slice(0, -64) + line.slice(-64).toUpperCase()],
   ['a line end', `${line}\n`],
   ['nothing', ''],
-])('%s is no ticket', (_what, changed) => {
+])('%s is not a ticket', (_what, changed) => {
   expect(parseSessionTicket(line)).toBeDefined()
   expect(parseSessionTicket(changed)).toBeUndefined()
 })

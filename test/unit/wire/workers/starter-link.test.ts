@@ -33,7 +33,7 @@ const news: fc.Arbitrary<StarterNews> = fc.oneof(
   fc.record({ type: literal('pong'), n: number }),
 )
 
-describe('the link between gate and starter', () => {
+describe('messages between gate and starter', () => {
   property.prop([order])('an order is read as it was written, on a short line', value => {
     const line = formatStarterOrder(value)
     expect(line.length).toBeLessThanOrEqual(MAX_STARTER_LINE)
@@ -58,7 +58,7 @@ describe('the link between gate and starter', () => {
     expect(asNews === undefined ? text : formatStarterNews(asNews)).toBe(text)
   })
 
-  test('of the near misses of that property some are read', () => {
+  test('some near misses of that property are accepted', () => {
     const read = fc
       .sample(nearMiss, 2000)
       .filter(text => (parseStarterOrder(text) ?? parseStarterNews(text)) !== undefined)
@@ -92,7 +92,7 @@ describe('the link between gate and starter', () => {
       expect(parseStrings(formatStrings(strings))).toEqual(strings.map(octets => Buffer.from(octets)))
     },
   )
-  test('a string with a NUL is none, and a block ends with one', () => {
+  test('a string with a NUL is invalid, and a block ends with one', () => {
     expect(() => formatStrings(['a\0b'])).toThrow(TypeError)
     expect(() => formatStrings([Uint8Array.of(0)])).toThrow(TypeError)
     expect(parseStrings(Buffer.from('A=1\0B=2'))).toBeUndefined()
