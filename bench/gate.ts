@@ -344,7 +344,7 @@ if (engines === undefined) {
   }
 }
 report.note(
-  `${CLIENTS} clients connect at a time. Every server in this comparison starts the same small smtpd, which is written in C. tcpserver with ask-libpq is the design of the original program: before the smtpd, a small program queries PostgreSQL with libpq. tcpserver alone makes no query. Before the rounds the gate served ${Math.round(total)} connections. After them it had no additional open descriptor and no child process.`,
+  `${CLIENTS} clients connect at a time. Every server in this comparison starts the same small smtpd, which is written in C. In the original’s design, tcpserver starts a small program that queries PostgreSQL with libpq, and then the smtpd. tcpserver alone makes no query. Before the rounds the gate served ${Math.round(total)} connections. After them it had no additional open descriptor and no child process.`,
 )
 report.measured({ name: 'tcpserver', version: installedVersion('ucspi-tcp') ?? '', settings: TCPSERVER.join(' ') })
 report.measured({

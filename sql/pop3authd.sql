@@ -16,7 +16,7 @@ CREATE TABLE schema_version (
 COMMENT ON TABLE schema_version IS 'One row per migration; a program that knows fewer refuses to run.';
 INSERT INTO schema_version (v) VALUES (1);
 
--- One row for each address, or for each /64 network of IPv6 if the settings say so.
+-- One row for each address, or for each /64 network of IPv6 if ipv6_prefix is 64.
 CREATE TABLE grants (
   ip            inet PRIMARY KEY
                 CHECK ((family(ip) = 4 AND masklen(ip) = 32) OR (family(ip) = 6 AND masklen(ip) IN (64, 128))),
@@ -162,6 +162,7 @@ CREATE VIEW relay_allowances AS SELECT net, since, until FROM allowances;
 -- SQL:
 --   SELECT 'OK' FROM relay_clients WHERE address = '192.0.2.7'
 --   SELECT 1 FROM relay_clients WHERE network >>= inet '192.0.2.7'
+--
 -- "address" is the text of a single address, and null for a network. A network with a blocked part
 -- is left out whole, because this view cannot subtract. The gate can, because it knows the client's
 -- address.
@@ -297,8 +298,8 @@ COMMIT;
 -- 000007-gate-decisions.sql
 BEGIN;
 -- Decisions of the gates. Clients without a grant come from the whole Internet, so the number of
--- rows does not depend on the number of clients. There is one row for a host, a service ("door")
--- and a minute, and one row for a host and a service with the addresses refused last.
+-- rows does not depend on the number of clients. There is one row for a host, a service (column
+-- `door`) and a minute, and one row for a host and a service with the addresses refused last.
 
 INSERT INTO schema_version (v) VALUES (7);
 
@@ -376,8 +377,8 @@ COMMIT;
 
 -- 000008-ipv4-clients.sql
 BEGIN;
--- Postfix asks a table for the whole text of an address, then for prefixes of it, cut off at the
--- right: for 2001:db8::7:9 it also asks for 2001:db8::7, which is another address. Only IPv4
+-- Postfix looks up the whole text of an address in a table, then prefixes of it, shortened from the
+-- right. For 2001:db8::7:9 it also looks up 2001:db8::7, which is another address. Only IPv4
 -- addresses are therefore compared as text, because no prefix of an IPv4 address is an address.
 
 INSERT INTO schema_version (v) VALUES (8);
@@ -763,8 +764,8 @@ COMMENT ON COLUMN alarms.told_start IS 'One process has taken it on itself to te
 CREATE UNIQUE INDEX alarms_open ON alarms (rule, subject) WHERE until IS NULL;
 CREATE INDEX alarms_since ON alarms (since);
 
--- State of the alarm rules, so that they need not read weeks of history: the time of a device's
--- last login, and the number of minutes of an hour in which a grant of the device was used.
+-- State of the alarm rules, so that they need not read weeks of history. It contains the time of a
+-- device's last login, and the minutes of an hour in which a grant of the device was used.
 ALTER TABLE device_logins ADD COLUMN last_login timestamptz;
 CREATE TABLE device_hours (
   device  text NOT NULL,

@@ -95,11 +95,13 @@ const nginxFile = (): string => fileInPackage('nginx', '/usr/sbin/nginx')
 const streamModule = (): string => fileInPackage('libnginx-mod-stream', '/usr/lib/nginx/modules/ngx_stream_module.so')
 
 describeWith([ROOT, NGINX], 'sslwrap in front of nginx, which expects a PROXY header', () => {
-  test.each(['proxy-v1', 'proxy-v2'])("%s: nginx logs the client's address and the port that the client connected to", async preamble => {
-    const directory = temporaryDirectory()
-    writeFileSync(
-      `${directory.path}/nginx.conf`,
-      `load_module ${streamModule()};
+  test.each(['proxy-v1', 'proxy-v2'])(
+    "%s: nginx logs the client's address and the port that the client connected to",
+    async preamble => {
+      const directory = temporaryDirectory()
+      writeFileSync(
+        `${directory.path}/nginx.conf`,
+        `load_module ${streamModule()};
 daemon off; master_process off; pid ${directory.path}/pid; error_log stderr;
 events {}
 stream {
@@ -109,22 +111,23 @@ stream {
   }
 }
 `,
-    )
-    const words = [nginxFile(), '-e', 'stderr', '-p', directory.path, '-c', `${directory.path}/nginx.conf`]
-    const server = new Program('nginx', words)
-    const sslwrap = await Sslwrap.start({ listeners: [{ backend: `127.0.0.1:${nginx}`, preamble }] })
-    try {
-      await server.waitFor('listening', () => isListening(nginx))
-      const raw = dial(sslwrap.port, '127.0.0.41')
-      const client = new Conversation('client', connect({ socket: raw, rejectUnauthorized: false }))
-      const { text } = await client.expect(/^\+OK/)
-      expect(text).toBe(`+OK from 127.0.0.41 ${raw.localPort} to 127.0.0.1 ${sslwrap.port}`)
-      await client.expectEnd()
-      client.close()
-    } finally {
-      await sslwrap.stop()
-      await server.stop()
-      directory.remove()
-    }
-  })
+      )
+      const words = [nginxFile(), '-e', 'stderr', '-p', directory.path, '-c', `${directory.path}/nginx.conf`]
+      const server = new Program('nginx', words)
+      const sslwrap = await Sslwrap.start({ listeners: [{ backend: `127.0.0.1:${nginx}`, preamble }] })
+      try {
+        await server.waitFor('listening', () => isListening(nginx))
+        const raw = dial(sslwrap.port, '127.0.0.41')
+        const client = new Conversation('client', connect({ socket: raw, rejectUnauthorized: false }))
+        const { text } = await client.expect(/^\+OK/)
+        expect(text).toBe(`+OK from 127.0.0.41 ${raw.localPort} to 127.0.0.1 ${sslwrap.port}`)
+        await client.expectEnd()
+        client.close()
+      } finally {
+        await sslwrap.stop()
+        await server.stop()
+        directory.remove()
+      }
+    },
+  )
 })

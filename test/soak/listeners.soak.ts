@@ -127,7 +127,9 @@ describe('a client that sends one octet at a time', () => {
     ['authd.socket', () => `${site.stack.directory}/run/authd.sock`, 'login v=1 id=', false],
   ]
 
-  test('delays no other client on any listener, and is closed where a login is required', { timeout: 60_000 }, async () => {
+  test('delays no other client on any listener, and is closed where a login is required', {
+    timeout: 60_000,
+  }, async () => {
     const slow = SLOW.map(([name, port, text, isCut]) => {
       // More clients than authd.syslog_listen accepts at once, and fewer than the limit of one
       // address on other listeners.

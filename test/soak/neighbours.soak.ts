@@ -27,55 +27,59 @@ import { Site } from './site.ts'
 
 const MEGABYTE = 1_048_576
 
-describeWith([command('rsyslogd', 'rsyslog'), command('logger', 'bsdutils')], 'faults of the programs around a site', () => {
-  let site: Site
-  let syslog: PrivateSyslog
-  const directory = temporaryDirectory()
-  beforeAll(async () => {
-    const { path } = directory
-    syslog = await PrivateSyslog.start(path)
-    site = await Site.start(() => {
-      return {
-        database: { embedded: true },
-        authd: { user: `${TEST_IDS.authd}`, syslog_fifo: syslog.fifo, check_daemon_ipop3d: true },
-      }
+describeWith(
+  [command('rsyslogd', 'rsyslog'), command('logger', 'bsdutils')],
+  'faults of the programs around a site',
+  () => {
+    let site: Site
+    let syslog: PrivateSyslog
+    const directory = temporaryDirectory()
+    beforeAll(async () => {
+      const { path } = directory
+      syslog = await PrivateSyslog.start(path)
+      site = await Site.start(() => {
+        return {
+          database: { embedded: true },
+          authd: { user: `${TEST_IDS.authd}`, syslog_fifo: syslog.fifo, check_daemon_ipop3d: true },
+        }
+      })
     })
-  })
-  beforeEach(() => site.stack.showLogsOnFailure())
-  afterAll(async () => {
-    await site?.stop()
-    await syslog?.stop()
-    directory.remove()
-  })
+    beforeEach(() => site.stack.showLogsOnFailure())
+    afterAll(async () => {
+      await site?.stop()
+      await syslog?.stop()
+      directory.remove()
+    })
 
-  test.each(['SIGTERM', 'SIGKILL'] as const)(
-    'rsyslogd ends by %s and starts again: each login that it passes on counts',
-    async signal => {
-      const first = site.newcomer()
-      await syslog.log('ipop3d', `Login user=ann host=[${first}] nmsgs=0/0`)
-      await eventually('a login before opens the relay', () => site.mayRelay(first), 30_000)
-      await syslog.restart(signal)
-      const second = site.newcomer()
-      await syslog.log('ipop3d', `Login user=ann host=[${second}] nmsgs=0/0`)
-      await eventually('a login after it as well', () => site.mayRelay(second), 30_000)
-    },
-  )
-
-  test.each(['run/authd.sock', 'run/uses.sock'])('%s is removed: authd makes it again', async socket => {
-    const path = `${site.stack.directory}/${socket}`
-    rmSync(path)
-    const ip = site.newcomer()
-    await site.login(ip)
-    await eventually('the login counts', () => site.mayRelay(ip), 30_000)
-    await eventually('the socket is there again', () => pathExists(path), 30_000)
-    const later = site.newcomer()
-    await eventually(
-      'and a later login as well',
-      async () => (await site.login(later)) >= 0 && (await site.mayRelay(later)),
-      30_000,
+    test.each(['SIGTERM', 'SIGKILL'] as const)(
+      'rsyslogd ends by %s and starts again: each login that it passes on counts',
+      async signal => {
+        const first = site.newcomer()
+        await syslog.log('ipop3d', `Login user=ann host=[${first}] nmsgs=0/0`)
+        await eventually('a login before opens the relay', () => site.mayRelay(first), 30_000)
+        await syslog.restart(signal)
+        const second = site.newcomer()
+        await syslog.log('ipop3d', `Login user=ann host=[${second}] nmsgs=0/0`)
+        await eventually('a login after it as well', () => site.mayRelay(second), 30_000)
+      },
     )
-  })
-})
+
+    test.each(['run/authd.sock', 'run/uses.sock'])('%s is removed: authd makes it again', async socket => {
+      const path = `${site.stack.directory}/${socket}`
+      rmSync(path)
+      const ip = site.newcomer()
+      await site.login(ip)
+      await eventually('the login counts', () => site.mayRelay(ip), 30_000)
+      await eventually('the socket is there again', () => pathExists(path), 30_000)
+      const later = site.newcomer()
+      await eventually(
+        'and a later login as well',
+        async () => (await site.login(later)) >= 0 && (await site.mayRelay(later)),
+        30_000,
+      )
+    })
+  },
+)
 
 const pathExists = (path: string): boolean =>
   readdirSync(path.replace(/\/[^/]*$/, '')).includes(path.replace(/^.*\//, ''))

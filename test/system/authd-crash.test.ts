@@ -210,7 +210,9 @@ describeWith([DEBIAN_POSTGRES], 'the database becomes unavailable', () => {
     expect(committed.filter(ip => !grants.has(ip))).toEqual([])
   })
 
-  it('starts without a database, stores when the database is available, and flushes at its end', { timeout: 120_000 }, async () => {
+  it('starts without a database, stores when the database is available, and flushes at its end', {
+    timeout: 120_000,
+  }, async () => {
     await cluster.stop()
     const authd = await stack.start('authd')
     const client = await AuthdClient.connect(socketPath())

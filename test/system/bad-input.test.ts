@@ -143,30 +143,33 @@ describe.each(ALL)('%s', name => {
 })
 
 describe('a port in use', () => {
-  test.each(['popup', 'sslwrap', 'wrap'] as const)('%s: the exit status is temporary, and the setting is named', async name => {
-    const port = await takenPort()
-    const listen = `127.0.0.1:${port}`
-    stack.configure(
-      settings({
-        popup: { listen: ['127.0.0.1:0', listen] },
-        sslwrap: {
-          listener: [
-            { listen: '127.0.0.1:0', backend: '127.0.0.1:9' },
-            { listen, backend: '127.0.0.1:9' },
-          ],
-        },
-        wrap: { listen: ['127.0.0.1:0', listen] },
-      }),
-    )
-    const { status, lines } = await refusalOf(name, start(name))
-    const faults = lines.filter(line => line.startsWith(`${name}: ${listen}`))
-    expect(faults).toEqual([
-      expect.stringMatching(
-        new RegExp(`^${name}: ${listen} is in use: stop the other server or change ${name}\\.liste`),
-      ),
-    ])
-    expect(status).toBe(111)
-  })
+  test.each(['popup', 'sslwrap', 'wrap'] as const)(
+    '%s: the exit status is temporary, and the setting is named',
+    async name => {
+      const port = await takenPort()
+      const listen = `127.0.0.1:${port}`
+      stack.configure(
+        settings({
+          popup: { listen: ['127.0.0.1:0', listen] },
+          sslwrap: {
+            listener: [
+              { listen: '127.0.0.1:0', backend: '127.0.0.1:9' },
+              { listen, backend: '127.0.0.1:9' },
+            ],
+          },
+          wrap: { listen: ['127.0.0.1:0', listen] },
+        }),
+      )
+      const { status, lines } = await refusalOf(name, start(name))
+      const faults = lines.filter(line => line.startsWith(`${name}: ${listen}`))
+      expect(faults).toEqual([
+        expect.stringMatching(
+          new RegExp(`^${name}: ${listen} is in use: stop the other server or change ${name}\\.liste`),
+        ),
+      ])
+      expect(status).toBe(111)
+    },
+  )
 
   test('authd: another authd has the socket', async () => {
     stack.configure(settings())

@@ -46,14 +46,11 @@ describe('openListener', () => {
     await expect(failure).rejects.toThrow(/^127\.0\.0\.1:\d+ is in use: stop the other server or change popup\.listen$/)
   })
 
-  test.each(['203.0.113.77', 'no-such-host.invalid'])(
-    'an address of another host, %s: a wrong setting',
-    async host => {
-      const failure = openListener(server(), { type: 'tcp', host, port: 0 }, 'wrap.listen')
-      await expect(failure).rejects.toThrow(/wrap\.listen/)
-      await expect(failure).rejects.toThrow(/^(this host has no address|cannot listen on) /)
-    },
-  )
+  test.each(['203.0.113.77', 'no-such-host.invalid'])('an address of another host, %s: a wrong setting', async host => {
+    const failure = openListener(server(), { type: 'tcp', host, port: 0 }, 'wrap.listen')
+    await expect(failure).rejects.toThrow(/wrap\.listen/)
+    await expect(failure).rejects.toThrow(/^(this host has no address|cannot listen on) /)
+  })
 
   test('a Unix socket has the configured mode', async () => {
     const address = socketAt('a.sock')

@@ -53,16 +53,13 @@ describe('pop3d MAILDIR', () => {
     expect(pop3d(['nonexistent'], '')).toEqual(refused)
   })
 
-  test.runIf(isRoot)(
-    'serves no session as uid 0: status 111, because the set-up is wrong, and no reply',
-    () => {
-      expect(pop3d([maildirOf()], 'QUIT\r\n', {}, {})).toEqual({
-        status: 111,
-        stdout: '',
-        stderr: 'qmail-pop3d invoked as uid 0, terminating\n',
-      })
-    },
-  )
+  test.runIf(isRoot)('serves no session as uid 0: status 111, because the set-up is wrong, and no reply', () => {
+    expect(pop3d([maildirOf()], 'QUIT\r\n', {}, {})).toEqual({
+      status: 111,
+      stdout: '',
+      stderr: 'qmail-pop3d invoked as uid 0, terminating\n',
+    })
+  })
 
   test('reads COMPAT, SIZES and EXTRA_BLANK from the environment, and names their faults', () => {
     const maildir = maildirOf('cur/A "x\\n"')

@@ -298,7 +298,8 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
         await cannotTalkTo(id, file('run/authd.sock'))
       }
     })
-    test("the smtpd's account cannot report the use of a grant", () => cannotTalkTo(TEST_IDS.smtpd, file('run/uses.sock')))
+    test("the smtpd's account cannot report the use of a grant", () =>
+      cannotTalkTo(TEST_IDS.smtpd, file('run/uses.sock')))
     test('its role in the database can only read', async () => {
       const socket = readFileSync(file('state/database-socket'), 'utf8').trim()
       const secret = readFileSync(file('state/wrap-dbpass'), 'utf8').trim()

@@ -28,28 +28,31 @@ describeWith([ROOT], 'sslwrap in front of popup', () => {
     [0, 'ssl', '127.0.0.21'],
     [1, 'proxy-v1', '127.0.0.22'],
     [2, 'proxy-v2', '127.0.0.23'],
-  ])("listener %i, %s: a whole session; popup has the client's address, and all logs have one id", async (index, preamble, ip) => {
-    const { stack } = running
-    const socket = connect({ socket: dial(stack.port('sslwrap', index), ip), rejectUnauthorized: false })
-    const pop = new PopupClient(socket)
-    pop.write(`USER ann\r\n${PASS}\r\nSTAT\r\n`)
-    await pop.expect(/^\+OK <[0-9a-f]+\.\d+\.\d+@mx\.example\.org>$/)
-    await pop.expect(/^\+OK $/)
-    await pop.expect(/^\+OK/)
-    await pop.expect(/^\+OK 1 /)
-    await pop.quit()
-    // Version 1 has no field for TLS.
-    const { fields } = await stack.waitForLog('popup', {
-      event: 'login_accepted',
-      ip,
-      tls: preamble === 'proxy-v1' ? '0' : '1',
-    })
-    const id = fields['id'] ?? expect.unreachable()
-    if (preamble !== 'proxy-v1') {
-      await stack.waitForLog('sslwrap', { event: 'client_connected', ip, id })
-      await stack.waitForLog('sslwrap', { event: 'session_ended', ip, id, reason: 'ended' })
-    }
-  })
+  ])(
+    "listener %i, %s: a whole session; popup has the client's address, and all logs have one id",
+    async (index, preamble, ip) => {
+      const { stack } = running
+      const socket = connect({ socket: dial(stack.port('sslwrap', index), ip), rejectUnauthorized: false })
+      const pop = new PopupClient(socket)
+      pop.write(`USER ann\r\n${PASS}\r\nSTAT\r\n`)
+      await pop.expect(/^\+OK <[0-9a-f]+\.\d+\.\d+@mx\.example\.org>$/)
+      await pop.expect(/^\+OK $/)
+      await pop.expect(/^\+OK/)
+      await pop.expect(/^\+OK 1 /)
+      await pop.quit()
+      // Version 1 has no field for TLS.
+      const { fields } = await stack.waitForLog('popup', {
+        event: 'login_accepted',
+        ip,
+        tls: preamble === 'proxy-v1' ? '0' : '1',
+      })
+      const id = fields['id'] ?? expect.unreachable()
+      if (preamble !== 'proxy-v1') {
+        await stack.waitForLog('sslwrap', { event: 'client_connected', ip, id })
+        await stack.waitForLog('sslwrap', { event: 'session_ended', ip, id, reason: 'ended' })
+      }
+    },
+  )
 
   test("a client's own SSL command is refused, and the client's address does not change", async () => {
     const { stack } = running

@@ -15,8 +15,9 @@ describe('durations', () => {
     ['1h30m', 5400],
   ])('%s is %d s', (text, seconds) => expect(parseDuration(text)).toBe(seconds))
 
-  test.each(['', '0', '0h', '-1h', '1.5h', '8 h', 'h', '8x', '9999999999', '4000d', '1h30'])('%j is not a duration', text =>
-    expect(parseDuration(text)).toBeUndefined(),
+  test.each(['', '0', '0h', '-1h', '1.5h', '8 h', 'h', '8x', '9999999999', '4000d', '1h30'])(
+    '%j is not a duration',
+    text => expect(parseDuration(text)).toBeUndefined(),
   )
 
   test.each([
@@ -48,8 +49,9 @@ describe('times', () => {
     expect(at('2h')).toEqual(new Date(2026, 10, 22, 16, 30))
   })
 
-  test.each(['', 'yesterday', '25:00', '18:60', '2026-13-01', '2026-02-30T99:00', '22.11.2026'])('%j is not a time', text =>
-    expect(at(text)).toBeUndefined(),
+  test.each(['', 'yesterday', '25:00', '18:60', '2026-13-01', '2026-02-30T99:00', '22.11.2026'])(
+    '%j is not a time',
+    text => expect(at(text)).toBeUndefined(),
   )
 
   property.prop([fc.date({ min: new Date(2000, 0), max: new Date(2100, 0), noInvalidDate: true })])(

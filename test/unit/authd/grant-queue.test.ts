@@ -333,7 +333,9 @@ describe('GrantQueue', () => {
     expect(store.stored[0]?.event.id).toBe('1.500')
   })
 
-  it('limits the logins that wait for a slow commit, and pauses sources that can wait', { timeout: 30_000 }, async () => {
+  it('limits the logins that wait for a slow commit, and pauses sources that can wait', {
+    timeout: 30_000,
+  }, async () => {
     const commit = held()
     store.gate = commit.promise
     for (let n = 0; n < 6000; n++) queue.submit(login(`1.${n}`, numbered(n)))

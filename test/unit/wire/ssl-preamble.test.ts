@@ -19,13 +19,10 @@ describe('format', () => {
     expect(formatSslPreamble({ host: ip('::ffff:192.0.2.7'), pass: 'x' })).toBe('SSL 192.0.2.7:x\r\n')
   })
 
-  test.each(['', 'a\nb', 'a\rb', 'é', '\0', 'x'.repeat(201)])(
-    'a password that cannot be sent throws: %j',
-    pass => {
-      expect(isPreamblePassword(pass)).toBe(false)
-      expect(() => formatSslPreamble({ host: ip('192.0.2.7'), pass })).toThrow(TypeError)
-    },
-  )
+  test.each(['', 'a\nb', 'a\rb', 'é', '\0', 'x'.repeat(201)])('a password that cannot be sent throws: %j', pass => {
+    expect(isPreamblePassword(pass)).toBe(false)
+    expect(() => formatSslPreamble({ host: ip('192.0.2.7'), pass })).toThrow(TypeError)
+  })
 
   test('a formatted command is parsed back, and fits the bound', () => {
     fc.assert(

@@ -44,8 +44,9 @@ const rules = (more: Partial<MailRules> = {}, clock = () => 48 * HOUR): MailRule
 })
 
 describe('senders', () => {
-  test.each(['scan@example.org', 'SCAN@EXAMPLE.ORG', 'scan+floor2@example.org', ''])('%s belongs to the device', sender =>
-    expect(refuseSender(rules(), sender)).toBeUndefined(),
+  test.each(['scan@example.org', 'SCAN@EXAMPLE.ORG', 'scan+floor2@example.org', ''])(
+    '%s belongs to the device',
+    sender => expect(refuseSender(rules(), sender)).toBeUndefined(),
   )
 
   test.each(['ceo@example.org', 'scan@evil.test', 'copier2@example.org', 'scan'])('%s does not', sender =>

@@ -20,7 +20,7 @@ describe('a line of the control channel', () => {
     expect(parseMessage(line.slice(0, -1))).toEqual(JSON.parse(JSON.stringify(message)))
   })
 
-  test.each(['', '{', '{"type":"start"', 'ping', 'undefined', '{} {}'])('%j is no message', line => {
+  test.each(['', '{', '{"type":"start"', 'ping', 'undefined', '{} {}'])('%j is not a message', line => {
     expect(parseMessage(line)).toBeUndefined()
   })
 })

@@ -105,7 +105,7 @@ describe('an order of sslwrap', () => {
     expect(() => parseTlsWorkerOrder(sent({ ...serve, ...change }))).toThrow(/^a message of the parent/)
   })
 
-  test('that is refused tells no key', () => {
+  test('that is refused does not show the key', () => {
     const message = { ...serve, listeners: [{ ...listener, certificates: [{ ...certificate, key: ['tulip'] }] }] }
     expect(() => parseTlsWorkerOrder(message)).toThrow(/listeners\.0\.certificates\.0\.key/)
     expect(() => parseTlsWorkerOrder(message)).not.toThrow(/tulip/)
