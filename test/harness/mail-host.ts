@@ -73,7 +73,7 @@ export class MailHost {
     return this.recipientFrom(from, OWN)
   }
 
-  /** What the mail server answers to a mail of this sender. */
+  /** The mail server's answer to a mail of this sender. */
   async mailFrom(from: string, sender: string, recipient: string): Promise<RecipientAnswer> {
     const smtp = SmtpConversation.over(this.#client.connect({ host: SERVER, port: 25, from }))
     const answer = await smtp.askFor(recipient, sender)

@@ -578,7 +578,7 @@ class World {
           this.#lostAt = this.#time.now
           this.#promised.clear()
           this.#owed.clear()
-          // The new primary may lack the end of a block or of an allowance, so that they hold again.
+          // The new primary may lack the end of a block or of an allowance, which then apply again.
           for (const decree of [...this.#allowances, ...this.#blocks]) {
             if (decree.closed > this.#time.now - STANDBY_LAG_MS) decree.closed = Number.POSITIVE_INFINITY
           }

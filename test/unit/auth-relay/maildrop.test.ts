@@ -38,7 +38,7 @@ test.runIf(isRoot())('a link in the home of the owner makes nothing where the ow
   expect(statSync(`${path}/of-root/mail`, { throwIfNoEntry: false })).toBeUndefined()
 })
 
-test('what is in the place of the home is named with the remedy', () => {
+test('a path that is not a home directory is named with the remedy', () => {
   expect(() => makeMaildrop({ ...owner, home: '/dev/null/home' })).toThrow(
     /^cannot make .*: start as root, or make the maildrop first$/,
   )

@@ -73,7 +73,7 @@ Nothing is wrong.
 describe('the certificates of this host', () => {
   const settingsOf = (toml: string) => parseSettings(toml, 'test', {}).settings
 
-  test('where sslwrap is not in use and popup serves no TLS there is none, whatever listens on port 995', async () => {
+  test('if sslwrap is not in use and popup serves no TLS, there is none, also with a server on port 995', async () => {
     expect(await shownCertificates(settingsOf('[popup]\nlisten = []\n'))).toEqual([])
     expect(await shownCertificates(settingsOf(''), { sslwrap: false })).toEqual([])
   })

@@ -380,8 +380,8 @@ describe.each([
     server.resume()
     silent.resume()
     /**
-     * Talks until a silent client is idle, and then as long again. False if the machine itself
-     * stopped for so long that silence was real.
+     * Sends until a silent client is idle, and then for the same time again. False if the machine
+     * itself paused long enough for real silence.
      */
     const talksThrough = async (): Promise<boolean> => {
       idle = 0
