@@ -233,6 +233,7 @@ test('auth-relay device adds, changes, shows and removes', async () => {
     owner: 'ann',
     warnings: [expect.stringContaining('nothing on this host enforces senders')],
   })
+  expect((await command('show', 'scanner')).text).toContain('\n  until: 2027-12-31 (UTC)\n')
   expect((await command('set', 'scanner', '--to', '', '--until', 'never')).status).toBe(0)
   const { text } = await command('show', 'scanner', '--json')
   expect(JSON.parse(text)).toMatchObject({

@@ -290,7 +290,7 @@ function readEnd(text: string): Date | null {
   const day = /^\d{4}-\d{2}-\d{2}$/.test(text) ? new Date(`${text}T00:00:00Z`) : undefined
   if (day === undefined || Number.isNaN(day.getTime()) || !day.toISOString().startsWith(text))
     throw new UsageFault(`--until ${text} is no day: write 2027-12-31, or never`)
-  return new Date(day.getTime() + 86_400_000)
+  return new Date(day.getTime() + DAY_MS)
 }
 
 function readText(text: string, option: string, most: number): string {
@@ -415,6 +415,14 @@ function unenforcedRules(stored: Device, wrap: Settings['wrap']): readonly strin
   ]
 }
 
+const DAY_MS = 86_400_000
+
+/** As --until takes it, for an end that lies between two days. */
+const lastDay = (until: Date): string =>
+  until.getTime() % DAY_MS === 0
+    ? `${new Date(until.getTime() - DAY_MS).toISOString().slice(0, 10)} (UTC)`
+    : formatMoment(until)
+
 function describe({ name, until, ...rest }: Device): string {
   const limits = [
     [rest.messagesPerHour, 'messages an hour'],
@@ -431,7 +439,7 @@ function describe({ name, until, ...rest }: Device): string {
     ['limits', given.join(', ')],
     ['hours', rest.hours === null ? '' : `${formatHours(rest.hours)}, local time`],
     ['line endings', rest.lineEndings === 'repair' ? 'repaired' : ''],
-    ['until', until === null ? '' : formatMoment(until)],
+    ['until', until === null ? '' : lastDay(until)],
     ['owner', rest.owner],
     ['note', rest.note],
   ].filter(([, value]) => value !== '')
