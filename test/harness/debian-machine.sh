@@ -1,14 +1,18 @@
-# debian-machine.sh LOWER: boots Debian's systemd over a read-only root, in namespaces that its
-# caller made (mount, pid, ipc, uts, cgroup). Files that the machine writes are in memory and
-# disappear with it.
+# debian-machine.sh LOWER NAME [DISK]: boots Debian's systemd over a read-only root, in namespaces
+# that its caller made (mount, pid, ipc, uts, cgroup). Files that the machine writes are in the
+# directory DISK and are there at the next boot. Without DISK they are in memory and disappear with
+# it.
 set -e
 lower=$1
+name=$2
+disk=$3
 work=/run/auth-relay-machine
 mount --make-rprivate /
 mkdir -p $work
 mount -t tmpfs tmpfs $work
-mkdir $work/upper $work/work $work/root
-mount -t overlay overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/work" $work/root
+[ -n "$disk" ] || disk=$work
+mkdir -p "$disk/upper" "$disk/work" $work/root
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$disk/upper,workdir=$disk/work" $work/root
 cd $work/root
 mount -t proc proc proc
 mount -t sysfs sysfs sys
@@ -26,9 +30,9 @@ mount -t tmpfs tmpfs dev/shm
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 for stream in 0-stdin 1-stdout 2-stderr; do ln -s "fd/${stream%-*}" "dev/${stream#*-}"; done
-hostname machine
-echo machine >etc/hostname
-printf '127.0.0.1 localhost machine\n::1 localhost\n' >etc/hosts
+hostname "$name"
+echo "$name" >etc/hostname
+printf '127.0.0.1 localhost %s\n::1 localhost\n' "$name" >etc/hosts
 # chroot alone is not enough, because the kernel makes no user namespaces for processes in a chroot
 # (PrivateUsers=).
 mkdir -p old

@@ -11,6 +11,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
+import { dirname } from 'node:path'
 import { countAssertion } from './assertion-count.ts'
 import { command, type Need, pathOf, ROOT } from './describe-with.ts'
 import { eventually } from './eventually.ts'
@@ -56,6 +57,9 @@ export const CONTAINERS = [
   'dbus-user-session',
 ]
 
+/** The packages of a database host of a cluster; fetched with the packages that they recommend. */
+const DATABASE_CLUSTER = ['patroni', 'etcd-server', 'etcd-client', 'postgresql']
+
 const packagesToFetch = (release: Release): readonly (readonly string[])[] =>
   release === 'trixie' ? [...COUNTERPARTS, CONTAINERS] : COUNTERPARTS
 
@@ -72,23 +76,33 @@ export class DebianMachine {
   readonly #group: string
   readonly #pid: number
 
+  /** Machines that this process has booted. */
+  static #booted = 0
+
   private constructor(program: Program, group: string, pid: number) {
     this.#program = program
     this.#group = group
     this.#pid = pid
   }
 
-  /** Boots the machine on a host of a TestNetwork. */
-  static async boot(host: NetworkNamespace, release: Release): Promise<DebianMachine> {
+  /**
+   * Boots the machine on a host of a TestNetwork. Files that the machine writes are in the
+   * directory `disk` and are there at the next boot; without a disk they are in memory.
+   */
+  static async boot(
+    host: NetworkNamespace,
+    release: Release,
+    { name = 'machine', disk = '' }: { readonly name?: string; readonly disk?: string } = {},
+  ): Promise<DebianMachine> {
     const root = freshSystem(release)
     removeOrphans()
-    const group = `${groupRoot()}/${GROUP}${process.pid}`
-    mkdirSync(group)
-    const enter = `echo $$ > "$1"/cgroup.procs; shift; exec "$@"`
+    DebianMachine.#booted += 1
+    const group = `${groupRoot()}/${GROUP}${process.pid}/${DebianMachine.#booted}`
+    mkdirSync(group, { recursive: true })
+    // The group first: `ip netns exec` hides the groups of the host behind a /sys of its own.
+    const enter = ['sh', '-ec', `echo $$ > "$1"/cgroup.procs; shift; exec "$@"`, 'enter', group, ...host.prefix]
     const unshare = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--uts', '--ipc', '--cgroup']
-    const program = new Program('machine', ['sh', '-c', enter, 'enter', group, ...unshare, 'sh', BOOT, root], {
-      prefix: host.prefix,
-    })
+    const program = new Program(name, [...enter, ...unshare, 'sh', BOOT, root, name, disk])
     const pid = await program.waitFor('systemd is process 1', () => {
       const pids = readFileSync(`/proc/${program.pid}/task/${program.pid}/children`, 'utf8')
       const child = Number(pids.trim().split(' ')[0])
@@ -159,10 +173,14 @@ export class DebianMachine {
     this.#program.signal('SIGKILL')
     await this.#program.ended
     await eventually('every process of the machine has ended', () => removeGroup(this.#group))
+    removeEmpty(dirname(this.#group)) // unless another machine of this process is in it
   }
 }
 
-/** Names of the control groups of the tests; each contains the pid of its test process. */
+/**
+ * Names of the control groups of the tests; each contains the pid of its test process, and has a
+ * group for each machine.
+ */
 const GROUP = 'auth-relay-machine-'
 
 /**
@@ -191,11 +209,15 @@ function removeGroup(path: string): boolean {
   for (const entry of readdirSync(path, { withFileTypes: true })) {
     if (entry.isDirectory()) removeGroup(`${path}/${entry.name}`)
   }
+  return removeEmpty(path)
+}
+
+function removeEmpty(path: string): boolean {
   try {
     rmdirSync(path)
     return true
   } catch {
-    return false // EBUSY: a process still uses the directory
+    return false // EBUSY: a process still uses the directory, or another group
   }
 }
 
@@ -205,7 +227,7 @@ function removeGroup(path: string): boolean {
  */
 function freshSystem(release: Release): string {
   const contents = createHash('sha256')
-    .update(JSON.stringify([PACKAGES, packagesToFetch(release)]))
+    .update(JSON.stringify([PACKAGES, packagesToFetch(release), DATABASE_CLUSTER]))
     .digest('hex')
     .slice(0, 12)
   const path = `${cache}${release}-${contents}`
@@ -250,7 +272,9 @@ function fetchPackages(root: string, groups: readonly (readonly string[])[]): vo
       ...words,
     ])
   apt('update')
-  for (const names of groups) apt('install', '-y', '--no-install-recommends', '--download-only', ...names)
+  const fetched = ['install', '-y', '--download-only']
+  for (const names of groups) apt(...fetched, '--no-install-recommends', ...names)
+  apt(...fetched, ...DATABASE_CLUSTER)
 }
 
 function must(command: string, words: readonly string[]): void {

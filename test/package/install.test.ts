@@ -1,8 +1,8 @@
-import { readFileSync } from 'node:fs'
 import { parse } from 'smol-toml'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
 import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
+import { blockOf, commandIn, type Section, sectionOfDocument, withSettings } from '../harness/document-steps.ts'
 import { eventually } from '../harness/eventually.ts'
 import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
 
@@ -13,42 +13,8 @@ import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '
 
 const SETTINGS = '/etc/auth-relay.toml'
 
-type Block = { readonly language: string; readonly text: string }
-type Section = { readonly text: string; readonly blocks: readonly Block[] }
-
-const document = (name: string): string => readFileSync(new URL(`../../docs/${name}.md`, import.meta.url), 'utf8')
-const INSTALL = document('INSTALL')
-
-/** A section of INSTALL, or of another document, by its heading, with its code blocks in order. */
-function sectionOf(heading: string, whole = INSTALL): Section {
-  const text = whole.split(/^## /m).find(each => each.startsWith(`${heading}\n`))
-  if (text === undefined) throw new Error(`there is no section ${heading}`)
-  const blocks = [...text.matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language = '', block = '']) => ({
-    language,
-    text: block,
-  }))
-  return { text, blocks }
-}
-
-/** The only code block of a section that meets the condition. */
-function blockOf({ blocks }: Section, language: string, marker: string): string {
-  const [found, ...others] = blocks.filter(block => block.language === language && block.text.includes(marker))
-  if (found === undefined || others.length > 0)
-    throw new Error(`INSTALL: ${1 + others.length} blocks of "${language}" with ${marker}`)
-  return found.text
-}
-
-/** A command in a sentence of the section, between backticks. */
-function commandIn({ text }: Section, pattern: RegExp): string {
-  const found = [...text.matchAll(/`([^`\n]+)`/g)].map(([, words = '']) => words).filter(words => pattern.test(words))
-  const [first] = found
-  if (first === undefined || new Set(found).size !== 1)
-    throw new Error(`INSTALL: ${found.length} commands like ${pattern}`)
-  return first
-}
-
-/** The lines before the first table of a TOML text, and each table. */
-const partsOf = (toml: string): readonly string[] => toml.split(/^(?=\[)/m)
+const INSTALL = 'INSTALL'
+const sectionOf = (heading: string, name = INSTALL): Section => sectionOfDocument(name, heading)
 
 describe.each(RELEASES)('%s', release => {
   describeWith(
@@ -227,19 +193,7 @@ class Walk {
   }
 
   async #change(lines: string): Promise<void> {
-    let text = await this.#machine.must('cat', SETTINGS)
-    for (const part of partsOf(lines)) {
-      const [header = ''] = /^\[.*\]\n/.exec(part) ?? []
-      const added = part.slice(header.length)
-      const names = Object.keys(parse(added))
-      text = partsOf(text)
-        .map(each => {
-          if (!each.startsWith(header) || (header === '' && each.startsWith('['))) return each
-          const rest = names.reduce((kept, name) => kept.replace(new RegExp(`^${name} = .*\\n`, 'm'), ''), each)
-          return `${header}${added}${rest.slice(header.length)}`
-        })
-        .join('')
-    }
+    const text = withSettings(await this.#machine.must('cat', SETTINGS), lines)
     this.#machine.write(SETTINGS, `${text}\n`)
     expect(parse(text)).toMatchObject(parse(lines))
   }
@@ -304,7 +258,7 @@ class Walk {
 
   /** The copier of OPERATING, on the host of the path. */
   scans(): void {
-    const section = sectionOf('Bind a copier to its mail', document('OPERATING'))
+    const section = sectionOf('Bind a copier to its mail', 'OPERATING')
     const address = '192.0.2.41'
     const account = () => `copier2@example.org:${this.#password}`
     const send = (sender: string, recipient = 'bob@partner.example') => this.host.mailFrom(address, sender, recipient)
