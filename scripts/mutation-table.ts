@@ -1,12 +1,13 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 
 /**
  * Writes the rows of `npm run test:mutation` into the table of its last results. Rows of files that
- * this run did not mutate stay, and so does the text below the table.
+ * this run did not mutate stay while the file exists, and so does the text below the table.
  */
 const REPORT = new URL('../node_modules/.cache/mutation.json', import.meta.url)
 const PAGE = new URL('../test/mutation/RESULT.md', import.meta.url)
+const ROOT = new URL('..', import.meta.url)
 const MARK = '<!-- table -->'
 
 const report = v.object({
@@ -35,9 +36,8 @@ const current = Object.entries(v.parse(report, JSON.parse(readFileSync(REPORT, '
   },
 )
 const mutated = new Set(current.map(({ name }) => name))
-const rows = [...earlier.filter(({ name }) => !mutated.has(name)), ...current].sort((a, b) =>
-  a.name < b.name ? -1 : 1,
-)
+const kept = earlier.filter(({ name }) => !mutated.has(name) && existsSync(new URL(name, ROOT)))
+const rows = [...kept, ...current].sort((a, b) => (a.name < b.name ? -1 : 1))
 const sum = (of: (row: Row) => number): number => rows.reduce((total, row) => total + of(row), 0)
 const all: Row = {
   name: 'all',

@@ -250,7 +250,7 @@ export function runAuthorization(
   const lines = state.lines + 1
   const begun: AuthorizationState = { ...state, begun: true, lines }
   if (lines > LINES_ALLOWED + LINES_OF_ATTEMPT * options.tries) return closing(replied(begun, TOO_MANY_LINES))
-  const settled: AuthorizationState = begun.awaiting === 'command' ? begun : { ...begun, awaiting: 'command' }
+  const settled: AuthorizationState = { ...begun, awaiting: 'command' }
   if (line.type === 'tooLong') {
     const overlongLines = state.overlongLines + 1
     const step = replied({ ...settled, overlongLines }, LINE_TOO_LONG)

@@ -134,3 +134,20 @@ test('each decision has a unique number, and its title contains the number', () 
     expect(textOf(`docs/decisions/${name}`)).toMatch(new RegExp(`^# ${index + 1}\\. `))
   }
 })
+
+describe('test/mutation/RESULT.md', () => {
+  const rows = [...textOf('test/mutation/RESULT.md').matchAll(/^\| `?([^` |]+)`? \| (\d+) \| (\d+) \| (\d+) \|/gm)].map(
+    ([, name = '', ...counts]) => ({ name, counts: counts.map(Number) }),
+  )
+  const files = rows.filter(({ name }) => name !== 'all')
+
+  test('each row names a file that exists', () => {
+    expect(files.length).toBeGreaterThan(5)
+    expect(files.filter(({ name }) => !existsSync(`${root}${name}`))).toEqual([])
+  })
+
+  test('the last row is the sum of the others', () => {
+    const sum = [0, 1, 2].map(column => files.reduce((total, { counts }) => total + (counts[column] ?? 0), 0))
+    expect(rows.find(({ name }) => name === 'all')?.counts).toEqual(sum)
+  })
+})

@@ -348,6 +348,8 @@ test('AUTH with a mechanism that is not offered, or none that exists', () => {
   const plainOnly = { ...MODERN, capabilities: { ...MODERN.capabilities, sasl: ['PLAIN'] } }
   expect(say(plainOnly, 'AUTH LOGIN')).toEqual([reply('-ERR unknown mechanism')])
   expect(say(MODERN, 'AUTH CRAM-MD5')).toEqual([reply('-ERR unknown mechanism')])
+  // TLS would not help such a client.
+  expect(say({ ...MODERN, cleartext: 'none' }, 'AUTH CRAM-MD5')).toEqual([reply('-ERR unknown mechanism')])
   expect(say(MODERN, `AUTH PLAIN ${base64('\0ann\0sesame')}`)).toEqual(login('sasl', 'ann', 'sesame'))
   expect(say(MODERN, 'AUTH LOGIN', base64('ann'), base64('sesame'))).toEqual(login('sasl', 'ann', 'sesame'))
 })

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { parseLoginAnswers, parsePlainMessage } from '../../../src/pop3/authorization.ts'
-import { capabilityLines } from '../../../src/pop3/reply.ts'
+import { capabilityLines, multiline } from '../../../src/pop3/reply.ts'
 
 describe('SASL PLAIN', () => {
   test.each([
@@ -68,4 +68,8 @@ describe('capabilities', () => {
     expect(capabilityLines('TRANSACTION', all)).toEqual(after)
     expect(capabilityLines('AUTHORIZATION', all)).toEqual([...after.slice(0, 4), 'STLS', ...after.slice(4)])
   })
+})
+
+test('a line that begins with a dot gets a second one; a dot elsewhere stays', () => {
+  expect(multiline(['.x', '.', 'x.', 'a.b'])).toBe('+OK \r\n..x\r\n..\r\nx.\r\na.b\r\n.\r\n')
 })

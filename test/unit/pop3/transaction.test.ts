@@ -1,6 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { formatListing, needsSizes, runTransaction, startTransaction } from '../../../src/pop3/transaction.ts'
+import { parseCommand } from '../../../src/pop3/command.ts'
+import {
+  formatListing,
+  needsSizes,
+  parseLeadingNumber,
+  runTransaction,
+  startTransaction,
+  updateReply,
+} from '../../../src/pop3/transaction.ts'
 
 const view = (sizes: readonly number[]) => ({
   count: sizes.length,
@@ -86,6 +94,10 @@ describe('TRANSACTION', () => {
     expect(needing.filter(text => needsSizes({ type: 'line', text }))).toEqual(['STAT', 'LIST', 'list 1'])
   })
 
+  test('a line that is no command needs no sizes', () => {
+    expect([needsSizes({ type: 'tooLong' }), needsSizes({ type: 'holdsNul' })]).toEqual([false, false])
+  })
+
   test('the third overlong line ends the session without UPDATE', () => {
     const state = start()
     const tooLong = { type: 'tooLong' } as const
@@ -108,5 +120,46 @@ describe('TRANSACTION', () => {
         expect(say(state, 'STAT')).toEqual(reply(`+OK ${kept.length} ${total}\r\n`))
       }),
     )
+  })
+})
+
+describe('the reply to QUIT', () => {
+  const failed = '-ERR unable to unlink all deleted messages\r\n'
+
+  test.each([
+    [0, 'none', '+OK \r\n'],
+    [1, 'none', failed],
+    [2, 'none', failed],
+    [0, 'qmail', '+OK \r\n'],
+    [2, 'qmail', `${failed}${failed}+OK \r\n`],
+  ] as const)('after %i messages that stay, with compat = "%s"', (failures, compat, answer) => {
+    expect(updateReply(failures, compat)).toBe(answer)
+  })
+})
+
+describe('a command line', () => {
+  test.each([
+    ['retr  2 x ', 'RETR', '2 x ', ' 2 x '],
+    ['QUIT', 'QUIT', '', ''],
+    ['NOOP ', 'NOOP', '', ''],
+    [' STAT', '', 'STAT', 'STAT'],
+    ['', '', '', ''],
+    ['d\xe9le 1', 'D\xe9LE', '1', '1'],
+  ])('%j: verb, argument and the text behind the first space', (line, verb, argument, afterSpace) => {
+    expect(parseCommand(line)).toEqual({ verb, argument, afterSpace })
+  })
+
+  test.each([
+    ['12 3', 12, ' 3'],
+    ['2x', 2, 'x'],
+    ['2147483646', 2_147_483_646, ''],
+    ['2147483648', 2_147_483_647, ''],
+    ['99999999999999999999', 2_147_483_647, ''],
+  ])('the number at the beginning of %j is at most 2^31-1', (text, value, rest) => {
+    expect(parseLeadingNumber(text)).toEqual({ value, rest })
+  })
+
+  test.each(['', 'x2', ' 2', '-2'])('%j begins with no number', text => {
+    expect(parseLeadingNumber(text)).toBeUndefined()
   })
 })

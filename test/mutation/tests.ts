@@ -1,0 +1,18 @@
+/**
+ * Unit tests of the rooms that are mutated. Each mutant runs with the tests that reach it.
+ * MUTATION_TESTS names other tests, separated by commas, for a run over a few files.
+ */
+const chosen = process.env['MUTATION_TESTS']
+
+export const MUTATION_TESTS: string[] = chosen?.split(',') ?? [
+  'test/unit/pop3/**/*.test.ts',
+  'test/unit/grants/**/*.test.ts',
+  'test/unit/wire/**/*.test.ts',
+  'test/unit/syslog/**/*.test.ts',
+  'test/unit/wrap/decision*.test.ts',
+]
+
+/**
+ * Runs tens of thousands of attacks on every dialect, which takes longer than all other tests.
+ */
+export const TESTS_LEFT_OUT: string[] = ['test/unit/syslog/forgery.property.test.ts']
