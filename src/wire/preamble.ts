@@ -119,7 +119,7 @@ export function parseProxyHeader(bytes: Uint8Array, versions: readonly (1 | 2)[]
   const first = bytes[0]
   if (first === undefined) return more(Math.min(...versions.map(v => (v === 1 ? V1_SHORTEST : V2_HEAD_OCTETS))))
   if (first === V1_SIGNATURE[0] && versions.includes(1)) return parseV1(bytes)
-  if (first === V2_SIGNATURE[0] && versions.includes(2)) return parseV2(bytes)
+  if (versions.includes(2)) return parseV2(bytes)
   return malformed('no PROXY header')
 }
 
@@ -259,7 +259,7 @@ function readTlvs(bytes: Uint8Array, from: number): readonly Tlv[] | undefined {
   if (bytes.length < from) return undefined
   const list: Tlv[] = []
   for (let at = from; at < bytes.length; ) {
-    if (at + 3 > bytes.length) return undefined
+    // Octets of the length that are missing count as zero, so that a field cut there ends too late.
     const end = at + 3 + uint16(bytes, at + 1)
     if (end > bytes.length) return undefined
     list.push({ type: bytes[at] ?? 0, value: bytes.subarray(at + 3, end), at: at + 3 })

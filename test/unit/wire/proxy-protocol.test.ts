@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import {
+  beginsWithProxyHeader,
   crc32c,
   type Endpoint,
   formatProxyLocal,
@@ -91,11 +92,104 @@ describe('version 1', () => {
     'PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n',
     'proxy TCP4 192.0.2.1 192.0.2.2 1 2\r\n',
     'PROXY UNKNOWNX\r\n',
+    'PROXY PROXY UNKNOWN\r\n',
+    'PROXY PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n',
     'PROXYX',
     `PROXY UNKNOWN ${'x'.repeat(100)}`,
     'USER ann\r\n',
   ])('malformed: %j', line => {
     expect(parsed(line).state).toBe('malformed')
+  })
+})
+
+describe('a header that cannot be read has a reason', () => {
+  const head = '0d0a0d0a000d0a515549540a'
+  const local = `${head}2111000f${'00'.repeat(12)}`
+
+  test.each([
+    ['USER ann\r\n', 'no PROXY header'],
+    ['PROXYX', 'no PROXY header'],
+    [`PROXY UNKNOWN ${'x'.repeat(93)}`, 'PROXY line longer than 107 octets'],
+    ['PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n', 'PROXY line ends without CR'],
+    ['PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n', 'PROXY line malformed'],
+    ['PROXY TCP4 192.0.2.1 192.0.2.2 65536 2\r\n', 'PROXY line holds a bad address or port'],
+    ['PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n', 'PROXY line holds a bad address or port'],
+  ])('version 1: %j', (line, reason) => {
+    expect(parsed(line)).toEqual({ state: 'malformed', reason })
+  })
+
+  test.each([
+    ['0d0a0d0a000d0a515549540b', 'no PROXY header'],
+    [`${head}1111000c`, 'PROXY header of unknown version or command'],
+    [`${head}21111000`, 'PROXY header longer than 4096 octets'],
+    [`${head}2112000c${'00'.repeat(12)}`, 'PROXY header of unknown address family'],
+    [`${head}2111000b${'00'.repeat(11)}`, 'PROXY header cut short'],
+    [`${local}020001`, 'PROXY fields cut short'],
+    [`${head}2111000e${'00'.repeat(12)}0200`, 'PROXY fields cut short'],
+    [`${local}030000`, 'PROXY checksum wrong'],
+    [`${head}21110013${'00'.repeat(12)}03000400000000`, 'PROXY checksum wrong'],
+    [`${local}200000`, 'PROXY TLS field malformed'],
+  ])('version 2: %s', (hex, reason) => {
+    expect(parsed(Buffer.from(hex, 'hex'))).toEqual({ state: 'malformed', reason })
+  })
+
+  test('a checksum of five octets is wrong, even if the first four are right', () => {
+    const header = Buffer.from(`${head}21110014${'00'.repeat(12)}0300050000000000`, 'hex')
+    header.writeUInt32BE(crc32c(header), 31)
+    expect(parsed(header)).toEqual({ state: 'malformed', reason: 'PROXY checksum wrong' })
+  })
+
+  test('a line of 107 octets is read, and a longer one is not waited for', () => {
+    const line = `PROXY UNKNOWN ${'x'.repeat(91)}\r\n`
+    expect([line.length, parsed(line).state]).toEqual([107, 'done'])
+    expect(parsed(line.slice(0, 106))).toEqual({ state: 'more', atLeast: 1 })
+    expect(parsed('PROXY')).toEqual({ state: 'more', atLeast: 10 })
+  })
+})
+
+describe('the beginning of a stream', () => {
+  test.each([
+    ['PROXY TCP4', true],
+    ['PROXY ', true],
+    ['PROXY', false],
+    ['PROXX ', false],
+    ['\r\n\r\n\0\r\nQUIT\n', true],
+    ['\r\n\r\n\0\r\nQUIT\n\x21', true],
+    ['\r\n\r\n\0\r\nQUIT', false],
+    ['', false],
+    ['USER ann\r\n', false],
+  ])('%j is that of a header: %s', (text, answer) => {
+    expect(beginsWithProxyHeader(Buffer.from(text, 'latin1'))).toBe(answer)
+  })
+
+  test('as many octets are asked for as the shortest header of an accepted version has', () => {
+    const atLeast = ([1, 2] as const).map(version => parsed('', [version]))
+    expect([parsed(''), ...atLeast]).toEqual([15, 15, 16].map(octets => ({ state: 'more', atLeast: octets })))
+  })
+})
+
+describe('the TLS of a proxy', () => {
+  const [source, destination] = [end('192.0.2.7', 1), end('192.0.2.1', 2)]
+  /** A header whose TLS field has these flags and this result of the check of the certificate. */
+  const tlsOf = (flags: number, result: string): unknown => {
+    const value = Buffer.from(`${flags.toString(16).padStart(2, '0')}${result}`, 'hex')
+    const field = Buffer.concat([Buffer.of(0x20, 0, value.length), value])
+    const header = Buffer.concat([formatProxyV2(source, destination).subarray(0, 28), field])
+    header.writeUInt16BE(header.length - 16, 14)
+    const answer = parsed(header)
+    return answer.state === 'done' && answer.header.kind === 'proxied' ? answer.header.fields.tls : answer
+  }
+
+  test.each([
+    ['no TLS', 0x00, '00000000', undefined],
+    ['a certificate without TLS', 0x06, '00000000', undefined],
+    ['TLS without a certificate', 0x01, '00000000', false],
+    ['a certificate of the connection that is valid', 0x03, '00000000', true],
+    ['a certificate of the session that is valid', 0x05, '00000000', true],
+    ['a certificate with an error in the first octet', 0x03, '01000000', false],
+    ['a certificate with an error in the last octet', 0x03, '00000001', false],
+  ])('%s', (_, flags, result, verified) => {
+    expect(tlsOf(flags, result)).toEqual(verified === undefined ? undefined : { verified })
   })
 })
 
@@ -168,6 +262,15 @@ describe('version 2', () => {
     ['almost the signature', '0d0a0d0a000d0a515549540b'],
   ])('malformed: %s', (_, hex) => {
     expect(parsed(Buffer.from(hex, 'hex')).state).toBe('malformed')
+  })
+
+  test('a header of 4096 octets is written and read, and a longer one is not written', () => {
+    const header = formatProxyV2(source, destination, { authority: 'x'.repeat(4034) })
+    expect([header.length, PROXY_HEADER_MAX_OCTETS]).toEqual([4096, 4096])
+    expect(parsed(header)).toMatchObject({ state: 'done', length: 4096 })
+    expect(() => formatProxyV2(source, destination, { authority: 'x'.repeat(4035) })).toThrow(
+      'PROXY header of 4097 octets',
+    )
   })
 
   test('fields that do not fit throw', () => {

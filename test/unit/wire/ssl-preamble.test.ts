@@ -21,7 +21,9 @@ describe('format', () => {
 
   test.each(['', 'a\nb', 'a\rb', 'é', '\0', 'x'.repeat(201)])('a password that cannot be sent throws: %j', pass => {
     expect(isPreamblePassword(pass)).toBe(false)
-    expect(() => formatSslPreamble({ host: ip('192.0.2.7'), pass })).toThrow(TypeError)
+    expect(() => formatSslPreamble({ host: ip('192.0.2.7'), pass })).toThrow(
+      new TypeError('the preamble password must be 1 to 200 printable ASCII bytes'),
+    )
   })
 
   test('a formatted command is parsed back, and fits the bound', () => {
