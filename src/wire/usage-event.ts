@@ -85,7 +85,7 @@ export function parseRelayTally(line: string): RelayTally | undefined {
   ]
   const [at, service, recent] = [number('at'), serviceOf(pairs), parseRecent(pairs.get('recent'))]
   if (recent === undefined || !SERVICE.test(service)) return undefined
-  if (Number.isNaN(at + relayed + refused + undecided + never)) return undefined
+  if ([at, relayed, refused, undecided, never].some(Number.isNaN)) return undefined
   return { at, service, counts: { relayed, refused, undecided, never }, recent }
 }
 

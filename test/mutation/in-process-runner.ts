@@ -10,7 +10,7 @@ import fc from 'fast-check'
 import { type CollectedTest, collectTests } from './in-process-tests.ts'
 import { MUTATION_TESTS, TESTS_LEFT_OUT } from './tests.ts'
 
-/** What the instrumented modules and this runner share, as Stryker names it. */
+/** The variables that the instrumented modules and this runner share, with Stryker's names. */
 interface Instrumentation {
   activeMutant?: string | undefined
   currentTestId?: string | undefined

@@ -1,7 +1,7 @@
 /**
- * The part of Vitest that the mutated rooms' tests use, without its workers: the tests of a file
+ * The part of Vitest that the tests of the mutated rooms use, without workers. The tests of a file
  * become a list of functions, so that one process runs them again for each mutant. `expect` and
- * `vi` are Vitest's own.
+ * `vi` come from Vitest.
  */
 import { fc } from '@fast-check/vitest'
 import { expect, vi } from 'vitest'

@@ -60,6 +60,17 @@ describe('netstring', () => {
   test.each(['x', ':,', '01:a,', '1:ab', '99999999999:', '101:', '-1:,'])('%j is refused', stream => {
     expect(() => new NetstringReader(100).push(Buffer.from(stream))).toThrow(NetstringFault)
   })
+  test('contents of exactly the limit are read', () => {
+    const longest = 'x'.repeat(100)
+    expect(new NetstringReader(100).push(Buffer.from(formatNetstring(longest)))).toEqual([longest])
+  })
+  test.each([
+    ['101:', 'not a netstring of at most 100 octets'],
+    ['1:ab', 'a netstring does not end in a comma'],
+  ])('%j has the fault: %s', (stream, message) => {
+    const read = () => new NetstringReader(100).push(Buffer.from(stream))
+    expect(read).toThrow(expect.objectContaining({ name: 'NetstringFault', message }))
+  })
   test('any octets end in contents or a fault', () => {
     fc.assert(
       fc.property(fc.uint8Array(), octets => {
@@ -79,6 +90,8 @@ test('socketmap queries and answers', () => {
     key: '192.0.2.7',
   })
   expect(parseSocketmapQuery('relay')).toBeUndefined()
+  expect(parseSocketmapQuery(' key')).toBeUndefined()
+  expect(parseSocketmapQuery('m a key')).toEqual({ map: 'm', key: 'a key' })
   expect(formatSocketmapAnswer({ type: 'ok', data: 'RELAY' })).toBe('OK RELAY')
   expect(formatSocketmapAnswer({ type: 'notfound' })).toBe('NOTFOUND ')
   expect(formatSocketmapAnswer({ type: 'temporary', reason: 'later' })).toBe('TEMP later')
@@ -115,6 +128,20 @@ describe('policy request', () => {
   test.each(['GET / HTTP/1.1\n\n', 'request=other\n\n', '\n\n', '=x\n\n'])('%j is refused', stream => {
     expect(() => new PolicyReader().push(stream)).toThrow(PolicyFault)
   })
+  test('the first value of a repeated attribute counts', () => {
+    const [read] = new PolicyReader().push('request=smtpd_access_policy\na=1\na=2\n\n')
+    expect(read?.get('a')).toBe('1')
+  })
+  test.each([
+    ['=x\n\n', 'a line of the request is not name=value'],
+    ['request=other\n\n', 'not request=smtpd_access_policy'],
+    ['x'.repeat(MAX_POLICY_REQUEST + 1), 'a request is longer than 16384 octets'],
+  ])('%j has the fault: %s', (stream, message) => {
+    expect(() => new PolicyReader().push(stream)).toThrow(expect.objectContaining({ name: 'PolicyFault', message }))
+  })
+  test('an unfinished request of the maximum length is kept', () => {
+    expect(new PolicyReader().push('x'.repeat(MAX_POLICY_REQUEST))).toEqual([])
+  })
   test('a request without end is refused, not kept', () => {
     expect(() => new PolicyReader().push('x'.repeat(MAX_POLICY_REQUEST + 1))).toThrow(PolicyFault)
   })
@@ -143,6 +170,10 @@ describe('relay query', () => {
     const later = { verdict: 'later', reply: '450 4.7.1 device "x" has reached its limit' } as const
     expect(parseRelayAnswer(formatRelayAnswer(later))).toEqual(later)
     expect(formatRelayAnswer({ verdict: 'later', reply: '450 a\r\nyes until=1' })).toBe('later 450 a yes until=1')
+  })
+  test('a query without a message has the address alone, and may end in CR', () => {
+    for (const line of ['relay v=1 ip=192.0.2.7', 'relay v=1 ip=192.0.2.7\r'])
+      expect(parseRelayQuery(line)).toStrictEqual({ ip: '192.0.2.7' })
   })
   test('the counts of a device are requested and answered by its name', () => {
     fc.assert(
@@ -181,6 +212,10 @@ describe('relay query', () => {
   test.each([
     '',
     'relay',
+    'relay v=1',
+    'RELAY v=1 ip=192.0.2.7',
+    '\rrelay v=1 ip=192.0.2.7',
+    'relay v=1 ip=192.0.2.7 recipient_encoded=a@b',
     'relay v=2 ip=192.0.2.7',
     'relay v=1 ip=host',
     'relay v=1 ip=192.0.2.7 x=1',
@@ -197,6 +232,9 @@ describe('relay query', () => {
     'later',
     'later ',
     'later 550 x',
+    'xlater 450 x',
+    'later 450 a\nyes until=1',
+    'no yes until=1',
     'later 450',
     '',
     'yes',
@@ -224,9 +262,19 @@ describe('relay use', () => {
     'use v=2 ip=192.0.2.7 at=1 service=gate',
     'use v=1 ip=x at=1 service=gate',
     'use v=1 ip=192.0.2.7 at=-1 service=gate',
+    'use v=1 ip=192.0.2.7 at=1x service=gate',
+    'use v=1 ip=192.0.2.7 at=1 service=gate more=1',
+    'use v=1 ip=192.0.2.7 at=1 more=gate',
+    'use v=1 ip=192.0.2.7 more=1 service=gate',
+    'use v=1 more=192.0.2.7 at=1 service=gate',
+    'USE v=1 ip=192.0.2.7 at=1 service=gate',
   ])('%j is not a use', line => {
     expect(parseRelayUse(line)).toBeUndefined()
   })
+})
+
+test('the former key of the service is accepted', () => {
+  expect(parseRelayUse('use v=1 ip=192.0.2.7 at=1 door=gate')).toEqual({ ip: '192.0.2.7', at: 1, service: 'gate' })
 })
 
 describe('tally of a service', () => {
@@ -246,6 +294,11 @@ describe('tally of a service', () => {
       }),
     )
   })
+  test('may have the maximum number of recent addresses', () => {
+    const recent = Array<IpAddress>(MAX_RECENT).fill(toAddress('192.0.2.7'))
+    const tally = { at: 1, service: 'gate', counts: { relayed: 0, refused: 20, undecided: 0, never: 0 }, recent }
+    expect(parseRelayTally(formatRelayTally(tally))).toEqual(tally)
+  })
   const good = 'tally v=1 at=1 service=gate relayed=1 refused=2 undecided=3 never=4 recent='
   test.each([
     '',
@@ -263,6 +316,10 @@ describe('tally of a service', () => {
         .fill('192.0.2.7')
         .join(','),
     good.replace(' recent=', ''),
+    good.replace('recent=', 'more='),
+    good.replace('tally', 'TALLY'),
+    good.replace('service=', 'more='),
+    good.replace(' at=1', ' more=1'),
     `${good} more=1`,
   ])('%j is not a tally', line => {
     expect(parseRelayTally(good)).toBeDefined()

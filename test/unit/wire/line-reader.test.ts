@@ -93,6 +93,36 @@ describe('octets of a LineReader', () => {
     expect([reader.pending.length, reader.take(6), reader.takeOctets(1)]).toEqual([0, undefined, undefined])
   })
 
+  test('takeOctets returns all octets, and never fewer than requested', () => {
+    const reader = new LineReader()
+    reader.push(bytes('abc'))
+    expect(reader.takeOctets(4)).toBeUndefined()
+    expect(reader.takeOctets(3)?.toString()).toBe('abc')
+    expect(reader.pending.length).toBe(0)
+  })
+
+  test('the limit counts the unfinished line alone, not the lines before it', () => {
+    const reader = new LineReader()
+    reader.push(bytes('12345\nabc'))
+    expect(reader.take(6)?.toString()).toBe('12345\n')
+    expect([reader.take(6), reader.isDiscarding, reader.pending.toString()]).toEqual([undefined, false, 'abc'])
+  })
+
+  test('the memory of a large chunk is released after its lines, and with an unfinished line', () => {
+    const chunk = (end: string) => Buffer.from(new Uint8Array(Buffer.from(`${'x'.repeat(9999)}\n${end}`)).buffer)
+    const kept = (reader: LineReader) => reader.pending.buffer.byteLength
+    const unfinished = new LineReader()
+    unfinished.push(chunk('abc'))
+    unfinished.take(10_000)
+    expect([unfinished.take(100), unfinished.pending.toString()]).toEqual([undefined, 'abc'])
+    expect(kept(unfinished)).toBeLessThanOrEqual(400)
+    const [line, octets] = [new LineReader(), new LineReader()]
+    line.push(chunk(''))
+    expect([line.take(10_000)?.length, kept(line)]).toEqual([10_000, 0])
+    octets.push(chunk(''))
+    expect([octets.takeOctets(10_000)?.length, kept(octets)]).toEqual([10_000, 0])
+  })
+
   test('a line that is too long is found before its end, and its octets are discarded', () => {
     const reader = new LineReader()
     reader.push(bytes('12345'))

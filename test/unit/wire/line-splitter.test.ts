@@ -37,6 +37,18 @@ describe('LineSplitter', () => {
     })
   })
 
+  it('reports an unfinished line that is too long, and keeps no octet of it', () => {
+    const splitter = new LineSplitter(3)
+    splitter.push(Buffer.from('abc'))
+    expect([splitter.isOverlong, splitter.pending]).toEqual([false, 3])
+    for (const more of ['d', 'e']) {
+      splitter.push(Buffer.from(more))
+      expect([splitter.isOverlong, splitter.pending]).toEqual([true, 0])
+    }
+    splitter.push(Buffer.from('\nx'))
+    expect([splitter.isOverlong, splitter.pending]).toEqual([false, 1])
+  })
+
   it('drops everything at the end of a stream', () => {
     const splitter = new LineSplitter(100)
     splitter.push(Buffer.from('half'))

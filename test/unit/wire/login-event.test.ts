@@ -73,6 +73,7 @@ describe('event', () => {
     [LINE.replace('v=1 ', ''), 'version'],
     [`${LINE} more=1`, 'key'],
     [LINE.replace(' tls=1', ''), 'key'],
+    [LINE.replace('user=', 'name='), 'key'],
     [LINE.replace('tls=1', 'tls=yes'), 'value'],
     [LINE.replace('tls=1', 'tls='), 'value'],
     [LINE.replace('192.0.2.7', '192.0.2.007'), 'value'],

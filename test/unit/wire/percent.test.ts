@@ -22,6 +22,11 @@ test('the slashes of a path are not encoded', () => {
   )
 })
 
+test('every mark outside of the plain ones is written as an octet in capitals', () => {
+  expect(percentEncode("*~!'() %/aZ0._-")).toBe('%2A%7E%21%27%28%29%20%25%2FaZ0._-')
+  expect(percentEncodePath('/home/a b/~c')).toBe('/home/a%20b/%7Ec')
+})
+
 test('a part of a character becomes the replacement character', () => {
   expect(percentEncode('a\ud800b')).toBe('a%EF%BF%BDb')
 })

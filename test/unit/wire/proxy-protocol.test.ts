@@ -162,7 +162,7 @@ describe('the beginning of a stream', () => {
     expect(beginsWithProxyHeader(Buffer.from(text, 'latin1'))).toBe(answer)
   })
 
-  test('as many octets are asked for as the shortest header of an accepted version has', () => {
+  test('the first read requests the octets of the shortest header of an accepted version', () => {
     const atLeast = ([1, 2] as const).map(version => parsed('', [version]))
     expect([parsed(''), ...atLeast]).toEqual([15, 15, 16].map(octets => ({ state: 'more', atLeast: octets })))
   })

@@ -29,6 +29,9 @@ test.each([
   '+OK <4711.1700000000@pop.example.org>', // qmail-popup: process id and time, no counter
   '+OK Dovecot ready. <7f3a.12.5f.ABC==@host>',
   '+OK ready',
+  'x+OK <7f3a.12.1764000000@host>',
+  '+OK <x7f3a.12.1764000000@host>',
+  '+OK <7f3a.12.1764000000@host@host>',
   '-ERR <7f3a.12.1764000000@host>',
   '+OK <7f3a.12.1764000000@host> and more',
   '+OK <7F3A.12.1764000000@host>',
@@ -42,4 +45,5 @@ test('numbers that cannot be an id throw', () => {
   expect(() => sessionId(1, 1.5)).toThrow(RangeError)
   expect(() => sessionId(-1, 1)).toThrow(RangeError)
   expect(() => sessionId(1, 1e12)).toThrow(RangeError)
+  expect(() => sessionId(1, 1.5)).toThrow('no session id: pid 1, counter 1.5')
 })
