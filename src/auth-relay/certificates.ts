@@ -7,7 +7,7 @@ import { formatSocketAddress, type SocketAddress } from '../process/socket-addre
 import type { Settings } from '../settings/settings.ts'
 import { type PartsInUse, partsInUseHere } from './stack/plan.ts'
 
-/** The certificate that clients of a TLS address are shown, or why there is none. */
+/** The certificate that a TLS address shows to its clients, or the reason why there is none. */
 export type ShownCertificate = {
   readonly address: string
   readonly found:
@@ -38,8 +38,8 @@ export async function shownCertificates(
 }
 
 /**
- * Looks at a certificate as a client does, from this host: a file may have been replaced without
- * being read, and need not be readable for us.
+ * Reads a certificate as a client of this host does, because the file may be newer than the
+ * certificate in use, or unreadable for this account.
  */
 function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
   const text = formatSocketAddress(address)
@@ -63,7 +63,10 @@ function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
   })
 }
 
-/** Where a listener is reached from this host: one on every address, at a loopback address. */
+/**
+ * The address at which this host reaches a listener; a listener on every address is reached at a
+ * loopback address.
+ */
 function endpoint(
   address: SocketAddress,
 ): { readonly host: string; readonly port: number } | { readonly path: string } {

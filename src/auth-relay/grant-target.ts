@@ -11,8 +11,8 @@ import {
 } from '../wire/ip-address.ts'
 
 /**
- * An address or a network in CIDR notation.
- * @throws UsageFault that says how to write it, with the network that was probably meant.
+ * An address or a network in CIDR notation. @throws UsageFault with the correct form, and with the
+ * network that was probably meant.
  */
 export function readNetwork(text: string): Network {
   const network = parseNetwork(text)
@@ -45,8 +45,8 @@ export const formatTarget = ({ base, prefixLength }: Network): string =>
   prefixLength === (base.includes(':') ? 128 : 32) ? base : formatNetwork({ base, prefixLength })
 
 /**
- * Seconds of an option such as `--for`, null without it. @throws UsageFault that says how to write
- * it.
+ * Seconds of an option such as `--for`; null without the option. @throws UsageFault with the
+ * correct form.
  */
 export function readPeriod(text: string | undefined, option = '--for'): number | null {
   if (text === undefined) return null

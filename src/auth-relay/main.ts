@@ -6,8 +6,8 @@ import { readCommandLine } from './command-line.ts'
 
 forbidInspection()
 let chosen: ReturnType<typeof readCommandLine> | undefined
-// `auth-relay … | head`: the reader has what it wanted. A stack that runs does not care who reads
-// its screen.
+// `auth-relay … | head`: the reader has closed the pipe. A running stack continues without a reader
+// of its screen.
 process.stdout.on('error', () => {
   if (chosen?.type !== 'daemon') process.exit(EXIT.temporary)
 })

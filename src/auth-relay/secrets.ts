@@ -62,10 +62,10 @@ export async function hashPassword(password: string): Promise<string> {
 /** 64 characters divide 256 evenly: no character is likelier than another. */
 const randomSalt = (length: number): string => Array.from(randomBytes(length), byte => ALPHABET[byte % 64]).join('')
 
-/** Letters and digits that no display or old panel confuses: without 0, O, 1, l and I. */
+/** Letters and digits that are distinct on every display: without 0, O, 1, l and I. */
 const TYPED = '23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz'
 
-/** 20 letters and digits, for a device on whose panel nothing else can be typed. */
+/** 20 letters and digits, for a device whose panel offers no other characters. */
 export const randomPassword = (): string => Array.from({ length: 20 }, () => TYPED[randomInt(TYPED.length)]).join('')
 
 /** popup.passwd_file: a line `login:hash:uid:gid:home:maildir` for each account. */
@@ -86,8 +86,7 @@ export class PasswordFile {
   }
 
   /**
-   * Changes a password, or adds an account; `tail` as in tailOf, without it the one that stands
-   * there.
+   * Changes a password, or adds an account. `tail` as in tailOf; without `tail` the old one stays.
    */
   async setPassword(login: string, password: string, tail = this.tailOf(login)): Promise<void> {
     const line = `${login}:${await hashPassword(password)}:${tail ?? ''}`
@@ -96,7 +95,7 @@ export class PasswordFile {
     this.#write(index < 0 ? [...lines, line] : lines.with(index, line))
   }
 
-  /** False if there is no such account. */
+  /** Returns false if the account is missing. */
   remove(login: string): boolean {
     const lines = this.#lines()
     if (!lines.some(isOf(login))) return false

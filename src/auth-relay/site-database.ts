@@ -24,9 +24,8 @@ import { loadSettingsFile, type Settings } from '../settings/settings.ts'
 import type { Surroundings } from './verb.ts'
 
 /**
- * Does something with a database and closes it.
- * @throws TemporaryFault if it cannot be reached, UsageFault if it refuses what we ask; each says
- * what to do.
+ * Does something with a database and closes it. @throws TemporaryFault if the database cannot be
+ * reached, UsageFault if it refuses a statement; both name the remedy.
  */
 export async function withDatabase<T>(
   connection: ConnectionOptions,
@@ -59,8 +58,8 @@ export function setupCommand(hosts: ConnectionOptions['hosts'], byHand: string, 
 }
 
 /**
- * The remedy for the reason that PostgreSQL or a pooler gives in its own words (English:
- * `lc_messages` of the server decides).
+ * The remedy for an error that PostgreSQL or a pooler reports only by its text. The text is English
+ * unless `lc_messages` of the server is set.
  */
 function remedyFor(message: string, where: string, { hosts, user }: ConnectionOptions): string {
   if (message.includes('pool_mode'))
@@ -114,8 +113,8 @@ export function migrationsDirectory(running = process.argv[1] ?? ''): string {
 }
 
 /**
- * Makes sure that a database answers, takes our role, and has the schema that this program knows.
- * @throws TemporaryFault if it cannot be reached, UsageFault if it must be migrated first.
+ * Makes sure that a database answers, accepts the role, and has the schema of this program. @throws
+ * TemporaryFault if it cannot be reached, UsageFault if it must be migrated first.
  */
 export async function checkSchema(connection: ConnectionOptions): Promise<number> {
   const found = await withDatabase(connection, schemaVersion)
@@ -148,8 +147,9 @@ export function operatorName(environment: Readonly<Record<string, string | undef
 }
 
 /**
- * The connection of authd's role for a command: the gate's role may not read what commands show.
- * @throws UsageFault, on a host that has the password of the gate alone with the remedy
+ * The connection of a command, with authd's role, because the gate's role may not read the data
+ * that commands show. @throws UsageFault; on a host that has only the gate's password it names the
+ * remedy
  */
 export function commandConnection(settings: Settings): ConnectionOptions {
   const { dbuser, wrap_dbuser, wrap_dbpass } = settings.database
@@ -164,8 +164,8 @@ export function commandConnection(settings: Settings): ConnectionOptions {
 }
 
 /**
- * Does something with the grants of the site whose settings file this is.
- * @throws UsageFault or TemporaryFault, with what to do.
+ * Does something with the grants of the site of this settings file. @throws UsageFault or
+ * TemporaryFault, with the remedy.
  */
 export const withGrants = <T>(
   config: string,
@@ -176,7 +176,7 @@ export const withGrants = <T>(
     work(createGrantAdmin(database, policyOf(settings)), settings),
   )
 
-/** The same with the database itself, by the role that writes. */
+/** The same for the database itself, with the role that writes. */
 export function withSiteDatabase<T>(
   config: string,
   { environment }: Pick<Surroundings, 'environment'>,

@@ -18,7 +18,7 @@ export type Surroundings = {
   readonly columns: number
 }
 
-/** Adds a verb to the command line; `choose` is called with what to do when the verb was given. */
+/** Adds a verb to the command line; calls `choose` with the action when the verb was given. */
 export type Verb = (program: Command, surroundings: Surroundings, choose: (action: Action) => void) => void
 
 /** `--config FILE`, the same for every verb that reads the settings. */

@@ -26,7 +26,7 @@ import { SyslogFifo } from './syslog-fifo.ts'
 import { SyslogListener } from './syslog-listener.ts'
 import { UsageSocket } from './usage-socket.ts'
 
-/** Milliseconds that logins may take to be stored at the end: without progress, and in all. */
+/** Time limits for storing logins at the end, in milliseconds: without progress, and in all. */
 const FLUSH = 5000
 const LONGEST_FLUSH = 30_000
 
@@ -202,8 +202,8 @@ function uidOfGate({ wrap }: Settings): readonly number[] {
 }
 
 /**
- * Notices that the server lowers the durability of commits for authd's role, database or as a
- * whole.
+ * Detects that the server lowers the durability of commits for authd's role, for the database or as
+ * a whole.
  */
 function warnOfCommit(state: ReturnType<OpenGrantWriter['state']>, { database }: Settings, log: Log): void {
   if (state.state !== 'up') return

@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { formatLastLines, type LastLine, parseLastLines } from '../wire/last-lines.ts'
 
-/** How far a file has been read: everything before `offset` needs no second look. */
+/** Position in a file: authd has processed everything before `offset`. */
 export type Place = { readonly inode: number; readonly offset: number }
 
 /**
@@ -39,7 +39,7 @@ export class FilePlaces {
     this.#cursor = cursor
   }
 
-  /** Writes the places if they changed. Throws what the file system says. */
+  /** Writes the positions if they changed. Throws the file system's error. */
   save(): void {
     const text = JSON.stringify({ files: Object.fromEntries(this.#places), cursor: this.#cursor })
     if (text === this.#saved) return
@@ -52,7 +52,7 @@ export class FilePlaces {
     try {
       stored = JSON.parse(readFileSync(this.#path, 'utf8'))
     } catch {
-      return // the first start, or a damaged file: begin at the end of each log
+      return // the first start, or a damaged file: every log is read from its end
     }
     if (!isRecord(stored)) return
     if (typeof stored['cursor'] === 'string') this.#cursor = stored['cursor']
@@ -86,7 +86,7 @@ export class LastLinesFile {
     }
   }
 
-  /** Writes the lines if they changed. Throws what the file system says. */
+  /** Writes the lines if they changed. Throws the file system's error. */
   save(): void {
     const text = formatLastLines(this.#lines)
     if (text === this.#saved) return

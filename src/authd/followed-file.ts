@@ -114,8 +114,8 @@ export class FollowedFile {
   }
 
   /**
-   * The state of a container's lines at the place where reading begins: the lines before it say
-   * whether one is under way.
+   * The state of a container's lines at the position where reading begins. The lines before it show
+   * whether a line is incomplete there.
    */
   async #linesBefore(handle: FileHandle): Promise<ContainerLines> {
     const begin = Math.max(0, this.#offset - READ_SIZE)

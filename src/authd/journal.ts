@@ -47,7 +47,7 @@ export type JournalOptions = {
   readonly log: Log
 }
 
-/** An entry has many fields; one of a POP3 daemon stays far below this. */
+/** Longest entry. An entry has many fields; one of a POP3 daemon is far shorter. */
 const MAX_ENTRY = 65_536
 /** Pause before journalctl is started again, in milliseconds. */
 const RESTART = 2000

@@ -10,9 +10,9 @@ import type { Counters } from './metrics.ts'
 
 export type LoginSocketOptions = {
   readonly path: string
-  /** Accounts besides root and our own that may announce logins. */
+  /** Accounts besides root and the account of authd that may announce logins. */
   readonly uids: ReadonlySet<number>
-  /** Account that the socket is given to; left out: our own. */
+  /** Account that owns the socket; by default the account of authd. */
   readonly owner?: Ids | undefined
   readonly sources: Pick<LoginSources, 'hearLogin'>
   readonly counters: Counters
@@ -63,7 +63,7 @@ export class LoginSocket {
     })
   }
 
-  /** No new connections; those that are open get their answers. */
+  /** Accepts no new connections; open connections still get their answers. */
   stopListening(): void {
     this.#server.stopListening()
   }
@@ -101,7 +101,10 @@ class Announcer {
     return promise
   }
 
-  /** Unknown version or key: refused, logged once for a connection and kind, connection kept. */
+  /**
+   * Unknown version or key: the event is refused, logged once for a connection and kind, and the
+   * connection is kept.
+   */
   #refuse(id: string, reason: string): LoginAnswer {
     this.#options.counters.badAnnouncements += 1
     if (!this.#complained.has(reason)) {

@@ -23,7 +23,7 @@ type Recognizers = {
   readonly syslog: LoginRecognizer
   /** For followed files: also the lines that a daemon writes to its own log file. */
   readonly files: LoginRecognizer
-  /** For journal entries of senders that do not count: only to say which logins are dropped. */
+  /** For journal entries of senders that do not count, to name the logins that are dropped. */
   readonly strangers: LoginRecognizer
   /** Accounts and units whose journal entries count. */
   readonly senders: { readonly uids: ReadonlySet<number>; readonly units: ReadonlySet<string> }
@@ -45,7 +45,7 @@ const MAX_AHEAD = 60_000
 const ZONE_GRAIN = 900_000
 const MAX_DAEMON = 32
 
-/** Where a line came from: the source, and the file if there are several. */
+/** Origin of a line: the source, and the file if there are several. */
 type Origin = { readonly source: Exclude<Source, 'socket'>; readonly path?: string }
 
 /**
@@ -68,14 +68,14 @@ export type JournalEntry = {
 export type FileOfLines = { readonly path: string; readonly containers: ContainerLines }
 
 /**
- * The common end of all sources: announced logins go to the queue unchanged, lines only if they
+ * The common sink of all sources. Announced logins go to the queue unchanged, lines only if they
  * prove a login.
  */
 export class LoginSources {
   readonly #options: LoginSourcesOptions
   #recognizers: Recognizers
   #heard = 0
-  /** Number of times that each warning was due. */
+  /** Number of occurrences of each warning. */
   readonly #warnings = new Map<string, number>()
 
   constructor(options: LoginSourcesOptions) {
@@ -110,8 +110,8 @@ export class LoginSources {
   }
 
   /**
-   * A line of a followed file, which may be old: as hearLine. Returns whether a login is under way;
-   * only then `settled` will be called.
+   * A line of a followed file, which may be old: as hearLine. Returns true if a login is in
+   * progress; `settled` is called only then.
    */
   hearFileLine({ path, containers }: FileOfLines, text: string, settled: () => void): boolean {
     const { counters, clock } = this.#options
@@ -213,9 +213,7 @@ export class LoginSources {
 
 const keyOf = (kind: string, { source, path }: Origin): string => `${kind} ${path ?? source}`
 
-/**
- * A login that is late by whole quarters of an hour was written in another time zone, most likely.
- */
+/** A login whose delay is a multiple of 15 minutes was most likely written in another time zone. */
 function remedyForAge(age: number): string {
   const beside = age % ZONE_GRAIN
   const looksLikeZone = age > ZONE_GRAIN && Math.min(beside, ZONE_GRAIN - beside) < MAX_AHEAD
@@ -225,8 +223,8 @@ function remedyForAge(age: number): string {
 }
 
 /**
- * The recognizers that the settings ask for: daemons, tags, hosts and senders.
- * @throws UsageFault for unknown ones.
+ * The recognizers for the settings: daemons, tags, hosts and senders. @throws UsageFault for
+ * unknown ones.
  */
 export function recognizersFor({ authd, grants }: Settings): Recognizers {
   const { options, faults } = recognizerOptions({ authd, grants })

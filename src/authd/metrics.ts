@@ -15,8 +15,8 @@ export const EVENT_VERDICTS = ['committed', 'queued', 'refused', 'replaced', 'dr
 export type EventVerdict = (typeof EVENT_VERDICTS)[number]
 
 /**
- * Distinct tags that are counted by name; further ones together, so that no sender of lines can
- * fill the memory.
+ * Number of distinct tags that are counted by name. Further tags are counted together, so that no
+ * sender of lines can fill the memory.
  */
 const MAX_TAGS = 50
 

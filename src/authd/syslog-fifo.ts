@@ -21,7 +21,7 @@ const READ_SIZE = 1_048_576
 const SLICE = 65_536
 /** Octets that are read and not yet parsed. Above this number parsing goes before reading. */
 const MAX_BACKLOG = 67_108_864
-/** Milliseconds between two checks for a FIFO that was replaced. */
+/** Milliseconds between two checks whether the FIFO was replaced. */
 const LOOK_AGAIN = 5000
 
 /**
@@ -39,7 +39,7 @@ export class SyslogFifo {
   readonly #backlog: Buffer[] = []
   #backlogOctets = 0
 
-  /** @throws UsageFault if there is no such FIFO. */
+  /** @throws UsageFault if the FIFO is missing. */
   constructor(options: SyslogFifoOptions) {
     this.#options = options
     this.#fifo = openFifo(options.path, 'syslog_fifo')
@@ -106,7 +106,7 @@ export class SyslogFifo {
     for (const line of lines) sources.hearLine('fifo', line)
   }
 
-  /** The octets of one event loop turn are those that arrived since the turn before. */
+  /** The octets of one event loop turn arrived since the previous turn. */
   #watchFilling(octets: number): void {
     if (this.#readInTurn === 0) setImmediate(() => this.#endOfTurn())
     this.#readInTurn += octets
@@ -133,7 +133,7 @@ export class SyslogFifo {
     if (inode !== undefined && inode !== this.#fifo.inode) this.#reopen()
   }
 
-  /** If the FIFO is missing, authd tries again. The other sources go on. */
+  /** If the FIFO is missing, authd tries again. The other sources continue. */
   #reopen(): void {
     try {
       const fifo = openFifo(this.#options.path, 'syslog_fifo')

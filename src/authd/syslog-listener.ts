@@ -28,7 +28,7 @@ const LAST_LINES = 5000
 export class SyslogListener {
   readonly #options: SyslogListenerOptions
   readonly #servers: Server[] = []
-  /** The one that has been silent longest stands first. */
+  /** The first one has been silent longest. */
   readonly #open = new Set<Socket>()
   #closing = false
 
@@ -37,8 +37,8 @@ export class SyslogListener {
   }
 
   /**
-   * Listens on one more address; says where. @throws UsageFault for an address that is not
-   * loopback.
+   * Listens on one more address; returns the bound address. @throws UsageFault for an address that
+   * is not loopback.
    */
   async listen(address: SocketAddress): Promise<SocketAddress> {
     requireLoopback(address, 'authd.syslog_listen')

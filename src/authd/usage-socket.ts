@@ -20,7 +20,7 @@ import type { Counters } from './metrics.ts'
 export type UsageSocketOptions = {
   readonly path: string
   readonly uids: ReadonlySet<number>
-  /** Account that the socket is given to; left out: our own. */
+  /** Account that owns the socket; by default the account of authd. */
   readonly owner?: Ids | undefined
   readonly store: Pick<GrantWriter, 'recordUses' | 'recordTallies'>
   readonly counters: Counters
@@ -32,13 +32,16 @@ export type UsageSocketOptions = {
 
 /** `maxOpen`: nothing is answered. The gate keeps its connection open. */
 const LIMITS = { maxConnections: 64, maxOpen: 1, idleMs: 0 }
-/** Reports that wait for the store; beyond, the oldest go. They are history, and decide nothing. */
+/**
+ * Number of reports that wait for the store. Above it the oldest are dropped, because they are
+ * history and decide nothing.
+ */
 const MAX_WAITING = 10_000
-/** The same for tallies: an hour of one service. */
+/** The same for tallies: one hour of one service. */
 const MAX_TALLIES = 3_600
 /**
- * Lines at once, and a second in the long run: of one connection, and of all together. The burst is
- * as large as the reports that a gate keeps while authd does not run.
+ * Burst of lines, and lines a second in the long run: of one connection, and of all connections.
+ * The burst holds the reports that a gate keeps while authd does not run.
  */
 const BURST = 10_000
 const PER_SECOND = 50
@@ -53,7 +56,7 @@ const MAX_SEEN = 100_000
 const MAX_TALLY_AGE_S = 3_700
 const WRITE_EVERY = 1000
 const DEADLINE = 10_000
-/** Between two warnings of lines that were dropped. */
+/** Time between two warnings about dropped lines. */
 const WARN_EVERY_MS = 60_000
 
 /**
@@ -198,8 +201,8 @@ export class UsageSocket {
 }
 
 /**
- * Lets `burst` things through at once and `perSecond` of them in the long run. `clock`:
- * milliseconds that only grow.
+ * A token bucket: passes `burst` items at once and `perSecond` in the long run. `clock`: monotonic
+ * milliseconds.
  */
 class TokenBucket {
   readonly #burst: number
@@ -216,7 +219,7 @@ class TokenBucket {
     this.#at = clock()
   }
 
-  /** True if one more may pass, which counts. */
+  /** True if one more item may pass; the item is then counted. */
   take(): boolean {
     const now = this.#clock()
     this.#tokens = Math.min(this.#burst, this.#tokens + ((now - this.#at) / 1000) * this.#perSecond)

@@ -1,6 +1,6 @@
 /**
- * A map with a bound: an entry too many removes the oldest. For every map whose keys come from the
- * network or from a log, so that no client can fill the memory.
+ * A map with a bound: an entry above the bound removes the oldest. For every map whose keys come
+ * from the network or from a log, so that no client can fill the memory.
  */
 export class BoundedMap<Key, Value> extends Map<Key, Value> {
   /** Entries, at least 1. May be changed: the next entry that is set applies the new bound. */

@@ -1,6 +1,6 @@
 /**
- * Milliseconds since 1970, as Date.now gives them. Passed in wherever time decides something, so
- * that tests own it.
+ * Milliseconds since 1970, as from Date.now. A clock is an argument of code that depends on time,
+ * so that tests control it.
  */
 export type Clock = () => number
 

@@ -33,11 +33,13 @@ export class TemporaryFault extends Error {
   }
 }
 
-/** The system refused because this process lacks the right. */
+/** The system refused the call because this process lacks the right. */
 export const isAccessDenied = (error: unknown): boolean =>
   error instanceof Error && 'code' in error && (error.code === 'EACCES' || error.code === 'EPERM')
 
-/** Why this account may not read the file, with the mode where that can be seen, and what to do. */
+/**
+ * The reason why this account may not read the file, with the mode if it is known, and the remedy.
+ */
 export function describeDenial(path: string): string {
   const remedy = 'use an account that may read it, or give it a group that may'
   try {

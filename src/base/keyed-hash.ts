@@ -2,7 +2,7 @@ import { createHmac, hash, timingSafeEqual } from 'node:crypto'
 
 const BLOCK = 64
 const DIGEST = 32
-/** Longer texts take the runtime's own way. */
+/** Longer texts are hashed by the runtime's own HMAC. */
 const PREPARED = 8_192
 
 /**

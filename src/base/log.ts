@@ -6,11 +6,13 @@ import { errorCodeOf, messageOf } from './errors.ts'
 import type { LogLevel } from './log-events/row.ts'
 import type { LogEvent, LogEventAt, LogFieldOf } from './log-events.ts'
 
-/** Writes octets to a descriptor and says how many it took; throws as write(2) fails. */
+/**
+ * Writes octets to a descriptor and returns the number that was accepted; throws as write(2) fails.
+ */
 export type WriteOctets = (octets: Buffer) => number
 
 /**
- * Octets kept for a reader that is slow; lines beyond are lost, and their number is said when there
+ * Octets that are kept for a slow reader. Further lines are lost; their number is logged when there
  * is room again.
  */
 const MAX_WAITING = 1_048_576
@@ -46,9 +48,7 @@ export class LineWriter {
     if (this.#take(text) && this.#timer === undefined) this.flush()
   }
 
-  /**
-   * As `line`, written together with everything else that this turn of the event loop has to say.
-   */
+  /** As `line`, but written together with all other lines of this turn of the event loop. */
   lineOfTurn(text: string): void {
     if (!this.#take(text) || this.#timer !== undefined || this.#isDue) return
     this.#isDue = true
@@ -73,7 +73,7 @@ export class LineWriter {
     return true
   }
 
-  /** Writes what waits, as far as the reader lets us. */
+  /** Writes the waiting lines, as far as the reader accepts them. */
   flush(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -105,7 +105,7 @@ export class LineWriter {
 
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** How many lines from the first on go out in one write: as many as fit, one at least. */
+/** Number of lines, from the first on, that are written at once: as many as fit, at least one. */
 function linesTogether(lines: readonly Buffer[], from: number): number {
   let octets = lines[from]?.length ?? 0
   let count = 1
@@ -167,10 +167,10 @@ function formatValue(value: string | number | bigint | boolean | Date | Error): 
   return `"${escaped}"`
 }
 
-/** An error and what caused it, in one text; the causes may form a ring. */
+/** An error and its causes in one text. The causes may form a cycle. */
 function describe(error: Error, depth = 0): string {
-  // Connecting to a name with several addresses fails with an error that says nothing but holds one
-  // for each address.
+  // A failed connection to a name with several addresses has an empty message, and one error for
+  // each address.
   const parts: unknown[] = error instanceof AggregateError && error.message === '' ? error.errors : []
   const own = error.message || parts.map(part => messageOf(part)).join('; ')
   const text = own === '' ? error.name : own
@@ -178,8 +178,8 @@ function describe(error: Error, depth = 0): string {
 }
 
 /**
- * A log that writes to standard error; the supervisor owns time stamps, files and rotation.
- * A standard error that is closed, or full for long, loses lines rather than sessions.
+ * A log that writes to standard error; the supervisor adds time stamps and rotates files. If
+ * standard error is closed, or full for a long time, lines are lost and sessions continue.
  */
 export function createLog(
   program: string,
@@ -239,7 +239,7 @@ const DAY_MS = 86_400_000
  */
 const MOST = 10_000
 
-/** Says whether a hint is due: once a day for each key, such as a client's address. */
+/** Decides whether a hint is due: once a day for each key, such as a client's address. */
 export class DailyHints {
   readonly #given = new BoundedMap<string, number>(MOST)
   readonly #now: () => number

@@ -2,14 +2,14 @@
  * A child process that its parent keeps running: starts, restarts, detection of a hung child, stop.
  *
  * A child is in exactly one of four states. `idle`: it does not run. `running`: it was launched and
- * has not ended. `waiting`: the next start is scheduled. `stopped`: it is never started again.
- * The parent says how the process is launched, and decides at each end whether it restarts.
+ * has not ended. `waiting`: the next start is scheduled. `stopped`: it is never started again. The
+ * parent provides the launch, and decides at each end whether the child restarts.
  */
 import { type Clock, monotonicClock } from './clock.ts'
 
 const FIRST_MS = 100
 const LONGEST_MS = 10_000
-/** After a run of this length the next wait is the first again. */
+/** After a run of this length the next wait is the shortest again. */
 const SOUND_RUN_MS = 60_000
 
 /** A launched process. */
@@ -56,14 +56,13 @@ export class SupervisedChild<R extends Run<Ending>, Ending = Awaited<R['ended']>
     return this.#run
   }
 
-  /** No start follows any more. */
+  /** No start follows. */
   get isStopped(): boolean {
     return this.#isStopped
   }
 
   /**
-   * Starts the process unless it runs, is scheduled, or has been stopped. Returns what runs
-   * afterwards.
+   * Starts the process unless it runs, is scheduled, or was stopped. Returns the running process.
    */
   start(): R | undefined {
     if (this.#run !== undefined || this.#timer !== undefined || this.#isStopped) return this.#run
@@ -154,7 +153,7 @@ export class Pings {
     this.#hung = hung
   }
 
-  /** The process answered, or said something else. */
+  /** The process answered, or sent another message. */
   alive(): void {
     this.#unanswered = 0
     if (this.#timer === undefined && !this.#isEnded) this.#timer = setInterval(() => this.#tick(), INTERVAL_MS).unref()

@@ -11,7 +11,10 @@ type ConnectOptions = ConnectionOptions & {
   readonly connectTimeoutMs?: number
 }
 
-/** How one connection to a host is made; never without verified TLS where the options want it. */
+/**
+ * How one connection to a host is made. If the options require TLS, the certificate is always
+ * verified.
+ */
 export function clientConfig(options: ConnectOptions, { host, port }: DatabaseHost): ClientConfig {
   const { tls, password } = options
   const ssl =
@@ -21,8 +24,7 @@ export function clientConfig(options: ConnectOptions, { host, port }: DatabaseHo
           rejectUnauthorized: true,
           minVersion: 'TLSv1.2' as const,
           ...(tls.ca === undefined ? {} : { ca: tls.ca }),
-          // Given the connection's own socket, node:tls would compare the certificate with
-          // `localhost`.
+          // With an existing socket node:tls would compare the certificate with `localhost`.
           checkServerIdentity: (_: string, certificate: Parameters<typeof checkServerIdentity>[1]) =>
             checkServerIdentity(tls.serverName ?? host, certificate),
         }
@@ -66,12 +68,11 @@ export type PreparedSession = { readonly serverStarted: Date; readonly synchrono
 const FOUND = v.object({ started: v.date(), found: v.string() })
 
 /**
- * Makes a new connection fit for use; rejects if one of the settings is refused, and the connection
- * is closed then. By SET and not by startup parameters, because poolers refuse or drop those.
+ * Prepares a new connection. If a setting is refused, rejects and closes the connection. It uses
+ * SET and not startup parameters, because poolers refuse or drop these.
  *
- * Warnings must arrive (see CancelledWaits). In a cluster a commit waits for the standby's disk:
- * the connection raises a lower setting of role or database. `remote_apply` waits for more and
- * stays.
+ * Warnings must arrive (see CancelledWaits). In a cluster a commit waits for the standby's disk, so
+ * a lower setting of role or database is raised. `remote_apply` waits for more and is not changed.
  */
 export async function prepareSession(
   client: Pick<ClientBase, 'query'>,
@@ -114,7 +115,7 @@ const WAIT_ENDED = new Set(['01000', '57P01'])
 export class CancelledWaits {
   readonly #reasons = new WeakMap<object, string>()
 
-  /** From now on; call it once for a connection, before its first statement. */
+  /** Watches a connection. Call it once for a connection, before its first statement. */
   watch(client: Pick<ClientBase, 'on'>): void {
     client.on('notice', ({ code = '', routine, message }) => {
       if (routine === 'SyncRepWaitForLSN' || (WAIT_ENDED.has(code) && routine !== 'exec_stmt_raise')) {
@@ -128,8 +129,8 @@ export class CancelledWaits {
   }
 
   /**
-   * Why the commit of the statement that has just ended may be on one server alone; undefined if it
-   * is not.
+   * The reason why the commit of the last statement may be on one server alone; undefined if it is
+   * not.
    */
   of(client: object): string | undefined {
     return this.#reasons.get(client)
@@ -137,8 +138,8 @@ export class CancelledWaits {
 }
 
 /**
- * Why a connection pooler cannot be used. Part of the message; `auth-relay` adds where the pooler
- * is.
+ * The reason why a connection pooler cannot be used. Part of the message; `auth-relay` adds the
+ * pooler's address.
  */
 export const TRANSACTION_POOLING = 'a connection pooler lends its connections for one transaction (pool_mode)'
 
@@ -155,9 +156,9 @@ const TRIES = 3
 export async function poolsTransactions(client: Pick<ClientBase, 'query'>, config: ClientConfig): Promise<boolean> {
   const pidOf = async (session: Pick<ClientBase, 'query'>): Promise<number> =>
     v.parse(BACKEND, (await session.query('SELECT pg_backend_pid() AS pid')).rows[0]).pid
-  // The only process of a small pool is taken by the first client: the second one waits.
+  // The first client takes the only process of a small pool, and the second one waits.
   const other = new Client({ ...config, query_timeout: config.connectionTimeoutMillis })
-  other.on('error', () => {}) // the statement under way gets it too
+  other.on('error', () => {}) // the running statement gets the error too
   try {
     await other.connect()
     for (let left = TRIES; left > 0; left--) {

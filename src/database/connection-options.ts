@@ -15,17 +15,17 @@ export type DatabaseTls = { readonly ca?: string; readonly serverName?: string }
 /** PostgreSQL with synchronous replication and automatic failover. */
 export type ClusterRules = {
   /**
-   * The longest silence of a synchronous standby, in milliseconds, after which its primary is not
-   * believed any more; 0: believed always.
+   * The longest silence of a synchronous standby, in milliseconds, after which the answers of its
+   * primary do not count; 0: they always count.
    */
   readonly standbyAgeMs: number
 }
 
-/** The host as messages name it. */
+/** The host as shown in messages. */
 export const nameOf = ({ host, port }: DatabaseHost): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 
-/** Where a database is and who asks. */
+/** Address of a database, and the role of the connection. */
 export type ConnectionOptions = {
   /** At least one; the primary among them is found and followed. */
   readonly hosts: readonly DatabaseHost[]

@@ -50,7 +50,7 @@ export interface Session {
    * what they should be.
    */
   query<Row>(statement: Statement<Row>, values?: readonly Value[], options?: RunOptions): Promise<Result<Row>>
-  /** Several statements in one text, without parameters: migrations. */
+  /** Several statements in one text without parameters, for migrations. */
   script(text: string, options?: RunOptions): Promise<void>
 }
 
@@ -60,7 +60,7 @@ export interface Database extends Session {
    */
   transaction<T>(work: (session: Session) => Promise<T>, options?: RunOptions): Promise<T>
   state(): DatabaseState
-  /** Calls at each change from now on; gives the function that ends that. */
+  /** Calls a listener at each later change; returns the function that ends it. */
   onStateChange(listener: (state: DatabaseState) => void): () => void
   /** Waits for statements under way, then closes every connection. */
   close(): Promise<void>
@@ -81,7 +81,7 @@ export function openDatabase(options: DatabaseOptions): Database {
 
 const FIRST_PAUSE_MS = 100
 const LONGEST_PAUSE_MS = 5000
-/** A statement may cut the pause between two rounds short, but not below this. */
+/** A statement may shorten the pause between two rounds, but not below this time. */
 const LEAST_PAUSE_MS = 200
 
 /**
@@ -102,7 +102,7 @@ const FIRST_QUERY: Statement<{ read_only: boolean; timeline: number; pid: number
  */
 const OTHER_PRIMARY_MS = 500
 
-/** A server that took writes when we found it. */
+/** A server that accepted writes when it was found. */
 type Primary = {
   readonly connections: ServerConnections
   readonly host: string
@@ -135,7 +135,7 @@ class PrimaryDatabase implements Database {
 
   constructor(options: DatabaseOptions) {
     this.#options = options
-    // The state has the error, and each waiting statement gets it.
+    // The state has the error, and each waiting statement receives it.
     this.#search().catch(() => undefined)
   }
 
@@ -264,7 +264,7 @@ class PrimaryDatabase implements Database {
     }
   }
 
-  /** The watch over the standbys of a primary; undefined where nothing need be proven. */
+  /** The watch over the standbys of a primary; undefined if no proof is needed. */
   #watchOf(primary: Primary): StandbyWatch | undefined {
     const limitMs = this.#options.cluster?.standbyAgeMs ?? 0
     if (limitMs === 0) return undefined
@@ -293,8 +293,8 @@ class PrimaryDatabase implements Database {
   }
 
   /**
-   * Looks for a later primary among the other hosts while this one is known: it may be a primary
-   * that was replaced and does not know it. At most one look at a time.
+   * Searches a later primary among the other hosts, because the known one may have been replaced
+   * without noticing it. One search runs at a time.
    */
   #lookAround(primary: Primary): void {
     if (this.#options.cluster === undefined || this.#options.hosts.length < 2) return
@@ -347,7 +347,7 @@ class PrimaryDatabase implements Database {
   }
 
   /**
-   * A primary among the hosts, `except` one of them left out. In a cluster, that of the latest
+   * A primary among the hosts, without the host `except`. In a cluster, the primary with the latest
    * timeline.
    */
   async #tryEveryHost(except?: number): Promise<Primary> {
@@ -369,7 +369,8 @@ class PrimaryDatabase implements Database {
   }
 
   /**
-   * Asks the hosts at once. After the first primary has answered, the others get OTHER_PRIMARY_MS.
+   * Queries all hosts at once. After the first primary has answered, the others get
+   * OTHER_PRIMARY_MS.
    */
   async #latestPrimary(order: readonly number[], reasons: string[]): Promise<Primary | undefined> {
     let latest: Primary | undefined
@@ -392,7 +393,7 @@ class PrimaryDatabase implements Database {
     return latest
   }
 
-  /** A primary, or why this host is none. */
+  /** A primary, or the reason why this host is not one. */
   async #tryHost(index: number): Promise<Primary | string> {
     const host = this.#options.hosts[index]
     if (host === undefined) return 'no such host'
@@ -442,7 +443,7 @@ class PrimaryDatabase implements Database {
     if (!this.#closing.signal.aborted) {
       this.#retry = setTimeout(
         () => {
-          this.#search().catch(() => undefined) // the state says it
+          this.#search().catch(() => undefined) // the state has the error
         },
         Math.max(this.#pause, LEAST_PAUSE_MS + 1),
       )
@@ -451,7 +452,7 @@ class PrimaryDatabase implements Database {
     throw failure
   }
 
-  /** Gives the server up and looks for the primary at once, beginning with the next host. */
+  /** Drops the server and searches the primary at once, beginning with the next host. */
   #lost(primary: Primary, reason: string): void {
     if (this.#primary !== primary) return
     this.#primary = undefined
@@ -459,7 +460,7 @@ class PrimaryDatabase implements Database {
     this.#end(primary)
     if (this.#closing.signal.aborted) return
     this.#setState({ state: 'down', reason: `${primary.host}: ${reason}` })
-    this.#search().catch(() => undefined) // the state says it
+    this.#search().catch(() => undefined) // the state has the error
   }
 
   #end(primary: Primary): void {
@@ -480,7 +481,7 @@ class PrimaryDatabase implements Database {
   }
 }
 
-/** Looks at the server of a connection: the facts of a primary, or why it is refused. */
+/** Reads the facts about the server of a connection; throws the reason if it is refused. */
 async function lookAt({ client, run }: LentConnection, config: ClientConfig) {
   const [answer] = (await runStatement(run, FIRST_QUERY)).rows
   if (answer?.read_only !== false) return 'a standby'

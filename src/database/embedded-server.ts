@@ -25,10 +25,13 @@ import {
 import { installServerProgram } from './server-program.ts'
 
 export type EmbeddedServerOptions = {
-  /** Where everything of the server lives (`postgresql/` below it); made if missing. */
+  /** Directory of all files of the server (`postgresql/` below it); it is made if missing. */
   readonly stateDir: string
   readonly log: Omit<Log, 'with'>
-  /** Account of the server, for which it needs root. Undefined: our own, which must not be root. */
+  /**
+   * Account of the server, which needs root. Undefined: the account of this process, which must not
+   * be root.
+   */
   readonly account: ServerAccount | undefined
   /**
    * Mode of the directory that holds the Unix socket; its group is that of the account. Left out:
@@ -86,10 +89,9 @@ const SETTINGS: Readonly<Record<string, string>> = {
 type Place = { readonly base: string; readonly account: ServerAccount | undefined }
 
 /**
- * Starts the PostgreSQL that npm brought, as our child, and keeps it running until `stop`. The
- * first start makes the database cluster (some seconds); later ones take well under a second. When
- * we die, however we die, it stops too.
- * @throws EmbeddedServerFault with what to do.
+ * Starts the PostgreSQL of the npm package as a child, and keeps it running until `stop`. The first
+ * start makes the database cluster and takes some seconds; later ones take well under a second. The
+ * server also stops if this process ends in any way. @throws EmbeddedServerFault with the remedy.
  */
 export async function startEmbeddedServer(options: EmbeddedServerOptions): Promise<EmbeddedServer> {
   const place = await findPlace(options)
@@ -161,7 +163,10 @@ async function makeBase(base: string): Promise<string> {
   return base
 }
 
-/** One owner at a time: writes who we are, or says who else it is. */
+/**
+ * Ensures a single owner: writes the identity of this process, or throws with the identity of the
+ * other owner.
+ */
 async function takeOwnership(base: string): Promise<string> {
   const file = join(base, 'owner.pid')
   const self = await identityOf(process.pid)
@@ -186,7 +191,7 @@ async function takeOwnership(base: string): Promise<string> {
   throw new EmbeddedServerFault(`cannot take ${file}: several programs are starting at once; try again`)
 }
 
-/** Random, made once, readable by ourselves alone. */
+/** A random password, made once; only the account of this process can read it. */
 async function superuserPassword(base: string): Promise<string> {
   const file = join(base, 'superuser.secret')
   const kept = await readFile(file, 'utf8').catch(() => '')
@@ -300,10 +305,10 @@ async function makeSocketDir(
   return directory
 }
 
-/** One run of the server. `ended`: its last line, if it said one. */
+/** One run of the server. `ended`: its last line of output, if there is one. */
 type ServerRun = {
   readonly child: ChildProcess
-  /** It takes connections; rejects with an EmbeddedServerFault. */
+  /** The server accepts connections; rejects with an EmbeddedServerFault. */
   readonly ready: Promise<void>
   readonly ended: Promise<string | undefined>
   readonly isReady: () => boolean
@@ -341,7 +346,7 @@ class Supervisor {
     return this.#supervised.run?.child.pid ?? 0
   }
 
-  /** Starts the server and waits until it takes connections. */
+  /** Starts the server and waits until it accepts connections. */
   async start(): Promise<void> {
     await this.#supervised.start()?.ready
     this.#isStarted = true
@@ -390,7 +395,7 @@ class Supervisor {
       log.error('database_restart_failed', { reason: textOf(error) })
       child.kill('SIGKILL')
     })
-    failed.catch(() => undefined) // after the start the end of the run says the same
+    failed.catch(() => undefined) // after the start the end of the run reports the same
     return { child, ready, ended, isReady: () => isReady }
   }
 
@@ -405,7 +410,8 @@ class Supervisor {
       args: words,
       environment,
     } = asAccount(join(this.#program, 'bin/postgres'), args, this.#place.account)
-    // Detached: Ctrl-C on the terminal is for us; we stop the server after those who write to it.
+    // Detached, because Ctrl-C on the terminal must reach only this process. It stops the server
+    // after the programs that write to it.
     const child = spawn(command, words, {
       cwd: this.#place.base,
       env: environment,
@@ -444,7 +450,7 @@ class Supervisor {
   async #ready(child: ChildProcess): Promise<void> {
     const end = performance.now() + START_TIMEOUT_MS
     while (performance.now() < end) {
-      // The other side of the race reports the reason.
+      // The other promise of the race reports the reason.
       if (hasEnded(child)) return await new Promise(() => undefined)
       const lines = (await readFile(join(this.#data, 'postmaster.pid'), 'utf8').catch(() => '')).split('\n')
       if (lines[0] === String(child.pid) && lines[7]?.trim() === 'ready') return
@@ -481,7 +487,7 @@ function signalProcess(pid: number, signal: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): v
   try {
     process.kill(pid, signal)
   } catch {
-    // ESRCH: it has ended, as intended
+    // ESRCH: the process has ended, as intended
   }
 }
 

@@ -7,8 +7,8 @@ import { DatabaseError } from 'pg'
 import { messageOf } from '../base/errors.ts'
 
 /**
- * No server that takes our statements can be reached just now. Trying later may help; nothing was
- * done.
+ * No server that accepts the statements of auth-relay can be reached. Nothing was done, and a later
+ * attempt may succeed.
  */
 export class DatabaseUnavailable extends Error {
   override readonly name = 'DatabaseUnavailable'
@@ -18,8 +18,8 @@ export class DatabaseUnavailable extends Error {
 export class ConnectionsBusy extends DatabaseUnavailable {}
 
 /**
- * The connection broke, or the deadline passed, while a statement was under way: it may or may not
- * have been done. Trying later may help.
+ * The connection broke, or the deadline passed, during a statement, which may have been done or
+ * not. A later attempt may succeed.
  */
 export class OutcomeUnknown extends Error {
   override readonly name = 'OutcomeUnknown'
@@ -41,7 +41,7 @@ export class StatementRefused extends Error {
   }
 }
 
-/** A newer program has migrated this database: this one would damage it. */
+/** A newer program has migrated this database, and this program would damage it. */
 export class SchemaTooNew extends Error {
   override readonly name = 'SchemaTooNew'
   readonly found: number
@@ -56,7 +56,7 @@ export class SchemaTooNew extends Error {
   }
 }
 
-/** A migration could not be applied; nothing of it was. */
+/** A migration failed; nothing of it was applied. */
 export class MigrationFailed extends Error {
   override readonly name = 'MigrationFailed'
   readonly file: string
@@ -89,7 +89,7 @@ const TEMPORARY = new Set([
   '55P03', // lock_not_available
   '57014', // query_canceled: statement_timeout
 ])
-/** A standby took our connection, or a primary has become one. */
+/** A standby accepted the connection, or a primary has become a standby. */
 const READ_ONLY = '25006' // read_only_sql_transaction
 
 export type Failure = { readonly error: Error; readonly serverLost: boolean }

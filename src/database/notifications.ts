@@ -13,9 +13,9 @@ export type Notifications = { close(): Promise<void> }
  * notifications may be lost.
  *
  * A notification comes early or not at all, so no result may depend on notifications. The listener
- * holds a separate connection to the primary, because a standby does not permit LISTEN. It tries
- * again once a second, also with a server without LISTEN.
- * `channel`: an SQL identifier of auth-relay.
+ * has a separate connection to the primary, because a standby does not permit LISTEN. It tries
+ * again once a second, also with a server without LISTEN. `channel`: an SQL identifier of
+ * auth-relay.
  */
 export function listenTo(
   options: ConnectionOptions & { readonly applicationName: string },
@@ -66,9 +66,9 @@ async function listenOnce(
     heard()
     await ended.promise
   } catch {
-    // A standby, or no server: try the next host.
+    // A standby, or no server: the next host is tried.
   } finally {
     signal.removeEventListener('abort', end)
-    await client.end().catch(() => undefined) // it is closed, as intended
+    await client.end().catch(() => undefined) // the connection is closed, as intended
   }
 }

@@ -16,15 +16,13 @@ export const REPLICATION: Statement<Replication> = {
 /** Settings of synchronous_commit with which a commit waits for the standby's disk. */
 const DURABLE_COMMITS: ReadonlySet<string> = new Set(['on', 'remote_apply'])
 
-/** Why a commit under these settings can be lost by a failover; undefined if it cannot. */
+/** The reason why a failover can lose a commit under these settings; undefined if it cannot. */
 export function whyNotReplicated({ commit, standbys }: Replication): string | undefined {
   if (!DURABLE_COMMITS.has(commit)) return `synchronous_commit is ${commit}`
   return standbys.trim() === '' ? 'synchronous_standby_names is empty' : undefined
 }
 
-/**
- * @throws OutcomeUnknown if what was committed under these settings is perhaps on one server alone.
- */
+/** @throws OutcomeUnknown if a commit under these settings may be on one server alone. */
 export function requireReplicated(replication: Replication | undefined): void {
   const reason = replication === undefined ? 'its settings are unknown' : whyNotReplicated(replication)
   if (reason !== undefined) throw new OutcomeUnknown(`committed on the primary alone: ${reason}`)

@@ -16,7 +16,9 @@ export type ServerOptions = ConnectionOptions &
     readonly applicationName: string
     /** Most connections at once. */
     readonly max?: number
-    /** For one host to take a connection, and for one of busy connections to come back. */
+    /**
+     * Time limit for a connection to one host, and for the return of one of the busy connections.
+     */
     readonly connectTimeoutMs?: number
   }
 
@@ -63,7 +65,8 @@ export class ServerConnections {
     this.#pool = new Pool({
       ...clientConfig(options, host),
       max,
-      // One stays open, so that a server whose slots other clients have taken still answers us.
+      // One connection stays open, so that this program can use a server whose slots other clients
+      // have taken.
       min: 1,
       idleTimeoutMillis: 60_000,
       onConnect: async client => {
@@ -131,7 +134,7 @@ export class ServerConnections {
     })
   }
 
-  /** The one that has waited longest gets the connection that came back. */
+  /** The statement that has waited longest gets the returned connection. */
   #cameBack(): void {
     const [first] = this.#waiting
     if (first === undefined) {
@@ -145,7 +148,7 @@ export class ServerConnections {
 
   /** Closes every connection, a lent one after its release. */
   async end(): Promise<void> {
-    // The pool refuses those who wait.
+    // The pool refuses waiting statements.
     const ended = this.#pool.end()
     for (const { lend, timer } of this.#waiting) {
       clearTimeout(timer)

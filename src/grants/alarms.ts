@@ -85,7 +85,7 @@ export const ALARM_RULES: readonly AlarmRule[] = [
   },
 ]
 
-/** From which number on the rules speak. */
+/** The numbers above which the rules find an alarm. */
 export type AlarmLimits = {
   /** Addresses of one login within an hour. */
   readonly loginAddresses: number
@@ -99,13 +99,13 @@ export type AlarmLimits = {
   readonly endDays: number
 }
 
-/** Something that a rule found now. */
+/** A fact that a rule found now. */
 export type AlarmFact = { readonly rule: string; readonly subject: string; readonly detail: string }
 
 type Alarm = AlarmFact & {
   readonly id: number
   readonly since: Date
-  /** Null: it lasts. */
+  /** Null: the alarm is active. */
   readonly until: Date | null
 }
 
@@ -341,17 +341,17 @@ export class Alarms {
     ]
   }
 
-  /** Telling failed: the next look takes it again. */
+  /** The report failed, so the next call claims the start or end again. */
   async giveBack({ state, alarm }: AlarmNews): Promise<void> {
     await this.#database.query(state === 'start' ? GIVE_BACK_START : GIVE_BACK_END, [alarm.id])
   }
 
-  /** Those that last first, then those that ended within the last days. */
+  /** Active alarms first, then those that ended within the last days. */
   async list(days: number): Promise<readonly Alarm[]> {
     return (await this.#database.query(LIST, [days])).rows
   }
 
-  /** How many last, by rule. */
+  /** The number of active alarms, by rule. */
   async countOpen(): Promise<ReadonlyMap<string, number>> {
     return new Map((await this.#database.query(COUNT_OPEN, [])).rows.map(({ rule, count }) => [rule, count]))
   }

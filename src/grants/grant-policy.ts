@@ -51,7 +51,7 @@ export class GrantPolicy {
   }
 
   /**
-   * The IPv4 address of which the address was made: a block of it closes both. Undefined for all
+   * The IPv4 address that is embedded in the address: a block of it closes both. Undefined for all
    * others.
    */
   embeddedIpv4(ip: IpAddress): IpAddress | undefined {
@@ -87,8 +87,8 @@ export type PolicySettings = {
 type TrustOfPopup = { readonly ssl_hack_trust: NetworkSet; readonly proxy_trust: NetworkSet }
 
 /**
- * The policy that the settings demand. Every program makes its policy here, so that they cannot
- * differ in what they take for grantable; after a reload each makes another one.
+ * The policy of the settings. Every program makes its policy here, so that they agree about
+ * grantable addresses. After a reload each program makes another one.
  */
 export function policyOf(settings: PolicySettings): GrantPolicy {
   const { grants } = settings
@@ -106,7 +106,7 @@ export function policyOf(settings: PolicySettings): GrantPolicy {
   })
 }
 
-/** Every list of peers that may speak for other clients, by the name of its setting. */
+/** Every list of peers that may name other clients, by the name of its setting. */
 export const trustListsOf = ({
   popup,
   wrap,

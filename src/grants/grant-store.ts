@@ -14,7 +14,7 @@ export const networkColumn = v.pipe(
   }),
 )
 
-/** Why a login does not open the relay. Stands in the answer `refused … reason=`. */
+/** Why a login does not open the relay. It is the `reason=` of the answer `refused`. */
 export type Refusal = 'loopback' | 'never' | 'proxy' | 'own' | 'private' | 'blocked'
 
 /**
@@ -110,7 +110,7 @@ export type GrantRow = {
 /** Removed by a sweep. */
 export type Swept = { readonly grants: number }
 
-/** authd's side: role `pop3authd`. World errors are those of src/database/errors.ts. */
+/** authd's side: role `pop3authd`. Errors of the database are those of src/database/errors.ts. */
 export interface GrantWriter {
   /**
    * One transaction for the whole batch, one outcome per login in the same order. When it resolves,
@@ -118,7 +118,7 @@ export interface GrantWriter {
    * perhaps everything; recording again does no harm.
    */
   record(logins: readonly Login[], options?: QueryOptions): Promise<readonly Outcome[]>
-  /** Notes who needed a grant; never decides anything. */
+  /** Stores a use of a grant; never decides anything. */
   recordUses(uses: readonly RelayUse[], options?: QueryOptions): Promise<void>
   /**
    * Adds what the gate of this host counted to its minutes, and keeps its sample of refused
@@ -201,7 +201,7 @@ export type BlockTarget =
 export type BlockRow = AdminRule & { readonly target: BlockTarget; readonly since: Date }
 export type AllowanceRow = AdminRule & { readonly network: Network; readonly since: Date }
 
-/** How long: seconds from now by the database's clock, or null: without end. */
+/** Duration: seconds from now by the database's clock, or null: without end. */
 export type AdminRuleRequest = {
   readonly forSeconds: number | null
   readonly reason: string

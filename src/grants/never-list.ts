@@ -29,7 +29,7 @@ export function ownAddresses(
   let readAt = Number.NEGATIVE_INFINITY
   return () => {
     const now = clock()
-    // A clock that was set back counts as old too.
+    // A clock that was set back also makes the list outdated.
     if (now - readAt >= maxAgeMs || now < readAt) {
       known = addressesOf(interfaces())
       readAt = now
@@ -48,16 +48,13 @@ function addressesOf(interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>): ReadonlyS
 }
 
 export type NeverListOptions = {
-  /**
-   * UNSAFE, for demonstration and tests. Loopback that `neverNets` lists is never granted all the
-   * same.
-   */
+  /** UNSAFE, for demonstration and tests. Loopback in `neverNets` is never granted nevertheless. */
   readonly grantLoopback: boolean
   /** Private and carrier-grade NAT addresses get no grant by login. */
   readonly denyPrivate: boolean
   /**
-   * Gateways, webmail hosts: where many people log in from one address. No other option grants an
-   * address of these.
+   * Gateways and webmail hosts, from which many people log in. No other option permits a grant for
+   * an address of these.
    */
   readonly neverNets: NetworkSet
   /**
@@ -65,12 +62,12 @@ export type NeverListOptions = {
    * counts as loopback. A proxy's address says nothing about the clients behind the proxy.
    */
   readonly trusted: Readonly<Record<string, NetworkSet>>
-  /** The host's own addresses just now; see ownAddresses. */
+  /** The host's current addresses; see ownAddresses. */
   readonly ownAddresses: () => ReadonlySet<IpAddress>
   readonly customers: CustomerNetworks
 }
 
-/** Why an address can be granted by nothing. */
+/** Why an address is ungrantable. */
 export type Ungrantable = Exclude<Refusal, 'blocked' | 'private'>
 
 /**
@@ -101,8 +98,8 @@ export class NeverList {
   }
 
   /**
-   * The reason in words that name the setting, for the administrator; undefined if a login can be
-   * granted from there.
+   * The reason in words, with the name of the setting, for the administrator; undefined if a login
+   * can be granted from there.
    */
   describe(ip: IpAddress): string | undefined {
     const { reason, detail, address } = this.#judged(ip)
@@ -165,7 +162,7 @@ export class NeverList {
 
   #ungrantable(): readonly Network[] {
     const { neverNets, trusted, ownAddresses, grantLoopback } = this.#options
-    // Loopback in a trust list is judged as loopback, and so is not named a second time.
+    // Loopback in a trust list counts as loopback, and is therefore not named a second time.
     const isProxy = (network: Network): boolean => !LOOPBACK.networks.some(loopback => isPartOf(network, loopback))
     return [
       ...(grantLoopback ? [] : LOOPBACK.networks),
@@ -206,7 +203,9 @@ export class NeverList {
   }
 }
 
-/** `address`: the one that was judged, the address itself or the IPv4 address in it. */
+/**
+ * `address`: the address that was checked, which is the address itself or the IPv4 address in it.
+ */
 type Judged =
   | { readonly reason: Ungrantable; readonly detail: string; readonly address: IpAddress }
   | { readonly reason: undefined; readonly detail: undefined; readonly address: IpAddress }

@@ -69,7 +69,7 @@ export type OpenAlarm = {
   readonly since: Date
 }
 
-/** Totals of now, by the database's clock. */
+/** Current totals, by the database's clock. */
 export type Totals = {
   readonly now: Date
   readonly grants: number

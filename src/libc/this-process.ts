@@ -96,9 +96,9 @@ export function forbidDumps(): void {
 }
 
 /**
- * The kernel sends this process the signal when its parent ends. A change of uid clears it: call it
- * after that, and look
- * at process.ppid afterwards, because the parent may have ended already.
+ * The kernel sends this process the signal when its parent ends. A change of uid clears the
+ * setting, so call this function after the change. Check process.ppid afterwards, because the
+ * parent may have ended already.
  *
  * @public
  */
@@ -115,9 +115,9 @@ export function forbidNewPrivileges(): void {
 }
 
 /**
- * From now on this thread, when it wakes, does not preempt a running one (SCHED_BATCH, sched(7));
- * its share stays the same. Threads and programs started later inherit that. Needs no privilege.
- * False, without effect, where the system forbids it.
+ * Sets SCHED_BATCH (sched(7)): on wake-up this thread does not preempt a running one; its share of
+ * the processor stays the same. Later threads and programs inherit the policy. Needs no privilege.
+ * Returns false, without an effect, if the system forbids it.
  */
 export const scheduleAsBatch = (): boolean => setScheduler(0, SCHED_BATCH, SCHED_PARAMETER) === 0
 

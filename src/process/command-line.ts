@@ -2,21 +2,20 @@ import { resolve } from 'node:path'
 import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../base/errors.ts'
 
-/** The request of a daemon's command line, as far as all daemons share it. */
+/** A daemon's command line: the part that all daemons share. */
 export type DaemonWords =
   /** `text` goes to standard output. */
   | { readonly type: 'about'; readonly text: string }
   /** Serve as this settings file says; an absolute path. */
   | { readonly type: 'serve'; readonly config: string }
-  /** Words of the program's own: the first is no option with two dashes. */
+  /** Arguments of the program itself. The first one does not begin with two dashes. */
   | { readonly type: 'own' }
 
 /**
- * Parses the words that all daemons share: none, `--config FILE`, `--config=FILE`, `--help` and
- * `--version` with their letters `-h` and `-V`.
- * Throws UsageFault for a `--config` without a file or with more words behind it, and for any other
- * option with two dashes. `settingsFile` is the default; a program without one has only its own
- * words.
+ * Parses the arguments that all daemons share: none, `--config FILE`, `--config=FILE`, `--help` and
+ * `--version` with their letters `-h` and `-V`. Throws UsageFault for a `--config` without a file
+ * or with further arguments, and for any other option with two dashes. `settingsFile` is the
+ * default; a program without one has only its own arguments.
  */
 export function parseDaemonWords(
   program: string,

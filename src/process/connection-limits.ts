@@ -13,8 +13,8 @@ import { familyOf, type IpAddress } from '../wire/ip-address.ts'
 type Counted = { readonly customer: string; places: number }
 
 /**
- * Counts open connections, in all and per customer's network (IPv4: the address, IPv6: its /64),
- * and says when it is enough.
+ * Counts open connections, in total and per customer's network (IPv4: the address, IPv6: its /64),
+ * and reports when a limit is reached.
  */
 export class ConnectionLimits {
   #max: number
@@ -42,7 +42,7 @@ export class ConnectionLimits {
     this.#customers = customers
   }
 
-  /** The customer of this address may have one more connection. */
+  /** True if the customer of this address may have one more connection. */
   customerHasRoom(ip: IpAddress): boolean {
     return this.#maxPerAddress === 0 || (this.#open.get(this.customerOf(ip)) ?? 0) < this.#maxPerAddress
   }
@@ -56,7 +56,10 @@ export class ConnectionLimits {
     return this.#total
   }
 
-  /** Takes a place, to be given back exactly once by `release`; or says which limit is reached. */
+  /**
+   * Takes a place, which `release` must free exactly once; otherwise returns the limit that is
+   * reached.
+   */
   acquire(ip: IpAddress): 'ok' | 'total' | 'address' {
     if (this.#max > 0 && this.#total >= this.#max) return 'total'
     if (!this.customerHasRoom(ip)) return 'address'
@@ -117,7 +120,8 @@ export class WaitingConnections<T> {
   }
 
   /**
-   * The connection that makes room; undefined if there is none. It stays here until it is deleted.
+   * The connection that is closed for a new one; undefined if there is none. It stays in the list
+   * until it is deleted.
    */
   toEvict(isBeingServed: (connection: T) => boolean = () => false): T | undefined {
     let most = 1
@@ -143,9 +147,9 @@ export class WaitingConnections<T> {
 const LOOK_EVERY_MS = 1000
 
 /**
- * Logs when this process has no descriptor left, and when it has one again; looked for once a
- * second. The runtime says nothing of it: it takes the next client on a descriptor held in reserve
- * and closes it at once.
+ * Logs when this process has no free descriptor, and when it has one again; checked once a second.
+ * The runtime reports nothing: it accepts the next client on a reserved descriptor and closes it at
+ * once.
  */
 export function watchDescriptors(log: Log, hasOne: () => boolean = hasDescriptor): { stop(): void } {
   let had = true
@@ -168,7 +172,7 @@ function hasDescriptor(): boolean {
     closeSync(openSync('/dev/null', 'r'))
     return true
   } catch (error) {
-    // ENFILE: the whole host has none. Other errors have no relation to descriptors.
+    // ENFILE: the whole host has no free descriptor. Other errors have no relation to descriptors.
     return !['EMFILE', 'ENFILE'].includes(errorCodeOf(error) ?? '')
   }
 }

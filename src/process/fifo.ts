@@ -38,7 +38,7 @@ function enlarge(fd: number): number {
     try {
       return setPipeSize(fd, size)
     } catch {
-      // EPERM: this host allows less; ask for half. A smaller pipe only drops sooner.
+      // EPERM: this host allows less, so half is tried. With a smaller pipe lines are lost earlier.
     }
   }
   return LINUX_DEFAULT

@@ -19,15 +19,15 @@ export type RunningDaemon = {
    * ones stay in force.
    */
   reload?(): void | Promise<void>
-  /** Logs what it has counted (SIGUSR1). Without it the signal changes nothing. */
+  /** Logs its counts (SIGUSR1). Without this function the signal has no effect. */
   report?(): void
   /**
-   * Stops accepting, lets what runs finish within its own deadline, gives everything back (SIGTERM,
+   * Stops accepting, lets sessions finish within the drain time, and releases everything (SIGTERM,
    * SIGINT).
    */
   stop(): void | Promise<void>
   /**
-   * Resolves, with the reason, when the daemon cannot go on. It is stopped and exits, so that its
+   * Resolves with the reason when the daemon cannot continue. It is stopped and exits, so that its
    * supervisor starts it again.
    */
   readonly failed?: Promise<string>
@@ -99,7 +99,7 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   })
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
-  // The ready line comes last, because its reader may send a signal at once.
+  // The ready line is written last, because its reader may send a signal at once.
   sayOnStandardError(`${program} ready ${daemon.ready}\n`)
   if (isPinged()) reportStart({ type: 'ready', text: daemon.ready })
   stopWatchdog = announceReady()
@@ -141,8 +141,7 @@ function reportStart(report: StartReport): void {
 }
 
 /**
- * Reloads. If a file is closed to the account that a program took after its start, the fault names
- * what helps.
+ * Reloads. If the changed account of the program cannot read a file, the fault names the remedy.
  */
 async function withRemedy(daemon: RunningDaemon): Promise<void> {
   try {
@@ -165,8 +164,8 @@ async function orComplain(program: string, what: string, action: () => Promise<v
 }
 
 /**
- * One line for each fault of the administrator or of the host. A stack only for faults of the
- * program.
+ * One line for each fault of the administrator or of the host. Only a fault of the program has a
+ * stack.
  */
 const faultLines = (program: string, error: unknown, prefix = ''): string =>
   faultsOf(error)

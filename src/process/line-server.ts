@@ -20,11 +20,17 @@ export type LineServerOptions<Request> = {
   /** For one connection. */
   readonly newService: (peer: Peer) => LineService<Request>
   readonly limits: () => LineServerLimits
-  /** `asked`: answers go out in the order of their requests; `any`: as they come. */
+  /**
+   * `asked`: answers are sent in the order of their requests; `any`: in the order in which they are
+   * ready.
+   */
   readonly order: 'asked' | 'any'
-  /** Octets that stand for an answer that failed; undefined: the connection is closed. */
+  /** Octets that replace an answer that failed; undefined: the connection is closed. */
   readonly failure: string | undefined
-  /** Accounts that may connect, by the kernel's word; undefined: the mode of the socket decides. */
+  /**
+   * Accounts that may connect, as the kernel reports them; undefined: only the mode of the socket
+   * decides.
+   */
   readonly uids?: ReadonlySet<number> | undefined
   /** Called for each connection that `uids` refuses. */
   readonly onForeignPeer?: () => void
@@ -35,7 +41,7 @@ export type LineServerOptions<Request> = {
 
 export type LineServerLimits = {
   readonly maxConnections: number
-  /** Requests of one connection that are being answered. */
+  /** Number of requests of one connection in progress. */
   readonly maxOpen: number
   /** Milliseconds after which a silent connection that waits for no answer is closed; 0: never. */
   readonly idleMs: number
@@ -58,13 +64,13 @@ export type LineService<Request> = {
 export class LineServer<Request> {
   readonly server: Server
   readonly #options: LineServerOptions<Request>
-  /** The connection that was silent longest comes first. */
+  /** The first connection has been silent longest. */
   readonly #connections = new Set<LineConnection<Request>>()
   #isFull = false
 
   constructor(options: LineServerOptions<Request>) {
     this.#options = options
-    // A client may close its half as soon as it has asked.
+    // A client may close its half directly after its request.
     this.server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
   }
 
@@ -73,7 +79,7 @@ export class LineServer<Request> {
     this.server.close()
   }
 
-  /** Accepts no more and ends every connection, after what is written already. */
+  /** Accepts no more and ends every connection, after the answers that were written already. */
   close(): void {
     this.stopListening()
     for (const connection of this.#connections) connection.end()
@@ -118,7 +124,7 @@ export class LineServer<Request> {
   }
 }
 
-/** An answer that is awaited, or that waits for those before it. */
+/** A pending answer, or one that waits for earlier ones. */
 type Slot = { text: string | undefined }
 
 class LineConnection<Request> {
@@ -126,9 +132,9 @@ class LineConnection<Request> {
   readonly #options: LineServerOptions<Request>
   readonly #service: LineService<Request>
   readonly #onActivity: () => void
-  /** Cut, but not begun. */
+  /** Complete requests that are not begun. */
   #waiting: Request[] = []
-  /** Begun, in the order of the requests, if the answers keep it. */
+  /** Requests in progress, in their order if the answers keep it. */
   readonly #slots: Slot[] = []
   #open = 0
   #ready = ''
@@ -156,7 +162,7 @@ class LineConnection<Request> {
     socket.on('close', () => clearTimeout(this.#silence))
   }
 
-  /** Nothing is being answered. Requests may wait all the same, if the peer does not read. */
+  /** No request is in progress. Requests may wait nevertheless, if the peer does not read. */
   get isIdle(): boolean {
     return this.#open === 0 && this.#ready === ''
   }
@@ -189,7 +195,7 @@ class LineConnection<Request> {
     this.#begin()
   }
 
-  /** Begins what may be begun, and reads on only if nothing waits. */
+  /** Begins further requests as far as the limits permit, and reads on only if none waits. */
   #begin(): void {
     const socket = this.#socket
     if (socket.destroyed) return

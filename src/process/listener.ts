@@ -11,7 +11,7 @@ import { socketName } from '../libc/sockets.ts'
 import { parseIpAddress, readAddress } from '../wire/ip-address.ts'
 import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
 
-/** The first descriptor that a service manager hands over (sd_listen_fds(3)). */
+/** The first descriptor that a service manager passes (sd_listen_fds(3)). */
 const FIRST = 3
 const MOST = 64
 
@@ -23,8 +23,8 @@ const MOST = 64
 let waiting: Map<string, number> | undefined
 
 /**
- * The socket bound to exactly this address, once; undefined if none was handed to us, or it was
- * taken before.
+ * The socket that is bound to exactly this address, once; undefined if the service manager passed
+ * none, or if it was used before.
  */
 export function takeActivatedSocket(address: SocketAddress): number | undefined {
   const found = activatedSockets()
@@ -63,14 +63,14 @@ function keyOf(address: SocketAddress): string {
   return formatSocketAddress(address.type === 'tcp' && ip !== undefined ? { ...address, host: ip } : address)
 }
 
-/** Mode and owner of a Unix socket: who may connect. */
+/** Mode and owner of a Unix socket, which decide about the right to connect. */
 export type UnixSocketAccess = { readonly mode: number; readonly uid?: number; readonly gid?: number }
 
 /**
- * Makes the server listen and says where it does (with the port that the kernel chose for port 0).
- * A socket that the service manager handed over for that address is taken as it is, with the owner
- * and mode that it has. `setting` is the name an administrator knows, for the message.
- * @throws TemporaryFault if the address is in use, UsageFault if it cannot be had at all.
+ * Makes the server listen and returns its address, with the port that the kernel chose for port 0.
+ * A socket that the service manager passed for that address is used unchanged, with its owner and
+ * mode. `setting` is the name in the message. @throws TemporaryFault if the address is in use,
+ * UsageFault if it cannot be bound at all.
  */
 export async function openListener(
   server: Server,
@@ -151,7 +151,7 @@ function explain(error: unknown, address: SocketAddress, setting: string): Error
     case 'EADDRINUSE':
       return new TemporaryFault(`${where} is in use: stop the other server or change ${setting}`, error)
     case 'EACCES':
-      // The runtime says EACCES for a Unix socket in a directory that is missing.
+      // The runtime reports EACCES for a Unix socket in a missing directory.
       if (address.type === 'unix' && !existsSync(dirname(address.path))) {
         return new UsageFault(
           `there is no directory ${dirname(address.path)} for ${setting}: create it, or change ${setting}`,
@@ -166,7 +166,7 @@ function explain(error: unknown, address: SocketAddress, setting: string): Error
   }
 }
 
-/** A right to a port is root's to give; a right to a directory is its owner's. */
+/** A port needs a right that root gives; a directory needs a right that its owner gives. */
 function remedyWithoutRight(address: SocketAddress, setting: string): string {
   if (address.type !== 'unix') return `start as root, or change ${setting}`
   const account = accountWithUid(process.geteuid?.() ?? 0)?.name ?? `of uid ${process.geteuid?.()}`
@@ -181,11 +181,14 @@ function remedyWithoutRight(address: SocketAddress, setting: string): string {
  */
 export type BoundSocket = {
   readonly descriptor: number
-  /** Where it listens, with the port that the kernel chose for port 0. */
+  /** Its address, with the port that the kernel chose for port 0. */
   readonly address: SocketAddress
-  /** The service manager's: it was there before us, and stays. */
+  /** The service manager's socket: it existed before this process, and stays. */
   readonly isHanded: boolean
-  /** Stops holding it, and removes a Unix socket's path. Workers that have it go on listening. */
+  /**
+   * Closes the socket, and removes a Unix socket's path. Workers with the socket continue to
+   * listen.
+   */
   release(): void
 }
 

@@ -3,10 +3,10 @@ import { accountNamed, groupNamed } from '../libc/accounts.ts'
 import { loadNativeModule } from '../libc/native-function.ts'
 import { forbidDumps } from '../libc/this-process.ts'
 
-/** Under which ids a process runs. */
+/** The ids under which a process runs. */
 export type Ids = { readonly uid: number; readonly gid: number }
 
-/** The number above means "leave it as it is" to the kernel. */
+/** A larger number means "leave it unchanged" to the kernel. */
 const MAX_ID = 0xffff_fffe
 
 /**
@@ -35,7 +35,7 @@ export function idsOf(account: string, setting: string): Ids {
  */
 export const forbidInspection = (): void => forbidDumps()
 
-/** Whether the host knows an account of this name. */
+/** True if the host has an account of this name. */
 export const hasAccount = (name: string): boolean => accountNamed(name) !== undefined
 
 /**

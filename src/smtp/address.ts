@@ -119,7 +119,7 @@ class Scanner {
     return true
   }
 
-  /** Takes the word, in upper or lower case. */
+  /** Reads the word, in upper or lower case. */
   takeWord(word: string): boolean {
     if (this.#text.slice(this.#at, this.#at + word.length).toUpperCase() !== word) return false
     this.#at += word.length

@@ -117,7 +117,7 @@ export class CommandReader {
     this.#lines.push(Buffer.from(octets))
   }
 
-  /** Number of octets that were not taken as a line. */
+  /** Number of octets that were not used as a line. */
   get pending(): number {
     return this.#lines.pending.length
   }
@@ -143,5 +143,5 @@ export class CommandReader {
   }
 }
 
-/** TAB is none. */
+/** A TAB is not accepted. */
 const CONTROL_CHARACTER = /[\x01-\x08\x0a-\x1f\x7f]/

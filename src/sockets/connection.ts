@@ -52,8 +52,8 @@ export interface Connection {
    */
   readAtMost(octets: number): void
   /**
-   * Octets written that the kernel has not taken. Those written in this turn of the event loop may
-   * not count until it ends.
+   * Written octets that the kernel has not accepted. Those written in this turn of the event loop
+   * may not count until it ends.
    */
   readonly unsent: number
   readonly isDestroyed: boolean
@@ -114,11 +114,11 @@ export class IdleTimer {
 
 /** A connection whose output can be ended while its input goes on. */
 export interface HalfClosable extends Connection {
-  /** Sends nothing more once everything written is on its way, and goes on listening. */
+  /** Ends the output after the written octets, and continues to read. */
   endOutput(): void
 }
 
-/** Octets that one side has not taken, above which nothing more is read from the other. */
+/** Octets that one side has not accepted, above which nothing more is read from the other. */
 const HIGH_WATER = 65_536
 /** Octets of a reply that are cheaper to copy than to wait for. */
 const SMALL = 4_096

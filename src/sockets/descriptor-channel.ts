@@ -72,8 +72,8 @@ export class DescriptorChannel implements HandoverChannel {
   }
 
   /**
-   * The connection of a stream, which is destroyed. The other end must have sent nothing that the
-   * stream has not given out.
+   * The connection of a stream, which is destroyed. The stream must have no unread octets of the
+   * other end.
    */
   static from(stream: Socket, listener: ChannelListener): DescriptorChannel {
     const descriptor = new OwnedDescriptor(duplicateDescriptor(descriptorOf(stream)))

@@ -30,8 +30,8 @@ export type Ends = {
 export interface AcceptedSocket extends OpenSocket {
   readonly ends: Ends
   /**
-   * The connection to talk over; the socket is no longer the holder's. Throws if the engine cannot
-   * watch it, and it is closed then.
+   * The connection for the dialogue; the holder no longer owns the socket. Throws if the engine
+   * cannot watch it, and it is closed then.
    */
   open(): Connection
   /** The descriptor, which is the caller's from now on. */
@@ -39,9 +39,7 @@ export interface AcceptedSocket extends OpenSocket {
 }
 
 export type AcceptOptions = {
-  /**
-   * For a program that is started on the connection: it knows nothing of sockets that say EAGAIN.
-   */
+  /** For a program that is started on the connection and does not handle EAGAIN. */
   readonly blocking: boolean
   /** Output is sent at once (TCP_NODELAY, tcp(7)). */
   readonly noDelay: boolean
@@ -80,7 +78,7 @@ export interface SocketChannel {
    * happened, if that cannot be done at once.
    */
   lend(socket: OpenSocket, text: string, octets: Uint8Array): boolean
-  /** Sends nothing more, and goes on listening. */
+  /** Ends the output, and continues to read. */
   end(): void
   destroy(): void
 }
@@ -93,8 +91,8 @@ export interface Handover {
   /** Connects to the Unix socket at `path`. Throws SystemCallError. */
   connect(path: string, listener: ChannelListener): HandoverChannel
   /**
-   * The connection of a stream, which is destroyed. The other end must have sent nothing that the
-   * stream has not given out.
+   * The connection of a stream, which is destroyed. The stream must have no unread octets of the
+   * other end.
    */
   from(stream: Socket, listener: ChannelListener): HandoverChannel
   /**

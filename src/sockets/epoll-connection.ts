@@ -113,7 +113,7 @@ export class EpollConnection implements HalfClosable {
     if (octets !== undefined) this.#sendNow(octets, sendFrom)
   }
 
-  /** Has what was written in this turn go out before anything else is done. */
+  /** Sends the octets written in this turn before any other operation. */
   #sendBatch(): void {
     if (this.#batch === this.#loop.batch) this.#loop.sendBatch()
   }
@@ -279,7 +279,7 @@ export class EpollConnection implements HalfClosable {
     return true
   }
 
-  /** The kernel takes octets again. */
+  /** The kernel accepts octets again. */
   #sendMore(): void {
     if (!this.#flush()) return
     this.#watch()

@@ -119,7 +119,7 @@ function reserveDescriptor(): OwnedDescriptor | undefined {
   try {
     return new OwnedDescriptor(openSync('/dev/null', 'r'))
   } catch {
-    return undefined // none to be had: clients are kept waiting then
+    return undefined // no free descriptor: clients wait
   }
 }
 

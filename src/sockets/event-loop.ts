@@ -61,8 +61,8 @@ export class EventLoop {
   }
 
   /**
-   * Calls back when the kernel no longer takes the messages of a turn together, at once if that is
-   * so already.
+   * Calls back when the kernel no longer accepts the messages of a turn together, at once if this
+   * is already so.
    */
   onBatchEnd(callback: (end: BatchEnd) => void): void {
     this.#batch.onEnd(callback)

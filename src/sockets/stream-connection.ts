@@ -75,7 +75,7 @@ export class StreamConnection implements Connection {
   write(text: string, octets?: Uint8Array): void {
     if (this.isDestroyed || this.#isEnding) return
     this.#idle.refresh()
-    // Corked output goes a longer way, which one part alone does not need.
+    // Corked output takes a longer code path, which a single part does not need.
     const isTwo = text !== '' && octets !== undefined
     if (isTwo) this.#output.cork()
     if (text !== '') this.#output.write(text, 'latin1', this.#sent)

@@ -44,7 +44,10 @@ Without -accept it serves one client on its standard input, under tcpserver or i
 Environment: SSL_HACK_PASS (password file, default /etc/sslhack.pass), SSL_REPLY (ok, none).
 `
 
-/** Options of the original that changed nothing a client can see, or switched off what is off. */
+/**
+ * Options of the original without a visible effect, and options that switch off features that are
+ * off.
+ */
 const HARMLESS = [
   '-no_ssl2',
   '-no_ssl3',

@@ -41,7 +41,7 @@ export type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
 export type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
 
 /**
- * The services of an order, ready for clients. Throws what OpenSSL says if a certificate or the
+ * The services of an order, ready for clients. Throws OpenSSL's error if a certificate or the
  * cipher list cannot be used.
  */
 export function servicesOf(order: ServeOrder): readonly Service[] {

@@ -11,7 +11,7 @@ import { type SessionId, sessionIdOfGreeting } from '../wire/login-event.ts'
 import { formatProxyV1, formatProxyV2, formatSslPreamble, type ProxyTls } from '../wire/preamble.ts'
 import { BackEndUnavailable, type Ends, type Secured, type Service } from './services.ts'
 
-/** Milliseconds for the first octet: a client of TLS speaks first. */
+/** Milliseconds for the first octet; a client of TLS sends first. */
 const FIRST_OCTET_MS = 5_000
 
 /** A client that has not finished its handshake. */
@@ -20,7 +20,7 @@ export type Handshake = { giveWay(): void }
 export type SessionParts = {
   readonly service: Service
   readonly limits: ConnectionLimits
-  /** Of these one makes room for a new client when every place is taken. */
+  /** One of these is closed for a new client when every place is taken. */
   readonly handshakes: WaitingConnections<Handshake>
   readonly hints: DailyHints
   readonly log: Log
@@ -28,15 +28,15 @@ export type SessionParts = {
 }
 
 /**
- * Serves one client from its first byte to its last. Never rejects for an act of client or server;
- * at every end the socket is closed and its place is free. `ends`: the addresses of the client, if
- * they are not those of the socket.
+ * Serves one client from its first octet to its last. Never rejects because of the client or the
+ * server. At every end the socket is closed and its place is free. `ends`: the addresses of the
+ * client, if they are not those of the socket.
  */
 export async function serveClient(raw: Socket, parts: SessionParts, ends = endsOf(raw)): Promise<void> {
   const ip = ends?.source.ip
   const admitted = ip === undefined || ends === undefined ? 'unknown' : admit(ip, parts)
   if (admitted !== 'ok' || ip === undefined || ends === undefined) {
-    // No word to the client: before the handshake there is nothing to say it in.
+    // The client gets no reply, because before the handshake there is no channel for it.
     raw.on('error', ignore)
     raw.destroy()
     if (admitted !== 'unknown')
@@ -86,7 +86,7 @@ class Place implements Handshake {
     parts.handshakes.add(this, parts.limits.customerOf(ip))
   }
 
-  /** It was taken from the client, which says why the handshake failed. */
+  /** The octet was read from the client; it shows why the handshake failed. */
   get gaveWay(): boolean {
     return this.#gaveWay
   }
@@ -227,7 +227,7 @@ async function introduce(
 }
 
 function proxyTls(socket: TLSSocket, asked: boolean): ProxyTls {
-  // acceptTls lets no client through whose certificate is not trusted.
+  // acceptTls accepts no client whose certificate is not trusted.
   const certificate = asked ? socket.getPeerX509Certificate() : undefined
   const commonName = certificate === undefined ? undefined : /^CN=(.+)$/m.exec(certificate.subject)?.[1]
   return {

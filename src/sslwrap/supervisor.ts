@@ -24,13 +24,13 @@ const DAY = 86_400_000
 const EXPIRY_WARNING_DAYS = 14
 const STOP_GRACE = 2000
 
-/** The plan, and the settings that it was made of: none if it was made of a command line. */
+/** The plan and its settings; no settings if it was made from a command line. */
 export type Planned = { readonly plan: Plan; readonly settings: Settings | undefined }
 
 /**
- * Starts sslwrap as `readPlan` says, which is asked again at each SIGHUP. This process binds the
- * ports, reads the keys and never reads a byte from the network; its workers have no privilege.
- * @throws UsageFault, TemporaryFault
+ * Starts sslwrap with the plan of `readPlan`, which is called again at each SIGHUP. This process
+ * binds the ports, reads the keys and reads nothing from the network; its workers have no
+ * privileges. @throws UsageFault, TemporaryFault
  */
 export async function startSupervisor(readPlan: () => Planned, script: string): Promise<RunningDaemon> {
   const supervisor = new Supervisor(readPlan, script)
@@ -49,7 +49,7 @@ class Supervisor {
   readonly #readPlan: () => Planned
   readonly #script: string
   readonly #log: Log
-  /** By place: a worker that is started again takes the place of the one that ended. */
+  /** By place: a restarted worker takes the place of the one that ended. */
   readonly #workers: SupervisedChild<ServingWorker>[] = []
   readonly #undo: (() => void)[] = []
   readonly #stop = new AbortController()
@@ -184,7 +184,7 @@ class Supervisor {
           return
         }
         const reason = answer === undefined ? 'it sent an invalid message' : answer.reason
-        // While it serves, a worker that refuses new files goes on with the old ones.
+        // A running worker that refuses new files keeps the old ones.
         if (serving && answer !== undefined) this.#log.error('reload_refused', { pid: process.child.pid, reason })
         else process.child.kill('SIGKILL')
         reject(new TemporaryFault(`a worker of sslwrap cannot serve: ${reason}`))

@@ -24,10 +24,10 @@ export type Heard =
   | { readonly kind: 'failure' }
 
 /**
- * The login lines of one kind of daemon. `read` gets the text after `TAG[PID]: ` of a line whose
- * tag stands in the list, free of control characters. Every pattern is anchored at both ends, the
- * success word stands at its fixed place, and the address comes from its fixed field: never a
- * search (spec/syslog.md §5).
+ * The login lines of one kind of daemon. `read` gets the text after `TAG[PID]: ` of a line with a
+ * tag of the list, free of control characters. Every pattern is anchored at both ends, the success
+ * word is at its fixed place, and the address comes from its fixed field. There is never a search
+ * (spec/syslog.md §5).
  */
 export type Dialect = {
   readonly name: string

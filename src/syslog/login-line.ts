@@ -15,8 +15,8 @@ export type LoginLineFacts = {
 }
 
 /**
- * Why a login failed: wrong name or password, the checker crashed, it could not say now, too long
- * for it, TLS required.
+ * Why a login failed: wrong name or password, the checker crashed, it could not decide now, input
+ * too long for it, TLS required.
  */
 export type FailReason = 'badauth' | 'crash' | 'temp' | 'toolong' | 'notls'
 

@@ -15,7 +15,7 @@ export type LineLogin = {
   readonly ip: IpAddress
   readonly login: string
   readonly method: LoginMethod
-  /** Present where the line says it. */
+  /** Present if the line contains it. */
   readonly tls?: boolean
   readonly form: SyslogLine['form']
   /** The stamp of the line as written. */
@@ -46,9 +46,9 @@ export type RecognizerOptions = {
   readonly dialects: readonly Dialect[]
   /** Tags in place of a dialect's own, by its name: `{ vchkpw: ['vpopmail', 'vpop'] }`. */
   readonly tags?: Readonly<Record<string, readonly string[]>>
-  /** Also believe IMAP logins of the dialects (`check_imap`). */
+  /** Also accept IMAP logins of the dialects (`check_imap`). */
   readonly imap?: boolean
-  /** Only believe lines of these hosts; empty: of any (`syslog_hosts`). */
+  /** Only accept lines of these hosts; empty: of any (`syslog_hosts`). */
   readonly hosts?: readonly string[]
   /** Drop logins that are as old as this by their stamps, in milliseconds; left out: of any age. */
   readonly maxAge?: number
@@ -99,7 +99,7 @@ export class LoginRecognizer {
     this.#ownFiles = ownFiles
   }
 
-  /** The verdict on one line, given without its LF. `now`: milliseconds, the time of reading. */
+  /** The verdict on one line, passed without its LF. `now`: milliseconds, the time of reading. */
   recognize(text: string, now: number): Verdict {
     const line = (this.#ownFiles ? parseOwnFileLine(text) : undefined) ?? parseSyslogLine(text)
     if (!('unreadable' in line)) return this.recognizeParsed(line, now)
@@ -248,7 +248,7 @@ function formatAge(milliseconds: number): string {
 
 /** Sessions remembered at once; the oldest is forgotten for a new one. */
 const MAX_SESSIONS = 4096
-/** A login that comes later than this after its session line is not believed, in milliseconds. */
+/** A login that comes later than this after its session line is not accepted, in milliseconds. */
 const SESSION_LIFE = 120_000
 
 /**
@@ -264,8 +264,8 @@ class SessionJoin {
   }
 
   /**
-   * The session of this process ended or logged in: its address if it is fresh. Each session is
-   * given out once.
+   * The session of this process ended or logged in: returns its address if it is fresh. Each
+   * session is returned once.
    */
   take(process: string, now: number): IpAddress | undefined {
     const session = this.#sessions.get(process)
@@ -280,7 +280,7 @@ class SessionJoin {
   }
 }
 
-/** The settings that say which log lines count. Times are in seconds. */
+/** The settings that decide which log lines count. Times are in seconds. */
 export type LineSettings = {
   readonly authd: {
     readonly check_imap: boolean

@@ -13,10 +13,10 @@ const BSD = /^(?:(\d{4}) )?([A-Z][a-z]{2}) {1,2}(\d{1,2}) (?:(\d{4}) )?(\d\d):(\
 const ISO = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:(Z)|([+-])(\d\d):?(\d\d))?$/
 
 /**
- * When a stamp says its line was written, in milliseconds; undefined if it names no time. A stamp
- * without a zone is local time. A stamp without a year belongs to the latest year in which it lies
- * at most a day after `now`. An hour that the end of summer time repeats is read as its latest
- * reading that is not after `now`.
+ * The time of a stamp, in milliseconds; undefined if it contains no time. A stamp without a zone is
+ * local time. A stamp without a year belongs to the latest year in which it is at most a day after
+ * `now`. An hour that the end of summer time repeats is read as its latest reading that is not
+ * after `now`.
  */
 export function stampTime(stamp: string, now: number): number | undefined {
   const bsd = BSD.exec(stamp)

@@ -16,13 +16,13 @@ export type SyslogLine = {
   /** The sending host; empty in a log file of a daemon's own. */
   readonly host: string
   readonly tag: string
-  /** Process id, or empty where the daemon logs none. */
+  /** Process id, or empty if the daemon logs none. */
   readonly pid: string
   /** Everything after `TAG[PID]: `. The only text that a dialect gets to see. */
   readonly message: string
 }
 
-/** Why a text is no line with a message, and the text at the place that is not understood. */
+/** Why a text is not a line with a message, and the invalid part of the text. */
 export type UnreadableLine = { readonly unreadable: string; readonly near?: string }
 
 // A host name does not end in a colon. In a line without a host the first word is `TAG:`, and the
@@ -50,7 +50,7 @@ const DOVECOT_FILE = new RegExp(
   's',
 )
 
-/** The beginning of a syslog line, piece by piece: only to say which piece is missing. */
+/** The parts of the beginning of a syslog line, to name the missing part. */
 const PRI_PIECE = /^(?:<\d{1,3}>)?/
 const STAMP_PIECE = new RegExp(`^(?:${BSD_STAMP}|${RFC3339_STAMP})(?: |$)`)
 const HOST_PIECE = new RegExp(String.raw`^(?:<[\w.]{1,20}> )?${HOST}(?: |$)`)

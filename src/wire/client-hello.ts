@@ -19,7 +19,8 @@ export type ClientHelloParse =
   | { readonly state: 'hello'; readonly hello: ClientHello }
 
 /**
- * Longest beginning that we look at; a hello with post-quantum key shares has about 1,800 octets.
+ * Maximum number of octets that are parsed; a hello with post-quantum key shares has about 1,800
+ * octets.
  */
 export const CLIENT_HELLO_MAX_OCTETS = 16_384
 

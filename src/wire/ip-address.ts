@@ -18,8 +18,8 @@ export class NetworkDifference {
   }
 
   /**
-   * The largest networks that together hold every address of the network but those that are taken
-   * out.
+   * The largest networks that together contain every address of the network, except those that are
+   * taken out.
    */
   of(network: Network): readonly Network[] {
     const bits = bitsOf(network)

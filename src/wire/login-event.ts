@@ -162,9 +162,7 @@ declare const text: unique symbol
 /** A login name as the client sent it, one character per octet. */
 export type LoginOctets = string & { readonly [octets]: 'LoginOctets' }
 
-/**
- * The same name as text: the one form that delays, intervals, files, databases and log lines know.
- */
+/** The same name as text: the form for delays, intervals, files, databases and log lines. */
 export type LoginText = string & { readonly [text]: 'LoginText' }
 
 export const isLoginOctets = (value: string): value is LoginOctets => /^[\x01-\xff]*$/.test(value)

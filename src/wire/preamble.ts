@@ -60,7 +60,7 @@ export type ProxyTls = {
   readonly verified: boolean
 }
 
-/** The fields of version 2 that we read and write; all others are skipped. */
+/** The fields of version 2 that are read and written; all others are skipped. */
 export type ProxyFields = {
   readonly alpn?: string | undefined
   /** The server name that the client asked for (SNI). */

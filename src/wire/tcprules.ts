@@ -43,7 +43,7 @@ export function* tcpRuleKeys({ ip, host, info }: TcpRuleQuery): Generator<string
   if (name !== undefined) yield `=${name}`
   yield* textPrefixes(textOf(ip))
   yield* bitKeysAround({ base: ip, prefixLength: widthOf(ip) })
-  // No tcpserver asks for these. The gate does, so that CIDR in a rules text means what it says.
+  // No tcpserver looks these up. The gate does, so that CIDR in a rules text has its usual meaning.
   if (familyOf(ip) === 6) for (let length = 127; length > 0; length--) yield formatNetwork(networkOf(ip, length))
   if (name !== undefined) {
     for (let dot = name.indexOf('.'); dot >= 0; dot = name.indexOf('.', dot + 1)) yield `=${name.slice(dot)}`
@@ -215,7 +215,7 @@ export type TcpRule = { readonly allow: boolean; readonly environment: Readonly<
 /** A record of a rules cdb. The key has one character for each octet. */
 export type TcpRuleRecord = { readonly key: string; readonly data: Uint8Array }
 
-/** A line that is no rule: 1-based number and why. */
+/** A line that is not a rule: its number, from 1, and the reason. */
 export type TcpRuleFault = { readonly line: number; readonly reason: string }
 
 /**
@@ -243,7 +243,7 @@ export function parseTcpRules(text: Uint8Array): {
 
 const CARRIAGE_RETURN = 'the line ends in a carriage return. Save the file with Unix line ends'
 
-/** A carriage return stays: tcprules takes it for a part of the rule. */
+/** A carriage return stays, because tcprules treats it as a part of the rule. */
 function withoutBlanks(line: string): string {
   let length = line.length
   while (line[length - 1] === ' ' || line[length - 1] === '\t') length--

@@ -23,18 +23,18 @@ export type AlertWatchOptions = {
   readonly close: readonly string[]
   /** Seconds. */
   readonly closeFor: number
-  /** Facts that this host alone can see: the certificates that it shows. */
+  /** Facts about this host: the certificates that it shows. */
   readonly facts: () => Promise<readonly AlarmFact[]>
   readonly host: string
   readonly log: Log
   readonly now: () => Date
 }
 
-/** Looks that fail in a row until the database counts as unreachable. */
+/** Number of queries that fail in a row until the database counts as unreachable. */
 const AWAY_AFTER = 3
 const AWAY = 'database_away'
 
-/** The rule of that name. A rule that a newer program has written has its name alone. */
+/** The rule of that name. The rule of a newer program has only its name. */
 export const ruleNamed = (name: string): AlarmRule =>
   ALARM_RULES.find(rule => rule.name === name) ?? {
     name,
@@ -48,7 +48,7 @@ export const ruleNamed = (name: string): AlarmRule =>
 export class AlertWatch {
   readonly #options: AlertWatchOptions
   #failures = 0
-  /** Since when the database is unreachable, and whether that is reported. */
+  /** Time since which the database is unreachable, and whether this was reported. */
   #away: { readonly since: Date; told: boolean } | undefined
   #isLooking = false
 
@@ -56,7 +56,7 @@ export class AlertWatch {
     this.#options = options
   }
 
-  /** One look. Never rejects: the next one comes. */
+  /** Computes the alarms once. Never rejects, because the next call tries again. */
   async look(): Promise<void> {
     if (this.#isLooking) return
     this.#isLooking = true

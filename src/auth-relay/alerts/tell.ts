@@ -5,7 +5,7 @@ import { readSecretFile, type Secret } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { printable } from '../text/terminal.ts'
 
-/** One start or end of an alarm, as the mail and the JSON have it. */
+/** One start or end of an alarm, as shown in the mail and in the JSON. */
 export type AlertMessage = Pick<AlarmRule, 'summary' | 'remedy' | 'severity'> & {
   readonly rule: string
   readonly state: 'start' | 'end'
@@ -18,7 +18,7 @@ export type AlertMessage = Pick<AlarmRule, 'summary' | 'remedy' | 'severity'> & 
   readonly host: string
 }
 
-/** A way to report an alarm. Rejects if the message did not go out. */
+/** A way to report an alarm. Rejects if the message was not sent. */
 export type Teller = { readonly name: string; tell(message: AlertMessage): Promise<void> }
 
 /** Milliseconds for one mail, one request or one program. */
@@ -64,7 +64,7 @@ const webhookTeller = (url: Secret): Teller => ({
         await response.body?.cancel()
         return response.ok ? undefined : `it answered ${response.status}`
       },
-      // The message of an error may hold the URL.
+      // The message of the error may contain the URL.
       () => `it cannot be reached within ${LIMIT_MS / 1000} s`,
     )
     if (failure !== undefined) throw new Error(`the webhook: ${failure}`)

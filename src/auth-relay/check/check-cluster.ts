@@ -62,7 +62,9 @@ export function checkReplication(settings: Pick<Settings, 'database'>, seen: Rol
   return found
 }
 
-/** The parts of Patroni's GET /config and GET /patroni that our promise depends on. */
+/**
+ * The parts of Patroni's GET /config and GET /patroni on which the promise of `committed` depends.
+ */
 const Config = v.object({
   ttl: v.optional(v.number(), 30),
   synchronous_mode: v.optional(v.union([v.boolean(), v.string()]), false),
@@ -73,10 +75,10 @@ const Status = v.object({ patroni: v.object({ version: v.string() }) })
 /** The answer of one member of the cluster. */
 export type PatroniAnswer = { readonly config: v.InferOutput<typeof Config>; readonly version: string }
 
-/** For one answer of Patroni, in milliseconds. */
+/** Time limit for one answer of Patroni, in milliseconds. */
 const PATRONI_WAIT = 3000
 
-/** Checks the settings of the cluster that the first Patroni among the hosts answers. */
+/** Checks the settings of the cluster in the answer of the first Patroni that answers. */
 export async function checkPatroni({ database }: Pick<Settings, 'database'>): Promise<Finding[]> {
   if (!database.require_sync || database.patroni_port === 0 || database.embedded) return []
   const hosts = database.dbhost.split(',').map(host => host.trim())

@@ -16,7 +16,7 @@ import { checkRights } from './check-rights.ts'
 import { checkSyslog } from './check-syslog.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
-/** Authenticators the files of the host that the settings name, and the settings file itself. */
+/** Checks the files of the host that the settings name, and the settings file itself. */
 export function checkFiles(
   settings: Settings,
   config: string,
@@ -108,7 +108,7 @@ function checkCertificates({ sslwrap, popup }: Settings, parts: PartsInUse, now:
   return pairs.flatMap(([name, cert, key]) => parseCertificate(name, cert, key, now))
 }
 
-/** Days before the end of a certificate at which it is worth a word. */
+/** Number of days before the end of a certificate from which on the finding warns. */
 const SOON = 14 * 86_400
 
 function parseCertificate(name: string, cert: string, key: string, now: Date): Finding[] {
@@ -144,7 +144,7 @@ function parseCertificate(name: string, cert: string, key: string, now: Date): F
       found.push(unsafe(name, `${key} is not the key of ${cert}`, 'name the pair that belongs together'))
     }
     const { mode } = statSync(key)
-    // A special group may read it, for example that of /etc/ssl/private on Debian.
+    // A system group may read it, for example that of /etc/ssl/private on Debian.
     if ((mode & 0o037) !== 0) found.push(unsafe(name, `${key} is open to others (${octal(mode)})`, `chmod 600 ${key}`))
     return found.length > 0 ? found : [fine(name, `${cert} is good for ${formatDuration(left)}`)]
   } catch (error) {
@@ -153,7 +153,8 @@ function parseCertificate(name: string, cert: string, key: string, now: Date): F
 }
 
 /**
- * rcpthosts decides whether qmail is an open relay; without it the gate is moot (qmail-smtpd.8).
+ * rcpthosts decides whether qmail is an open relay. Without this file the gate has no effect
+ * (qmail-smtpd.8).
  */
 function checkQmail({ wrap }: Settings): Finding[] {
   const usesQmail = wrap.smtpd.length === 0 || wrap.smtpd[0]?.startsWith(`${wrap.qmaildir}/`) === true
@@ -288,7 +289,7 @@ function isExecutable(path: string): boolean {
     accessSync(path, constants.X_OK)
     return statSync(path).isFile()
   } catch {
-    return false // missing, or not for us: it cannot be started either way
+    return false // missing, or not accessible for this account: it cannot be started either way
   }
 }
 

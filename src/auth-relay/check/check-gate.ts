@@ -11,7 +11,7 @@ import { parseTcpRule, parseTcpRules } from '../../wire/tcprules.ts'
 import { accountWithGroups, judgeRights, mayAccount, type ProgramAccount } from './check-rights.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
-/** Faults of one file that are named: beyond, the first ones are enough to begin with. */
+/** Maximum number of faults that are named for one file. */
 const MAX_FAULTS = 5
 
 /**
@@ -121,8 +121,8 @@ export const checkNames = (shown: readonly ShownSetting[]): readonly Finding[] =
 type ServiceSettings = Pick<Settings['wrap'], 'policy_listen' | 'socketmap_listen' | 'query_listen'>
 
 /**
- * Checks whether a Postfix of this host reaches the gate's Unix sockets that its main.cf names. A
- * smtpd in a chroot, as on Debian, can open paths in the queue directory alone. An account without
+ * Checks whether a Postfix of this host reaches the gate's Unix sockets that its main.cf names. An
+ * smtpd in a chroot, as on Debian, can open only paths in the queue directory. An account without
  * write access to a socket cannot connect.
  */
 export function checkPostfix({ wrap }: { readonly wrap: ServiceSettings }, etc = '/etc/postfix'): readonly Finding[] {
@@ -221,6 +221,6 @@ function textOf(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch {
-    return '' // no Postfix here
+    return '' // this host has no Postfix
   }
 }

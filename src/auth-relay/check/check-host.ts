@@ -25,8 +25,8 @@ const CLOCK_ADVICE = 5
 const CLOCK_UNSAFE = 60
 
 /**
- * Checks the running host: the database, its roles and its clock, and the programs that hold the
- * ports.
+ * Checks the running host: the database, its roles and its clock, and the programs that listen on
+ * the ports.
  */
 export async function checkHost(settings: Settings): Promise<readonly Finding[]> {
   const running = isUp(settings.top.state_dir)
@@ -41,7 +41,7 @@ export async function checkHost(settings: Settings): Promise<readonly Finding[]>
   ]
 }
 
-/** The gate may not write the database: an authd of the same host stores which grants were used. */
+/** The gate may not write to the database, so an authd of the same host stores the used grants. */
 export function checkUses({ authd }: Pick<Settings, 'authd'>, parts: PartsInUse): Finding[] {
   const { usage_socket: path } = authd
   if (!parts.gate || parts.authd || path === '' || socketsAt({ type: 'unix', path }).length > 0) return []
@@ -62,7 +62,7 @@ function checkAddresses(): Finding[] {
 /** Days after which addresses have often changed hands. */
 const PLACES_OLD_DAYS = 60
 
-/** The files that say where an address is, and their age. */
+/** The files with the places of addresses, and their age. */
 export function checkPlaces({ grants }: Pick<Settings, 'grants'>, now: Date): Finding[] {
   try {
     return [...new NetworkFacts(grants.mmdb_files).built].map(([path, built]) => {
@@ -78,7 +78,7 @@ export function checkPlaces({ grants }: Pick<Settings, 'grants'>, now: Date): Fi
   }
 }
 
-/** True if `auth-relay up` has the state directory. */
+/** True if `auth-relay up` uses the state directory. */
 function isUp(stateDir: string): boolean {
   if (!existsSync(join(stateDir, 'up.lock'))) return false
   try {

@@ -20,8 +20,8 @@ export type ListenerSurroundings = {
 }
 
 /**
- * Checks every address that the settings make our programs listen on: free, held by auth-relay, or
- * held by another program.
+ * Checks every address on which the settings make a program listen: it is free, used by auth-relay,
+ * or used by another program.
  */
 export async function checkListeners(
   settings: Settings,
@@ -112,8 +112,7 @@ const remedyFor = (setting: string): string =>
 const DEFAULT_TLS = 'sslwrap.listener'
 
 /**
- * The accounts under which our programs run. Another account could run our programs with other
- * settings.
+ * The accounts under which the programs run. Another account could run them with other settings.
  */
 function accountsOf({ popup, sslwrap, authd, wrap, statusPage }: Settings): ReadonlySet<number> {
   const named = [popup.login_user, sslwrap.user, authd.user, wrap.user, statusPage.user, 'auth-relay']

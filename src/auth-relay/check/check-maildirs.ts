@@ -98,7 +98,7 @@ function isReadable(path: string): boolean {
     accessSync(path, constants.R_OK)
     return true
   } catch {
-    return false // missing, or closed to us: both are reported elsewhere
+    return false // missing or not accessible: another finding reports both
   }
 }
 
@@ -119,7 +119,7 @@ function isDirectory(path: string): boolean {
   try {
     return statSync(path).isDirectory()
   } catch {
-    return false // missing, or closed to us
+    return false // missing or not accessible
   }
 }
 
@@ -127,7 +127,7 @@ function entriesOf(directory: string): readonly Dirent[] {
   try {
     return readdirSync(directory, { withFileTypes: true })
   } catch {
-    return [] // closed to us: there may be maildrops below that only root finds
+    return [] // not accessible: only root could find maildrops below it
   }
 }
 
@@ -137,13 +137,13 @@ const MAX_FILES = 500_000
 /** Seconds by which a file's time may be ahead: pop3d lists it soon. */
 const FUTURE_TOLERANCE = 60
 
-/** Files of one maildrop that pop3d treats in another way than its owner may expect. */
+/** Files of one maildrop that pop3d treats differently from the owner's expectation. */
 export interface MaildirReport {
   readonly maildir: string
   /** Number of files checked. */
   readonly files: number
   /**
-   * Names that are no unique id of RFC 1939, so that clients download these messages again after a
+   * Names that are not a unique-id of RFC 1939. Clients download these messages again after a
    * change from qmail-pop3d.
    */
   readonly odd_names: Kind
@@ -179,7 +179,7 @@ class Tally {
 }
 
 /**
- * Looks at the names and the status of all files of a maildrop. No file is opened. `now` in Unix
+ * Reads the names and the status of all files of a maildrop. No file is opened. `now` in Unix
  * seconds.
  */
 export function inspectMaildir(maildir: string, now: number, maxFiles = MAX_FILES): MaildirReport {
@@ -201,7 +201,7 @@ export function inspectMaildir(maildir: string, now: number, maxFiles = MAX_FILE
       }
       files += 1
       const status = lstatSync(file.path, { throwIfNoEntry: false })
-      if (status === undefined) continue // it was renamed or removed at this moment
+      if (status === undefined) continue // the file was renamed or removed meanwhile
       if (status.isSymbolicLink()) symbolicLinks.add(file.shown)
       if (!status.isFile()) continue
       const base = baseNameOf(file.name)
@@ -273,8 +273,8 @@ export function checkMaildir(report: MaildirReport, compat: 'none' | 'qmail'): r
 }
 
 /**
- * Whether the owner of the maildrop may read the file by its mode. Access control lists are not
- * looked at.
+ * True if the owner of the maildrop may read the file by its mode. Access control lists are not
+ * considered.
  */
 function isReadableBy(owner: Stats, file: Stats): boolean {
   if (owner.uid === file.uid) return (file.mode & 0o400) !== 0

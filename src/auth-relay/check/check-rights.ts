@@ -40,7 +40,10 @@ export function checkRights(
   ]
 }
 
-/** The account of authd: of the process that runs, else of its setting, else of its unit. */
+/**
+ * The account of authd: that of the running process, otherwise that of its setting, otherwise that
+ * of its unit.
+ */
 function accountOfAuthd(
   { authd }: Settings,
   script: string,
@@ -152,15 +155,15 @@ export type ProgramAccount = { readonly name: string; readonly ids: Ids; readonl
 /** Properties of a systemd unit; undefined if systemd has no such unit, or does not run. */
 export type UnitFacts = { readonly user: string; readonly groups: readonly number[]; readonly procSubset: string }
 
-/** The kernel could not be asked as that account, so that nothing is known of its rights. */
+/** The kernel could not be queried as that account, so its rights are unknown. */
 export class RightsUnknown extends Error {
   override readonly name = 'RightsUnknown'
 }
 
 /**
- * True if the account may do this to the path: `r` read it, `w` write to it, `x` search it. The
- * kernel is asked under the ids of the account, so that ACLs and directories above the path count.
- * @throws RightsUnknown
+ * True if the account may do this to the path: `r` read it, `w` write to it, `x` search it. A
+ * process with the ids of the account tries it, so that ACLs and the directories above the path
+ * count. @throws RightsUnknown
  */
 export function mayAccount({ name, ids, groups }: ProgramAccount, right: 'r' | 'w' | 'x', path: string): boolean {
   const words = ['test', `-${right}`, path]
@@ -169,8 +172,8 @@ export function mayAccount({ name, ids, groups }: ProgramAccount, right: 'r' | '
   const [program = 'test', ...rest] = [...prefix, ...words]
   const { status, error, stderr } = spawnSync(program, rest, { cwd: '/', encoding: 'utf8' })
   if (status === 0) return true
-  // test(1) says no with 1. setpriv and a shell that find no process, memory or program end with
-  // others.
+  // test(1) exits with 1 for a negative answer. If setpriv or a shell lacks a process, memory or a
+  // program, it exits with another status.
   if (status === 1) return false
   const reason = error?.message ?? stderr.trim()
   throw new RightsUnknown(`${path} could not be tried as ${name} (uid ${ids.uid}): ${reason || `status ${status}`}`)
@@ -211,7 +214,7 @@ function accountOfProcess(pid: number, name: string): ProgramAccount | undefined
     const [, gid = 0] = numbers('Gid')
     return { name, ids: { uid, gid }, groups: numbers('Groups') }
   } catch {
-    return undefined // ended meanwhile
+    return undefined // the process ended meanwhile
   }
 }
 

@@ -7,7 +7,7 @@ import { formatTarget } from '../grant-target.ts'
 import { omfwdRule } from './check-syslog.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
-/** Servers that take a caller on a socket pair for a local user. */
+/** Servers that accept a client on a socket pair on behalf of a local user. */
 const NOT_BEHIND_THE_FRONT: ReadonlySet<string> = new Set(['exim', 'exim4', 'sendmail', 'postfix'])
 
 function checkFront(wrap: Settings['wrap']): Finding[] {
@@ -228,7 +228,7 @@ function checkWrap({ wrap }: Settings): Finding[] {
   return [...reached, ...checkAskers(wrap), ...checkFront(wrap)]
 }
 
-/** Which accounts of the host may ask, and count mail for others. */
+/** The accounts of the host that may query the service and count mail of others. */
 function checkAskers(wrap: Settings['wrap']): Finding[] {
   const found: Finding[] = []
   const services = [...wrap.policy_listen, ...wrap.socketmap_listen, ...wrap.query_listen]

@@ -5,8 +5,8 @@ import type { Settings } from '../../settings/settings.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
 /**
- * The rule for rsyslog that deploy/rsyslog/to-authd-tcp.conf holds, in one line: the queue keeps
- * lines while authd is stopped.
+ * The rule for rsyslog in deploy/rsyslog/to-authd-tcp.conf, in one line. Its queue keeps lines
+ * while authd is stopped.
  */
 export const omfwdRule = (port: number): string =>
   `mail.info action(type="omfwd" target="127.0.0.1" port="${port}" protocol="tcp" tcp_framing="octet-counted" ` +
@@ -100,13 +100,13 @@ function checkNetwork(lines: readonly SyslogLine[]): Finding[] {
 
 type SyslogLine = { readonly file: string; readonly line: number; readonly text: string }
 
-/** The lines of a file that say something; one that cannot be read says nothing. */
+/** The lines of a file without comments and empty lines; none if the file cannot be read. */
 function linesOf(file: string): readonly SyslogLine[] {
   let text: string
   try {
     text = readFileSync(file, 'utf8')
   } catch {
-    return [] // a directory, or a file that is not for us
+    return [] // a directory, or not readable for this account
   }
   return text
     .split('\n')

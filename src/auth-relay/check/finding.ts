@@ -1,14 +1,14 @@
 /** A result of `auth-relay check` about one thing. */
 export type Finding = {
   /**
-   * `unsafe`: must not run so. `advice`: runs, could be better. `fine`: looked at, nothing to say
-   * against it.
+   * `unsafe`: must not run with this. `advice`: runs, and could be better. `fine`: checked, without
+   * an objection.
    */
   readonly verdict: 'unsafe' | 'advice' | 'fine'
   /** The setting or the thing on the host. */
   readonly about: string
   readonly text: string
-  /** What to do; absent where nothing need be done. */
+  /** The remedy; absent if nothing need be done. */
   readonly remedy?: string
 }
 

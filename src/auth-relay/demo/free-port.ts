@@ -4,8 +4,8 @@ import { createServer } from 'node:net'
 export type HeldPort = { readonly port: number; release(): Promise<void> }
 
 /**
- * Takes a port, or with 0 any that is free, so that several can be chosen without choosing one
- * twice. Rejects with the system's error.
+ * Reserves a port, or with 0 any free port, so that several ports can be chosen without a
+ * duplicate. Rejects with the system's error.
  */
 export const holdPort = (host: string, port: number): Promise<HeldPort> =>
   new Promise((resolve, reject) => {

@@ -37,8 +37,8 @@ type Environment = Readonly<Record<string, string | undefined>>
 
 const HOST = '127.0.0.1'
 /**
- * Seconds that sessions may go on after Ctrl-C. The value is short, because the user waits for the
- * shell prompt.
+ * Drain time of sessions after Ctrl-C, in seconds. The value is small, because the user waits for
+ * the shell prompt.
  */
 const DRAIN = 1
 const DOMAIN = 'demo.example'
@@ -139,8 +139,7 @@ function makeDirectories(runtime: string, mail: Ids | undefined): void {
 }
 
 /**
- * A passwd file with the one account. The maildrop's place may have changed: the line is kept only
- * if it still names it.
+ * A passwd file with the one account. An existing line is kept only if it names the same maildrop.
  */
 async function ensurePasswd(path: string, { uid, gid }: Ids, home: string): Promise<void> {
   const tail = `:${uid}:${gid}:${home}:Maildir\n`
@@ -172,7 +171,7 @@ async function choosePorts(environment: Environment): Promise<DemoPorts> {
 }
 
 /**
- * 0 in the environment means a free port. One that is taken is said at once, with the variable that
+ * 0 in the environment means a free port. A port in use is reported at once, with the variable that
  * changes it.
  */
 async function choosePort(service: keyof DemoPorts, environment: Environment): Promise<HeldPort> {
@@ -232,8 +231,8 @@ Nothing leaves this machine. Ctrl-C stops everything. What happens:
 }
 
 /**
- * How our command is called from `cwd`: by its launcher where we run from a built tree, by npm's
- * link to it where npm installed us.
+ * The command of auth-relay as seen from `cwd`: the launcher in a built tree, or npm's link to it
+ * after an installation by npm.
  */
 function commandPath(cwd: string, running: string): string {
   const root = dirname(dirname(running))
@@ -247,5 +246,5 @@ function pathFrom(cwd: string, path: string): string {
   return short.startsWith('..') || short === '' ? path : short
 }
 
-/** A word for the shell. */
+/** Quotes an argument for the shell. */
 const quote = (word: string): string => (/^[\w./@:+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)

@@ -15,7 +15,7 @@ export type DemoSmtpOptions = {
   /** The one mailbox of that domain. */
   readonly user: string
   readonly maildir: string
-  /** RELAYCLIENT as it is set, even to the empty text: any recipient is taken. */
+  /** RELAYCLIENT as it is set, even to the empty text: every recipient is accepted. */
   readonly relayClient: string | undefined
   readonly remoteIp: string
 }
@@ -44,7 +44,7 @@ export function serveSmtp(socket: Socket, options: DemoSmtpOptions, log: Log): v
   session.start()
 }
 
-/** Where a session writes. */
+/** Output of a session. */
 export type Client = { write(octets: Buffer): void; close(): void }
 
 /** The message of which the client sends the content. */
@@ -52,7 +52,7 @@ type Message = { readonly content: StrictContent; readonly chunks: Buffer[]; oct
 
 const NOTHING: Buffer = Buffer.alloc(0)
 
-/** The dialogue with one client; everything is answered at once. */
+/** The dialogue with one client. Every command is answered at once. */
 export class DemoSession {
   readonly #options: DemoSmtpOptions
   readonly #log: Log
@@ -132,7 +132,7 @@ export class DemoSession {
         this.#refuse(command.reply)
         break
       case 'chunk':
-        // The octets of the chunk would be read as commands.
+        // The remaining octets of the chunk would be read as commands.
         this.#end('502 BDAT is not supported (#5.5.1)')
         break
       case 'auth':
@@ -271,7 +271,7 @@ export class DemoSession {
   }
 }
 
-/** The reply that refuses a recipient; undefined if it is taken. */
+/** The reply that refuses a recipient; undefined if the recipient is accepted. */
 export function refusalOf(
   address: string,
   { domain, user, relayClient }: Pick<DemoSmtpOptions, 'domain' | 'user' | 'relayClient'>,
@@ -294,9 +294,9 @@ const contentOf = (chunks: readonly Buffer[]): Buffer =>
   )
 
 /**
- * Delivers a message the way maildir(5) says: written and synced in tmp, then linked into new, so
- * that a reader sees it whole or not at all. Answers the file's name. Throws the file system's
- * error; nothing is left in tmp then.
+ * Delivers a message as in maildir(5): written and synced in tmp, then linked into new, so that a
+ * reader sees all of it or nothing. Returns the name of the file. Throws the file system's error;
+ * no file is then left in tmp.
  */
 function deliverToMaildir(maildir: string, host: string, message: readonly Uint8Array[], now: Date): string {
   const seconds = Math.floor(now.getTime() / 1000)

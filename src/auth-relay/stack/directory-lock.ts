@@ -7,9 +7,8 @@ import { tryLock } from '../../libc/descriptors.ts'
 export type DirectoryLock = { stop(): Promise<void> }
 
 /**
- * Makes sure that one `auth-relay up` at a time works in a directory. The kernel keeps the lock, so
- * a killed process leaves none.
- * @throws TemporaryFault naming the process that has it.
+ * Makes sure that only one `auth-relay up` at a time works in a directory. The kernel keeps the
+ * lock, so a killed process leaves none. @throws TemporaryFault with the process that has the lock.
  */
 export function lockDirectory(directory: string): DirectoryLock {
   const path = join(directory, 'up.lock')

@@ -57,7 +57,9 @@ export function partsInUseHere(settings: Settings, isEnabled = enabledUnit): Par
   return leftOut ? { ...parts, sslwrap: false } : parts
 }
 
-/** Whether systemd starts a unit with the host; undefined: there is no such unit, or no systemd. */
+/**
+ * True if systemd starts the unit at boot; undefined: the unit is missing, or systemd does not run.
+ */
 function enabledUnit(unit: string): boolean | undefined {
   const { stdout } = spawnSync('systemctl', ['is-enabled', unit], { encoding: 'utf8', timeout: 5000 })
   const word = stdout?.trim()
@@ -118,9 +120,8 @@ const isSocketAddress = (value: unknown): value is SocketAddress =>
   typeof value === 'object' && value !== null && 'type' in value
 
 /**
- * Finds out what would stop a program from starting before any is started: ports in use, keys and
- * secrets that cannot be read.
- * @throws the first fault, with what to do.
+ * Finds the faults that would prevent the start of a program before any program is started: ports
+ * in use, keys and secrets that cannot be read. @throws the first fault, with the remedy.
  */
 export async function checkBeforeStart(settings: Settings): Promise<void> {
   const { popup, sslwrap } = settings

@@ -26,7 +26,7 @@ export type UpOptions = {
   readonly config: string
   readonly environment: Environment
   readonly log: Log
-  /** Gets every line of the programs. */
+  /** Receives every line of the programs. */
   readonly passOn: (line: string) => void
 }
 
@@ -34,17 +34,17 @@ export type UpOptions = {
 export type Stack = RunningDaemon & { readonly programs: ReadonlyMap<string, string> }
 
 /**
- * Longest settings file that a reload hands to the programs, in characters of JSON: a secret fits
- * beside it.
+ * Longest settings file that a reload passes to the programs, in characters of JSON. A secret also
+ * fits into the message.
  */
 const MAX_SETTINGS = MAX_MESSAGE - 10_000
-/** Milliseconds that a program may take to its ready line. */
+/** Time limit of a program for its ready line, in milliseconds. */
 const READY_WITHIN = 30_000
-/** Milliseconds that a program may take to end, after its sessions have. */
+/** Time limit of a program for its end after the end of its sessions, in milliseconds. */
 const STOP_GRACE = 5000
 /**
- * Seconds that authd may take to read the last lines of its syslog connections and to store what is
- * left.
+ * Time limit of authd for reading the last lines of its syslog connections and storing the rest, in
+ * seconds.
  */
 const AUTHD_FLUSH = 36
 
@@ -156,8 +156,8 @@ type ProgramOfStack = {
 }
 
 /**
- * The programs that the settings give something to do, in the order of their start, with the
- * seconds that they may drain.
+ * The programs that the settings need, in the order of their start, with their drain times in
+ * seconds.
  */
 function programsOf(settings: Settings): readonly ProgramOfStack[] {
   const { popup, sslwrap, wrap } = settings
@@ -173,7 +173,7 @@ function programsOf(settings: Settings): readonly ProgramOfStack[] {
   return programs
 }
 
-/** Other accounts pass through it to their sockets. One that exists keeps its mode. */
+/** Other accounts pass through it to their sockets. An existing directory keeps its mode. */
 function makeDirectory(path: string, setting: string): void {
   try {
     if (mkdirSync(path, { recursive: true }) !== undefined) chmodSync(path, 0o755)
@@ -186,8 +186,8 @@ function makeDirectory(path: string, setting: string): void {
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
 /**
- * Ctrl-C or SIGTERM during the start: a promise that rejects then, so that the started programs can
- * be stopped.
+ * A promise that rejects at Ctrl-C or SIGTERM during the start, so that the started programs can be
+ * stopped.
  */
 class Interruption {
   readonly happened: Promise<never>
@@ -202,7 +202,7 @@ class Interruption {
     promise.catch(() => {})
   }
 
-  /** From now on the signals do again what they did before. */
+  /** Restores the previous actions of the signals. */
   end(): void {
     for (const signal of SIGNALS) process.removeListener(signal, this.#listener)
   }

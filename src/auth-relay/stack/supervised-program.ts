@@ -7,7 +7,7 @@ import { SupervisedChild } from '../../base/supervised-child.ts'
 import { CONTROL_DESCRIPTOR, type ControlChannel, watchedChannel } from '../../process/worker-process.ts'
 import { parseStartReport, type ReloadOrder } from '../../wire/workers/supervised-program.ts'
 
-/** One program of the stack: which file, with which arguments and environment. */
+/** One program of the stack: its file, arguments and environment. */
 export type ProgramSpec = {
   /** The name in its log lines and in its ready line. */
   readonly name: string
@@ -16,11 +16,11 @@ export type ProgramSpec = {
   readonly env: Readonly<Record<string, string | undefined>>
   /** Milliseconds from the start to the ready line. */
   readonly readyWithin: number
-  /** Milliseconds from SIGTERM to SIGKILL: longer than the program lets its sessions go on. */
+  /** Milliseconds from SIGTERM to SIGKILL: longer than the drain time of the program. */
   readonly stopWithin: number
 }
 
-/** Fault lines of a program that are kept for the message, when it does not start. */
+/** Number of fault lines of a program that are kept for the message about a failed start. */
 const MAX_FAULTS = 20
 
 /**
@@ -56,9 +56,9 @@ export class SupervisedProgram {
   }
 
   /**
-   * Starts the program and answers what its ready line says. From then on it is started again
-   * whenever it ends.
-   * @throws the program's own fault if it ends before it is ready; nothing of it is left then.
+   * Starts the program and returns the text of its ready line. Afterwards it is started again after
+   * each end. @throws the program's own fault if it ends before it is ready; no process of it is
+   * left then.
    */
   async start(): Promise<string> {
     try {
@@ -79,7 +79,7 @@ export class SupervisedProgram {
     this.#supervised.run?.channel.send({ type: 'reload', files } satisfies ReloadOrder)
   }
 
-  /** Asks the program to stop, forces it after a while, and leaves nothing of its process group. */
+  /** Asks the program to stop, kills it after a time, and leaves no process of its group. */
   async stop(): Promise<void> {
     await this.#supervised.stop(
       { after: 0, act: ({ child }) => child.kill('SIGTERM') },
@@ -111,8 +111,8 @@ export class SupervisedProgram {
     let started = false
     const ended = new Promise<void>(resolve => {
       child.once('error', () => resolve())
-      // `close` and not `exit`: the last message on the control channel is read before the end is
-      // acted on.
+      // `close` and not `exit`, so that the last message on the control channel is read before the
+      // end is handled.
       child.once('close', () => resolve())
     }).then(() => {
       if (started && !this.#supervised.isStopped) {
@@ -179,7 +179,7 @@ function killGroup(child: ChildProcess): void {
   try {
     process.kill(-child.pid, 'SIGKILL')
   } catch {
-    // ESRCH: nothing of the group is left, which is what we want.
+    // ESRCH: no process of the group is left, as intended.
   }
 }
 
@@ -197,7 +197,7 @@ const OURS = [
   'LISTEN_PID',
 ]
 
-/** Secrets by the programs that may see them. */
+/** Variables with secrets, by the programs that need them. */
 const SECRETS: Readonly<Record<string, readonly string[]>> = {
   DBPASS: ['authd', 'alerts'],
   WRAP_DBPASS: ['wrap'],

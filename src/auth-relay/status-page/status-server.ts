@@ -34,9 +34,7 @@ setInterval(refresh, EVERY)
 document.addEventListener('visibilitychange', refresh)
 `
 
-/**
- * The page's style sheet. Fonts are those of the reader's system: nothing is fetched from anywhere.
- */
+/** The page's style sheet. It uses the fonts of the reader's system, so that nothing is fetched. */
 const STYLE = `:root {
   color-scheme: light dark;
   --page: #f5f6f8; --card: #ffffff; --edge: #e2e5ea; --text: #1c2430; --soft: #5b6675; --faint: #eceff3;
@@ -128,8 +126,8 @@ const FILES: Readonly<Record<string, { readonly type: string; readonly body: str
 }
 
 /**
- * The browser runs our script alone, talks to us alone, and lets no other page embed or read this
- * one.
+ * The browser runs only this script, connects only to this server, and does not allow another page
+ * to embed or read this one.
  */
 const HEADERS = {
   'content-security-policy':

@@ -49,20 +49,20 @@ const MAX_ALARMS = 10
 const MAX_DEVICES = 50
 const HOUR = 3600
 /**
- * Milliseconds for which an answer is given again at least: however many look, the database is
- * asked once.
+ * Minimum age in milliseconds of an answer before the next query. With any number of viewers the
+ * database gets one query.
  */
 const FRESH_FOR = 2000
 /**
- * As many times as long as the asking took: with millions of grants the page takes no more than a
- * tenth of one connection.
+ * The interval is this factor times the duration of the query. With millions of grants the page
+ * uses at most a tenth of one connection.
  */
 const REST = 10
 /** Milliseconds between two readings of values that change rarely. */
 const CERTIFICATES_EVERY = 300_000
 const HISTORY_EVERY = 3_600_000
 
-/** Gathers what the page shows, no oftener than the page may change. */
+/** Collects the content of the page, at most as often as the page may change. */
 export class StatusSource {
   readonly #options: StatusSourceOptions
   readonly #history: EventHistory

@@ -1,4 +1,4 @@
-/** Moments as an administrator writes and reads them. */
+/** Parses and formats times for an administrator. */
 
 /**
  * Parses a time as an administrator writes it: `2026-11-22T18:24:58Z` (any ISO 8601 offset),

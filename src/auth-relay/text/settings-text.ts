@@ -69,8 +69,8 @@ export function formatSettings(
 }
 
 /**
- * The path of the settings' JSON schema, which stands above the program that runs; undefined where
- * an installation has none.
+ * The path of the settings' JSON schema, which is above the running program; undefined if the
+ * installation has none.
  */
 export function schemaFile(running = process.argv[1] ?? ''): string | undefined {
   const above = dirname(dirname(running))
@@ -98,7 +98,10 @@ function wrap(text: string): string[] {
   return [...lines, comment(line)]
 }
 
-/** The few settings of a kind of site, with the words for its file and for the administrator. */
+/**
+ * A recipe: the settings of a kind of site, with the comments for its file and the steps for the
+ * administrator.
+ */
 export type Recipe = {
   readonly about: string
   readonly overrides: Overrides
@@ -184,11 +187,11 @@ export const isRecipeName = (word: string): word is RecipeName => Object.hasOwn(
 
 const SECRETS: ReadonlySet<string> = new Set(['dbpass', 'wrap_dbpass', 'status_dbpass'])
 
-/** The setting as it may be printed: a password that stands in the file is left out. */
+/** The setting in a form that may be printed: without a password that is in the file. */
 export const hideSecret = (setting: ShownSetting): ShownSetting =>
   SECRETS.has(setting.name) && setting.written !== '' ? { ...setting, written: '[secret]' } : setting
 
-/** Where the value of a setting comes from, in words. */
+/** Describes the origin of a setting's value. */
 export function describeOrigin(origin: Origin): string {
   switch (origin.type) {
     case 'default':

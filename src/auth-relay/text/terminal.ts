@@ -86,7 +86,9 @@ export function formatTable(columns: readonly Column[], rows: readonly (readonly
 const totalOf = (widths: readonly number[]): number =>
   widths.reduce((sum, each) => sum + each, 0) + GAP.length * (widths.length - 1)
 
-/** Of a column; there may be a million rows, more than a call takes arguments. */
+/**
+ * Maximum of a column. There may be a million rows, which is more than a call accepts as arguments.
+ */
 const widest = (rows: readonly (readonly string[])[], index: number): number =>
   rows.reduce((most, row) => Math.max(most, columnsOf(row[index] ?? '')), 0)
 
@@ -116,8 +118,8 @@ function cut(text: string, width: number): string {
 }
 
 /**
- * A bar on the terminal's standard error, drawn at most ten times a second; nothing at all where
- * there is no terminal.
+ * A bar on the terminal's standard error, drawn at most ten times a second. Without a terminal it
+ * draws nothing.
  */
 export class ProgressBar {
   readonly #total: number

@@ -125,7 +125,7 @@ async function testTellers(settings: Settings, { json }: Options, print: (text: 
   return results.some(({ fault }) => fault !== undefined) ? 1 : 0
 }
 
-/** For one look: it reads an hour of the history. */
+/** Time limit of one query, which reads an hour of the history. */
 const STATEMENT_TIMEOUT = 30_000
 
 async function startAlerts(load: () => Settings): Promise<RunningDaemon> {

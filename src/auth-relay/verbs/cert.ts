@@ -106,7 +106,7 @@ function factsOf(file: string, key: string): Facts {
   }
 }
 
-/** @throws UsageFault if there is no such key, or none that can be used. */
+/** @throws UsageFault if the key is missing or cannot be used. */
 function isKeyOf(certificate: X509Certificate, file: string): boolean {
   try {
     return certificate.checkPrivateKey(createPrivateKey(readFileSync(file)))
@@ -127,8 +127,8 @@ function formatFacts({ file, key, keyFits, names, issuer, selfSigned, from, unti
 }
 
 /**
- * A request in PEM. The key is read, or made (RSA 2048, mode 0600): node-forge signs with RSA
- * alone.
+ * A request in PEM. The key is read or made (RSA 2048, mode 0600), because node-forge signs with
+ * RSA only.
  */
 function certificateRequest(names: readonly string[], keyFile: string): string {
   for (const name of names) {

@@ -77,7 +77,7 @@ function checkMaildirs(
   { environment, print, isTerminal }: Pick<Surroundings, 'environment' | 'print' | 'isTerminal'>,
 ): number {
   const style = styleFor(isTerminal, environment)
-  // Before a migration there may be no settings file yet.
+  // Before a migration from another program there may be no settings file yet.
   const settings = wanted === true || existsSync(config) ? loadSettingsFile(config, environment).settings : undefined
   const maildirs =
     wanted === true && settings !== undefined
@@ -100,7 +100,7 @@ function checkMaildirs(
   return withFindings === 0 ? 0 : 1
 }
 
-/** Every setting as it could stand in the file, with the place that it comes from. */
+/** Every setting as a line for the file, with the origin of its value. */
 export function formatShown(shown: readonly ShownSetting[], style: Pick<Style, 'faint' | 'strong'>): string {
   const sections = Map.groupBy(shown.map(hideSecret), ({ section }) => section)
   let text = ''
@@ -121,7 +121,10 @@ function formatFinding({ verdict, about, text, remedy }: Finding, style: Style):
 
 const ORDER = ['fine', 'advice', 'unsafe'] as const
 
-/** Findings, the worst last, where the eye is; each with its remedy. */
+/**
+ * Findings with their remedies. The worst comes last, because the end of the output stays on the
+ * screen.
+ */
 export function formatFindings(findings: readonly Finding[], quiet: boolean, style: Style): string {
   let text = ''
   for (const verdict of ORDER) {

@@ -31,7 +31,7 @@ Examples:
 export const SHELLS = ['bash', 'zsh', 'fish'] as const
 type Shell = (typeof SHELLS)[number]
 
-/** Words that verbs take besides files and names. */
+/** Arguments of verbs other than files and names. */
 const VALUES: Readonly<Record<string, readonly string[]>> = {
   completion: SHELLS,
   import: Object.keys(FORMATS),
@@ -60,8 +60,8 @@ const verbsOf = (program: Command): readonly VerbWords[] =>
   }))
 
 /**
- * A script for the shell that offers the verbs, then the options of the verb and the words that it
- * takes; files where one may be wanted.
+ * A script for the shell. It offers the verbs, then the options and arguments of the verb, or files
+ * if the verb takes a file.
  */
 export function shellCompletion(shell: Shell, program: Command): string {
   const verbs = verbsOf(program)

@@ -92,7 +92,7 @@ function readAction(action: string, name: string | undefined, options: Options, 
     const { settings } = loadSettingsFile(resolve(options.config), environment)
     return withDatabase(commandConnection(settings), database => work(new DeviceAdmin(database), settings))
   }
-  /** Changes what is stored, and the password of its login if that is wanted. */
+  /** Changes the stored device and, with --password, the password of its login. */
   const store = async (admin: DeviceAdmin, settings: Settings, stored: Device, isNew: boolean): Promise<number> => {
     const { name } = stored
     if (stored.logins.length === 0)
@@ -284,7 +284,7 @@ function readHours(text: string): Device['hours'] {
   return { from, to }
 }
 
-/** The moment behind the last day; null for never. */
+/** The time at the end of the last day; null: never. */
 function readEnd(text: string): Date | null {
   if (text === 'never') return null
   const day = /^\d{4}-\d{2}-\d{2}$/.test(text) ? new Date(`${text}T00:00:00Z`) : undefined
@@ -342,7 +342,7 @@ function passwordChange({ name, logins }: Device, settings: Settings): () => Pro
   }
 }
 
-/** A device that no grant can ever reach is refused. */
+/** Refuses a device that no grant can reach. */
 function refuseWithoutEffect({ name, networks, places }: Device, settings: Settings): void {
   if (places.length > 0 && settings.grants.mmdb_files.length === 0)
     throw new UsageFault(
@@ -356,7 +356,10 @@ function refuseWithoutEffect({ name, networks, places }: Device, settings: Setti
   )
 }
 
-/** Rules that nothing enforces here, and senders that will be refused elsewhere. */
+/**
+ * Names the rules that no program of this host enforces, and senders that other servers will
+ * refuse.
+ */
 export function warningsAbout(stored: Device, { wrap, grants }: Settings): readonly string[] {
   const warnings: string[] = []
   const rules = unenforcedRules(stored, wrap)
@@ -403,7 +406,7 @@ const limitsOf = (stored: Device): readonly number[] => [
 const hasMailRules = (stored: Device): boolean =>
   stored.senders.length > 0 || stored.recipientDomains.length > 0 || limitsOf(stored).some(limit => limit > 0)
 
-/** The rules about mail that need a service which sees envelopes. */
+/** The rules about mail that need a service with access to envelopes. */
 function unenforcedRules(stored: Device, wrap: Settings['wrap']): readonly string[] {
   // The lines for Exim in INSTALL send sender, recipient and message to the query service.
   const services = wrap.policy_listen.length + wrap.query_listen.length

@@ -120,8 +120,8 @@ ${steps.map((step, index) => `  ${index + 1}. ${step}\n`).join('')}`)
 }
 
 /**
- * The settings that a file sets in which configured is false still. @throws UsageFault if the
- * administrator has read the file.
+ * The settings of a file in which `configured` is still false. @throws UsageFault if the
+ * administrator has confirmed the file.
  */
 function unreadSettings(config: string): Overrides {
   const { settings, shown } = loadSettingsFile(config, {})
@@ -138,8 +138,8 @@ function unreadSettings(config: string): Overrides {
 }
 
 /**
- * Puts a text in the place of a settings file: same owner, same mode unless there is a password in
- * it, the former text beside it.
+ * Replaces the text of a settings file: same owner, and the same mode unless the text contains a
+ * password. The former text is kept beside the file.
  */
 function replaceFile(config: string, text: string, isSecret: boolean): void {
   const { uid, gid, mode } = statSync(config)
@@ -204,7 +204,7 @@ export function settingsFor({
   return Object.fromEntries([...sections].map(name => [name, { ...base[name], ...recipe?.overrides[name] }]))
 }
 
-/** A role whose password stands in a file keeps it there. */
+/** A role with its password in a file keeps that file. */
 function databaseFor(choice: DatabaseChoice, former: Overrides[string]): Overrides[string] {
   if (choice === 'as before') return former
   const { embedded, ...rest } = former
@@ -213,7 +213,7 @@ function databaseFor(choice: DatabaseChoice, former: Overrides[string]): Overrid
   return { ...rest, ...choice, ...Object.fromEntries(missing.map(name => [name, randomSecret()])) }
 }
 
-/** The text of the file. `configured` is false until the administrator has read it. */
+/** The text of the file. `configured` is false until the administrator has confirmed the file. */
 export function settingsTemplate(config: string, overrides: Overrides, recipe?: Recipe): string {
   const option = config === SETTINGS_FILE ? '' : ` --config ${config}`
   const schema = schemaFile()

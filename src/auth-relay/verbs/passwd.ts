@@ -20,8 +20,8 @@ type Options = {
 }
 
 /**
- * `auth-relay passwd`: an account of popup's passwd_file, with a password asked for on the terminal
- * or read from standard input.
+ * `auth-relay passwd`: an account of popup's passwd_file. The terminal prompts for the password, or
+ * it is read from standard input.
  */
 export const passwd: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('passwd'))
@@ -118,7 +118,7 @@ function numberOf(text: string | undefined, option: string): string | undefined 
   return text
 }
 
-/** Asks twice on a terminal, without echo; else takes the first line of standard input. */
+/** Prompts twice on a terminal, without echo; otherwise reads the first line of standard input. */
 async function readPassword(login: string, compat: 'none' | 'qmail' | undefined): Promise<string> {
   const isTerminal = process.stdin.isTTY === true
   const silent = new Writable({ write: (_chunk, _encoding, done) => done() })
@@ -146,11 +146,11 @@ async function readPassword(login: string, compat: 'none' | 'qmail' | undefined)
   }
 }
 
-/** The next line, also one that the end of input ends; empty if there is none. */
+/** Returns the next line, also one that ends with the input; empty if there is none. */
 function nextLine(lines: Interface): Promise<string> {
   return new Promise(resolve => {
     lines.once('line', resolve)
-    // readline gives out the rest of its input as a line before it closes.
+    // At its close readline emits the rest of its input as a line.
     lines.once('close', () => resolve(''))
   })
 }

@@ -20,7 +20,9 @@ import { withConfigOption } from '../verb.ts'
 
 type Options = { config: string; json?: true }
 
-/** `auth-relay settings`: every setting with its meaning, its default and what it is now. */
+/**
+ * `auth-relay settings`: lists every setting with its meaning, its default and its current value.
+ */
 export const settings: Verb = (program, { environment, print, isTerminal, columns }, choose) => {
   withConfigOption(program.command('settings'))
     .argument('[names...]', 'settings or sections, such as exp_time, wrap.listen or grants; without a name all')
@@ -104,9 +106,8 @@ export function describeSettings({ settings: { top, popup }, shown }: LoadedSett
 }
 
 /**
- * The settings that the names mean: a section, SECTION.NAME, or a name alone, which may stand in
- * several sections.
- * @throws UsageFault for a name that is none, with the nearest one.
+ * The settings for these names: a section, SECTION.NAME, or a name alone, which may be in several
+ * sections. @throws UsageFault for an unknown name, with the nearest one.
  */
 export function chooseSettings(
   settings: readonly DescribedSetting[],

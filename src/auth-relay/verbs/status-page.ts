@@ -21,7 +21,7 @@ import { StatusSource } from '../status-page/status-source.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
 /**
- * `auth-relay status-page`: the page for the browser; `up` starts it where the settings name an
+ * `auth-relay status-page`: the page for the browser. `up` starts it if the settings have an
  * address for it.
  */
 export const statusPage: Verb = (program, { environment }, choose) => {

@@ -44,8 +44,8 @@ export type DatabaseStatus =
     }
 
 /**
- * A login source of authd; `last` and `line`: when authd read the newest line, and its text, where
- * that is known.
+ * A login source of authd. `last` and `line`: the time at which authd read the newest line, and its
+ * text, if they are known.
  */
 export type LogSource = {
   readonly source: string
@@ -64,8 +64,8 @@ export type SiteStatus = {
 }
 
 /**
- * How the site of a settings file stands now. `script` is a program of the same installation as the
- * daemons.
+ * The current state of the site of a settings file. `script` is a program of the same installation
+ * as the daemons.
  */
 async function siteStatus(settings: Settings, config: string, script: string, now: Date): Promise<SiteStatus> {
   const parts = partsInUseHere(settings)
@@ -165,7 +165,7 @@ export function sourcesOf({ authd, popup, top }: Pick<Settings, 'authd' | 'popup
       const status = statSync(path, { throwIfNoEntry: false })
       if (status === undefined) return { source: path, fault: 'there is no such file' }
       const found = source(path, lastLineKey('file', path))
-      // A file that grows and that authd does not read shows its age all the same.
+      // A growing file that authd does not read shows its age nevertheless.
       return found.last === undefined ? { ...found, last: status.mtime } : found
     }),
     ...authd.syslog_listen.map(address => source(`syslog to ${formatSocketAddress(address)}`, lastLineKey('tcp'))),
@@ -194,7 +194,7 @@ function problemsOfCertificate({ address, found }: ShownCertificate, now: Date):
       : []
 }
 
-/** `auth-relay status`: how everything stands, on one screen. */
+/** `auth-relay status`: shows the state of the site on one screen. */
 export const status: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('status'))
     .description('one screen: programs, database, log sources, grants, the last hour, certificates and problems')

@@ -52,7 +52,7 @@ async function startDemo(dir: string, { environment, print }: Surroundings): Pro
   const stack = await startStack({ config: demo.config, environment, log, passOn })
   // After the ready line, so that it is the last thing on the screen before the first event.
   setImmediate(() => print(formatBanner(demo, process.cwd(), process.argv[1] ?? '')))
-  // A closed terminal ends the demo; its settings are its own, there is nothing to read again.
+  // A closed terminal ends the demo. The demo has no settings to reload.
   return process.stdin.isTTY === true ? { ...stack, reload: () => void process.kill(process.pid, 'SIGTERM') } : stack
 }
 

@@ -11,8 +11,8 @@ export type AddressRules = {
   /** `refuse`: only devices open the relay. */
   readonly withoutDevice: 'relay' | 'refuse'
   /**
-   * From an address of many logins relay: devices and bound senders (`devices`), devices
-   * (`nobody`), or all mail (`as_before`).
+   * Mail that is relayed from an address of several logins. `devices`: mail of devices and of bound
+   * senders. `nobody`: mail of devices only. `as_before`: all mail.
    */
   readonly sharedAddresses: 'devices' | 'nobody' | 'as_before'
   /** Number of different logins within the time of a grant that makes an address shared. */
@@ -61,8 +61,8 @@ export const sharersOf = (ip: IpAddress, opened: OpenedBy, rules: AddressRules):
 const CARRIER_NAT = new NetworkSet([parseNetwork('100.64.0.0/10')].filter(network => network !== undefined))
 
 /**
- * An open address: a login with its device and the other logins there, or an allowance, which has
- * no login.
+ * A client's address with an open relay: by a login, with its device and the other logins there, or
+ * by an allowance, which has no login.
  */
 export type OpenedBy = {
   readonly login?: string | undefined
@@ -103,7 +103,7 @@ const clockTime = (minute: number): string =>
 
 /**
  * The refusal of MAIL in a session that was open before its grant was closed, for a reason of
- * `closedBy` or another. `undecided`: the database gave no answer.
+ * `closedBy` or another one. `undecided`: the database gave no answer.
  */
 export function refuseSession(reason: string, device: GrantedDevice | undefined): MailRefusal {
   if (reason === 'undecided')

@@ -3,15 +3,15 @@ import type { ClientGone } from '../client-gone.ts'
 
 /** The applicant of a password check. */
 export type Applicant = {
-  /** The networks whose turns the check shares, the widest first. */
+  /** The networks that share the check's order, the widest first. */
   readonly networks: readonly string[]
-  /** This login has lately been right from this address. */
+  /** This login has lately succeeded from this address. */
   readonly isKnown: boolean
-  /** The answer is not needed any more: the client has disconnected, or its time is over. */
+  /** The answer is not needed any more, because the client has disconnected or its time is over. */
   readonly departure: ClientGone
 }
 
-/** The networks that share turns, by the customer's own network. */
+/** The networks that share an order, for the customer's network. */
 export function sharingNetworks(customer: Network): readonly string[] {
   const { base, prefixLength } = customer
   // A single IPv6 address stands for a customer behind a translator: the networks around it say
@@ -20,7 +20,7 @@ export function sharingNetworks(customer: Network): readonly string[] {
   return [...wider.map(length => networkOf(base, length)), customer].map(formatNetwork)
 }
 
-/** No more checks may wait: this one is refused at once, so that the client can come again. */
+/** The queue is full. The check is refused at once, so that the client can try again. */
 export class CheckQueueFull extends Error {
   override readonly name = 'CheckQueueFull'
   constructor() {
@@ -75,8 +75,8 @@ export class CheckQueue {
   }
 
   /**
-   * Runs the work in its order. Rejects with CheckQueueFull or ApplicantDeparted if the work never
-   * runs.
+   * Runs the work in the order of the queue. Rejects with CheckQueueFull or ApplicantDeparted if
+   * the work never runs.
    */
   async run<T>(applicant: Applicant, work: () => Promise<T>): Promise<T> {
     const leave = await this.enter(applicant)
@@ -89,8 +89,8 @@ export class CheckQueue {
 
   /**
    * Fulfilled when the applicant's work may run, with the function that ends the work; later calls
-   * do nothing. It rejects in the same cases as `run`. Replaces the departure's listener until
-   * then.
+   * of that function have no effect. Rejects in the same cases as `run`. Uses the departure's
+   * listener until then.
    */
   enter(applicant: Applicant): Promise<() => void> {
     if (applicant.departure.hasHappened) return Promise.reject(new ApplicantDeparted())
@@ -171,7 +171,7 @@ class Share {
     if (part.size === 0) this.#parts.delete(key)
   }
 
-  /** Takes the next entry out; its network then goes behind the others. */
+  /** Removes the next entry; its network then goes behind the others. */
   take(): Entry | undefined {
     const [first] = this.#parts
     if (first !== undefined) {
@@ -190,7 +190,7 @@ class Share {
     return entry
   }
 
-  /** Takes the newest entry of the largest network out. */
+  /** Removes the newest entry of the largest network. */
   takeFromLargest(): Entry | undefined {
     let largest: readonly [string, Share] | undefined
     for (const row of this.#parts) if (largest === undefined || row[1].size >= largest[1].size) largest = row

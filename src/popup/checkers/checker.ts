@@ -22,10 +22,10 @@ export type CheckRequest = {
   readonly applicant: Applicant
 }
 
-/** Whose mail, and where. `maildir` is an absolute path. */
+/** The owner of a maildrop and its path. `maildir` is an absolute path. */
 export type Maildrop = { readonly uid: number; readonly gid: number; readonly maildir: string }
 
-/** `no` alone blames the client. `detail` is for the log and holds no secret. */
+/** Only `no` counts as a failure of the client. `detail` is for the log and contains no secret. */
 export type Verdict =
   | { readonly verdict: 'yes'; readonly maildrop: Maildrop }
   | { readonly verdict: 'no' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
@@ -58,7 +58,7 @@ export function maildirPath(named: string, home: string, fallback: string): stri
   const chosen = plain === '' ? fallback : plain.replace(/^~(?=\/|$)/, home)
   if (chosen.includes('\0')) return undefined
   if (chosen.startsWith('/')) return chosen
-  // Without a home a relative name would mean the root directory.
+  // Without a home a relative name would be relative to the root directory.
   return home.startsWith('/') ? `${home.replace(/\/+$/, '')}/${chosen}` : undefined
 }
 

@@ -24,7 +24,7 @@ export function checkpasswordChecker(options: {
   readonly maildir: string
   readonly environment: Environment
   readonly limitMs: number
-  /** Bounds the programs that run at a time. */
+  /** Limits the number of programs that run at a time. */
   readonly programs: CheckQueue
 }): Checker {
   const { command, maildir, environment, limitMs, programs } = options
@@ -57,7 +57,7 @@ export function checkpasswordChecker(options: {
 /** Variables of the monitor that no child gets. */
 const NOT_INHERITED = /PASS|SECRET|^NODE_OPTIONS$|^NODE_COMPILE_CACHE$|^NOTIFY_SOCKET$|^WATCHDOG_|^LISTEN_|^AUTHRELAY_/
 
-/** The environment that this program hands to checkers: its own, without secrets. */
+/** The environment of checkers: that of this program without secrets. */
 export function inheritable(own: Environment): Environment {
   return Object.fromEntries(Object.entries(own).filter(([name]) => !NOT_INHERITED.test(name)))
 }
@@ -78,6 +78,6 @@ export function checkerEnvironment(base: Environment, request: Omit<CheckRequest
   })
   const announced =
     proxyIp === undefined ? connected : changeEnvironment(connected, announcedClientChanges({ ip, tls, proxyIp }))
-  // checkpassword's programs know the name as octets.
+  // The login name for checkpassword's programs, as octets.
   return changeEnvironment(announced, { ...loginChanges('', method), AUTHRELAY_LOGIN: Buffer.from(login, 'latin1') })
 }

@@ -9,7 +9,7 @@ import { CheckQueue } from './check-queue.ts'
 import type { Checker } from './checker.ts'
 import type { AuthenticationCache } from './password-hash.ts'
 
-/** The checker that the settings name, and whether new settings make another one. */
+/** Makes the checker that the settings name, and decides whether new settings need another one. */
 
 /**
  * Maximum number of waiting checks; above it a login gets a temporary failure. At 20 ms for each
@@ -19,7 +19,7 @@ const MOST_WAITING = 1000
 /** Threads that hash at a time: one of the runtime's four stays free for files and host names. */
 const MOST_HASHING = 3
 
-/** Bounds the programs that check passwords at the same time. */
+/** Limits the number of programs that check passwords at the same time. */
 export const programQueue = ({ popup }: Settings): CheckQueue =>
   new CheckQueue({ atOnce: popup.checker_processes, mostWaiting: MOST_WAITING })
 

@@ -11,7 +11,7 @@ import { type AuthenticationCache, verifyApop, verifyPassword } from './password
  * again.
  */
 
-/** Faulty lines that are logged one by one. */
+/** Number of faulty lines that are logged individually. */
 const FAULTS_SHOWN = 20
 
 type Accounts = { readonly entries: ReadonlyMap<string, PasswdEntry>; readonly decoy: string }

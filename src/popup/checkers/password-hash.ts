@@ -5,7 +5,7 @@ import type { Clock } from '../../base/clock.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import { crypt } from '../../libc/accounts.ts'
 
-/** Whether a password is the stored one, and the cache of those that lately were. */
+/** Compares passwords with stored hashes, and caches recent successful checks. */
 
 /** Runs slow work in the order of the queue. */
 type InTurn = <T>(work: () => Promise<T>) => Promise<T>
@@ -116,7 +116,7 @@ export function verifyApop(digest: string, timestamp: string, secret: string): b
   return same(sha256(Buffer.from(expected)), sha256(Buffer.from(digest, 'latin1')))
 }
 
-/** Rows; above that the oldest goes. */
+/** Maximum number of rows; above it the oldest is dropped. */
 const MAX_ROWS = 50_000
 
 type Row = { readonly proof: string; readonly until: number }
@@ -135,7 +135,7 @@ export class AuthenticationCache {
   readonly #lifeMs: number
   readonly #clock: Clock
 
-  /** `lifeMs`: milliseconds from the last real check; 0: nothing is remembered. */
+  /** `lifeMs`: milliseconds from the last real check; 0: no cache. */
   constructor(lifeMs: number, clock: Clock) {
     this.#lifeMs = lifeMs
     this.#clock = clock

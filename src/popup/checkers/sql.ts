@@ -37,7 +37,9 @@ const QUERY_LIMIT_MS = 10_000
 const CONNECTIONS = 10
 /** Logins that wait for a connection; further logins are refused at once. */
 const MOST_WAITING = 1000
-/** Work for logins that do not exist, until one that does shows how the site hashes. */
+/**
+ * A hash for logins that do not exist, until an existing login shows the form of the site's hashes.
+ */
 const DECOY =
   '$6$h9mZxkWbYdGfQwLs$0000000000000000000000000000000000000000000000000000000000000000000000000000000000000/'
 

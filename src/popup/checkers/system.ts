@@ -55,8 +55,8 @@ export function systemChecker(
 }
 
 /**
- * What /etc/shadow says of an account (shadow(5)); times in days since 1970, undefined where there
- * is none.
+ * The fields of /etc/shadow for an account (shadow(5)); times in days since 1970, undefined if a
+ * field is empty.
  */
 type ShadowEntry = {
   readonly hash: string

@@ -17,12 +17,13 @@ export type WorkerSession = {
   readonly owner: string
   /**
    * Hands the client's connection over, with its unused input; `ended` is called when its session
-   * ends. False if that is impossible now, or for this connection, and the session must be relayed.
+   * ends. Returns false if this is impossible now, or for this connection. The session must then be
+   * relayed.
    */
   pass(client: Connection, readAhead: Uint8Array, ended: () => void): boolean
   /**
-   * A connection to relay the session to, which goes on behind what was read of the client;
-   * undefined if that cannot be done now.
+   * A connection to which the session is relayed, with the octets that were read from the client.
+   * Undefined if it is not available now.
    */
   bridge(readAhead: Uint8Array): HalfClosable | undefined
   /** A stream to relay the session to. */

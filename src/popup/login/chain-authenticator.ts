@@ -6,19 +6,19 @@ import type { Authenticator } from './authenticator.ts'
 import { askToVerify, failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
 
 /**
- * Login by a checkpassword program with a POP3 server behind it, and the connections on which that
- * server talks.
+ * Login by a checkpassword program with a POP3 server behind it, and the connections of that
+ * server.
  */
 
 /** Above the longest time that the monitor gives a checker. */
 const REPLY_LIMIT_MS = 610_000
-/** Characters of a program's line that the log shows. */
+/** Characters of a program's line that are logged. */
 const MOST_SHOWN = 80
 
 /**
- * A checkpassword program with a POP3 server behind it decides, run by the monitor. The server's
- * first +OK is the proof. It is held back until the login is announced, and so is what the client
- * sent ahead: servers of qmail's time lose that.
+ * A checkpassword program with a POP3 server behind it decides; the monitor runs it. The server's
+ * first +OK is the proof. This +OK and the octets that the client sent ahead are held back until
+ * the login is announced, because servers of qmail's time lose such octets.
  */
 export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnections, log: Log): Authenticator {
   return (login, departure) =>
@@ -35,7 +35,7 @@ export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnec
         if (line !== undefined) log.warn('chain_reply_unexpected', { id: login.client.id, line })
         first.destroy()
       }
-      // Without +OK the monitor says what the program's end means.
+      // If there is no +OK, the monitor sends the meaning of the program's end.
       const answer = await answered
       if (reply !== undefined && answer.type === 'announced') {
         return { outcome: 'open', stream: first, reply: [reply.line, reply.rest] }
@@ -45,7 +45,7 @@ export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnec
     })
 }
 
-/** The monitor says at once which request a connection is for. */
+/** The monitor sends the number of the request as the first line of a connection. */
 const NAME_LIMIT_MS = 10_000
 
 /**

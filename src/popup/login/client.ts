@@ -12,7 +12,7 @@ export type Client = {
   readonly localIp: IpAddress | undefined
   readonly localPort: number | undefined
   readonly tls: boolean
-  /** The proxy that spoke for the client. */
+  /** The proxy that named the client. */
   readonly proxyIp: IpAddress | undefined
 }
 
@@ -25,9 +25,9 @@ export type LoginRules = {
   /** Seconds. */
   readonly loginDelay: number
   readonly tries: number
-  /** Peers from which the SSL command is taken; undefined: the feature is off. */
+  /** Peers from which the SSL command is accepted; undefined: the feature is off. */
   readonly preambleTrust: NetworkSet | undefined
-  /** A certificate for STLS is there. */
+  /** A certificate for STLS is available. */
   readonly stls: boolean
 }
 

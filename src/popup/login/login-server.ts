@@ -33,15 +33,15 @@ import { upstreamAuthenticator } from './upstream-authenticator.ts'
 /** The login process: its start, and everything that its sessions share. */
 
 /**
- * The process that serves the network before login: no rights, no secrets but the preamble's
- * password. The monitor starts it. Fulfilled when it should end: the monitor has ended, or
- * requested it and the last session is over.
+ * The process that serves clients before login, without rights and with only one secret, the
+ * password of the preamble. The monitor starts it. Fulfilled when it should end: the monitor has
+ * ended, or requested the end and the last session is over.
  */
 export async function runLogin(): Promise<void> {
   const ended = Promise.withResolvers<void>()
-  // A terminal's Ctrl-C reaches us too; the monitor says when to stop.
+  // A terminal's Ctrl-C reaches this process too, but the monitor decides when it stops.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
-  // Many small turns for many clients become fewer turns with more work in each.
+  // SCHED_BATCH: fewer wake-ups, with more work for each.
   const channel = channelToParent({ batch: true })
   const monitor = new MonitorRequests(channel)
   channel.onClose(ended.resolve)
@@ -103,8 +103,8 @@ export class LoginServer implements SessionHost {
   preamble: SessionHost['preamble']
   stls: TlsContexts | undefined
   /**
-   * Made once: a copy of the settings for every connection cost a fifteenth of all that this
-   * process does.
+   * Made once, because a copy of the settings for every connection took a fifteenth of the CPU time
+   * of this process.
    */
   #rules: LoginRules
   readonly #limits: ConnectionLimits
@@ -119,8 +119,8 @@ export class LoginServer implements SessionHost {
   readonly #places = new Map<LoginSession, IpAddress | undefined>()
   readonly #beforeLogin = new WaitingConnections<LoginSession>()
   /**
-   * Sessions that are over, whose sockets wait for the client to take the last words; the oldest
-   * comes first.
+   * Sessions that are over and whose sockets wait until the client has read the last reply; the
+   * oldest comes first.
    */
   readonly #lingering = new Set<LoginSession>()
   /** Sessions that are not over. */
@@ -227,7 +227,10 @@ export class LoginServer implements SessionHost {
     }
   }
 
-  /** Gives the session's place back and takes one for another address; false if that has enough. */
+  /**
+   * Frees the session's place and takes one for another address; false if that address is at its
+   * limit.
+   */
   moveTo(session: LoginSession, { ip }: Client): boolean {
     const before = this.#places.get(session)
     if (before !== undefined) this.#limits.release(before)
@@ -237,7 +240,7 @@ export class LoginServer implements SessionHost {
     return taken
   }
 
-  /** The session is past its login. */
+  /** The login of the session has succeeded. */
   loggedIn(session: LoginSession): void {
     this.#beforeLogin.delete(session)
   }
@@ -265,7 +268,7 @@ export class LoginServer implements SessionHost {
     if (ip !== undefined) this.#limits.release(ip)
   }
 
-  /** Dismisses who has not logged in, and waits for the others. */
+  /** Closes the sessions without a login, and waits for the others. */
   async drain(): Promise<void> {
     for (const session of this.#beforeLogin) session.dismiss()
     if (this.#running === 0) return
@@ -311,7 +314,8 @@ export class LoginServer implements SessionHost {
   }
 
   #clientOf(header: ProxyHeader, proxy: Client): Client | undefined {
-    // A health check speaks for itself. UNKNOWN would let the proxy's own address be granted.
+    // A PROXY header without a client (LOCAL) is a health check. With UNKNOWN the proxy's own
+    // address would get a grant.
     if (header.kind === 'local') return proxy
     if (header.kind === 'unknown') return undefined
     const { source, destination, fields } = header
@@ -337,10 +341,9 @@ export class LoginServer implements SessionHost {
   }
 
   /**
-   * Closes a connection so that a new one gets its place; false if every client has logged in. A
-   * client that fills every place
-   * with connections that say nothing, take no replies, or wait out a delay for wrong passwords,
-   * keeps no other client out.
+   * Closes a connection, so that a new one gets its place; false if every client has logged in.
+   * Clients cannot block other clients with connections that send nothing, read no replies, or wait
+   * out a delay for wrong passwords.
    */
   #makeRoom(): boolean {
     const [lingering] = this.#lingering
@@ -369,7 +372,7 @@ export class LoginServer implements SessionHost {
         ip: client.ip,
         reason: isFull ? 'max_connections' : 'max_per_address',
       })
-      // Before a handshake there is nothing to say it in.
+      // Before a handshake there is no channel for a reply.
       if (first === 'tls') socket.destroy()
       else {
         socket.write(err(TOO_MANY))

@@ -20,14 +20,14 @@ type MonitorRequest = {
   readonly n: number
   /** The next answer. */
   answer(): Promise<Answer>
-  /** Says what another server answered. */
+  /** Sends the monitor the result of another server. */
   report(outcome: Outcome): void
   /**
    * The client has disconnected: the monitor drops the request, and a waiting caller gets
    * `temporary`.
    */
   cancel(): void
-  /** Nothing more is expected. */
+  /** No further answer is expected. */
   end(): void
 }
 
@@ -48,7 +48,7 @@ export class MonitorRequests {
     this.#channel = channel
   }
 
-  /** Asks whether a secret is right. */
+  /** Sends a request to check a secret. */
   verify(request: Omit<Verify, 'type' | 'n'>): MonitorRequest {
     return this.#begin(n => ({ type: 'verify', n, ...request }))
   }
@@ -109,8 +109,8 @@ export class MonitorRequests {
 }
 
 /**
- * The monitor's checker decides; the mail is in a pop3d worker's hands, whose first reply answers
- * the password. Without `sender` every session is relayed.
+ * The monitor's checker decides. A pop3d worker then serves the maildrop, and its first reply
+ * answers the password. Without `sender` every session is relayed.
  */
 export function monitorAuthenticator(
   monitor: MonitorRequests,
@@ -134,7 +134,7 @@ export function monitorAuthenticator(
     })
 }
 
-/** Puts a login before the monitor. */
+/** Sends the login to the monitor. */
 export function askToVerify(
   monitor: MonitorRequests,
   { login, secret, method, client, timestamp }: LoginRequest,
@@ -173,8 +173,8 @@ export const failureIn = (answer: Answer): LoginResult =>
   failed(answer.type === 'failed' ? answer.failure : 'temporary')
 
 async function openMaildrop(path: string, ticket: string, log: Log): Promise<LoginResult> {
-  // A client in TLS is given its mail from one buffer: fresh memory for each read would make this
-  // process grow with a long message.
+  // A client in TLS gets its mail through one buffer, because a new buffer for each read would make
+  // this process grow with a long message.
   const stream = connectSharingReads(onread => connect({ path, allowHalfOpen: true, onread }))
   const error = await new Promise<Error | undefined>(resolve => {
     stream.once('connect', () => resolve(undefined))

@@ -6,7 +6,8 @@ const LIMIT_MS = 3_000
 
 /**
  * `rest`: the client's octets behind the header. `reason`, for the log: why there is no valid
- * header in time; `octets` came instead. `isLate`: the peer waits, as a client does for a greeting.
+ * header in time; `octets` came instead. `isLate`: the peer waits, like a client that expects a
+ * greeting.
  */
 export type ReadHeader =
   | { readonly header: ProxyHeader; readonly rest: Buffer }

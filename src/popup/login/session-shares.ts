@@ -35,8 +35,8 @@ export class SessionShares<Session> {
   }
 
   /**
-   * Takes a share for a session, in place of the one that it had. `owner` is undefined where the
-   * process behind does not say it.
+   * Takes a share for a session, in place of its earlier one. `owner` is undefined if the server
+   * behind does not report it.
    */
   take(session: Session, login: string, owner: string | undefined): 'ok' | ShareRefusal {
     this.release(session)

@@ -35,7 +35,7 @@ import type { Client } from './client.ts'
 
 type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
 
-/** Octets of replies that the client has not taken, above which none of its commands is run. */
+/** Octets of replies that the client has not read, above which none of its commands is run. */
 const HIGH_WATER = 4_096
 /** Lines of one client that are run in one turn of the event loop. */
 const LINES_PER_TURN = 32
@@ -44,12 +44,12 @@ const LINES_PER_TURN = 32
  * password is checked.
  */
 const READ_SIZE = 16_384
-/** A wrong preamble password is answered so late. */
+/** Delay of the reply to a wrong preamble password. */
 const PREAMBLE_PENALTY_MS = 1_000
 const HANDSHAKE_LIMIT_MS = 30_000
-/** A client of TLS speaks first. */
+/** Time limit for the first octet of a client of TLS, which sends first. */
 const FIRST_OCTET_MS = 5_000
-/** A client that does not take our last words is left. */
+/** Time limit for a client that does not read the last reply. */
 const LINGER_MS = 5_000
 
 /** The parts of the process that a session needs. */
@@ -60,9 +60,9 @@ export type SessionHost = {
   readonly loginTime: number
   /** Milliseconds without a byte in a relayed session, after which it ends. */
   readonly idleLimit: number
-  /** The SSL command, where it is configured. */
+  /** The SSL command, if it is configured. */
   readonly preamble: { readonly password: Secret; readonly reply: 'ok' | 'none' } | undefined
-  /** The certificate for STLS, where that is offered. */
+  /** The certificate for STLS, if STLS is offered. */
   readonly stls: TlsContexts | undefined
   /** The greeting offers APOP (RFC 1939 §7). */
   readonly apop: boolean
@@ -74,15 +74,15 @@ export type SessionHost = {
    */
   oldTlsHint(ip: IpAddress): string | undefined
   /**
-   * The client began with a PROXY header, or with TLS, where POP3 is spoken: an address or port is
-   * set up wrongly.
+   * The client began with a PROXY header, or with TLS, on a POP3 port: an address or port is
+   * configured wrongly.
    */
   anotherProtocol(client: Client, protocol: 'PROXY' | 'TLS'): void
-  /** A proxy said who its client is: true if that address may have one more connection. */
+  /** A proxy named its client: returns true if that address may have one more connection. */
   moveTo(session: LoginSession, client: Client): boolean
   /**
-   * The login is right: true if the login, and the owner of the mail where it is known, may have
-   * one more session.
+   * The login succeeded: returns true if the login, and the owner of the mail if it is known, may
+   * have one more session.
    */
   admit(session: LoginSession, login: string, owner: string | undefined): boolean
   loggedIn(session: LoginSession): void
@@ -115,14 +115,14 @@ export class LoginSession implements ConnectionListener {
   #over = false
   #isPassed = false
   /**
-   * The next lines wait for a later turn of the event loop, or until the client has taken replies.
+   * The next lines wait for a later turn of the event loop, or until the client has read replies.
    */
   #isHeld = false
   /** For the pending login request: reports that the client has disconnected. */
   readonly #departure = new ClientGone()
   readonly #timer: NodeJS.Timeout
 
-  /** Takes the client's connection over. */
+  /** Takes ownership of the client's connection. */
   constructor(host: SessionHost, raw: Connection, client: Client) {
     this.#host = host
     this.#raw = raw
@@ -134,7 +134,9 @@ export class LoginSession implements ConnectionListener {
     this.#timer = setTimeout(() => this.#timedOut(), host.loginTime)
   }
 
-  /** Greets the client and listens to it. `readAhead` is what it has sent already. */
+  /**
+   * Greets the client and reads from it. `readAhead` contains the octets that it has already sent.
+   */
   start(readAhead?: Uint8Array): void {
     this.#raw.readAtMost(READ_SIZE)
     this.#follow()
@@ -153,8 +155,8 @@ export class LoginSession implements ConnectionListener {
   }
 
   /**
-   * The angle brackets alone make a timestamp of it, and the timestamp alone offers APOP; the
-   * session id is there either way.
+   * The angle brackets make the id a timestamp, and the timestamp alone offers APOP. The session id
+   * is in the greeting either way.
    */
   #greet(): void {
     this.#connection.write(ok(this.#host.apop ? this.#timestamp : this.#timestamp.slice(1, -1)))
@@ -166,7 +168,7 @@ export class LoginSession implements ConnectionListener {
     this.#wait(this.#startTls(FIRST_OCTET_MS).then(() => this.#greet()))
   }
 
-  /** The server stops: a client that has not logged in has nothing to lose. */
+  /** The server stops, and closes a client that has not logged in. */
   dismiss(): void {
     if (this.#isSecuring) this.#finish()
     if (this.#busy) return
@@ -191,8 +193,8 @@ export class LoginSession implements ConnectionListener {
   }
 
   /**
-   * Looks at the first octets, and closes if they are no POP3: as commands they would be answered
-   * one by one.
+   * Checks the first octets, and closes if they are not POP3, because otherwise each line would be
+   * answered as a command.
    */
   #isAnotherProtocol(): boolean {
     const first = this.#reader.pending
@@ -240,7 +242,7 @@ export class LoginSession implements ConnectionListener {
   }
 
   /**
-   * Lets other clients come first. With replies that the client does not take, its next lines wait
+   * Lets other clients run first. If the client does not read its replies, its next lines wait
    * until it does.
    */
   #hold(): void {
@@ -249,7 +251,7 @@ export class LoginSession implements ConnectionListener {
     setImmediate(() => this.#goOn())
   }
 
-  /** In place of a turn that passed, `drained` comes back here. */
+  /** If the turn has passed already, `drained` calls this again. */
   #goOn(): void {
     if (!this.#isHeld || this.#connection.unsent > HIGH_WATER) return
     this.#isHeld = false
@@ -258,7 +260,7 @@ export class LoginSession implements ConnectionListener {
     this.#run()
   }
 
-  /** Answers the replies that are still to be written. */
+  /** Writes the pending replies. */
   #apply({ state, effects }: AuthorizationStep, before = ''): string {
     let replies = before
     this.#state = state
@@ -329,8 +331,8 @@ export class LoginSession implements ConnectionListener {
   }
 
   /**
-   * From here on the session is the worker's, which has what was read ahead. The keys are here, so
-   * its octets pass through here.
+   * From here on the session belongs to the worker, which gets the octets that were read ahead.
+   * With TLS the keys are in this process, so that the octets pass through it.
    */
   async #join(server: HalfClosable): Promise<void> {
     this.#isPassed = true
@@ -342,7 +344,7 @@ export class LoginSession implements ConnectionListener {
     this.#finish()
   }
 
-  /** From here on the other side owns the session; unused input goes with it. */
+  /** From here on the other side owns the session, with the unused input. */
   async #relay({ stream: other, reply }: Extract<LoginResult, { outcome: 'open' }>): Promise<void> {
     if (this.#over || this.#connection.isDestroyed) {
       other.destroy()
@@ -366,9 +368,9 @@ export class LoginSession implements ConnectionListener {
   }
 
   /**
-   * Hands a client in clear text over whole: no octet of the mail passes through here. With TLS the
-   * keys are here, so that its
-   * connection cannot be handed over. False if it cannot be done now.
+   * Hands the connection of a client in clear text over, so that no octet of the mail passes
+   * through this process. With TLS the keys are in this process, so that its connection cannot be
+   * handed over. False if it cannot be done now.
    */
   #pass(worker: WorkerSession): boolean {
     const isPassed = worker.pass(this.#connection, this.#reader.pending, () => {
@@ -460,11 +462,11 @@ export class LoginSession implements ConnectionListener {
 
   #timedOut(): void {
     this.#log.info('login_timed_out', { ip: this.#client.ip, user: decodeLogin(this.#state.user ?? '') })
-    // RFC 1939 §3: no words.
+    // RFC 1939 §3: the connection is closed without a reply.
     this.#finish()
   }
 
-  /** Ends after what has been written is delivered. */
+  /** Closes after all written octets are delivered. */
   #close(): void {
     if (this.#over) return
     const connection = this.#connection
@@ -489,5 +491,5 @@ export class LoginSession implements ConnectionListener {
   }
 }
 
-/** One polite line for a client that finds every place taken. */
+/** One reply for a client that is refused because every place is taken. */
 export const TOO_MANY = '[SYS/TEMP] too many connections, try again later'

@@ -50,7 +50,9 @@ export function upstreamAuthenticator(monitor: MonitorRequests, server: Upstream
   }
 }
 
-/** Milliseconds for the connection, and again for each line of the server behind. */
+/**
+ * Time limit for the connection, and again for each line of the upstream server, in milliseconds.
+ */
 const LIMIT_MS = 30_000
 
 type UpstreamClient = {
@@ -66,15 +68,16 @@ type UpstreamAnswer =
   | { readonly outcome: Exclude<Outcome, 'yes'> }
 
 /**
- * Logs in to the POP3 server behind with the client's credentials. Its first +OK after the password
- * is the proof of login; the caller passes that line on when the login is announced. Never rejects.
+ * Logs in to the upstream server with the client's credentials. Its first +OK after the password is
+ * the proof of login; the caller passes that line on when the login is announced. Never rejects.
  */
 async function loginUpstream(
   server: UpstreamServer,
   { login, secret }: Credentials,
   client: UpstreamClient,
 ): Promise<UpstreamAnswer> {
-  // SASL can carry what no POP3 line can: it must not become a second command.
+  // SASL can carry characters that a POP3 line cannot, and a line break must not begin a second
+  // command.
   if (/[\r\n\0]/.test(login + secret)) return { outcome: 'no' }
   const stream = await open(server, client)
   if (stream === undefined) return { outcome: 'temporary' }
@@ -105,7 +108,7 @@ function refusalIn({ line }: FirstLine): Exclude<Outcome, 'yes'> {
   return code?.startsWith('SYS/') === true ? 'temporary' : 'no'
 }
 
-/** The header goes before the TLS handshake, as the protocol wants. */
+/** The header is sent before the TLS handshake, as the PROXY protocol requires. */
 async function open(
   { address, tls, proxyHeader }: UpstreamServer,
   client: UpstreamClient,

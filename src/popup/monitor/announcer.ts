@@ -19,12 +19,12 @@ import type { AuthdLink } from './authd-link.ts'
 export type Attempt = Omit<LoginEvent, 'daemon' | 'id' | 'user'> & { readonly id: SessionId; readonly user: LoginText }
 
 /**
- * Says of an address why no login can open the relay for it; undefined if one can. The policy of
- * the grants decides it.
+ * Returns the reason why no login can open the relay for an address; undefined if one can. The
+ * grant policy decides.
  */
 type LoginRefusal = (ip: IpAddress) => string | undefined
 
-/** Says by these settings why no login can open the relay for an address; undefined if one can. */
+/** Makes that function from these settings. */
 export function loginRefusal(settings: Settings): LoginRefusal {
   const { neverList } = policyOf(settings)
   return ip => neverList.loginRefusal(ip)
@@ -41,7 +41,7 @@ export class Announcer {
   readonly #failures: SyslogWriter | undefined
   #refusal: LoginRefusal
 
-  /** Without authd the syslog lines are all that is said. */
+  /** Without authd only the syslog lines report the login. */
   constructor(authd: AuthdLink | undefined, refusal: LoginRefusal, syslog: boolean, log: Log) {
     this.#authd = authd
     this.#refusal = refusal
@@ -72,7 +72,7 @@ export class Announcer {
     if (!isRefused) this.#logins?.write(formatLoginLine(attempt))
   }
 
-  /** `detail` is for our own log alone. An address that is not known is `unknown`. */
+  /** `detail` is for popup's own log only. An unknown address is `unknown`. */
   failure(
     { id, ip, user, method, tls }: Omit<Attempt, 'ip'> & { readonly ip: IpAddress | undefined },
     reason: FailReason | 'logindelay' | 'uid',
@@ -110,7 +110,7 @@ function grantFields(answer: LoginAnswer | undefined): Record<string, string | n
   }
 }
 
-/** Lines that wait for a logger that is slow; above that new ones are dropped. */
+/** Number of lines that wait for a slow logger; further ones are dropped. */
 const MAX_WAITING_OCTETS = 1_048_576
 const RESTART_AFTER_MS = 1_000
 
@@ -145,7 +145,7 @@ class SyslogWriter {
     input.write(`${message}\n`)
   }
 
-  /** Lets logger write what it has, and ends it. */
+  /** Lets logger write its remaining input, and ends it. */
   close(): void {
     this.#restartNotBefore = Number.POSITIVE_INFINITY
     this.#child?.stdin?.end()

@@ -10,7 +10,7 @@ import {
   parseLoginAnswer,
 } from '../../wire/login-event.ts'
 
-/** Events kept while authd does not answer; above that the oldest goes. */
+/** Number of events that are kept while authd does not answer; above it the oldest is dropped. */
 const MAX_KEPT = 20_000
 const RECONNECT_FIRST_MS = 20
 const RECONNECT_LONGEST_MS = 2_000
@@ -30,7 +30,7 @@ export type AuthdLinkOptions = {
   readonly keepFor: number
 }
 
-/** The times of the link. */
+/** The times of the connection. */
 export type AuthdLinkTimes = Omit<AuthdLinkOptions, 'path'>
 
 /**
@@ -161,7 +161,7 @@ export class AuthdLink {
       this.#log.warn('authd_answer_unknown', { line: line.slice(0, 80) })
       return
     }
-    // `queued` is authd's promise to store it later: it is off our hands.
+    // `queued` means that authd will store the event later, so that it is not sent again.
     this.#kept.delete(answer.id)
     kept.answered(answer)
     if (this.#kept.size === 0) this.#idle()

@@ -14,23 +14,21 @@ export type ChainRunnerOptions = {
   readonly checker: readonly string[]
   readonly program: readonly string[]
   readonly environment: Environment
-  /** Milliseconds until the program must have said +OK. */
+  /** Time limit of the program for +OK, in milliseconds. */
   readonly checkTimeout: number
   /** For each login process the socket where it waits for connections of chained programs. */
   readonly listeners: readonly BoundSocket[]
-  /** Bounds the programs that have not yet said +OK. */
+  /** Limits the number of programs that have not sent +OK yet. */
   readonly programs: CheckQueue
 }
 
-/**
- * How a chained program ended, in the words of a refusal: what it means if no session came of it.
- */
+/** The meaning of a chained program's end for the login, if no session resulted. */
 export type ChainEnd = { readonly verdict: 'badauth' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
 
 export type RunningChain = {
-  /** The first +OK was seen: the time limit no longer counts. */
+  /** The first +OK was read: the time limit ends. */
   accepted(): void
-  /** Ends it, because the login is refused for another reason. */
+  /** Ends the program, because the login is refused for another reason. */
   stop(): void
   readonly ended: Promise<ChainEnd>
 }
@@ -52,7 +50,7 @@ export class ChainRunner {
     this.#options = { ...this.#options, ...options }
   }
 
-  /** Rejects as CheckQueue does if the applicant's turn never comes. */
+  /** Rejects as CheckQueue does if the applicant's check never runs. */
   async start(loginProcess: number, request: VerifyRequest, applicant: Applicant): Promise<RunningChain | ChainEnd> {
     const leave = await this.#options.programs.enter(applicant)
     try {
@@ -78,8 +76,8 @@ export class ChainRunner {
     const address = listeners[loginProcess]?.address
     if (address?.type !== 'unix') throw new Error(`no chain socket: ${address && formatSocketAddress(address)}`)
     const session = connect({ path: address.path })
-    // Paused before it is connected, so that the runtime never begins to read what is the
-    // program's.
+    // Paused before it is connected, so that the runtime never reads octets that belong to the
+    // program.
     session.pause()
     await new Promise<void>((resolve, reject) => {
       session.on('error', reject)
@@ -118,6 +116,6 @@ function killGroup(pid: number): void {
   try {
     process.kill(-pid, 'SIGTERM')
   } catch {
-    // It has just ended.
+    // The program has just ended.
   }
 }

@@ -5,11 +5,11 @@ import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
 import { type LoginText, loginKey } from '../../wire/login-event.ts'
 
-/** When a login may be tried: after failures, and after the login before (LOGIN-DELAY). */
+/** The delays of logins: after failures, and after the previous login (LOGIN-DELAY). */
 
 /** Failures count for this time after the last one. */
 const FORGET_MS = 10 * 60_000
-/** Rows of each table: above that the oldest goes. */
+/** Rows of each table; above it the oldest is dropped. */
 const MAX_ROWS = 20_000
 /**
  * Logins that may fail from a customer's network before its other logins wait: a household has some
@@ -95,12 +95,12 @@ export class FailureDelays {
     return level === 0 ? 0 : (this.#delays[Math.min(level, this.#delays.length) - 1] ?? 0)
   }
 
-  /** The login has lately been right from there. */
+  /** The login has lately succeeded from this address. */
   isKnown(ip: IpAddress, login: LoginText): boolean {
     return this.#known.has(this.#pair(ip, login))
   }
 
-  /** The checker said no. */
+  /** The checker refused the login. */
   failed(ip: IpAddress, login: LoginText, proof: string): void {
     const key = boundedKey(login)
     const before = this.#failuresOf(key)
@@ -115,8 +115,8 @@ export class FailureDelays {
   }
 
   /**
-   * The checker said yes. One good account does not buy an address free: only this pair is known
-   * now.
+   * The checker accepted the login. One right login does not exempt an address: only this pair of
+   * address and login is known now.
    */
   succeeded(ip: IpAddress, login: LoginText): void {
     const key = boundedKey(login)
@@ -176,7 +176,7 @@ class FailedLogins {
     this.#most = this.#mostFor(levels)
   }
 
-  // One more, because the login that asks does not count against itself.
+  // One more, because the login of this attempt does not count against itself.
   #mostFor = (levels: number): number => this.#tolerance + Math.min(levels, 16) + 1
 
   /** By how many the logins that failed, other than this one, are more than is tolerated. */
@@ -201,7 +201,7 @@ class FailedLogins {
 const boundedKey = (login: LoginText): string => loginKey(login).slice(0, 320)
 const fingerprint = (login: LoginText): string => hash('sha256', boundedKey(login), 'base64url').slice(0, 11)
 
-/** Logins remembered; above that the one that logged in longest ago is forgotten. */
+/** Number of stored logins; above it the login that succeeded longest ago is dropped. */
 const MAX_LOGINS = 100_000
 
 /** LOGIN-DELAY (RFC 2449 §6.5): the shortest time between two logins of one user. */

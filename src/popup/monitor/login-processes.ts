@@ -11,10 +11,7 @@ import {
   type ToLoginMessage,
 } from '../../wire/workers/login-process.ts'
 
-/**
- * The login processes as the monitor sees them: started again when they end, bounded in what they
- * ask.
- */
+/** The login processes as seen by the monitor: it restarts them, and limits their requests. */
 
 /**
  * Far above the need of honest logins (two messages each), far below a load that would block the
@@ -28,7 +25,7 @@ const MESSAGE_BURST = 40_000
  */
 const OCTETS_PER_SECOND = 33_554_432
 const OCTET_BURST = 67_108_864
-/** Characters of answers that a login process has not taken, above which it is killed. */
+/** Characters of answers that a login process has not read, above which it is killed. */
 const MAX_UNSENT = 8_388_608
 
 /** One login process as the rest of the monitor sees it. */
@@ -49,7 +46,7 @@ type LoginProcessesOptions = {
   readonly chainListeners: readonly BoundSocket[]
   readonly settings: () => LoginSettingsMessage
   readonly onMessage: (process: LoginProcess, message: FromLogin) => void
-  /** Everything that the process had asked is void. */
+  /** All requests of the process are void. */
   readonly onGone: (process: LoginProcess) => void
 }
 
@@ -64,8 +61,8 @@ type LoginRun = Pick<WorkerProcess, 'ended'> & {
 const openSslConfiguration = join(dirname(programBeside('sslwrap')), 'openssl.cnf')
 
 /**
- * Starts the login processes, keeps them running, and lets nothing through that they could not
- * honestly have said.
+ * Starts the login processes, keeps them running, and rejects messages that an honest process would
+ * never send.
  */
 export class LoginProcesses {
   readonly #options: LoginProcessesOptions
@@ -81,7 +78,7 @@ export class LoginProcesses {
     this.#children = Array.from({ length: options.count }, (_, index) => this.#child(index))
   }
 
-  /** Fulfilled when every process has said that it is ready; rejects if one ends before. */
+  /** Fulfilled when every process has reported that it is ready; rejects if one ends before. */
   async start(): Promise<void> {
     await Promise.all(this.#children.map(child => child.start()?.ready))
   }

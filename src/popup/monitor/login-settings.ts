@@ -69,7 +69,7 @@ export function loginSettings(
     stls,
     loginDelay: popup.login_delay,
     tries: popup.max_failures,
-    // Each process counts for itself, and gets its share.
+    // Each process counts separately, and gets its share.
     maxConnections: Math.ceil(popup.max_connections / popup.logins),
     maxPerAddress: Math.ceil(popup.max_per_address / popup.logins),
     maxPerLogin: Math.ceil(sessionsOf(popup.max_per_login, popup.max_connections, 0.1) / popup.logins),
@@ -81,7 +81,7 @@ export function loginSettings(
   }
 }
 
-/** A person may have some devices at the same time, however few connections there are in all. */
+/** A person may use several devices at the same time, also with a low total limit. */
 const LEAST_SHARE = 5
 
 /** The limit of the settings, or the part of all connections. */
@@ -105,8 +105,8 @@ function upstreamServer(popup: Settings['popup']): LoginSettingsMessage['upstrea
 }
 
 /**
- * No file, no feature. A file that cannot be right is a fault, because the administrator meant the
- * feature.
+ * Without a file the feature is off. An invalid file is a fault, because the administrator wants
+ * the feature.
  */
 function preambleSettings(popup: Settings['popup']): LoginSettingsMessage['preamble'] {
   if (popup.ssl_hack_pass === '' || !existsSync(popup.ssl_hack_pass)) return null

@@ -16,10 +16,7 @@ import type { FailureDelays, LoginIntervals } from './login-delays.ts'
 import type { LoginProcess } from './login-processes.ts'
 import type { MaildropWorkers } from './maildrop-workers.ts'
 
-/**
- * Requests that one login process may have under way: more than it can have connections, but an
- * end.
- */
+/** Requests in progress of one login process: above the number of its connections, but limited. */
 const MAX_PENDING = 100_000
 /** Characters of names and secrets in the requests that one login process may have under way. */
 const MAX_PENDING_OCTETS = 8_388_608
@@ -53,7 +50,7 @@ type Pending = {
   outcome?: (outcome: Outcome) => void
 }
 
-/** Handles what login processes ask. Each attempt goes its own way; none waits for another. */
+/** Handles the requests of login processes. Attempts are independent; none waits for another. */
 export class Logins {
   readonly #parts: LoginsParts
   readonly #pending = new Map<LoginProcess, PendingRequests>()
@@ -166,8 +163,8 @@ export class Logins {
     const { maildrop } = verdict
     const refusal = workers.refusalOf(maildrop)
     if (refusal !== undefined) {
-      // Looks like a wrong password, or it would be a way to try passwords of accounts that have no
-      // session here.
+      // This must look like a wrong password. Otherwise it would reveal passwords of accounts that
+      // have no session here.
       this.#refuse(process, n, pending, { failure: 'credentials', reason: 'uid' }, refusal)
       return
     }
@@ -177,7 +174,7 @@ export class Logins {
     process.send({ type: 'open', n, ...open })
   }
 
-  /** The chained program's first +OK, which login reports, is the proof. */
+  /** The chained program's first +OK, which the login process reports, is the proof. */
   async #throughChain(
     chains: ChainRunner,
     process: LoginProcess,

@@ -47,7 +47,7 @@ type Owner = {
   /** The used tickets of the last worker that exited cleanly. */
   usedTickets: readonly UsedTicket[]
   readonly name: string
-  /** Until when a client may still present a ticket. */
+  /** Time until which a client may still present a ticket. */
   ticketsUntil: number
   readonly child: SupervisedChild<WorkerProcess>
   forget: NodeJS.Timeout | undefined
@@ -68,7 +68,7 @@ export type OpenMaildrop = { readonly socket: string; readonly ticket: string }
  * and every ticket are void.
  */
 export class MaildropWorkers {
-  /** Where the sockets are. */
+  /** Directory of the sockets. */
   readonly directory: string
   readonly #options: MaildropWorkersOptions
   readonly #log: Log
@@ -89,7 +89,7 @@ export class MaildropWorkers {
     chmodSync(this.directory, 0o711)
   }
 
-  /** Whether a session may run as that user here; the reason if not. */
+  /** The reason why a session may not run as that user; undefined if it may. */
   refusalOf({ uid, gid }: Maildrop): string | undefined {
     if (uid === 0) return 'uid 0 never gets a session'
     if (gid === 0) return 'gid 0 never gets a session'
@@ -116,7 +116,7 @@ export class MaildropWorkers {
     }
   }
 
-  /** Puts other settings in force for sessions from now on, in processes that run as well. */
+  /** Applies other settings to later sessions, also in running processes. */
   async use(settings: MaildropWorkerSettings): Promise<void> {
     this.#settings = settings
     for (const { child } of await Promise.all(this.#owners.values())) {
@@ -212,7 +212,7 @@ export class MaildropWorkers {
   }
 }
 
-/** Two accounts of one uid may have different groups: each runs with its own. */
+/** Two accounts of one uid may have different groups, so each has its own process. */
 const ownerName = (uid: number, gid: number): string => `${uid}-${gid}`
 
 function newKey(): Pick<Owner, 'key' | 'mac'> {

@@ -27,9 +27,9 @@ import { Logins, type LoginsParts } from './logins.ts'
 import { MaildropWorkers } from './maildrop-workers.ts'
 
 /**
- * Starts popup: the monitor is this process; it binds, checks and announces, and reads nothing from
- * the network. `program` is the path of popup itself.
- * @throws UsageFault, TemporaryFault: nothing is left half-started, for this process then ends.
+ * Starts popup. This process is the monitor: it binds, checks and announces, and reads nothing from
+ * the network. `program` is the path of popup itself. @throws UsageFault, TemporaryFault; the
+ * process then ends, so that nothing is left half-started.
  */
 export async function startMonitor(settingsFile: string, program: string): Promise<RunningDaemon> {
   let { settings } = loadSettingsFile(settingsFile)
@@ -141,13 +141,13 @@ export async function startMonitor(settingsFile: string, program: string): Promi
 
 const certificateFiles = ({ popup }: Settings): readonly string[] => [popup.stls_cert, popup.stls_key]
 
-/** New settings, with the old ones where only a restart can change them. */
+/** New settings, with the old values of those that only a restart can change. */
 const withKept = ({ popup: { checker, logins, login_user } }: Settings, next: Settings): Settings => ({
   ...next,
   popup: { ...next.popup, checker, logins, login_user },
 })
 
-/** How long a login waits for authd, and how long it is kept for it. */
+/** The time that a login waits for authd, and the time that its event is kept. */
 export const authdTimes = ({ popup, grants }: Settings): AuthdLinkTimes => ({
   grantWait: popup.grant_wait,
   keepFor: grants.exp_time * 1000,

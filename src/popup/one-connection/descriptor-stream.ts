@@ -3,8 +3,8 @@ import { standardInput, standardOutput } from '../../ucspi/standard-streams.ts'
 
 /**
  * Descriptors 0 and 1 as one stream. Ending or destroying it leaves descriptor 1 open, because
- * popup's own last words may
- * come after those of the program that it ran; the connection is closed by the end of the process.
+ * popup's last reply may follow the output of the program that it ran. The end of the process
+ * closes the connection.
  */
 export class DescriptorStream extends Duplex {
   readonly #input: Readable
@@ -33,7 +33,7 @@ export class DescriptorStream extends Duplex {
   }
 
   /**
-   * The other end has closed: the client waits for the close and sends nothing more that matters.
+   * The other end has closed. The client waits for the close and sends nothing more of importance.
    */
   override _final(done: () => void): void {
     this.#endInput()
@@ -52,8 +52,8 @@ export class DescriptorStream extends Duplex {
   }
 
   /**
-   * Writes even after the stream was destroyed; fulfilled when the octets are handed over, or
-   * cannot be.
+   * Writes even after the end of the stream; fulfilled when the octets are written or cannot be
+   * written.
    */
   lastWords(text: string, limitMs: number): Promise<void> {
     return new Promise(resolve => {

@@ -10,7 +10,7 @@ import { announcedClientChanges, changeEnvironment, type Environment, loginChang
 import { type Authenticator, failed } from '../login/authenticator.ts'
 import type { Client } from '../login/client.ts'
 
-/** Characters of a program's line that the log shows. */
+/** Characters of a program's line that are logged. */
 const MOST_SHOWN = 80
 
 export type ProgramAuthenticatorOptions = {
@@ -69,7 +69,7 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
       closeSync(theirs)
     }
     const session = new Socket({ fd: ours, readable: true, writable: true, allowHalfOpen: true })
-    session.on('error', () => {}) // the program has ended: its exit status says more
+    session.on('error', () => {}) // the program has ended, and its exit status says more
     departure.listen(() => session.destroy())
     const reply = await readReply(session, checkTimeout + 30_000)
     if (reply !== undefined && isPositive(reply)) {
@@ -79,7 +79,7 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
       return { outcome: 'open', stream: session, reply: [reply.line, reply.rest] }
     }
     if (reply !== undefined) {
-      // The server's own words for why there is no session, e.g. a maildrop that is in use.
+      // The server's text about the missing session, for example that a maildrop is in use.
       const said = reply.line.toString('latin1').trimEnd().slice(0, MOST_SHOWN)
       options.refused(client, login, method, 'temp', `the first line from checker and program is no +OK: ${said}`)
       options.running(chain)
@@ -95,7 +95,7 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
   }
 }
 
-/** spec/popup.md §6 and §7. pop3d must not announce once more what popup announces. */
+/** docs/spec/popup.md §6 and §7. pop3d must not announce a login that popup has announced. */
 function environmentFor(base: Environment, client: Client, login: string, method: string): Environment {
   const { ip, tls, proxyIp } = client
   const announced = proxyIp === undefined ? {} : announcedClientChanges({ ip, tls, proxyIp })

@@ -167,7 +167,7 @@ class OneConnection {
     this.#stream = parts.stream
   }
 
-  /** Fulfilled when session and program are over, and everything is said. */
+  /** Fulfilled when session and program are over and the log is written. */
   async serve(): Promise<void> {
     const over = Promise.withResolvers<void>()
     new LoginSession(
@@ -254,7 +254,7 @@ class OneConnection {
     }
   }
 
-  /** Grants are for addresses: without one there is nothing to announce. */
+  /** Grants belong to addresses. Without an address there is nothing to announce. */
   async #accepted(client: Client, login: string, method: 'pass' | 'apop' | 'sasl'): Promise<void> {
     if (ipOf(client) === undefined) {
       this.#log.warn('login_accepted', { id: client.id, ip: 'unknown', user: loginText(loginOctets(login)), method })
@@ -274,7 +274,8 @@ class OneConnection {
       return { password: readSecretFile(popup.ssl_hack_pass), reply: popup.ssl_reply }
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
-      // The connection in hand is served without the feature; the administrator reads why.
+      // This connection is served without the feature; the log names the reason for the
+      // administrator.
       this.#log.error('ssl_hack_pass_unusable', { reason: error })
       return undefined
     }

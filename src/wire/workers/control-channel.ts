@@ -7,7 +7,10 @@ import * as v from 'valibot'
 /** Longest message, in octets without LF: PEM chains and settings fit, floods do not. */
 export const MAX_MESSAGE = 1_048_576
 
-/** The parent asks whether the child is alive, and the child answers. */
+/**
+ * Messages that check whether the child is alive: the parent sends `ping`, and the child answers
+ * `pong`.
+ */
 export const PING = 'ping'
 export const PONG = 'pong'
 

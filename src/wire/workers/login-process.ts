@@ -118,16 +118,16 @@ const upstreamServer = v.strictObject({
 export type UpstreamServer = v.InferOutput<typeof upstreamServer>
 
 const loginSettings = v.strictObject({
-  /** Ids to take, where the monitor is root. */
+  /** Ids of the process, if the monitor is root. */
   ids: v.nullable(v.strictObject({ uid: v.number(), gid: v.number() })),
   logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
   /** The engine of the connections. */
   engine: v.picklist(['auto', 'node', 'epoll']),
-  /** pop3d workers take connections over. */
+  /** pop3d workers accept handed over connections. */
   handoff: v.boolean(),
   /**
-   * Where the sockets of pop3d workers are; entered before the ids are taken, so that the way to it
-   * may be closed.
+   * Directory of the sockets of pop3d workers. The process enters it before it drops root, so that
+   * the path to it may be closed.
    */
   directory: v.string(),
   /**

@@ -9,9 +9,9 @@ import { isSessionId, type LoginMethod, type SessionId } from '../login-event.ts
 import { readMessage, requireMessage } from './control-channel.ts'
 
 /**
- * The monitor's word to a pop3d worker that one session may open one maildrop. The login process
- * carries it, but cannot make it: the text is authenticated with a key that only monitor and worker
- * know.
+ * The monitor's permission for a pop3d worker: one session may open one maildrop. The login process
+ * carries it, but cannot make it, because the text is authenticated with a key of the monitor and
+ * the worker.
  */
 export type SessionTicket = {
   readonly id: SessionId
@@ -26,7 +26,7 @@ export type SessionTicket = {
 }
 
 /**
- * A ticket as received: believe `ticket` only after HMAC-SHA256 of `signedText` was found equal to
+ * A ticket as received. `ticket` is valid only after HMAC-SHA256 of `signedText` was found equal to
  * `mac`.
  */
 export type PresentedTicket = { readonly ticket: SessionTicket; readonly signedText: string; readonly mac: string }
@@ -68,9 +68,9 @@ export function parseSessionTicket(line: string): PresentedTicket | undefined {
 }
 
 /**
- * The link between a login process and a pop3d worker, over which client sockets change hands
- * (docs/WIRE.md): a Unix connection to the worker's socket.
- * With each `take` comes a descriptor; the nth belongs to the nth.
+ * The handoff channel between a login process and a pop3d worker, over which client sockets are
+ * handed over (docs/WIRE.md): a Unix connection to the worker's socket. Each `take` line belongs to
+ * one descriptor, in the same order.
  */
 
 /**
@@ -94,7 +94,7 @@ export type Take = { readonly n: number; readonly octets: number; readonly ticke
 /** The line, without LF. */
 export const formatTake = ({ n, octets, ticket }: Take): string => `take n=${n} octets=${octets} ${ticket}`
 
-/** Reads a `take` line; undefined if it is none. The ticket is not looked at. */
+/** Reads a `take` line; undefined for another line. The ticket is not checked. */
 export function parseTake(line: string): Take | undefined {
   const match = /^take n=([1-9]\d{0,14}) octets=(0|[1-9]\d{0,5}) (.+)$/.exec(line)
   const octets = Number(match?.[2])
@@ -104,8 +104,8 @@ export function parseTake(line: string): Take | undefined {
 }
 
 /**
- * Worker to login: sockets may be passed; the session of that socket is over; or the worker takes
- * no more, and login should end its side.
+ * Messages of a worker to the login process: sockets may be passed; the session of that socket is
+ * over; or the worker accepts no more, and the login process should end its side.
  */
 export type HandoffReply =
   | { readonly type: 'open' }
@@ -165,8 +165,8 @@ export type MaildropWorkerSettings = v.InferOutput<typeof settings>
 const start = v.strictObject({
   type: v.literal('start'),
   /**
-   * The owner whose mail is served: the ids to take. Null where the monitor is not root and the
-   * worker has them already.
+   * The owner of the mail: the ids of the worker. Null if the monitor is not root and the worker
+   * has them already.
    */
   ids: v.nullable(
     v.strictObject({ uid: v.pipe(v.number(), v.integer(), v.minValue(1)), gid: v.pipe(v.number(), v.integer()) }),
@@ -215,5 +215,5 @@ const news = v.variant('type', [
 
 export type MaildropWorkerNews = v.InferOutput<typeof news>
 
-/** Reads what a worker says; undefined if it is nothing that a worker says. */
+/** Reads a message of a worker; undefined if it is invalid. */
 export const parseMaildropWorkerNews = (message: unknown): MaildropWorkerNews | undefined => readMessage(news, message)

@@ -14,8 +14,8 @@ export const MAX_STARTER_BLOCK = 1_048_576
 /** Gate to starter. */
 export type StarterOrder =
   /**
-   * The program of all starts from here on. The block: path, `args` words of argv, then
-   * `NAME=value` of every start. `files`: soft limit of open files.
+   * The program of all later starts. The block: path, `args` arguments, then `NAME=value` of every
+   * start. `files`: soft limit of open files.
    */
   | { readonly type: 'program'; readonly args: number; readonly files: number; readonly octets: number }
   /**
@@ -47,7 +47,7 @@ const START = new RegExp(`^start n=${NUMBER} without=${NUMBER} octets=${NUMBER}$
 const KILL = new RegExp(`^kill pid=${NUMBER}$`)
 const PING = new RegExp(`^ping n=${NUMBER}$`)
 
-/** Reads a line of the gate; undefined if it is none. */
+/** Reads a line of the gate; undefined if it is invalid. */
 export function parseStarterOrder(line: string): StarterOrder | undefined {
   const start = numbersOf(START, line)
   if (start !== undefined) {
@@ -67,7 +67,7 @@ export function parseStarterOrder(line: string): StarterOrder | undefined {
 
 /** Starter to gate. */
 export type StarterNews =
-  /** It runs under its own account, and takes orders. */
+  /** The starter runs under its own account, and accepts orders. */
   | { readonly type: 'ready' }
   | { readonly type: 'started'; readonly n: number; readonly pid: number }
   | { readonly type: 'failed'; readonly n: number; readonly errno: number }
@@ -98,7 +98,7 @@ const EXITED = new RegExp(`^ended pid=${NUMBER} status=${NUMBER}$`)
 const KILLED = new RegExp(`^ended pid=${NUMBER} signal=${NUMBER}$`)
 const PONG = new RegExp(`^pong n=${NUMBER}$`)
 
-/** Reads a line of the starter; undefined if it is none. */
+/** Reads a line of the starter; undefined if it is invalid. */
 export function parseStarterNews(line: string): StarterNews | undefined {
   const [n, startedPid] = numbersOf(STARTED, line) ?? []
   if (n !== undefined && isPid(startedPid)) return { type: 'started', n, pid: startedPid }

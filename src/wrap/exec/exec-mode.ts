@@ -44,7 +44,7 @@ type ExecSettings = {
   readonly relayclient_value: string
   /** Seconds. */
   readonly wrap_timeout: number
-  /** Path of the query socket. Empty: ask the database. */
+  /** Path of the query socket. Empty: the database is queried. */
   readonly ask: string
 }
 
@@ -118,7 +118,7 @@ type ExecModeRequest = {
   readonly script: string
 }
 
-/** Loads the code that asks the database, only when it is needed. */
+/** Loads the code that queries the database, only if it is needed. */
 type AskDatabase = (file: string | undefined, environment: Environment, timeoutMs: number) => Promise<Decision>
 
 /**

@@ -115,7 +115,7 @@ export class SmtpFront {
     this.#turn()
   }
 
-  /** Ends the session with a reply that says why. */
+  /** Ends the session with a reply that contains the reason. */
   giveUp(reason: string, reply: string): void {
     this.#dialogue.giveUp(reason, reply)
   }

@@ -152,7 +152,7 @@ export class ResidentGate {
     const { log, maxConnections } = this.#options
     const peer = connection.remoteIp
     const isProxy = this.#options.proxyTrust.has(peer)
-    // The address of a proxy does not say how many connections one client has.
+    // The address of a proxy does not show how many connections one client has.
     const first = this.#acquire(socket, peer, isProxy)
     if (!first) return
     let client = peer
@@ -263,7 +263,7 @@ export class ResidentGate {
   }
 }
 
-/** A rule or the gate's environment has opened the relay, so the store is not asked. */
+/** A rule or the gate's environment has opened the relay, so the store is not queried. */
 const PRESET: Decision = { relay: false, reason: 'preset' }
 
 /** A connection. `isNamed` is false if its ends are those of a proxy that named no client. */
@@ -272,7 +272,7 @@ type Served = { readonly connection: Connection; readonly isNamed: boolean }
 type Started = {
   readonly child: InetdChild
   readonly decision: Decision
-  /** A rule or the environment opened the relay, and the store was not asked. */
+  /** A rule or the environment opened the relay, and the store was not queried. */
   readonly isPreset: boolean
   readonly host: string | undefined
   readonly front?: SmtpFront

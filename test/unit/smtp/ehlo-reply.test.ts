@@ -22,7 +22,7 @@ test('a reply is whole with its last line, without the extensions that the front
   ])
 })
 
-test('each reply begins anew', () => {
+test('each reply starts with an empty state', () => {
   const reply = new EhloReply(true)
   expect(collected(reply, '250-mx\r\n250 AUTH PLAIN\r\n').at(-1)).toEqual({ text: '250 mx\r\n', offersAuth: true })
   expect(collected(reply, '250 mx\r\n')).toEqual([{ text: '250 mx\r\n', offersAuth: false }])

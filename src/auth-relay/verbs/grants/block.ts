@@ -75,7 +75,7 @@ function blocking(whom: string, options: BlockOptions, surroundings: Surrounding
         const { removed, until } = await admin.block(target, { forSeconds, reason: options.reason, owner })
         const end = until === null ? 'until auth-relay unblock ends the block' : `until ${formatMoment(until)}`
         const grants = `${removed} ${removed === 1 ? 'grant' : 'grants'} deleted`
-        // The block holds all the same, because a login may come that no history has.
+        // The block applies nevertheless, because a login that is not in the history may come.
         const known = target.kind === 'network' || removed > 0 || (await admin.isKnownLogin(target.login))
         const json = { removed, until: until?.toISOString() ?? null, ...(target.kind === 'login' ? { known } : {}) }
         say(json, text => `${text} is blocked ${end}. ${grants}.${known ? '' : unknownLogin(text)}`)

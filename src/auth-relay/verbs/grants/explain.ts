@@ -29,7 +29,10 @@ import { withConfigOption } from '../../verb.ts'
 
 type Options = { config: string; at?: string; sender?: string; to?: string; json?: true }
 
-/** `auth-relay explain`: would mail from an address be relayed, now or then, and by which rule. */
+/**
+ * `auth-relay explain`: shows whether mail from an address is relayed, now or at an earlier time,
+ * and which rule decides.
+ */
 export const explain: Verb = (program, surroundings, choose) => {
   const { print, isTerminal, environment } = surroundings
   withConfigOption(program.command('explain'))
@@ -91,7 +94,7 @@ type MailExplanation = {
   readonly places: readonly string[]
   /** The rule that keeps the relay closed; null: none. */
   readonly closed: string | null
-  /** The refusal of each part that was asked about, null for a part that may pass. */
+  /** The refusal of each requested part; null: the part is accepted. */
   readonly sender?: MailRefusal | null
   readonly recipient?: MailRefusal | null
   readonly refused: boolean
@@ -106,13 +109,15 @@ const limitsOf = (device: GrantedDevice) =>
     { name: 'recipientsPerDay', limit: device.recipientsPerDay, what: 'recipients a day' },
   ] as const
 
-/** The rest of each limit, or the reason why it is unknown. Empty for a device without limits. */
+/**
+ * The rest of each limit, or the reason why the rest is unknown. Empty for a device without limits.
+ */
 type LimitsLeft = { readonly left?: Partial<DeviceCounts>; readonly leftUnknown?: string }
 
 /** Milliseconds. */
 const GATE_DEADLINE = 3000
 
-/** A limit of which nothing is left refuses the next mail. */
+/** A limit without a rest refuses the next mail. */
 export const withLimits = (mail: MailExplanation, limits: LimitsLeft): MailExplanation & LimitsLeft => ({
   ...mail,
   ...limits,
@@ -121,7 +126,7 @@ export const withLimits = (mail: MailExplanation, limits: LimitsLeft): MailExpla
 
 const isExhausted = ({ left = {} }: LimitsLeft): boolean => Object.values(left).includes(0)
 
-/** Asks the gate of this host for its counts of a device. */
+/** Queries the gate of this host for its counts of a device. */
 export async function limitsLeft(device: GrantedDevice | null, { wrap }: Pick<Settings, 'wrap'>): Promise<LimitsLeft> {
   const limits = device === null ? [] : limitsOf(device).filter(({ limit }) => limit > 0)
   if (device === null || limits.length === 0) return {}
@@ -174,7 +179,7 @@ export function explainMail(
   }
 }
 
-/** The rules for mail in words, a line for each. */
+/** The rules for mail in words, one line each. */
 function mailInWords(mail: MailExplanation & LimitsLeft): readonly string[] {
   const { device, sharedBy, places, closed, sender, recipient, login, left, leftUnknown } = mail
   const lines: string[] = []
@@ -228,7 +233,7 @@ function readMoment(text: string | undefined): Date | null {
   return moment
 }
 
-/** `relay` is the answer for the address; `mail` has that for the envelope. */
+/** `relay` is the answer for the address, and `mail` the answer for the envelope. */
 export const jsonOf = (
   { ip, at, relay, decided, rules, lastRelay }: Explanation,
   mail?: MailExplanation & LimitsLeft,
@@ -251,8 +256,8 @@ export const jsonOf = (
 })
 
 /**
- * The explanation in words: the answer, the rule that gave it, the rules for mail, what to do, and
- * everything else that is known.
+ * The explanation in words: the answer, the rule that gave it, the rules for mail, the remedy, and
+ * all other known facts.
  */
 export function formatExplanation(
   { ip, at, relay, decided, rules, lastRelay }: Explanation,
@@ -284,7 +289,7 @@ export function formatExplanation(
   return `${lines.join('\n')}\n`
 }
 
-/** Texts of the rules for people. The names are for scripts. */
+/** Texts of the rules for administrators. The names are for scripts. */
 const LEADS: Readonly<Record<Rule['rule'], string>> = {
   'never-granted': 'Never granted',
   block: 'Blocked',

@@ -155,10 +155,7 @@ export function formatReport(
   return `${table}\n${count(rows.length, 'login')}, ${relaying} of them used the relay.\n${silent}`
 }
 
-/**
- * Hints about the client of a login, from its use. The report shows the words to people and to
- * scripts.
- */
+/** Hints about the client of a login, from its use. The table and the JSON show the same texts. */
 export type DeviceHint = 'sends-only' | 'polls' | 'never-relays' | 'apop' | 'no-tls' | 'roams'
 
 /**

@@ -10,7 +10,7 @@ import { withConfigOption } from '../../verb.ts'
 
 type Options = { config: string; json?: true }
 
-/** `auth-relay show`: who may relay now. */
+/** `auth-relay show`: lists the addresses that may relay now. */
 export const show: Verb = (program, surroundings, choose) => {
   const { print, columns } = surroundings
   withConfigOption(program.command('show'))

@@ -25,7 +25,10 @@ const INTERVAL = 1000
  * Milliseconds after an event until the database has it: the gate reports its usage events late.
  */
 const SETTLED = 4000
-/** A minute's tallies are shown when it is over: begin with the minute that is under way. */
+/**
+ * The tallies of a minute are shown when the minute is over, so the first one is the current
+ * minute.
+ */
 const MINUTE = 60_000
 
 /**
@@ -78,7 +81,7 @@ that received the login event, or whose gate decided.`,
               const refusals = await refusedSince(database, refusal)
               const tallies = await talliesSince(database, minute)
               for (const events of [logins, relays, refusals]) order.add(events)
-              // The next look brings the rest of an answer that was cut off.
+              // The next query returns the rest of an answer that was limited.
               const cut = [logins, relays, refusals].flatMap(events =>
                 events.length < MAX_EVENTS ? [] : [events.at(-1)?.at ?? settled],
               )
@@ -96,7 +99,7 @@ that received the login event, or whose gate decided.`,
     })
 }
 
-/** Times come cut to milliseconds: the next look begins with the next one. */
+/** Times are truncated to milliseconds, so the next query begins one millisecond later. */
 const after = (last: Date | undefined, seen: Date): Date => (last === undefined ? seen : new Date(last.getTime() + 1))
 
 const earliest = (...times: readonly Date[]): Date => new Date(Math.min(...times.map(time => time.getTime())))

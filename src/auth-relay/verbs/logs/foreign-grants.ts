@@ -5,10 +5,10 @@ import { messageOf, UsageFault } from '../../../base/errors.ts'
 import { parseIpAddress } from '../../../wire/ip-address.ts'
 import type { PastLogin } from './past-logins.ts'
 
-/** How the grants of another program are written down. */
+/** A format in which another program stores its grants. */
 export type ForeignFormat = {
   readonly doc: string
-  /** One line of its file. Undefined: no grant. */
+  /** One line of its file. Undefined: the line has no grant. */
   readonly line?: (line: string, times: Times) => Found | undefined
   /** One record of its Berkeley DB file (hash or btree), in place of lines. */
   readonly record?: (key: string, value: string, times: Times) => Found | undefined
@@ -17,8 +17,8 @@ export type ForeignFormat = {
 }
 
 /**
- * `now` is for formats without times, `expTime` (milliseconds) for those that note the end of a
- * grant in place of its login.
+ * `now` is for formats without times. `expTime` (milliseconds) is for formats that store the end of
+ * a grant in place of its login.
  */
 type Times = { readonly now: Date; readonly expTime: number }
 
@@ -71,8 +71,8 @@ export const FORMATS: Readonly<Record<string, ForeignFormat>> = {
 }
 
 /**
- * An entry that is no grant: its line, or its place in a directory or database, from 1 on; and the
- * text of it.
+ * An entry without a grant: its line, or its place in a directory or database, from 1 on; and its
+ * text.
  */
 export type ForeignFault = { readonly n: number; readonly text: string }
 
@@ -81,9 +81,9 @@ const MAX_SAMPLES = 10
 const MAX_SAMPLE = 80
 
 /**
- * Every grant in a file of another program (`-`: standard input), and how many entries were none,
- * with samples of them. A time in the future counts as none.
- * @throws UsageFault if it cannot be read.
+ * Every grant in a file of another program (`-`: standard input), and the number of invalid entries
+ * with samples of them. A time in the future is invalid. @throws UsageFault if the file cannot be
+ * read.
  */
 export function readForeignGrants(
   format: ForeignFormat,
@@ -124,7 +124,7 @@ function* candidates(format: ForeignFormat, path: string, times: Times): Generat
     }
     for (const line of readFileSync(path === '-' ? 0 : path, 'utf8').split('\n')) {
       n += 1
-      // Blanks around a line are what people type and what psql pads.
+      // Users type blanks around a line, and psql pads its output.
       const text = line.replace(/^[ \t]+|[ \r]+$/g, '')
       if (text !== '' && !text.startsWith('#')) yield { n, text, found: format.line?.(text, times) }
     }

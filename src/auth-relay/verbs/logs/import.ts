@@ -10,7 +10,7 @@ import { recordPastLogins } from './past-logins.ts'
 
 type Options = { config: string; shadow?: true; json?: true }
 
-/** `auth-relay import`: takes over the grants of another POP-before-SMTP program. */
+/** `auth-relay import`: imports the grants of another POP-before-SMTP program. */
 export const importGrants: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('import'))
     .description('take over the grants of another program, each until the end that it would have had here')

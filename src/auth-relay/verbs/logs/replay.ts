@@ -16,8 +16,8 @@ import { readDialects } from './test-line.ts'
 type Options = { config: string; dialect?: string; shadow?: true; json?: true }
 
 /**
- * `auth-relay replay`: reads a whole log, says what it would have granted, and grants what is still
- * young enough.
+ * `auth-relay replay`: reads a whole log, shows the grants that it would have caused, and stores
+ * the grants that are still in force.
  */
 export const replay: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('replay'))
@@ -113,7 +113,7 @@ type Found = {
 /** Distinct addresses and logins that are counted. Beyond this number the counts are "at least". */
 const MAX_DISTINCT = 100_000
 
-/** A stamp further in the future is of another clock or time zone, in milliseconds. */
+/** Milliseconds in the future from which on a stamp is attributed to another clock or time zone. */
 const MAX_AHEAD = 60_000
 
 async function readLog(file: string, recognizer: LoginRecognizer): Promise<Found> {

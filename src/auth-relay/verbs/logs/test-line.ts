@@ -112,15 +112,15 @@ const outcomeOf = ({ verdict: { verdict }, refusal }: Judged): Verdict['verdict'
   refusal === undefined ? verdict : 'drop'
 
 export type LineJudgeOptions = {
-  /** Dialects in place of all. */
+  /** Dialects to use in place of all. */
   readonly named?: readonly Dialect[] | undefined
   readonly imap?: boolean
   readonly anyAge?: boolean
 }
 
 /**
- * Authenticators lines as authd does with these settings; dialects and forms that are not switched
- * on count, and are named.
+ * Checks lines as authd does with these settings. Dialects and forms that are switched off count
+ * too, and their settings are named.
  */
 export class LineJudge {
   readonly #recognizer: LoginRecognizer
@@ -194,7 +194,7 @@ export function formatText(n: number, judged: Judged): string {
 const reasonOf = ({ verdict, refusal }: Judged): string | undefined =>
   verdict.verdict === 'drop' ? verdict.reason : refusal
 
-/** @throws UsageFault for a name that is none, with the nearest one. */
+/** @throws UsageFault for an unknown name, with the nearest one. */
 export function readDialects(names: string): readonly Dialect[] {
   if (names === 'all') return DIALECTS
   return names.split(',').map(name => {
