@@ -14,7 +14,7 @@ import {
  * Receives a client's socket whose session the ticket permits. `readAhead` contains the octets that
  * the client has already sent.
  */
-export type TakeClient = (client: Connection, ticket: string, readAhead: Uint8Array) => void
+export type ServeClient = (client: Connection, ticket: string, readAhead: Uint8Array) => void
 
 const LF = 0x0a
 const NOTHING: Buffer = Buffer.alloc(0)
@@ -26,21 +26,23 @@ const NOTHING: Buffer = Buffer.alloc(0)
 export class HandoffReceiver {
   readonly #channels = new Set<ReceivedChannel>()
   readonly #handover: Handover
-  readonly #take: TakeClient
+  readonly #serve: ServeClient
 
-  constructor(handover: Handover, take: TakeClient) {
+  constructor(handover: Handover, serve: ServeClient) {
     this.#handover = handover
-    this.#take = take
+    this.#serve = serve
   }
 
   /**
-   * Takes over a connection whose first line was LINK_LINE, without an octet behind it. If the
+   * Takes over a connection whose first line was CHANNEL_LINE, without an octet behind it. If the
    * process has no free descriptor, the connection is closed, and the login process relays its
    * clients.
    */
   open(connection: Socket): void {
     try {
-      const channel = new ReceivedChannel(connection, this.#handover, this.#take, () => this.#channels.delete(channel))
+      const channel = new ReceivedChannel(connection, this.#handover, this.#serve, () =>
+        this.#channels.delete(channel),
+      )
       this.#channels.add(channel)
     } catch {
       connection.destroy()
@@ -76,7 +78,7 @@ class ReceivedChannel {
   readonly inputEnded: Promise<void>
   readonly #socket: HandoverChannel
   readonly #handover: Handover
-  readonly #take: TakeClient
+  readonly #serve: ServeClient
   readonly #clients = new Set<Connection>()
   /**
    * Sockets whose `take` message has not arrived yet, in order of arrival. Null stands for a socket
@@ -84,14 +86,14 @@ class ReceivedChannel {
    */
   readonly #sockets: (OpenSocket | null)[] = []
   #pending: Buffer = NOTHING
-  #news = ''
+  #unsent = ''
   #saidBye = false
   #inputEnds = false
 
   /** `closed` is called when the channel is closed. */
-  constructor(connection: Socket, handover: Handover, take: TakeClient, closed: () => void) {
+  constructor(connection: Socket, handover: Handover, serve: ServeClient, closed: () => void) {
     this.#handover = handover
-    this.#take = take
+    this.#serve = serve
     const { promise, resolve } = Promise.withResolvers<void>()
     this.inputEnded = promise
     this.#socket = handover.from(connection, {
@@ -122,7 +124,7 @@ class ReceivedChannel {
   dismiss(): void {
     if (this.#saidBye) return
     this.#saidBye = true
-    this.#say({ type: 'bye' })
+    this.#send({ type: 'bye' })
   }
 
   destroy(): void {
@@ -130,7 +132,7 @@ class ReceivedChannel {
   }
 
   #receive(octets: Buffer): void {
-    const rest = this.#takeAll(this.#pending.length === 0 ? octets : Buffer.concat([this.#pending, octets]))
+    const rest = this.#receiveAll(this.#pending.length === 0 ? octets : Buffer.concat([this.#pending, octets]))
     if (rest === undefined || rest.length > MAX_TAKE_LINE + MAX_READ_AHEAD) this.destroy()
     else this.#pending = rest
   }
@@ -139,7 +141,7 @@ class ReceivedChannel {
    * Processes the complete messages and returns the octets behind them. Undefined if the login
    * process violates the protocol.
    */
-  #takeAll(octets: Buffer): Buffer | undefined {
+  #receiveAll(octets: Buffer): Buffer | undefined {
     let rest = octets
     for (let end = rest.indexOf(LF); end >= 0; end = rest.indexOf(LF)) {
       const take = parseTake(rest.toString('latin1', 0, end))
@@ -161,22 +163,22 @@ class ReceivedChannel {
     if (socket === undefined) return false
     if (socket === null) {
       // The process has too many open files. Only this client is lost.
-      this.#say({ type: 'ended', n })
+      this.#send({ type: 'ended', n })
       return true
     }
     const client = this.#handover.adopt(socket)
     if (client === undefined) return false
     if (client instanceof Error) {
-      this.#say({ type: 'ended', n })
+      this.#send({ type: 'ended', n })
       return true
     }
     this.#clients.add(client)
     client.onceClosed(() => {
       this.#clients.delete(client)
-      this.#say({ type: 'ended', n })
+      this.#send({ type: 'ended', n })
       this.#endIfOver()
     })
-    this.#take(client, ticket, readAhead)
+    this.#serve(client, ticket, readAhead)
     return true
   }
 
@@ -186,13 +188,13 @@ class ReceivedChannel {
   }
 
   /** Sends the replies of one event loop turn in one write. */
-  #say(news: HandoffReply): void {
-    if (this.#news === '') {
+  #send(reply: HandoffReply): void {
+    if (this.#unsent === '') {
       setImmediate(() => {
-        this.#socket.write(this.#news)
-        this.#news = ''
+        this.#socket.write(this.#unsent)
+        this.#unsent = ''
       })
     }
-    this.#news += `${formatHandoffReply(news)}\n`
+    this.#unsent += `${formatHandoffReply(reply)}\n`
   }
 }

@@ -15,7 +15,7 @@ import { selectEngine } from '../sockets/select-engine.ts'
 import { StreamConnection } from '../sockets/stream-connection.ts'
 import { LineReader } from '../wire/lines.ts'
 import {
-  LINK_LINE,
+  CHANNEL_LINE,
   MAX_SESSION_TICKET_LINE,
   type MaildropWorkerNews,
   type MaildropWorkerSettings,
@@ -24,7 +24,7 @@ import {
   parseMaildropWorkerStart,
   type SessionTicket,
 } from '../wire/workers/maildrop-worker.ts'
-import { HandoffReceiver, type TakeClient } from './handoff-receiver.ts'
+import { HandoffReceiver, type ServeClient } from './handoff-receiver.ts'
 import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
 import { TicketVerifier } from './ticket-verifier.ts'
 
@@ -74,12 +74,12 @@ class Worker {
     this.#log = log
     this.#ticketVerifier = new TicketVerifier(start.key, start.usedTickets)
     this.#mayConnect = new Set(start.loginUid === null ? [] : [start.loginUid])
-    const take: TakeClient = (client, ticket, readAhead) => {
+    const serve: ServeClient = (client, ticket, readAhead) => {
       this.#begin()
       client.onceClosed(() => this.#discount())
       this.#admit(client, ticket, readAhead)
     }
-    this.#handoffs = handover === undefined ? undefined : new HandoffReceiver(handover, take)
+    this.#handoffs = handover === undefined ? undefined : new HandoffReceiver(handover, serve)
     this.#settings = start.settings
     this.#service = new MaildropService(optionsOf(start.settings))
   }
@@ -193,7 +193,7 @@ class Worker {
       socket.off('data', receive).off('end', giveUp).off('timeout', giveUp).setTimeout(0)
       // Pause until the session listens, because opening the maildrop may take time.
       socket.pause()
-      if (line.type === 'line' && line.text === LINK_LINE) {
+      if (line.type === 'line' && line.text === CHANNEL_LINE) {
         // A handoff channel is not a session. A worker with channels only is idle.
         socket.off('close', discount)
         if (this.#handoffs === undefined || reader.rest().length > 0) socket.destroy()

@@ -13,7 +13,7 @@ import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import type { BlockTarget } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { Announcer } from '../../src/popup/monitor/announcer.ts'
-import { AuthdLink } from '../../src/popup/monitor/authd-link.ts'
+import { AuthdConnection } from '../../src/popup/monitor/authd-connection.ts'
 import { FailureDelays, LoginIntervals } from '../../src/popup/monitor/login-delays.ts'
 import { Logins } from '../../src/popup/monitor/logins.ts'
 import { DIALECTS } from '../../src/syslog/dialects.ts'
@@ -966,12 +966,12 @@ class Monitor {
     this.#time = time
     this.#random = random
     const log: Log = { ...SILENT, info: (event, fields) => this.#read(event, fields ?? {}), with: () => log }
-    const link = new AuthdLink(
+    const connection = new AuthdConnection(
       { path: LOGIN_SOCKET, grantWait: GRANT_WAIT, keepFor: EXP_TIME_S * 1000 },
       SILENT,
       () => time.now,
     )
-    this.#announcer = new Announcer(link, ip => policy.neverList.loginRefusal(ip), false, log)
+    this.#announcer = new Announcer(connection, ip => policy.neverList.loginRefusal(ip), false, log)
     this.#logins = new Logins({
       authenticator: { type: 'upstream' },
       delays: new FailureDelays([2000], clock, customers),

@@ -12,7 +12,7 @@ import { Pop3Client } from '../harness/pop3-client.ts'
 import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
 import { SmallDisk } from '../harness/small-disk.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
-import { TcpRoad } from '../harness/tcp-road.ts'
+import { TcpRelay } from '../harness/tcp-relay.ts'
 import { Site } from './site.ts'
 
 const [FIRST, SECOND] = ['127.0.0.2', '127.0.0.3']
@@ -70,18 +70,18 @@ const END_ALL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE us
 
 describeWith([DEBIAN_POSTGRES], 'the database', () => {
   let cluster: PostgresCluster
-  let road: TcpRoad
+  let relay: TcpRelay
   let site: Site
   beforeAll(async () => {
     cluster = await PostgresCluster.start()
     await prepare(cluster)
-    road = await TcpRoad.open({ host: FIRST, port: 0 }, cluster.port)
-    site = await siteWith([FIRST], road.port)
+    relay = await TcpRelay.open({ host: FIRST, port: 0 }, cluster.port)
+    site = await siteWith([FIRST], relay.port)
   })
   beforeEach(() => site.stack.showLogsOnFailure())
   afterAll(async () => {
     await site?.stop()
-    road?.close()
+    relay?.close()
     await cluster?.remove()
   })
 
@@ -115,10 +115,10 @@ describeWith([DEBIAN_POSTGRES], 'the database', () => {
   test('is slow', () =>
     site.survives(
       async () => {
-        road.delay = SLOW_MS
+        relay.delay = SLOW_MS
       },
       async () => {
-        road.delay = 0
+        relay.delay = 0
       },
     ))
   test('is read-only', () =>
@@ -133,7 +133,7 @@ describeWith([DEBIAN_POSTGRES], 'the database', () => {
 describeWith([DEBIAN_POSTGRES], 'two databases', () => {
   let primary: PostgresCluster
   let standby: PostgresCluster
-  let roads: readonly TcpRoad[]
+  let relays: readonly TcpRelay[]
   let site: Site
   beforeAll(async () => {
     primary = await PostgresCluster.start()
@@ -142,16 +142,16 @@ describeWith([DEBIAN_POSTGRES], 'two databases', () => {
     // A login with the answer `committed` is on both databases.
     await administer(primary, "ALTER SYSTEM SET synchronous_standby_names = '*'", 'SELECT pg_reload_conf()')
     const port = await freePort()
-    roads = [
-      await TcpRoad.open({ host: FIRST, port }, primary.port),
-      await TcpRoad.open({ host: SECOND, port }, standby.port),
+    relays = [
+      await TcpRelay.open({ host: FIRST, port }, primary.port),
+      await TcpRelay.open({ host: SECOND, port }, standby.port),
     ]
     site = await siteWith([FIRST, SECOND], port)
   })
   beforeEach(() => site.stack.showLogsOnFailure())
   afterAll(async () => {
     await site?.stop()
-    for (const road of roads ?? []) road.close()
+    for (const relay of relays ?? []) relay.close()
     await standby?.remove()
     await primary?.remove()
   })

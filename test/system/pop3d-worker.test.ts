@@ -5,7 +5,7 @@ import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { descriptorOf } from '../../src/base/node-internals.ts'
 import { sendDescriptor } from '../../src/libc/descriptor-passing.ts'
 import { programBeside } from '../../src/process/worker-process.ts'
-import { formatTake, LINK_LINE } from '../../src/wire/workers/maildrop-worker.ts'
+import { CHANNEL_LINE, formatTake } from '../../src/wire/workers/maildrop-worker.ts'
 import { eventually } from '../harness/eventually.ts'
 import { isRoot, makeMaildir, OWNER, parseFile, stateOf } from '../harness/maildir.ts'
 import { Pop3Client } from '../harness/pop3-client.ts'
@@ -175,15 +175,15 @@ describe('a worker', () => {
 
 describe('a login process that hands connections over', () => {
   /** A channel as in src/popup/login. */
-  async function linkTo({ socket }: WorkerForTests) {
+  async function channelTo({ socket }: WorkerForTests) {
     const lines = connect({ path: socket, allowHalfOpen: true })
     lines.on('error', () => {}) // the worker may close it at any time
     let heard = ''
     lines.on('data', chunk => {
       heard += String(chunk)
     })
-    lines.write(`${LINK_LINE}\n`)
-    await eventually('the link is open', () => heard.startsWith(`${LINK_LINE}\n`))
+    lines.write(`${CHANNEL_LINE}\n`)
+    await eventually('the channel is open', () => heard.startsWith(`${CHANNEL_LINE}\n`))
     const pass = async (n: number, ticket: string, readAhead = ''): Promise<Pop3Client> => {
       const { client, server } = await socketPair()
       const take = `${formatTake({ n, octets: readAhead.length, ticket })}\n${readAhead}`
@@ -191,50 +191,50 @@ describe('a login process that hands connections over', () => {
       server.destroy()
       return new Pop3Client(client)
     }
-    return { lines, pass, news: () => heard.slice(LINK_LINE.length + 1) }
+    return { lines, pass, received: () => heard.slice(CHANNEL_LINE.length + 1) }
   }
   const isClosed = (socket: Socket) => eventually('closed', () => socket.destroyed || socket.readableEnded)
 
   test('sends the octets that it has read too, and is notified at the end of each session', async () => {
     const worker = await start()
-    const link = await linkTo(worker)
+    const channel = await channelTo(worker)
     const maildirs = ['one', 'two'].map(name => maildirOf(`cur/${name} "${name}\\n"`))
     const [first = '', second = ''] = maildirs.map(maildir => worker.ticket({ maildir }))
-    const one = await link.pass(1, first, 'STAT\r\nNO')
-    const two = await link.pass(2, second)
+    const one = await channel.pass(1, first, 'STAT\r\nNO')
+    const two = await channel.pass(2, second)
     expect([await one.line(), await one.line()]).toEqual(['+OK ', '+OK 1 5'])
     expect(await one.say('OP')).toBe('+OK ')
     expect(await two.line()).toBe('+OK ')
-    expect(link.news()).toBe('')
+    expect(channel.received()).toBe('')
     expect(await two.say('QUIT')).toBe('+OK ')
     two.end()
-    await eventually('its end', () => link.news() === 'ended n=2\n')
+    await eventually('its end', () => channel.received() === 'ended n=2\n')
     expect(await one.say('QUIT')).toBe('+OK ')
     one.end()
-    await eventually('its end', () => link.news() === 'ended n=2\nended n=1\n')
-    link.lines.destroy()
+    await eventually('its end', () => channel.received() === 'ended n=2\nended n=1\n')
+    channel.lines.destroy()
   })
 
   test('needs a ticket of the monitor for each', async () => {
     const worker = await start()
-    const link = await linkTo(worker)
+    const channel = await channelTo(worker)
     const refusal = '-ERR [SYS/TEMP] temporary authentication failure\r\n'
     const good = worker.ticket({ maildir: maildirOf() })
-    expect(await (await link.pass(1, good, 'QUIT\r\n')).rest()).toBe('+OK \r\n+OK \r\n')
+    expect(await (await channel.pass(1, good, 'QUIT\r\n')).rest()).toBe('+OK \r\n+OK \r\n')
     for (const [index, ticket] of [good, good.replace(/maildir=\S+/, 'maildir=/etc'), 'STAT'].entries()) {
-      expect(await (await link.pass(index + 2, ticket, 'STAT\r\n')).rest()).toBe(refusal)
+      expect(await (await channel.pass(index + 2, ticket, 'STAT\r\n')).rest()).toBe(refusal)
     }
-    link.lines.destroy()
+    channel.lines.destroy()
   })
 
   test.each(['take n=1 octets=0 x\n', 'STAT\r\n', `${'x'.repeat(200_000)}`])(
     'and violates the protocol is closed, and others are served',
     async words => {
       const worker = await start()
-      const link = await linkTo(worker)
-      link.lines.write(words)
-      await isClosed(link.lines)
-      const other = await linkTo(worker)
+      const channel = await channelTo(worker)
+      channel.lines.write(words)
+      await isClosed(channel.lines)
+      const other = await channelTo(worker)
       const client = await other.pass(1, worker.ticket({ maildir: maildirOf() }), 'QUIT\r\n')
       expect(await client.rest()).toBe('+OK \r\n+OK \r\n')
       other.lines.destroy()
@@ -243,32 +243,32 @@ describe('a login process that hands connections over', () => {
 
   test('ends its sessions when it ends, and no message is removed', async () => {
     const worker = await start()
-    const link = await linkTo(worker)
+    const channel = await channelTo(worker)
     const maildir = maildirOf('new/A "x\\n"')
-    const client = await link.pass(1, worker.ticket({ maildir }), 'DELE 1\r\n')
+    const client = await channel.pass(1, worker.ticket({ maildir }), 'DELE 1\r\n')
     expect([await client.line(), await client.line()]).toEqual(['+OK ', '+OK '])
-    link.lines.destroy()
+    channel.lines.destroy()
     expect(await client.rest()).toBe('')
     expect(stateOf(maildir)).toEqual(['new/A "x\\n"'])
   })
 
   test('is notified before an idle worker ends; the worker serves connections that were sent before the notice was read', async () => {
     const worker = await start({ workerIdle: 0.2 })
-    const link = await linkTo(worker)
-    await eventually('goodbye', () => link.news() === 'bye\n')
-    const client = await link.pass(1, worker.ticket({ maildir: maildirOf('cur/A "x\\n"') }), 'STAT\r\n')
-    link.lines.end()
+    const channel = await channelTo(worker)
+    await eventually('the last message', () => channel.received() === 'bye\n')
+    const client = await channel.pass(1, worker.ticket({ maildir: maildirOf('cur/A "x\\n"') }), 'STAT\r\n')
+    channel.lines.end()
     expect([await client.line(), await client.line()]).toEqual(['+OK ', '+OK 1 3'])
     // A client connects again: the worker accepts new channels.
-    const next = await linkTo(worker)
+    const next = await channelTo(worker)
     const other = await next.pass(1, worker.ticket({ maildir: maildirOf() }))
     expect(await other.line()).toBe('+OK ')
     for (const each of [client, other]) {
       expect(await each.say('QUIT')).toBe('+OK ')
       each.end()
     }
-    await isClosed(link.lines)
-    await eventually('goodbye', () => next.news().includes('bye\n'))
+    await isClosed(channel.lines)
+    await eventually('the last message', () => next.received().includes('bye\n'))
     next.lines.end()
     expect((await worker.worker.ended).code).toBe(0)
   })
@@ -299,8 +299,8 @@ describe('a login process that hands connections over', () => {
     chmodSync(worker.socket, 0o666)
     chmodSync(root.path, 0o755)
     expect(await ask(OWNER.uid + 1)).toMatch(/^heard \+OK/)
-    expect(await ask(OWNER.uid + 1, LINK_LINE)).toBe(`heard ${LINK_LINE}`)
+    expect(await ask(OWNER.uid + 1, CHANNEL_LINE)).toBe(`heard ${CHANNEL_LINE}`)
     expect(await ask(OWNER.uid - 1)).toBe('silence')
-    expect(await ask(OWNER.uid - 1, LINK_LINE)).toBe('silence')
+    expect(await ask(OWNER.uid - 1, CHANNEL_LINE)).toBe('silence')
   })
 })

@@ -8,7 +8,7 @@ import { freePort } from '../harness/free-port.ts'
 import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
 import { Program, run } from '../harness/program.ts'
 import { commandOf, TEST_IDS } from '../harness/stack.ts'
-import { TcpRoad } from '../harness/tcp-road.ts'
+import { TcpRelay } from '../harness/tcp-relay.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 describeWith([DEBIAN_POSTGRES], 'a site with its own PostgreSQL server, from init to show', () => {
@@ -106,9 +106,9 @@ describeWith([DEBIAN_POSTGRES], 'a site with its own PostgreSQL server, from ini
     await once(attempts, 'connection')
     attempts.close()
     await once(attempts, 'close')
-    const road = await TcpRoad.open({ host: '127.0.0.1', port }, cluster.port)
+    const relay = await TcpRelay.open({ host: '127.0.0.1', port }, cluster.port)
     expect(await patient.ended).toEqual({ code: 0, signal: null })
-    road.close()
+    relay.close()
     expect(patient.lines).toEqual([expect.stringMatching(/^The database is up to date/)])
   })
 

@@ -3,7 +3,7 @@ import type { Log } from '../../base/log.ts'
 import type { Connection, HalfClosable } from '../../sockets/connection.ts'
 import type { Handover, HandoverChannel } from '../../sockets/engine.ts'
 import { LineSplitter } from '../../wire/lines.ts'
-import { formatTake, LINK_LINE, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/workers/maildrop-worker.ts'
+import { CHANNEL_LINE, formatTake, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/workers/maildrop-worker.ts'
 
 /** Lines of a worker are short. */
 const MAX_NEWS_LINE = 64
@@ -98,7 +98,7 @@ export class HandoffChannel {
         end: () => socket.destroy(),
         closed: () => this.#close(),
       })
-      socket.write(`${LINK_LINE}\n`)
+      socket.write(`${CHANNEL_LINE}\n`)
       return socket
     } catch (error) {
       this.#log.debug('handoff_failed', { path, reason: asError(error) })

@@ -13,7 +13,7 @@ import {
 } from '../../syslog/login-line.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { LoginAnswer, LoginEvent, LoginText, SessionId } from '../../wire/login-event.ts'
-import type { AuthdLink } from './authd-link.ts'
+import type { AuthdConnection } from './authd-connection.ts'
 
 /** The fields of every line about an attempt to log in. */
 export type Attempt = Omit<LoginEvent, 'daemon' | 'id' | 'user'> & { readonly id: SessionId; readonly user: LoginText }
@@ -35,14 +35,14 @@ export function loginRefusal(settings: Settings): LoginRefusal {
  * log.
  */
 export class Announcer {
-  readonly #authd: AuthdLink | undefined
+  readonly #authd: AuthdConnection | undefined
   readonly #log: Log
   readonly #logins: SyslogWriter | undefined
   readonly #failures: SyslogWriter | undefined
   #refusal: LoginRefusal
 
   /** Without authd only the syslog lines report the login. */
-  constructor(authd: AuthdLink | undefined, refusal: LoginRefusal, syslog: boolean, log: Log) {
+  constructor(authd: AuthdConnection | undefined, refusal: LoginRefusal, syslog: boolean, log: Log) {
     this.#authd = authd
     this.#refusal = refusal
     this.#log = log

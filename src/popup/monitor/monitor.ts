@@ -18,7 +18,7 @@ import { ReplaceableChecker } from '../checkers/checker.ts'
 import { inheritable } from '../checkers/checkpassword.ts'
 import { checkerFingerprint, makeChecker, programQueue } from '../checkers/make-checker.ts'
 import { Announcer, loginRefusal } from './announcer.ts'
-import { AuthdLink, type AuthdLinkTimes } from './authd-link.ts'
+import { AuthdConnection, type AuthdConnectionTimes } from './authd-connection.ts'
 import { ChainRunner, type ChainRunnerOptions } from './chain-runner.ts'
 import { FailureDelays, LoginIntervals } from './login-delays.ts'
 import { LoginProcesses } from './login-processes.ts'
@@ -75,7 +75,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   const authd =
     settings.authd.socket === ''
       ? undefined
-      : new AuthdLink({ path: settings.authd.socket, ...authdTimes(settings) }, log, clock)
+      : new AuthdConnection({ path: settings.authd.socket, ...authdTimes(settings) }, log, clock)
   const announcer = new Announcer(authd, loginRefusal(settings), top.syslog, log)
   const intervals = new LoginIntervals(popup.login_delay * 1000, clock)
   const logins = new Logins({
@@ -148,7 +148,7 @@ const withKept = ({ popup: { checker, logins, login_user } }: Settings, next: Se
 })
 
 /** The time that a login waits for authd, and the time that its event is kept. */
-export const authdTimes = ({ popup, grants }: Settings): AuthdLinkTimes => ({
+export const authdTimes = ({ popup, grants }: Settings): AuthdConnectionTimes => ({
   grantWait: popup.grant_wait,
   keepFor: grants.exp_time * 1000,
 })

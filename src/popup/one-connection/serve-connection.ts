@@ -22,7 +22,7 @@ import { authorizationOptions } from '../login/client.ts'
 import { readProxyHeader } from '../login/read-proxy-header.ts'
 import { LoginSession, type SessionHost } from '../login/session.ts'
 import { Announcer, loginRefusal } from '../monitor/announcer.ts'
-import { AuthdLink } from '../monitor/authd-link.ts'
+import { AuthdConnection } from '../monitor/authd-connection.ts'
 import { DescriptorStream } from './descriptor-stream.ts'
 import { programAuthenticator } from './program-authenticator.ts'
 
@@ -47,7 +47,7 @@ export async function serveConnection(words: readonly string[], own: Environment
   }
   const settings = settingsFrom(own)
   const log = createLog('popup', { level: settings.top.log_level })
-  const authd = own['AUTHD_SOCKET'] === undefined ? undefined : authdLink(settings, log)
+  const authd = own['AUTHD_SOCKET'] === undefined ? undefined : authdConnection(settings, log)
   const announcer = new Announcer(authd, loginRefusal(settings), settings.top.syslog, log)
   const known = await knownClient(proxied, own, settings, stream, log)
   if (known !== undefined) {
@@ -58,8 +58,12 @@ export async function serveConnection(words: readonly string[], own: Environment
   return EXIT.no
 }
 
-const authdLink = ({ authd, popup, grants }: Settings, log: Log): AuthdLink =>
-  new AuthdLink({ path: authd.socket, grantWait: popup.grant_wait, keepFor: grants.exp_time * 1000 }, log, systemClock)
+const authdConnection = ({ authd, popup, grants }: Settings, log: Log): AuthdConnection =>
+  new AuthdConnection(
+    { path: authd.socket, grantWait: popup.grant_wait, keepFor: grants.exp_time * 1000 },
+    log,
+    systemClock,
+  )
 
 function settingsFrom(own: Environment): Settings {
   const texts: Record<string, string> = {}

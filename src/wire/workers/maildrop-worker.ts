@@ -77,7 +77,7 @@ export function parseSessionTicket(line: string): PresentedTicket | undefined {
  * The first line of both: login's in place of a ticket, then the worker's when descriptors may
  * come.
  */
-export const LINK_LINE = 'link v=1'
+export const CHANNEL_LINE = 'link v=1'
 
 /** Octets read ahead that go with a socket, at most. */
 export const MAX_READ_AHEAD = 131_072
@@ -116,7 +116,7 @@ export type HandoffReply =
 export function formatHandoffReply(news: HandoffReply): string {
   switch (news.type) {
     case 'open':
-      return LINK_LINE
+      return CHANNEL_LINE
     case 'ended':
       return `ended n=${news.n}`
     case 'bye':
@@ -126,7 +126,7 @@ export function formatHandoffReply(news: HandoffReply): string {
 
 /** Reads a line of the worker; undefined if it is none. */
 export function parseHandoffReply(line: string): HandoffReply | undefined {
-  if (line === LINK_LINE) return { type: 'open' }
+  if (line === CHANNEL_LINE) return { type: 'open' }
   if (line === 'bye') return { type: 'bye' }
   const n = /^ended n=([1-9]\d{0,14})$/.exec(line)?.[1]
   return n === undefined ? undefined : { type: 'ended', n: Number(n) }

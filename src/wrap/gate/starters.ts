@@ -17,7 +17,7 @@ import {
   MAX_STARTER_LINE,
   parseStarterNews,
   type StarterNews,
-} from '../../wire/workers/starter-link.ts'
+} from '../../wire/workers/starter.ts'
 
 /**
  * Number of starters. Two, because a start blocks its starter until the smtpd runs. One suffices
@@ -206,7 +206,7 @@ class StarterProcess {
   readonly underWay = new Map<number, Start>()
   readonly children = new Map<number, (ending: Ending) => void>()
   readonly #child: ChildProcess
-  readonly #link: SocketChannel
+  readonly #channel: SocketChannel
   readonly #listener: StarterListener
   readonly #lines = new LineSplitter(MAX_STARTER_LINE)
   /** Each message of the starter is an answer, because a ping waits behind the starts before it. */
@@ -237,7 +237,7 @@ class StarterProcess {
       },
     )
     this.#child = child
-    this.#link = channel
+    this.#channel = channel
     this.#child.on('error', error => this.#lose(error.message))
     this.ready = new Promise((resolve, reject) => {
       const late = setTimeout(() => this.#lose('it is not ready in time'), READY_WITHIN_MS)
@@ -268,13 +268,13 @@ class StarterProcess {
     const { n, socket, program, without, block } = start
     if (program !== this.#program) this.#use(program, openFiles())
     const line = formatStarterOrder({ type: 'start', n, without, octets: block.length })
-    if (!this.#link.lend(socket, `${line}\n`, block)) return false
+    if (!this.#channel.lend(socket, `${line}\n`, block)) return false
     this.underWay.set(n, start)
     return true
   }
 
   kill(pid: number): void {
-    this.#link.write(`${formatStarterOrder({ type: 'kill', pid })}\n`)
+    this.#channel.write(`${formatStarterOrder({ type: 'kill', pid })}\n`)
   }
 
   close(): void {
@@ -284,13 +284,13 @@ class StarterProcess {
   #use(program: Program, files: number): void {
     const block = formatStrings([program.file, ...program.argv, ...program.environment])
     const order = { type: 'program', args: program.argv.length, files, octets: block.length } as const
-    this.#link.write(`${formatStarterOrder(order)}\n${block.toString('latin1')}`)
+    this.#channel.write(`${formatStarterOrder(order)}\n${block.toString('latin1')}`)
     this.#program = program
   }
 
   #ping(): void {
     this.#lastPing += 1
-    this.#link.write(`${formatStarterOrder({ type: 'ping', n: this.#lastPing })}\n`)
+    this.#channel.write(`${formatStarterOrder({ type: 'ping', n: this.#lastPing })}\n`)
   }
 
   #receive(octets: Buffer): void {
@@ -344,7 +344,7 @@ class StarterProcess {
     this.#isLost = true
     this.#pings.end()
     this.#fail(reason)
-    this.#link.destroy()
+    this.#channel.destroy()
     this.#listener.closed(reason)
   }
 }

@@ -14,7 +14,7 @@ import {
   parseStrings,
   type StarterNews,
   type StarterOrder,
-} from '../../wire/workers/starter-link.ts'
+} from '../../wire/workers/starter.ts'
 
 type Ending = NonNullable<Awaited<InetdChild['ended']>>
 
@@ -44,7 +44,7 @@ export function serveStarts(engine: Engine, ids: Ids, exit: Exit): void {
 class Starter {
   readonly #exit: Exit
   readonly #engine: Engine
-  readonly #link: SocketChannel
+  readonly #channel: SocketChannel
   /**
    * Sockets whose `start` has not arrived yet, in order of arrival. Null stands for a socket that
    * the process had no descriptor for.
@@ -59,7 +59,7 @@ class Starter {
   constructor(engine: Engine, exit: Exit) {
     this.#engine = engine
     this.#exit = exit
-    this.#link = engine.channelToParent({
+    this.#channel = engine.channelToParent({
       data: (octets, passed) => {
         if (passed !== undefined) this.#sockets.push(passed)
         this.#receive(octets)
@@ -167,7 +167,7 @@ class Starter {
   readonly #flush = (): void => {
     const news = this.#news
     this.#news = ''
-    this.#link.write(news)
+    this.#channel.write(news)
   }
 
   /**

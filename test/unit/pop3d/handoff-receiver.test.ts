@@ -14,7 +14,7 @@ import type { Connection } from '../../../src/sockets/connection.ts'
 import { EpollConnection } from '../../../src/sockets/epoll-connection.ts'
 import { epollEngine } from '../../../src/sockets/epoll-engine.ts'
 import { OwnedDescriptor } from '../../../src/sockets/owned-descriptor.ts'
-import { formatTake, LINK_LINE, MAX_READ_AHEAD } from '../../../src/wire/workers/maildrop-worker.ts'
+import { CHANNEL_LINE, formatTake, MAX_READ_AHEAD } from '../../../src/wire/workers/maildrop-worker.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -33,7 +33,7 @@ let path: string
 let taken: Taken[]
 let ended: string[]
 let worker: HandoffReceiver
-let link: HandoffChannel
+let channel: HandoffChannel
 beforeEach(async () => {
   taken = []
   ended = []
@@ -42,7 +42,7 @@ beforeEach(async () => {
   })
   server = createServer({ allowHalfOpen: true }, connection => {
     connection.once('data', octets => {
-      expect(String(octets)).toBe(`${LINK_LINE}\n`)
+      expect(String(octets)).toBe(`${CHANNEL_LINE}\n`)
       worker.open(connection)
     })
   })
@@ -50,8 +50,8 @@ beforeEach(async () => {
   path = `${directory.path}/${number}.sock`
   await once(server.listen(path), 'listening')
   const opened = await new HandoffSender(handover, createLog('test', { write: () => {} })).to(path)
-  if (opened === undefined) throw new Error('no link')
-  link = opened
+  if (opened === undefined) throw new Error('no channel')
+  channel = opened
 })
 afterEach(() => {
   setOpenFilesLimit(soft)
@@ -75,7 +75,7 @@ async function client(): Promise<{ far: Socket; near: EpollConnection }> {
 }
 
 const pass = (near: EpollConnection, ticket: string, readAhead = ''): boolean =>
-  link.pass(near, ticket, Buffer.from(readAhead, 'latin1'), () => ended.push(ticket))
+  channel.pass(near, ticket, Buffer.from(readAhead, 'latin1'), () => ended.push(ticket))
 
 test('a client is handed over with its ticket and the octets read ahead, and its end is reported', async () => {
   const { far, near } = await client()
@@ -130,7 +130,7 @@ test('a channel that carries a file in place of a connection is closed', async (
   const socket = unixSocket({ blocking: false })
   const file = openSync(`${directory.path}/mail`, 'w+')
   connectUnix(socket, path)
-  sendFrom(socket, Buffer.from(`${LINK_LINE}\n`), LINK_LINE.length + 1)
+  sendFrom(socket, Buffer.from(`${CHANNEL_LINE}\n`), CHANNEL_LINE.length + 1)
   let said = ''
   const hear = (): string => {
     const octets = Buffer.alloc(64)
@@ -138,9 +138,9 @@ test('a channel that carries a file in place of a connection is closed', async (
     said += count > 0 ? octets.toString('latin1', 0, count) : count === 0 ? 'end' : ''
     return said
   }
-  await eventually('the link stands', () => hear() === `${LINK_LINE}\n`)
+  await eventually('the channel stands', () => hear() === `${CHANNEL_LINE}\n`)
   expect(sendDescriptor(socket, file, `${formatTake({ n: 1, octets: 0, ticket: 'session 1' })}\n`)).toBeGreaterThan(0)
-  await eventually('it is closed', () => hear() === `${LINK_LINE}\nend`)
+  await eventually('it is closed', () => hear() === `${CHANNEL_LINE}\nend`)
   expect([taken, readFileSync(file, 'latin1')]).toEqual([[], ''])
   closeSync(file)
   closeSync(socket)
@@ -152,7 +152,7 @@ test('a channel above the open-file limit is closed', async () => {
   worker.open(far)
   setOpenFilesLimit(soft)
   expect(far.destroyed).toBe(true)
-  expect(link.isOpen).toBe(true)
+  expect(channel.isOpen).toBe(true)
 })
 
 test('a channel ends with the login process or with the worker, and its clients end with it', async () => {
@@ -161,7 +161,7 @@ test('a channel ends with the login process or with the worker, and its clients 
   await eventually('it is taken', () => taken[0])
   worker.destroy()
   await eventually('its end is told', () => ended.includes('session 1'))
-  expect(link.isOpen).toBe(false)
+  expect(channel.isOpen).toBe(false)
   expect(pass((await client()).near, 'session 2')).toBe(false)
   expect(taken[0]?.client.isDestroyed).toBe(true)
 })

@@ -8,7 +8,7 @@ import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { sessionId } from '../../../src/wire/login-event.ts'
 import { formatProxyV2 } from '../../../src/wire/preamble.ts'
 import type { LoginSettings } from '../../../src/wire/workers/login-process.ts'
-import { LINK_LINE } from '../../../src/wire/workers/maildrop-worker.ts'
+import { CHANNEL_LINE } from '../../../src/wire/workers/maildrop-worker.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { LoginServerForTests } from '../../harness/login-server.ts'
 import { internetSocketsOf } from '../../harness/process-status.ts'
@@ -212,7 +212,7 @@ test('a relayed session ends, and its place is free, when the process behind it 
     connection
       .on('error', () => {})
       .once('data', octets => {
-        if (String(octets) === `${LINK_LINE}\n`) connection.destroy()
+        if (String(octets) === `${CHANNEL_LINE}\n`) connection.destroy()
       })
   }).listen(`${path}/worker.sock`)
   try {

@@ -11,7 +11,7 @@ import {
   parseStrings,
   type StarterNews,
   type StarterOrder,
-} from '../../../../src/wire/workers/starter-link.ts'
+} from '../../../../src/wire/workers/starter.ts'
 
 const number = fc.nat({ max: 999_999_999_999_999 })
 const octets = fc.nat({ max: MAX_STARTER_BLOCK })

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 
 /** A TCP relay to a server of 127.0.0.1. A test can delay its data or break its connections. */
-export class TcpRoad {
+export class TcpRelay {
   /** Delay of each piece of data, in milliseconds. */
   delay = 0
   readonly #server: Server
@@ -17,11 +17,11 @@ export class TcpRoad {
   }
 
   /** A relay from that address (port 0: a free port) to the port. */
-  static async open(from: { readonly host: string; readonly port: number }, to: number): Promise<TcpRoad> {
-    const road = new TcpRoad(to)
-    road.#server.listen(from.port, from.host)
-    await once(road.#server, 'listening')
-    return road
+  static async open(from: { readonly host: string; readonly port: number }, to: number): Promise<TcpRelay> {
+    const relay = new TcpRelay(to)
+    relay.#server.listen(from.port, from.host)
+    await once(relay.#server, 'listening')
+    return relay
   }
 
   get port(): number {

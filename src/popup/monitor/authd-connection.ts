@@ -21,7 +21,7 @@ type Kept = {
   readonly answered: (answer: LoginAnswer) => void
 }
 
-export type AuthdLinkOptions = {
+export type AuthdConnectionOptions = {
   /** Path of authd's Unix socket. */
   readonly path: string
   /** Milliseconds that a login waits for the answer. */
@@ -31,15 +31,15 @@ export type AuthdLinkOptions = {
 }
 
 /** The times of the connection. */
-export type AuthdLinkTimes = Omit<AuthdLinkOptions, 'path'>
+export type AuthdConnectionTimes = Omit<AuthdConnectionOptions, 'path'>
 
 /**
  * One connection to authd, restored after each loss. Several events are in flight at once. Events
  * without an answer are sent again on the next connection, so that no login is lost while authd
  * restarts.
  */
-export class AuthdLink {
-  #options: AuthdLinkOptions
+export class AuthdConnection {
+  #options: AuthdConnectionOptions
   readonly #log: Log
   readonly #clock: Clock
   readonly #kept = new Map<string, Kept>()
@@ -53,7 +53,7 @@ export class AuthdLink {
   #complained = false
   #closed = false
 
-  constructor(options: AuthdLinkOptions, log: Log, clock: Clock) {
+  constructor(options: AuthdConnectionOptions, log: Log, clock: Clock) {
     this.#options = options
     this.#log = log
     this.#clock = clock
@@ -97,7 +97,7 @@ export class AuthdLink {
   }
 
   /** Puts other times in force for logins from now on. */
-  use(times: AuthdLinkTimes): void {
+  use(times: AuthdConnectionTimes): void {
     this.#options = { ...this.#options, ...times }
   }
 

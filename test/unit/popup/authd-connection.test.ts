@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { Announcer, type Attempt } from '../../../src/popup/monitor/announcer.ts'
-import { AuthdLink } from '../../../src/popup/monitor/authd-link.ts'
+import { AuthdConnection } from '../../../src/popup/monitor/authd-connection.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { loginOctets, loginText, sessionId } from '../../../src/wire/login-event.ts'
 import { AuthdDouble } from '../../harness/authd-double.ts'
@@ -24,12 +24,12 @@ let directory = temporaryDirectory()
 let lines: string[] = []
 let now = 0
 let authd: AuthdDouble | undefined
-let link: AuthdLink | undefined
+let connection: AuthdConnection | undefined
 const log = createLog('popup', { level: 'debug', write: line => lines.push(line) })
 const path = () => `${directory.path}/authd.sock`
-const connect = (grantWait: number, keepFor = 1_800_000): AuthdLink => {
-  link = new AuthdLink({ path: path(), grantWait, keepFor }, log, () => now)
-  return link
+const connect = (grantWait: number, keepFor = 1_800_000): AuthdConnection => {
+  connection = new AuthdConnection({ path: path(), grantWait, keepFor }, log, () => now)
+  return connection
 }
 const saidNow = (text: string) => eventually(text, () => lines.some(line => line.includes(text)))
 
@@ -39,14 +39,14 @@ beforeEach(() => {
   now = 0
 })
 afterEach(async () => {
-  await link?.close()
+  await connection?.close()
   await authd?.stop()
-  link = undefined
+  connection = undefined
   authd = undefined
   directory.remove()
 })
 
-describe('AuthdLink', () => {
+describe('AuthdConnection', () => {
   test('several events are in flight at once, and answers come in any order', async () => {
     authd = await AuthdDouble.listen(path())
     authd.answer = () => undefined
