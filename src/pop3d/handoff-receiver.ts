@@ -40,9 +40,7 @@ export class HandoffReceiver {
    */
   open(connection: Socket): void {
     try {
-      const channel = new ReceivedChannel(connection, this.#handover, this.#serve, () =>
-        this.#channels.delete(channel),
-      )
+      const channel = new ReceivedChannel(connection, this.#handover, this.#serve, () => this.#channels.delete(channel))
       this.#channels.add(channel)
     } catch {
       connection.destroy()
