@@ -36,7 +36,7 @@ const seconds = Number(values.seconds)
 const live = Number(values.grants)
 const rate = Number(values.rate)
 const GATES = 10
-/** As a gate has them. */
+/** Number of connections of one gate, as in production. */
 const CONNECTIONS = 4
 const AGAIN_MS = 300
 const OPEN = 32
@@ -47,7 +47,7 @@ const MEMORY = { yes: 5000, no: 1000 }
 type Ask = (ip: IpAddress | undefined) => Promise<Decision>
 type Gate = { readonly ask: Ask; close(): Promise<void> }
 
-/** All over the table; every second one has a grant. */
+/** Addresses from the whole table; every second one has a grant. */
 const scattered = (n: number): IpAddress => numberedAddress(((n * 7_919) % live) + (n % 2 === 0 ? 0 : live))
 
 /** Keeps answers for a time, which no gate of auth-relay does. */
@@ -101,7 +101,7 @@ type Load = {
 let next = 0
 
 /**
- * Queries at their own pace. A mail server has a limited number of smtpds: with OPEN unanswered
+ * Queries at a fixed rate. A mail server has a limited number of smtpds: with OPEN unanswered
  * queries of a gate, the next queries wait. A machine that is too slow then answers fewer queries
  * instead of all of them late.
  */
@@ -178,7 +178,7 @@ async function staleness(gate: Gate): Promise<{ readonly yes: number; readonly n
   return { yes: await until(false), no }
 }
 
-/** Microseconds of the primary for one look at the answers of its standbys. */
+/** Microseconds of the primary for one query for the answers of its standbys. */
 async function proofCost(): Promise<number> {
   const LOOKS = 2000
   const before = cpuOf(server.pid)

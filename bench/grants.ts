@@ -26,7 +26,7 @@ const batchOf = (size: number, place: (n: number) => number): Login[] =>
     return { event: { id: `b.${n}`, ip, daemon: 'popup', tls: true, method: 'pass', user }, at: null }
   })
 const newcomers = (n: number): number => n
-/** All over the addresses that have a grant. */
+/** Addresses from the whole range that has a grant. */
 const scattered = (n: number): number => (n * 7_919) % live
 
 const { server, database, close } = await openBenchDatabase({ planOnce: true })

@@ -99,7 +99,7 @@ export class DebianMachine {
     DebianMachine.#booted += 1
     const group = `${groupRoot()}/${GROUP}${process.pid}/${DebianMachine.#booted}`
     mkdirSync(group, { recursive: true })
-    // The group first: `ip netns exec` hides the groups of the host behind a /sys of its own.
+    // The group first, because `ip netns exec` hides the host's groups behind another /sys.
     const enter = ['sh', '-ec', `echo $$ > "$1"/cgroup.procs; shift; exec "$@"`, 'enter', group, ...host.prefix]
     const unshare = ['unshare', '--mount', '--pid', '--fork', '--kill-child', '--uts', '--ipc', '--cgroup']
     const program = new Program(name, [...enter, ...unshare, 'sh', BOOT, root, name, disk])

@@ -1,7 +1,8 @@
 /**
  * The descriptor channel between the gate and its starter, over which the sockets of SMTP clients
  * go to the smtpd's account (docs/WIRE.md): a Unix socket pair. Each `start` line belongs to one
- * descriptor, in the same order. Strings of programs follow their line as octets, each ended by NUL.
+ * descriptor, in the same order. Strings of programs follow their line as octets, each ended by
+ * NUL.
  */
 
 /** Longest line of either side, in octets without LF. */

@@ -5,8 +5,8 @@ import { assertRuns, checkRuns } from '../../harness/check-runs.ts'
 const LIMITED = { numRuns: 100, seed: 1, interruptAfterTimeLimit: 300 }
 
 /**
- * Checks runs of which the second one stands still until fast-check, whose time limit interrupts
- * that run, has its result. `order`: the events, as they happened.
+ * Checks runs of which the second one waits until fast-check has returned, because its time limit
+ * interrupts that run. `order`: the events in their order.
  */
 function interruptedRuns(fails: boolean) {
   const { promise: checked, resolve: release } = Promise.withResolvers<void>()
