@@ -133,30 +133,44 @@ export class SupervisedChild<R extends Run<Ending>, Ending = Awaited<R['ended']>
  */
 const INTERVAL_MS = 3_500
 const MAX_UNANSWERED = 3
+/** Intervals in which a program must have loaded: at most 31.5 s, because a host may be slow. */
+const LOADING_INTERVALS = 8
 
 /**
  * Detects a process that is alive and does not answer, because it is stopped or its event loop is
  * blocked. Pings are counted instead of seconds, so that a pause of the observer itself does not
  * count. Pings start after the first message of the process, because a program that is loading
- * cannot answer.
+ * cannot answer. A process that `watchLoading` watches must send that message in time.
  */
 export class Pings {
   readonly #send: () => void
   readonly #hung: () => void
   #unanswered = 0
   #timer: NodeJS.Timeout | undefined
+  /** Intervals that are left for loading; undefined after the first message. */
+  #loading: number | undefined
   #isEnded = false
 
-  /** `send` sends a ping; `hung` is called once, when three of them in a row had no answer. */
+  /**
+   * `send` sends a ping. `hung` is called once, when three of them in a row had no answer or the
+   * program did not load in time.
+   */
   constructor(send: () => void, hung: () => void) {
     this.#send = send
     this.#hung = hung
   }
 
+  /** The process was launched, and sends a message as soon as it has loaded. */
+  watchLoading(): void {
+    this.#loading = LOADING_INTERVALS
+    this.#startTimer()
+  }
+
   /** The process answered, or sent another message. */
   alive(): void {
     this.#unanswered = 0
-    if (this.#timer === undefined && !this.#isEnded) this.#timer = setInterval(() => this.#tick(), INTERVAL_MS).unref()
+    this.#loading = undefined
+    this.#startTimer()
   }
 
   end(): void {
@@ -164,15 +178,27 @@ export class Pings {
     clearInterval(this.#timer)
   }
 
+  #startTimer(): void {
+    if (this.#timer === undefined && !this.#isEnded) this.#timer = setInterval(() => this.#tick(), INTERVAL_MS).unref()
+  }
+
+  get #isLate(): boolean {
+    return this.#loading === undefined ? this.#unanswered >= MAX_UNANSWERED : this.#loading <= 0
+  }
+
   #tick(): void {
-    if (this.#unanswered < MAX_UNANSWERED) {
+    if (!this.#isLate) {
+      if (this.#loading !== undefined) {
+        this.#loading -= 1
+        return
+      }
       this.#unanswered += 1
       this.#send()
       return
     }
     // Answers that have arrived are read before this runs.
     setImmediate(() => {
-      if (this.#isEnded || this.#unanswered < MAX_UNANSWERED) return
+      if (this.#isEnded || !this.#isLate) return
       this.end()
       this.#hung()
     })

@@ -64,7 +64,8 @@ export const endingFields = ({ code, signal, hung }: WorkerEnding) => ({
  *
  * The worker loads its code, drops its privileges, and then reads its first octet from the network.
  * So its account need not be able to read the program's files. `openSslConfiguration` is a file,
- * see config(5ssl). A worker that does not answer pings is killed within 15 s.
+ * see config(5ssl). A worker that does not answer pings is killed within 15 s, and one that does
+ * not load, within 32 s.
  */
 export function startWorker(
   script: string,
@@ -88,7 +89,8 @@ export function startWorker(
   )
   const control = child.stdio[CONTROL_DESCRIPTOR]
   if (!isDuplex(control)) throw new Error('the worker has no control channel')
-  const { channel, isHung } = watchedChannel(control, () => child.kill('SIGKILL'))
+  const { channel, watchLoading, isHung } = watchedChannel(control, () => child.kill('SIGKILL'))
+  watchLoading()
   const ended = new Promise<WorkerEnding>(resolve => {
     const end = (code: number | null, signal: NodeJS.Signals | null): void => {
       channel.close()
@@ -145,11 +147,18 @@ export function keepPingsToOurselves(): void {
   if (isPinged()) setCloseOnExec(CONTROL_DESCRIPTOR, true)
 }
 
+type WatchedChannel = {
+  readonly channel: ControlChannel
+  /** From now on the other end must send its first message in time, see Pings. */
+  readonly watchLoading: () => void
+  readonly isHung: () => boolean
+}
+
 /**
  * The parent's end of a channel, which pings the other end and calls `hung` once if there is no
  * answer.
  */
-export function watchedChannel(stream: Duplex, hung: () => void): { channel: ControlChannel; isHung: () => boolean } {
+export function watchedChannel(stream: Duplex, hung: () => void): WatchedChannel {
   let isHung = false
   const pings = new Pings(
     () => channel.send(PING),
@@ -161,7 +170,7 @@ export function watchedChannel(stream: Duplex, hung: () => void): { channel: Con
   const channel = controlChannel(stream, () => pings.alive())
   channel.onMessage(() => pings.alive())
   channel.onClose(() => pings.end())
-  return { channel, isHung: () => isHung }
+  return { channel, watchLoading: () => pings.watchLoading(), isHung: () => isHung }
 }
 
 /**

@@ -61,9 +61,10 @@ export const RESTART_FOR: RestartTable = {
     history_days: ['authd'],
   },
   popup: {
-    listen: ['popup'],
-    proxy_listen: ['popup'],
-    tls_listen: ['popup'],
+    // They also decide which certificates the status page and the alarms look at.
+    listen: ['popup', 'status-page', 'alerts'],
+    proxy_listen: ['popup', 'status-page', 'alerts'],
+    tls_listen: ['popup', 'status-page', 'alerts'],
     hostname: RELOADED,
     apop: RELOADED,
     login_user: ['popup'],

@@ -4,6 +4,7 @@ import { logCalls, logCallsOfSource, logEventsOnDisk, logEventsPage } from '../.
 import type { FieldsOf } from '../../src/base/log.ts'
 import { LOG_FIELDS, type LogLevel } from '../../src/base/log-events/row.ts'
 import { LOG_EVENT_SECTIONS, LOG_EVENTS, type LogEvent, type LogEventAt } from '../../src/base/log-events.ts'
+import { SECTIONS } from '../../src/settings/settings.ts'
 
 const rows = LOG_EVENT_SECTIONS.flatMap(section => Object.entries(section.rows))
 
@@ -54,8 +55,8 @@ describe('the events of src/', () => {
 
 describe('the events that documents and deploy/ name', () => {
   const root = new URL('../..', import.meta.url).pathname
-  const files = globSync(['*.md', 'docs/*.md', 'deploy/**/*'], { cwd: root, withFileTypes: true }).filter(entry =>
-    entry.isFile(),
+  const files = globSync(['*.md', 'docs/*.md', 'docs/man/*', 'deploy/**/*'], { cwd: root, withFileTypes: true }).filter(
+    entry => entry.isFile(),
   )
   const named = files.flatMap(({ parentPath, name }) => {
     const text = readFileSync(`${parentPath}/${name}`, 'utf8')
@@ -65,6 +66,16 @@ describe('the events that documents and deploy/ name', () => {
   test('are in the table', () => {
     expect(named.length).toBeGreaterThan(5)
     expect(named.filter(({ event = '' }) => !Object.hasOwn(LOG_EVENTS, event))).toEqual([])
+  })
+
+  test('and so do the names that manual pages print in bold, if they are no settings', () => {
+    const settings = new Set(Object.values(SECTIONS).flatMap(({ rows }) => Object.keys(rows)))
+    const names = files
+      .filter(({ parentPath }) => parentPath.endsWith('/man'))
+      .flatMap(({ parentPath, name }) => readFileSync(`${parentPath}/${name}`, 'utf8').split('\n'))
+      .flatMap(line => /^\.BR? ([a-z0-9]+(?:_[a-z0-9]+)+)( |$)/.exec(line)?.[1] ?? [])
+    expect(names).toContain('files_ignored')
+    expect(names.filter(name => !Object.hasOwn(LOG_EVENTS, name) && !settings.has(name))).toEqual([])
   })
 
   test('have the level that is written beside them, because fail2ban compares a whole line', () => {

@@ -32,12 +32,14 @@ export class MaildropCache {
   readonly #rules: MaildropRules
   readonly #encoders: EncoderPool
   readonly #clock: Clock
+  readonly #maxMessages: number
   #messages = 0
 
-  constructor(rules: MaildropRules, encoders: EncoderPool, clock: Clock) {
+  constructor(rules: MaildropRules, encoders: EncoderPool, clock: Clock, maxMessages: number = MAX_MESSAGES) {
     this.#rules = rules
     this.#encoders = encoders
     this.#clock = clock
+    this.#maxMessages = maxMessages
   }
 
   /**
@@ -108,7 +110,7 @@ export class MaildropCache {
     this.#entries.set(path, entry)
     this.#messages += entry.maildrop.count
     for (const oldest of this.#entries.keys()) {
-      if (this.#messages <= MAX_MESSAGES || oldest === path) break
+      if (this.#messages <= this.#maxMessages || oldest === path) break
       this.#forget(oldest)
     }
   }

@@ -55,3 +55,35 @@ test('an open connection is closed when it is quiet', async () => {
   )
   next.close()
 })
+
+test('of 65 connections the one that was silent longest is closed, and the log has one warning', async () => {
+  const warnings: string[] = []
+  const heard: string[] = []
+  const listener = new SyslogListener({
+    sources: { hearLine: (_, line) => void heard.push(line) },
+    queue: { hasRoom: true, room: async () => {} },
+    counters: new Counters(),
+    log: createLog('test', { write: line => warnings.push(line) }),
+  })
+  const address = await listener.listen({ type: 'tcp', host: '127.0.0.1', port: 0 })
+  if (address.type !== 'tcp') expect.unreachable()
+  const closed: number[] = []
+  const open = async (n: number) => {
+    const socket = connect({ port: address.port, host: '127.0.0.1' })
+    socket.on('error', () => {}).on('close', () => closed.push(n))
+    socket.write(`Nov 28 10:00:00 mx ipop3d[77]: line ${n}\n`)
+    await eventually(`line ${n} is read`, () => heard.some(line => line.endsWith(` ${n}`)))
+    return socket
+  }
+  const sockets = []
+  for (let n = 0; n < 64; n += 1) sockets.push(await open(n))
+  // The first one sends a line, so the second one is silent longest.
+  sockets[0]?.write('Nov 28 10:00:01 mx ipop3d[77]: again\n')
+  await eventually('the line is read', () => heard.some(line => line.endsWith('again')))
+  sockets.push(await open(64))
+  await eventually('one connection is closed', () => closed.length > 0)
+  expect(closed).toEqual([1])
+  expect(warnings).toEqual([expect.stringContaining('event=syslog_connection_closed connections=64')])
+  for (const socket of sockets) socket.destroy()
+  await listener.close()
+})

@@ -144,6 +144,28 @@ describe('Pings', () => {
     expect(events).toEqual(['ping', 'ping', 'ping', 'hung'])
   })
 
+  test('a program that does not load within 31.5 s is hung; one that does gets pings', async () => {
+    const late = start()
+    late.pings.watchLoading()
+    await vi.advanceTimersByTimeAsync(9 * 3_500 - 1)
+    expect(late.events).toEqual([])
+    await vi.advanceTimersByTimeAsync(2)
+    expect(late.events).toEqual(['hung'])
+    const loaded = start()
+    loaded.pings.watchLoading()
+    await vi.advanceTimersByTimeAsync(9 * 3_500 - 1)
+    loaded.pings.alive()
+    await vi.advanceTimersByTimeAsync(2 * 3_500)
+    expect(loaded.events).toEqual(['ping', 'ping'])
+  })
+
+  test('a process that stands still is noticed within 15 s', async () => {
+    const { events, pings } = start()
+    pings.alive()
+    await vi.advanceTimersByTimeAsync(15_000)
+    expect(events).toContain('hung')
+  })
+
   test('an answer restarts the count, and no ping is sent after `end`', async () => {
     const { events, pings } = start()
     pings.alive()

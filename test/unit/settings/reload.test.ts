@@ -43,7 +43,7 @@ describe('every setting changes at a reload, or its program names it', () => {
     const part: unknown = Reflect.get(table, key)
     return new Map(Object.entries(typeof part === 'object' && part !== null ? part : {}))
   }
-  const programs: readonly ReloadingProgram[] = ['up', 'authd', 'popup', 'sslwrap', 'wrap', 'status-page']
+  const programs: readonly ReloadingProgram[] = ['up', 'authd', 'popup', 'sslwrap', 'wrap', 'status-page', 'alerts']
 
   test('the table has a row for each', () => {
     expect(rows.filter(({ key, name }) => !Array.isArray(tableOf(RESTART_FOR, key).get(name)))).toEqual([])
