@@ -4,7 +4,7 @@ import { eventually } from '../harness/eventually.ts'
 import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { descendantsOf } from '../harness/process-status.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
-import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
+import { Stack, TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
 
 let stack: Stack
 const portOf = (program: string): number => {
@@ -20,6 +20,8 @@ beforeAll(async () => {
     // popup's port is chosen at its start. POP3 over TLS therefore ends at an sslwrap worker.
     sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
     wrap: { listen: ['127.0.0.1:0'] },
+    'status-page': { listen: '127.0.0.1:0', user: `${TEST_IDS.gate}` },
+    alerts: { program: ['/bin/true'], user: `${TEST_IDS.authd}` },
   })
   stack.account('ann', ['Subject: lunch\n\nAt noon?\n'])
   await stack.start('auth-relay', { args: ['up', '--config', stack.config] })
@@ -88,6 +90,8 @@ describe('processes that do not respond are killed and started again, and the st
       ['parent of sslwrap', ofNode('sslwrap')],
       ['authd', ofNode('authd')],
       ['gate', ofNode('wrap')],
+      ['status page', ofNode('auth-relay', 'status-page')],
+      ['alerts', ofNode('auth-relay', 'alerts')],
       ['PostgreSQL', words => words[0]?.endsWith('/bin/postgres') === true],
     ]),
   )

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { debianSettings } from '../../scripts/debian/settings-template.ts'
 import { checkSettings } from '../../src/auth-relay/check/check-settings.ts'
 import { RECIPES } from '../../src/auth-relay/text/settings-text.ts'
+import { distributionServer } from '../../src/database/server-program.ts'
 import { parseSettings, SECTIONS } from '../../src/settings/settings.ts'
 import { describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { TestNetwork } from '../harness/network-namespace.ts'
@@ -129,6 +130,20 @@ describe('init beside a file that is not configured', () => {
     expect(databaseOf().embedded).toBe(true)
     expect((await say(['init', '--dbhost', 'db3', '--config', config])).status).toBe(0)
     expect(databaseOf()).toMatchObject({ embedded: false, dbhost: 'db3' })
+  })
+
+  test('without a choice the PostgreSQL of the distribution is named, with the reason, if this host has one', async () => {
+    const version = distributionServer()
+    const file = `${path}/chosen.toml`
+    const { status, lines } = await say(['init', '--config', file])
+    expect(status).toBe(0)
+    const { database } = parseSettings(readFileSync(file, 'utf8'), file).settings
+    if (version === undefined) {
+      expect(database.embedded).toBe(true)
+    } else {
+      expect(database).toMatchObject({ embedded: false, dbhost: 'localhost' })
+      expect(lines.join('\n')).toContain(`PostgreSQL ${version} of this host, because the distribution updates it`)
+    }
   })
 
   test('a configured file, a file with a fault, and an unknown site are refused', async () => {
