@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { ContainerLines } from '../../../src/syslog/container-lines.ts'
+import { ContainerLines, isOfContainer } from '../../../src/syslog/container-lines.ts'
 import { DIALECTS } from '../../../src/syslog/dialects.ts'
 import { LoginRecognizer, type Verdict } from '../../../src/syslog/login-recognizer.ts'
+import { MAX_SYSLOG_LINE } from '../../../src/syslog/syslog-line.ts'
 import { ATTACK_PIECES, FAILURE_TEMPLATES } from './attack-lines.ts'
 import { FORMS, LOGINS } from './known-lines.ts'
 
@@ -83,6 +84,60 @@ describe.each(Object.entries(RUNTIMES))('%s', (_, [whole, piece]) => {
       }),
       { numRuns: 5000 },
     )
+  })
+})
+
+describe('a line of a log file', () => {
+  const json = (parts: object) => JSON.stringify({ log: 'a\n', stream: 'stdout', time: AT, ...parts })
+  const whole = (text: string, stamp = AT) => ({ stamp, text })
+
+  test.each([
+    [json({}), whole('a')],
+    [json({ stream: 'stderr' }), whole('a')],
+    [json({ log: 'a\r\n' }), whole('a')],
+    [json({ log: 'a\r\n\n' }), whole('a\r\n')],
+    [json({ log: '\n' }), whole('')],
+    [json({ attrs: { tag: 'x' } }), whole('a')],
+    [json({ log: 'a' }), 'piece'],
+    [`${AT} stdout F a`, whole('a')],
+    [`${AT} stderr F a b`, whole('a b')],
+    [`${AT} stdout F `, whole('')],
+    [`${AT} stdout F:tag a`, whole('a')],
+    [`${AT} stdout P a`, 'piece'],
+    ['2026-11-28T08:00:00+01:00 stdout F a', whole('a', '2026-11-28T08:00:00+01:00')],
+    [json({ stream: 'stdlog' }), undefined],
+    [json({ stream: 1 }), undefined],
+    [json({ log: 1 }), undefined],
+    [json({ time: 1 }), undefined],
+    [json({ time: 'now' }), undefined],
+    [json({ time: `${AT}x` }), undefined],
+    [json({ time: `x${AT}` }), undefined],
+    [` ${json({})}`, undefined],
+    [`${json({})} `, undefined],
+    ['{"log":"a', undefined],
+    ['{"log":"a"x}', undefined],
+    ['{"log":"a"}', undefined],
+    [`x${AT} stdout F a`, undefined],
+    [`${AT} stdout F`, undefined],
+    [`${AT} stdlog F a`, undefined],
+    [`${AT} stdout X a`, undefined],
+    [`${AT} stdout F:${'x'.repeat(101)} a`, undefined],
+    ['a', undefined],
+    ['', undefined],
+  ])('%j', (line, text) => {
+    expect(new ContainerLines('first').unwrap(line)).toEqual(text)
+    expect(isOfContainer(line)).toBe(text !== undefined)
+  })
+
+  test('pieces are joined up to the maximum length of a line, with the stamp of the first', () => {
+    const [first, later] = [`${AT} stdout P `, '2026-11-28T09:00:00Z stdout F ']
+    const joined = (octets: number) => {
+      const containers = new ContainerLines('first')
+      expect(containers.unwrap(first + 'x'.repeat(octets - 1))).toBe('piece')
+      return containers.unwrap(`${later}y`)
+    }
+    expect(joined(MAX_SYSLOG_LINE)).toEqual(whole(`${'x'.repeat(MAX_SYSLOG_LINE - 1)}y`))
+    expect(joined(MAX_SYSLOG_LINE + 1)).toBe('piece')
   })
 })
 

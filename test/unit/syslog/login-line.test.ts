@@ -9,6 +9,7 @@ import {
   formatLoginLine,
   formatPreambleFailLine,
   LOGIN_TAG,
+  parseLoginLine,
 } from '../../../src/syslog/login-line.ts'
 import { LoginRecognizer } from '../../../src/syslog/login-recognizer.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
@@ -32,6 +33,50 @@ describe('the login line of auth-relay', () => {
     expect(formatFailLine({ ip: undefined, tls: false, method: 'pass', user: '' }, 'badauth')).toBe(
       'authrelay v=1 ev=fail ip=unknown tls=0 method=pass reason=badauth user=-',
     )
+  })
+
+  it('has a line for each end of a session without login', () => {
+    const ip = parseIpAddress('2001:db8::7')
+    expect(formatFailLine({ ip, tls: true, method: 'apop', user: 'ann' }, 'temp')).toBe(
+      'authrelay v=1 ev=fail ip=2001:db8::7 tls=1 method=apop reason=temp user=ann',
+    )
+    expect([formatAbortLine(ip, true, 'a~'), formatAbortLine(undefined, false, '')]).toEqual([
+      'authrelay v=1 ev=abort ip=2001:db8::7 tls=1 user=a%7E',
+      'authrelay v=1 ev=abort ip=unknown tls=0 user=-',
+    ])
+    expect([formatPreambleFailLine(ip, 'badpass'), formatPreambleFailLine(undefined, 'badhost')]).toEqual([
+      'authrelay v=1 ev=sslfail ip=2001:db8::7 reason=badpass',
+      'authrelay v=1 ev=sslfail ip=unknown reason=badhost',
+    ])
+    expect(formatLoginLine({ ip: undefined, tls: false, method: 'pass', user: 'ann' })).toBe(
+      'authrelay v=1 ev=login ip=unknown tls=0 method=pass user=ann',
+    )
+  })
+
+  const line = 'authrelay v=1 ev=login ip=192.0.2.7 tls=0 method=apop user=a%C3%BC%40'
+  const login = { address: '192.0.2.7', tls: false, method: 'apop', user: 'aü@', cut: false }
+  it.each([
+    [line, login],
+    [line.replace('tls=0', 'tls=1'), { ...login, tls: true }],
+    [line.replace('apop', 'pass'), { ...login, method: 'pass' }],
+    [line.replace('apop', 'sasl'), { ...login, method: 'sasl' }],
+    [`${line}~`, { ...login, user: 'aü@~', cut: true }],
+    [`${line} ts=1764000000 mac=${'0'.repeat(32)}`, login],
+    [line.replace('a%C3%BC%40', 'a%C3'), { ...login, user: 'a\ufffd' }],
+    [line.replace('a%C3%BC%40', 'x'.repeat(128)), { ...login, user: 'x'.repeat(128) }],
+    [line.replace('a%C3%BC%40', 'x'.repeat(129)), undefined],
+    [line.replace('a%C3%BC%40', ''), undefined],
+    [line.replace('%C3', '%c3'), undefined],
+    [line.replace('tls=0', 'tls=2'), undefined],
+    [line.replace('apop', 'none'), undefined],
+    [line.replace('192.0.2.7', 'unknown'), undefined],
+    [line.replace('v=1', 'v=2'), undefined],
+    [`x${line}`, undefined],
+    [`${line} x`, undefined],
+    [`${line} ts=1 mac=0`, undefined],
+    ['', undefined],
+  ])('%j is parsed', (text, parsed) => {
+    expect(parseLoginLine(text)).toEqual(parsed)
   })
 
   it('encodes every octet outside the safe set and never divides one', () => {

@@ -32,6 +32,47 @@ describe('stampTime', () => {
     expect(stampTime('Feb 29 10:11:12', local(2027, 3, 1)), 'and not to 1 March').toBeUndefined()
   })
 
+  it('reads the first and the last value of each field', () => {
+    const now = local(2026, 3, 6)
+    expect(stampTime('2026-03-05T00:00:00Z', now)).toBe(Date.UTC(2026, 2, 5))
+    expect(stampTime('2026-03-05T23:59:60Z', now)).toBe(Date.UTC(2026, 2, 6))
+    expect(stampTime('2026-03-05T10:11:12+23:59', now)).toBe(Date.UTC(2026, 2, 4, 10, 12, 12))
+    expect(stampTime('2026-03-05T10:11:12,25Z', now)).toBe(Date.UTC(2026, 2, 5, 10, 11, 12, 250))
+    expect(stampTime('2026-03-05T10:11:12.123456789Z', now)).toBe(Date.UTC(2026, 2, 5, 10, 11, 12, 123))
+    expect(stampTime('2026-03-05T10:11:12.5', now)).toBe(local(2026, 3, 5, 10, 11, 12) + 500)
+    for (const [month, name] of ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun'].entries())
+      expect(stampTime(`2025 ${name}  1 00:00:00`, now)).toBe(local(2025, month + 1, 1))
+    for (const [month, name] of ['Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'].entries())
+      expect(stampTime(`2025 ${name}  1 00:00:00`, now)).toBe(local(2025, month + 7, 1))
+  })
+
+  it('gives a stamp without year this year up to a day after now', () => {
+    const now = local(2026, 3, 5, 12)
+    expect(stampTime('Mar  6 12:00:00', now)).toBe(local(2026, 3, 6, 12))
+    expect(stampTime('Mar  6 12:00:00.001', now)).toBe(local(2025, 3, 6, 12) + 1)
+  })
+
+  it.each([
+    '2026-03-05T24:00:00Z',
+    '2026-03-05T10:60:00Z',
+    '2026-03-05T10:11:61Z',
+    '2026-03-05T10:11:12+24:00',
+    '2026-03-05T10:11:12-23:60',
+    '2026-02-30T10:11:12Z',
+    '2026-00-05T10:11:12Z',
+    '2026-03-00T10:11:12Z',
+    '2026-03-05T24:00:00',
+    'x2026-03-05T10:11:12Z',
+    '2026-03-05T10:11:12Zx',
+    'xMar  5 10:11:12',
+    'Mar  5 10:11:12x',
+    'Mar 32 10:11:12',
+    'Mar  5 24:11:12',
+    '2026 Mar  5 2026 10:11:12',
+  ])('%j names no time', stamp => {
+    expect(stampTime(stamp, local(2026, 3, 6))).toBeUndefined()
+  })
+
   it.each([
     '',
     '-',

@@ -1,6 +1,7 @@
 import { fc, test } from '@fast-check/vitest'
 import { describe, expect, it } from 'vitest'
 import { SyslogFraming } from '../../../src/syslog/syslog-framing.ts'
+import { MAX_SYSLOG_LINE } from '../../../src/syslog/syslog-line.ts'
 
 function frames(chunks: readonly Buffer[]): { lines: string[]; overlong: number; broken: boolean } {
   const framing = new SyslogFraming()
@@ -44,6 +45,45 @@ describe('SyslogFraming (RFC 6587)', () => {
     expect(frames(of('5 <22>aoops 5 <22>b'))).toEqual({ lines: ['<22>a'], overlong: 0, broken: true })
     expect(frames(of('5 <22>a0 5 <22>b')).broken).toBe(true)
     expect(frames(of('5 <22>a123456789 ')).broken).toBe(true)
+  })
+
+  it('reads a message of the maximum length, and drops one with an octet more', () => {
+    const longest = 'x'.repeat(MAX_SYSLOG_LINE)
+    expect(frames(of(`${MAX_SYSLOG_LINE} ${longest}${MAX_SYSLOG_LINE + 1} ${longest}x1 y`))).toEqual({
+      lines: [longest, 'y'],
+      overlong: 1,
+      broken: false,
+    })
+    expect(frames(of(`1234567 ${'x'.repeat(1000)}`))).toEqual({ lines: [], overlong: 1, broken: false })
+  })
+
+  it('drops one LF at the end of a counted message', () => {
+    expect(frames(of('1 \n2 a\n3 b\n\n')).lines).toEqual(['', 'a', 'b\n'])
+  })
+
+  it('reads nothing after the end of a stream', () => {
+    const framing = new SyslogFraming()
+    expect(framing.push(Buffer.from('1 ax'))).toEqual({ lines: ['a'], overlong: 0, broken: true })
+    expect(framing.push(Buffer.from('1 a'))).toEqual({ lines: [], overlong: 0, broken: true })
+  })
+
+  it.each([
+    ['1', [], false],
+    ['1234567', [], false],
+    ['12345678\n', ['12345678'], false],
+    ['0 a\n', ['0 a'], false],
+    ['01 a\n', ['01 a'], false],
+    ['1a\n', ['1a'], false],
+    ['1 a1', ['a'], false],
+    ['1 a1234567', ['a'], false],
+    ['1 a12345678', ['a'], true],
+    ['1 a0', ['a'], true],
+    ['1 a 1 b', ['a'], true],
+    ['1 a1b', ['a'], true],
+    ['1 a1b c', ['a'], true],
+  ])('%j', (octets, lines, broken) => {
+    expect(frames(of(octets))).toEqual({ lines, overlong: 0, broken })
+    expect(frames(octetByOctet(Buffer.from(octets)))).toEqual({ lines, overlong: 0, broken })
   })
 
   const message = fc
