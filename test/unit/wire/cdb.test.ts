@@ -43,6 +43,41 @@ test('a damaged file is an error or a miss, never a crash or an endless search',
   expect(() => new Cdb(Buffer.alloc(2047))).toThrow(CdbDamaged)
 })
 
+test('each of more records than tables is found', () => {
+  const keys = ['a', 'A', 'ab', 'zz', '0', '00', 'key', ''].flatMap(prefix =>
+    Array.from({ length: 40 }, (_, n) => `${prefix}${n}`),
+  )
+  const list = keys.map((key, n) => ({ key: Buffer.from(key), value: Buffer.from(`${n}`) }))
+  const cdb = new Cdb(formatCdb(list))
+  for (const { key } of list) {
+    const first = list.find(other => other.key.equals(key))
+    expect(cdb.get(key)?.toString()).toBe(first?.value.toString())
+  }
+  expect(cdb.get(Buffer.from('missing'))).toBeUndefined()
+})
+
+test('an empty file has its tables alone, and no record', () => {
+  const file = formatCdb([])
+  expect(file.length).toBe(2048)
+  const cdb = new Cdb(file)
+  expect([cdb.get(Buffer.from('a')), [...cdb.records()]]).toEqual([undefined, []])
+})
+
+test('a fault of a file has a message', () => {
+  const fault = (message: string) => expect.objectContaining({ name: 'CdbDamaged', message })
+  expect(() => new Cdb(Buffer.alloc(2047))).toThrow(fault('a cdb has at least 2048 octets, this file has 2047'))
+  const file = formatCdb([{ key: Buffer.from('one'), value: Buffer.from('Hello') }])
+  const cut = new Cdb(file.subarray(0, -1))
+  expect(() => cut.get(Buffer.from('one'))).toThrow(fault('a position points behind the end of the cdb'))
+  expect([...cut.records()].map(({ value }) => Buffer.from(value).toString())).toEqual(['Hello'])
+})
+
+test('a cdb above 4 GiB is not made', () => {
+  const value = new Uint8Array(2 ** 20)
+  const list = Array.from({ length: 4096 }, () => ({ key: new Uint8Array(0), value }))
+  expect(() => formatCdb(list)).toThrow(new RangeError('a cdb holds at most 4 GiB, not 4295067648 octets'))
+})
+
 test('the hash is that of the format: a file with known octets', () => {
   // `one`: 5381*33^3 ... lies in table 0x7c; calculated by hand from the description of the format.
   const file = formatCdb([{ key: Buffer.from('one'), value: Buffer.from('Hello') }])

@@ -44,6 +44,57 @@ test('every fault is reported with its line', () => {
   expect(records).toEqual([['', 'D\0']])
 })
 
+test.each([
+  ['nonsense:', 'write ADDRESS:allow or ADDRESS:deny, then ,NAME="value"'],
+  ['1.2.3.4:Allow', 'write ADDRESS:allow or ADDRESS:deny, then ,NAME="value"'],
+  ['1.2.3.4:allow,X', 'after the instruction only ,NAME="value" may follow'],
+  ['1.2.3.4:allow,X=', 'after the instruction only ,NAME="value" may follow'],
+  ['1.2.3.4:allow,X="y', 'after the instruction only ,NAME="value" may follow'],
+  ['1.2.3.4:allow X="y"', 'after the instruction only ,NAME="value" may follow'],
+  ['1.2.3.4:allow,X="y"z', 'after the instruction only ,NAME="value" may follow'],
+  ['1.2.3.x-1:deny', 'the range in 1.2.3.x-1 is none'],
+  ['1.2.3.1-x:deny', 'the range in 1.2.3.1-x is none'],
+  [':allow\r', 'the line ends in a carriage return. Save the file with Unix line ends'],
+])('%j has the fault: %s', (line, reason) => {
+  const { faults } = parsed(`:deny\n${line}`)
+  expect(faults).toEqual([{ line: 2, reason }])
+})
+
+test.each([
+  ['10.0.0.7-9', ['10.0.0.7', '10.0.0.8', '10.0.0.9']],
+  ['10.7-7.', ['10.7.']],
+  ['7-8.1.', ['7.1.', '8.1.']],
+  ['10.0.0.254-300', ['10.0.0.254', '10.0.0.255']],
+  ['10.0.0.-1', ['10.0.0.0', '10.0.0.1']],
+  ['10.0.0.9-7', []],
+  ['a-b@1.2.3.4', ['a-b@1.2.3.4']],
+  ['=a-b.example', ['=a-b.example']],
+  ['1\x002-2', ['1', '2']],
+])('the address %j has the keys %j', (address, keys) => {
+  const { records, faults } = parsed(`${address}:allow`)
+  expect([records.map(([key]) => key), faults]).toEqual([keys, []])
+})
+
+test.each([
+  ['', { allow: true, environment: {} }],
+  ['D', { allow: false, environment: {} }],
+  ['D\0', { allow: false, environment: {} }],
+  ['+A=b\0D\0', { allow: false, environment: { A: 'b' } }],
+  ['+A=b', { allow: true, environment: { A: 'b' } }],
+  ['+A=\0', { allow: true, environment: { A: '' } }],
+  ['+A=b=c\0', { allow: true, environment: { A: 'b=c' } }],
+  ['+A\0+B=c\0', { allow: true, environment: { B: 'c' } }],
+  ['A=b\0', { allow: true, environment: {} }],
+  ['+A=\xff\0', { allow: true, environment: { A: Buffer.of(0xff) } }],
+])('the data %j is the rule %j', (data, rule) => {
+  expect(parseTcpRule(Buffer.from(data, 'latin1'))).toEqual(rule)
+})
+
+test('a value of octets is written unchanged', () => {
+  const rule = { allow: false, environment: { A: Uint8Array.of(0xff), B: 'ü' } }
+  expect(formatTcpRule(rule).toString('latin1')).toBe('D\0+A=\xff\0+B=\xc3\xbc\0')
+})
+
 test('octets that are not text are unchanged', () => {
   expect(parsed('\xff\0:allow,X="\xe4"').records).toEqual([['\xff\0', '+X=\xe4\0']])
 })
