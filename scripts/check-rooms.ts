@@ -13,6 +13,8 @@ import ts from 'typescript'
 
 /** Maximum number of files in one folder, so that a reader can survey it. */
 const MOST_FILES = 15
+/** Lines of one file, at most. */
+const MOST_LINES = 499
 
 const PROCESS_EXIT = /^src\/(ucspi|process)\/|\/main\.ts$/
 const INTERNALS = 'src/base/node-internals.ts'
@@ -246,7 +248,10 @@ if (read < files.length) broken.push(`only ${read} of ${files.length} modules of
 if (files.length === 0) broken.push('no module in src/: the check is blind')
 
 for (const file of files) {
-  const source = ts.createSourceFile(file, readFileSync(file, 'utf8'), ts.ScriptTarget.Latest, true)
+  const text = readFileSync(file, 'utf8')
+  const lines = text.split('\n').length - 1
+  if (lines > MOST_LINES) broken.push(`${file}: ${lines} lines, ${MOST_LINES} at most`)
+  const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)
   const report: Broken = (node, rule) => {
     const { line } = source.getLineAndCharacterOfPosition(node.getStart(source))
     broken.push(`${file}:${line + 1}: ${rule}`)

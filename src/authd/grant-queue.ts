@@ -4,7 +4,9 @@ import type { Log } from '../base/log.ts'
 import type { GrantWriter, Login, Outcome } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
+import { CommitTiming } from './commit-timing.ts'
 import type { Counters, Source } from './metrics.ts'
+import { NewestLogins } from './newest-logins.ts'
 
 /** A login that a source reported. */
 export type ReportedLogin = {
@@ -42,28 +44,8 @@ export type GrantQueueOptions = {
  * waits for a row lock or for a slow disk.
  */
 const MAX_COMMITS = 2
-/** Milliseconds after which logins no longer wait for the end of the transaction under way. */
-const SECOND_COMMIT_AFTER = 10
-/** Logins for which a second transaction is worth its cost at once. */
-const SECOND_COMMIT_FOR = 64
 /** Logins in one transaction. */
 const MAX_BATCH = 1000
-/**
- * Milliseconds that a login waits for others under load, when no transaction is under way. They
- * share a transaction, because each transaction costs the database more than the rows it holds.
- */
-const COMPANY_WAIT = 3
-/** Logins that make a transaction at once, because more of them would only wait longer. */
-const COMPANY = 4
-/**
- * Logins are under load while they come at shorter intervals than this on average, in milliseconds.
- * A client alone is slower.
- */
-const LOAD_INTERVAL = 4
-/** The part of the newest interval in that average. */
-const NEWEST_PART = 1 / 16
-/** No interval counts for more, so that a burst after a quiet hour is noticed at once. */
-const LONGEST_INTERVAL = 32
 /**
  * Logins that wait for a commit while the store is available. Above this number only the newest
  * login of each address is kept.
@@ -85,6 +67,7 @@ const OWN_TIME_AFTER = 1000
 
 type Entry = {
   readonly heard: ReportedLogin
+  readonly ip: IpAddress
   /** Arrival number. It keeps the order across retries. */
   readonly place: number
   /** By the monotonic clock. */
@@ -120,21 +103,17 @@ export class GrantQueue {
   readonly #deadline: number
   readonly #backOff: { readonly first: number; readonly longest: number }
   #pending: Entry[] = []
-  /** Newest login of each address, oldest first. They wait for the end of an outage. */
-  readonly #kept = new Map<IpAddress, Entry>()
-  #walk = this.#kept.values()
-  /** Newest login of each address whose row is locked. */
-  readonly #locked = new Map<IpAddress, Entry>()
+  /** They wait for the end of an outage. */
+  readonly #kept = new NewestLogins<Entry>(MAX_KEPT)
+  /** The rows of their addresses are locked. */
+  readonly #locked = new NewestLogins<Entry>(MAX_LOCKED)
   #lockedTimer: NodeJS.Timeout | undefined
   /** The commits that are under way. */
   readonly #commits = new Set<readonly Entry[]>()
   #taken = 0
   #pumpIsDue = false
   #company: NodeJS.Timeout | undefined
-  /** By the monotonic clock. */
-  #lastTaken = Number.NEGATIVE_INFINITY
-  /** Between logins, on average. */
-  #interval = LONGEST_INTERVAL
+  readonly #timing = new CommitTiming()
   #down = false
   #pause: number
   #retryTimer: NodeJS.Timeout | undefined
@@ -177,11 +156,13 @@ export class GrantQueue {
   /** Takes a login. Its `answer` and `settled` are called later, or at once. */
   submit(heard: ReportedLogin): void {
     this.#taken += 1
-    this.#measure()
+    const now = this.#options.monotonic()
+    this.#timing.taken(now)
     const entry: Entry = {
       heard,
+      ip: heard.event.ip,
       place: this.#taken,
-      heardAt: this.#options.monotonic(),
+      heardAt: now,
       answered: false,
       concluded: false,
       queued: false,
@@ -190,7 +171,7 @@ export class GrantQueue {
       this.#keep(entry)
       return
     }
-    if (this.#locked.has(heard.event.ip)) {
+    if (this.#locked.has(entry.ip)) {
       this.#setAside(entry)
       return
     }
@@ -236,13 +217,6 @@ export class GrantQueue {
     clearInterval(this.#waitTimer)
   }
 
-  #measure(): void {
-    const now = this.#options.monotonic()
-    const latest = Math.min(now - this.#lastTaken, LONGEST_INTERVAL)
-    this.#lastTaken = now
-    this.#interval += (latest - this.#interval) * NEWEST_PART
-  }
-
   /**
    * Starts a transaction after everything else of this turn, so that the logins that one peer sends
    * at once, or several peers together, share it; or later, so that others can join.
@@ -263,11 +237,8 @@ export class GrantQueue {
     })
   }
 
-  /** Milliseconds that the logins which wait now wait for others. A client alone never waits. */
   #waitForOthers(): number {
-    const waiting = this.#pending.length
-    if (this.#commits.size > 0) return waiting < SECOND_COMMIT_FOR ? SECOND_COMMIT_AFTER : 0
-    return this.#interval < LOAD_INTERVAL && waiting < COMPANY ? COMPANY_WAIT : 0
+    return this.#timing.waitForOthers(this.#pending.length, this.#commits.size)
   }
 
   #endCompany(): void {
@@ -288,14 +259,8 @@ export class GrantQueue {
   }
 
   #nextBatch(): Entry[] {
-    const batch: Entry[] = []
-    for (const [ip, entry] of this.#kept) {
-      if (batch.length === MAX_BATCH) return batch
-      this.#kept.delete(ip)
-      batch.push(entry)
-    }
-    batch.push(...this.#pending.splice(0, MAX_BATCH - batch.length))
-    return batch
+    const kept = this.#kept.take(MAX_BATCH)
+    return [...kept, ...this.#pending.splice(0, MAX_BATCH - kept.length)]
   }
 
   /** Commits one batch, then starts the next one. Never rejects. */
@@ -333,7 +298,7 @@ export class GrantQueue {
     } catch (error) {
       const isLocked = meetsLock(error)
       if (!neverHelps(error) && !isLocked) throw error
-      if (isLocked && (this.#options.monotonic() >= end || this.#locked.size >= MAX_LOCKED)) throw error
+      if (isLocked && (this.#options.monotonic() >= end || this.#locked.isFull)) throw error
       const [first] = batch
       if (batch.length === 1 && first !== undefined && isLocked) {
         this.#options.log.warn('login_locked', { ...describe(first.heard), reason: asError(error) })
@@ -398,15 +363,13 @@ export class GrantQueue {
 
   #failed(error: unknown, batch: readonly Entry[]): void {
     this.#options.counters.commitFailures += 1
-    const left = batch.filter(entry => !entry.concluded && this.#locked.get(entry.heard.event.ip) !== entry)
+    const left = batch.filter(entry => !entry.concluded && !this.#locked.includes(entry))
     if (!this.#down) {
       this.#options.log.error('store_unavailable', { reason: asError(error), waiting: this.length + left.length })
     }
     this.#down = true
     // Concurrent commits can fail out of order, so sort by arrival.
-    const entries = [...left, ...this.#kept.values()].sort((a, b) => a.place - b.place)
-    this.#kept.clear()
-    this.#walk = this.#kept.values()
+    const entries = [...left, ...this.#kept.take()].sort((a, b) => a.place - b.place)
     for (const entry of entries) this.#keep(entry)
     this.#keepAllPending()
     if (this.#closed) return
@@ -421,21 +384,14 @@ export class GrantQueue {
    * others.
    */
   #setAside(entry: Entry): void {
-    const { event } = entry.heard
-    this.#answer(entry, { verdict: 'queued', id: event.id })
-    const other = this.#locked.get(event.ip)
-    const [older, newer] = other === undefined || other.place < entry.place ? [other, entry] : [entry, other]
-    if (older !== undefined) this.#forget(older, 'replaced')
-    this.#locked.set(event.ip, newer)
-    this.#countQueued(entry)
+    this.#wait(entry, this.#locked)
     this.#lockedTimer ??= setTimeout(() => this.#tryLocked(), LOCKED_PAUSE)
   }
 
   #tryLocked(): void {
     this.#lockedTimer = undefined
     if (this.#closed) return
-    const batch = [...this.#locked.values()]
-    this.#locked.clear()
+    const batch = this.#locked.take()
     if (this.#down) for (const entry of batch) this.#keep(entry)
     else if (batch.length > 0) void this.#commit(batch)
   }
@@ -456,43 +412,29 @@ export class GrantQueue {
     for (const entry of pending) this.#keep(entry)
   }
 
-  /** Keeps the newest login of each address; the announcer need not wait for it. */
+  /** Keeps the login over the outage. */
   #keep(entry: Entry): void {
-    const { event } = entry.heard
-    this.#answer(entry, { verdict: 'queued', id: event.id })
-    const older = this.#kept.get(event.ip)
-    this.#kept.delete(event.ip)
-    if (older !== undefined) this.#forget(older, 'replaced')
-    const oldest = this.#kept.size < MAX_KEPT ? undefined : this.#nextOldest()
-    if (oldest !== undefined) {
-      this.#kept.delete(oldest.heard.event.ip)
-      this.#forget(oldest, 'dropped')
-      if (this.#dropped === 0)
-        this.#options.log.warn('logins_dropped', { kept: MAX_KEPT, reason: 'too many addresses wait' })
-      this.#dropped += 1
-    }
-    this.#kept.set(event.ip, entry)
-    this.#countQueued(entry)
-  }
-
-  #countQueued(entry: Entry): void {
-    if (entry.queued) return
-    entry.queued = true
-    this.#options.counters.countEvent(entry.heard.source, 'queued')
-    this.#options.log.info('login_queued', describe(entry.heard))
+    if (!this.#wait(entry, this.#kept)) return
+    if (this.#dropped === 0)
+      this.#options.log.warn('logins_dropped', { kept: MAX_KEPT, reason: 'too many addresses wait' })
+    this.#dropped += 1
   }
 
   /**
-   * The oldest entry that is kept. The caller removes it. One iterator serves all calls, because a
-   * new one would first pass every entry that was removed before.
+   * Lets a login wait among others, and answers its announcer, which need not wait for it. True if
+   * the login of another address was dropped.
    */
-  #nextOldest(): Entry | undefined {
-    let next = this.#walk.next()
-    if (next.done === true) {
-      this.#walk = this.#kept.values()
-      next = this.#walk.next()
+  #wait(entry: Entry, others: NewestLogins<Entry>): boolean {
+    this.#answer(entry, { verdict: 'queued', id: entry.heard.event.id })
+    const { replaced, dropped } = others.add(entry)
+    if (replaced !== undefined) this.#forget(replaced, 'replaced')
+    if (dropped !== undefined) this.#forget(dropped, 'dropped')
+    if (!entry.queued) {
+      entry.queued = true
+      this.#options.counters.countEvent(entry.heard.source, 'queued')
+      this.#options.log.info('login_queued', describe(entry.heard))
     }
-    return next.value
+    return dropped !== undefined
   }
 
   #forget(entry: Entry, why: 'replaced' | 'dropped'): void {

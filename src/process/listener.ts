@@ -138,7 +138,7 @@ export async function removeStaleSocket(path: string, setting: string): Promise<
       probe.destroy()
       resolve(true)
     })
-    probe.once('error', error => resolve(!('code' in error && error.code === 'ECONNREFUSED')))
+    probe.once('error', error => resolve(errorCodeOf(error) !== 'ECONNREFUSED'))
   })
   if (alive) throw new TemporaryFault(`${path} is in use: stop the other server or change ${setting}`)
   unlinkSync(path)

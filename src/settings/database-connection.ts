@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { errorCodeOf, TemporaryFault, UsageFault } from '../base/errors.ts'
+import { errorCodeOf, messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { readSecretFile, Secret } from './secret.ts'
 import type { Settings } from './settings.ts'
 
@@ -97,6 +97,6 @@ function readCertificates(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {
-    throw new UsageFault(`cannot read database.dbtls_ca ${path}: ${error instanceof Error ? error.message : ''}`, error)
+    throw new UsageFault(`cannot read database.dbtls_ca ${path}: ${messageOf(error)}`, error)
   }
 }

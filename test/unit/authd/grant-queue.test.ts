@@ -118,6 +118,23 @@ describe('an address whose row another transaction has locked', () => {
     expect(store.stored.map(({ event }) => event.id).sort()).toEqual(['1.1', '1.2'])
   })
 
+  it('does not take the place of a newer login that came when the store was unavailable', async () => {
+    store.lockedIp = numbered(1)
+    queue.submit(login('1.1', numbered(1)))
+    await pass(50)
+    store.failure = new Error('no database')
+    queue.submit(login('2.1', numbered(2)))
+    await pass(50)
+    queue.submit(login('1.2', numbered(1)))
+    await pass(1000)
+    store.failure = undefined
+    store.lockedIp = undefined
+    await pass(3000)
+    expect(queue.length).toBe(0)
+    expect(store.stored.filter(({ event }) => event.ip === numbered(1)).map(({ event }) => event.id)).toEqual(['1.2'])
+    expect(settled).toEqual(['1.1', '2.1', '1.2'])
+  })
+
   it('among too many of them means that the store is unavailable', async () => {
     store.failure = locked
     for (let n = 0; n < 300; n++) queue.submit(login(`1.${n}`, numbered(n + 1)))

@@ -104,6 +104,7 @@ describe('a violated rule', () => {
     // A circle of two files.
     writeFileSync(join(copy, 'src/authd/broken-circle-a.ts'), `import './broken-circle-b.ts'\n`)
     writeFileSync(join(copy, 'src/authd/broken-circle-b.ts'), `import './broken-circle-a.ts'\n`)
+    writeFileSync(join(copy, 'src/authd/broken-long.ts'), 'export {}\n'.repeat(500))
     for (let index = 0; index < 16; index += 1)
       writeFileSync(join(copy, `src/wrap/exec/broken-many-${index}.ts`), 'export {}\n')
     const { status, broken: found } = check(copy)
@@ -130,6 +131,10 @@ describe('a violated rule', () => {
 
   test('a circle: no-circular', () => {
     expect(broken.some(line => line.includes('broken-circle-a.ts') && line.endsWith(': no-circular'))).toBe(true)
+  })
+
+  test('a file with too many lines', () => {
+    expect(broken).toContain('src/authd/broken-long.ts: 500 lines, 499 at most')
   })
 
   test('a folder with too many files', () => {

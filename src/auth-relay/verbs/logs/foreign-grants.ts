@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { messageOf, UsageFault } from '../../../base/errors.ts'
+import { errorCodeOf, messageOf, UsageFault } from '../../../base/errors.ts'
 import { parseIpAddress } from '../../../wire/ip-address.ts'
 import type { PastLogin } from './past-logins.ts'
 
@@ -180,7 +180,7 @@ function* berkeleyRecords(path: string): Generator<readonly [key: string, value:
 function dump(path: string): string {
   for (const program of PROGRAMS) {
     const { stdout, stderr, status, error } = spawnSync(program, [path], { encoding: 'latin1', maxBuffer: MAX_OUTPUT })
-    if (error !== undefined && 'code' in error && error.code === 'ENOENT') continue
+    if (errorCodeOf(error) === 'ENOENT') continue
     if (status === 0 && stdout.includes('\nDATA=END')) return stdout
     throw new UsageFault(
       `${program} cannot read ${path}: ${error?.message ?? stderr.trim().replaceAll(/\s*\n\s*/g, '; ')}`,
