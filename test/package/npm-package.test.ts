@@ -34,7 +34,7 @@ describeWith([command('npm', 'nodejs'), command('git')], 'a checkout', () => {
     const said = installed.lines.filter(line => line !== '')
     expect(said).toEqual([
       expect.stringMatching(/^> auth-relay@\S+ prepare$/),
-      '> node scripts/build-if-stale.ts',
+      '> sh scripts/link-node.sh && node scripts/build-if-stale.ts',
       expect.stringMatching(/^added \d+ packages in /),
     ])
   }, 600_000)
