@@ -36,7 +36,7 @@ describe('the newest login of each address', () => {
     expect(logins.has(second.ip)).toBe(true)
   })
 
-  test('leaves with the oldest first, at most so many', () => {
+  test('is taken with the oldest first, up to a number', () => {
     const logins = new NewestLogins<Login>(10)
     const all = [1, 2, 3].map(host => login(host, host))
     for (const each of all) logins.add(each)
