@@ -129,6 +129,17 @@ describe('a line of a log file', () => {
     expect(isOfContainer(line)).toBe(text !== undefined)
   })
 
+  test('the end of a line whose beginning is unknown is a piece', () => {
+    const line = `${AT} stdout F a`
+    const twice = (containers: ContainerLines) => [containers.unwrap(line), containers.unwrap(line)]
+    expect(twice(new ContainerLines('first'))).toEqual([whole('a'), whole('a')])
+    expect(twice(new ContainerLines('anywhere'))).toEqual(['piece', whole('a')])
+    const containers = new ContainerLines('first')
+    containers.unwrap(line)
+    containers.lose()
+    expect(twice(containers)).toEqual(['piece', whole('a')])
+  })
+
   test('pieces are joined up to the maximum length of a line, with the stamp of the first', () => {
     const [first, later] = [`${AT} stdout P `, '2026-11-28T09:00:00Z stdout F ']
     const joined = (octets: number) => {

@@ -100,6 +100,9 @@ describe('the hour that the end of summer time repeats', () => {
   it('is read as the first one during the first one, then as the second one', () => {
     expect(stampTime(stamp, Date.UTC(2026, 9, 25, 0, 30, 1))).toBe(Date.UTC(2026, 9, 25, 0, 30))
     expect(stampTime(stamp, Date.UTC(2026, 9, 25, 1, 30, 1))).toBe(Date.UTC(2026, 9, 25, 1, 30))
+    expect(stampTime(stamp, Date.UTC(2026, 9, 25, 1, 30))).toBe(Date.UTC(2026, 9, 25, 1, 30))
+    expect(stampTime('2026-07-05T10:11:12', 0)).toBe(Date.UTC(2026, 6, 5, 8, 11, 12))
+    expect(stampTime('2026-07-05T10:11:12Z', 0)).toBe(Date.UTC(2026, 6, 5, 10, 11, 12))
     expect(stampTime('Oct 25 03:30:00', Date.UTC(2026, 9, 25, 2, 30, 1))).toBe(Date.UTC(2026, 9, 25, 2, 30))
     expect(stampTime('Oct 25 01:30:00', Date.UTC(2026, 9, 25, 2, 30, 1))).toBe(Date.UTC(2026, 9, 24, 23, 30))
   })
