@@ -298,16 +298,16 @@ export class DatabaseNode {
   }
 
   /**
-   * True if the clock of the node's PostgreSQL is so far ahead that its rows may be invalid, or was
-   * within the last seconds.
+   * Time up to which a row of the node may be from the future, and so invalid: its clock is ahead,
+   * or was set back since the row was written.
    */
-  get isClockAhead(): boolean {
-    return this.#clock > CLOCK_RULE || performance.now() - this.#clockSetBack < CLOCK_SETTLES
+  get rowsInvalidUntil(): number {
+    return this.#clock > CLOCK_RULE ? Number.POSITIVE_INFINITY : this.#clockSetBack + CLOCK_SETTLES
   }
 
   /** Seconds by which the wall clock of the node's PostgreSQL is ahead. */
   setClock(seconds: number): void {
-    if (this.#clock > CLOCK_RULE && seconds <= CLOCK_RULE) this.#clockSetBack = performance.now()
+    if (this.#clock - seconds > CLOCK_RULE) this.#clockSetBack = performance.now()
     this.#clock = seconds
     writeFileSync(`${this.directory}/clock`, `${seconds < 0 ? '' : '+'}${seconds}\n`)
     chmodSync(`${this.directory}/clock`, 0o644)

@@ -90,8 +90,9 @@ class Site {
   }
 
   parts() {
-    const isClockAhead = (): boolean => this.cluster?.nodes.some(node => node.isClockAhead) === true
-    return { pop3: this.pop3, gates: this.gates, isClockAhead }
+    const nodes = this.cluster?.nodes ?? []
+    const rowsInvalidUntil = (): number => Math.max(...nodes.map(node => node.rowsInvalidUntil))
+    return { pop3: this.pop3, gates: this.gates, rowsInvalidUntil }
   }
 
   async stop(): Promise<void> {
@@ -135,7 +136,7 @@ async function lostLogins(
     const granted = await addresses(node, 'SELECT host(ip) FROM grants')
     const heard = await addresses(node, 'SELECT DISTINCT host(ip) FROM login_event WHERE refused IS NULL')
     for (const ip of told) {
-      const mayBeGone = blocked.has(ip) || traffic.logins.get(ip)?.isByClockAhead === true
+      const mayBeGone = blocked.has(ip) || traffic.mayBeInvalid(ip)
       if (!heard.has(ip) || (!granted.has(ip) && !mayBeGone)) lost.add(ip)
     }
     for (const ip of granted) {

@@ -11,7 +11,7 @@ type Login = {
   grant: string
   readonly waited: number
   /**
-   * The clock of a database was ahead meanwhile. When the clock is right again, the grant is
+   * The clock of a database was ahead at the login, or was set back later. The grant may be
    * invalid.
    */
   isByClockAhead: boolean
@@ -32,7 +32,7 @@ export class Traffic {
   readonly #pop3: readonly Pop3Host[]
   readonly #gates: readonly GateHost[]
   readonly #clients: ClientHost
-  readonly #isClockAhead: () => boolean
+  readonly #rowsInvalidUntil: () => number
   readonly #random: Random
   readonly logins = new Map<string, Login>()
   readonly #order: string[] = []
@@ -58,14 +58,15 @@ export class Traffic {
       readonly pop3: readonly Pop3Host[]
       readonly gates: readonly GateHost[]
       readonly clients: ClientHost
-      readonly isClockAhead: () => boolean
+      /** Rows that were written before this time may be from the future of a database's clock. */
+      readonly rowsInvalidUntil: () => number
     },
     random: Random,
   ) {
     this.#pop3 = parts.pop3
     this.#gates = parts.gates
     this.#clients = parts.clients
-    this.#isClockAhead = parts.isClockAhead
+    this.#rowsInvalidUntil = parts.rowsInvalidUntil
     this.#random = random
   }
 
@@ -87,6 +88,17 @@ export class Traffic {
   /** Number of logins with the answer `committed`. */
   get committedCount(): number {
     return this.#order.length
+  }
+
+  /**
+   * The grant of an address may not count, because the clock of a database was ahead at its login
+   * or was set back since.
+   */
+  mayBeInvalid(ip: string): boolean {
+    const login = this.logins.get(ip)
+    if (login === undefined) return false
+    login.isByClockAhead ||= login.answeredAt < this.#rowsInvalidUntil()
+    return login.isByClockAhead
   }
 
   /** Blocks an address that has a grant. */
@@ -124,7 +136,7 @@ export class Traffic {
         ok: false,
         grant: 'unknown',
         waited: 0,
-        isByClockAhead: this.#isClockAhead(),
+        isByClockAhead: this.#rowsInvalidUntil() === Number.POSITIVE_INFINITY,
       }
       this.logins.set(ip, login)
       try {
@@ -132,7 +144,7 @@ export class Traffic {
         login.ok = ok
         login.grant = grant
         login.answeredAt = performance.now()
-        login.isByClockAhead ||= this.#isClockAhead()
+        login.isByClockAhead ||= this.#rowsInvalidUntil() > login.answeredAt
         this.worstWait = Math.max(this.worstWait, waited)
         if (!ok) this.refusedLogins += 1
         if (grant === 'committed') this.#order.push(ip)
@@ -166,7 +178,7 @@ export class Traffic {
         }
       } else if (!isStranger && !this.blocked.has(ip)) {
         this.lastNotYes = performance.now()
-        if (answer === 'no' && login?.isByClockAhead !== true) {
+        if (answer === 'no' && !this.mayBeInvalid(ip)) {
           this.violations.push({
             rule: 'no plain no for a committed login',
             ip,
