@@ -58,7 +58,7 @@ export const CONTAINERS = [
 ]
 
 /** The packages of a database host of a cluster; fetched with the packages that they recommend. */
-const DATABASE_CLUSTER = ['patroni', 'etcd-server', 'etcd-client', 'postgresql']
+const DATABASE_CLUSTER = ['patroni', 'python3-etcd', 'etcd-server', 'etcd-client', 'postgresql']
 
 const packagesToFetch = (release: Release): readonly (readonly string[])[] =>
   release === 'trixie' ? [...COUNTERPARTS, CONTAINERS] : COUNTERPARTS
