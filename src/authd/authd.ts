@@ -165,7 +165,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     failed: Promise.race(watches.map(({ gone }) => gone)),
     async stop() {
       for (const watch of watches) watch.stop()
-      socket.stopListening()
+      socket.drain()
       await Promise.all(sources.map(async source => source.close()))
       const lost = await queue.drain(FLUSH, LONGEST_FLUSH)
       if (lost > 0) log.error('logins_lost', { logins: lost, reason: 'the database did not come back in time' })

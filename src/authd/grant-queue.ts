@@ -348,6 +348,8 @@ export class GrantQueue {
 
   #answer(entry: Entry, answer: LoginAnswer): void {
     if (entry.answered) return
+    // authd is about to end: an announcer without an answer sends the login again to the next one.
+    if (this.#draining && answer.verdict === 'queued') return
     entry.answered = true
     entry.heard.answer?.(answer)
   }

@@ -63,9 +63,12 @@ export class LoginSocket {
     })
   }
 
-  /** Accepts no new connections; open connections still get their answers. */
-  stopListening(): void {
-    this.#server.stopListening()
+  /**
+   * Takes no further login event, because authd is about to end. Logins in progress get their
+   * answers. The peer sends every event without an answer again to the next authd.
+   */
+  drain(): void {
+    this.#server.drain()
   }
 
   close(): void {

@@ -94,7 +94,9 @@ export class LoginSources {
   hearLogin(event: LoginEvent, answer: (answer: LoginAnswer) => void): void {
     const { counters, clock, queue } = this.#options
     counters.keepLastLine(clock(), `${event.daemon}: login of ${event.user} from ${event.ip}`, 'socket')
-    queue.submit({ event, source: 'socket', answer })
+    // An event that waited for authd is worth what is left of its time.
+    const at = event.age === undefined ? {} : { at: clock() - event.age * 1000 }
+    queue.submit({ event, source: 'socket', answer, ...at })
   }
 
   /**

@@ -79,6 +79,15 @@ export class LineServer<Request> {
     this.server.close()
   }
 
+  /**
+   * Accepts no connection and takes no further request. A connection ends when its requests in
+   * progress are answered, or at `close`.
+   */
+  drain(): void {
+    this.stopListening()
+    for (const connection of this.#connections) connection.drain()
+  }
+
   /** Accepts no more and ends every connection, after the answers that were written already. */
   close(): void {
     this.stopListening()
@@ -140,6 +149,8 @@ class LineConnection<Request> {
   #ready = ''
   #isFlushDue = false
   #isEnding = false
+  /** No further request is taken. */
+  #isDraining = false
   #silence: NodeJS.Timeout | undefined
 
   constructor(socket: Socket, options: LineServerOptions<Request>, onActivity: () => void) {
@@ -171,13 +182,31 @@ class LineConnection<Request> {
     this.#socket.destroy()
   }
 
-  /** Ends the connection after the pending answers. */
+  /** Takes no further request, and ends the connection after the pending answers. */
+  drain(): void {
+    if (this.#isDraining) return
+    this.#isDraining = true
+    this.#waiting = []
+    this.#socket.pause()
+    this.#endIfDone()
+  }
+
+  /**
+   * Ends the connection after the pending answers. After `drain` no answer is expected any more, so
+   * the connection ends at once.
+   */
   end(): void {
+    if (this.#isDraining) {
+      this.#flush()
+      this.#endSocket()
+      return
+    }
     this.#isEnding = true
     this.#endIfDone()
   }
 
   #take(chunk: Buffer): void {
+    if (this.#isDraining) return
     const { log, name } = this.#options
     try {
       const requests = this.#service.cut(chunk)
@@ -198,7 +227,7 @@ class LineConnection<Request> {
   /** Begins further requests as far as the limits permit, and reads on only if none waits. */
   #begin(): void {
     const socket = this.#socket
-    if (socket.destroyed) return
+    if (socket.destroyed || this.#isDraining) return
     const { maxOpen } = this.#options.limits()
     let begun = 0
     for (const request of this.#waiting) {
@@ -266,7 +295,14 @@ class LineConnection<Request> {
   }
 
   #endIfDone(): void {
-    if (this.#isEnding && this.isIdle && this.#waiting.length === 0) this.#socket.end()
+    if (!this.isIdle || this.#waiting.length > 0) return
+    if (this.#isDraining) this.#endSocket()
+    else if (this.#isEnding) this.#socket.end()
+  }
+
+  /** Closes the connection after its output; input that waits is discarded. */
+  #endSocket(): void {
+    this.#socket.end(() => this.#socket.destroy())
   }
 }
 

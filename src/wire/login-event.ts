@@ -53,6 +53,8 @@ export type LoginEvent = {
   readonly method: LoginMethod
   /** Login name as typed, as text; at most 255 characters. */
   readonly user: string
+  /** Seconds since the login, for an event that is sent late; left out: the login is of now. */
+  readonly age?: number
 }
 
 /** authd's answer to an event. `until`: Unix seconds. */
@@ -76,11 +78,14 @@ export const MAX_LOGIN_EVENT_LINE = 4096
 const ID = /^[A-Za-z0-9._-]{1,64}$/
 const DAEMON = /^[A-Za-z0-9._/-]{1,32}$/
 const KEYS = ['v', 'id', 'ip', 'daemon', 'tls', 'method', 'user']
+/** Whole seconds. */
+const AGE = /^\d{1,6}$/
 
 /** The line of docs/WIRE.md, without LF. */
-export function formatLoginEvent({ id, ip, daemon, tls, method, user }: LoginEvent): string {
+export function formatLoginEvent({ id, ip, daemon, tls, method, user, age }: LoginEvent): string {
   const name = percentEncode([...user].slice(0, 255).join(''))
-  return `login v=1 id=${id} ip=${ip} daemon=${daemon} tls=${tls ? 1 : 0} method=${method} user=${name}`
+  const late = age === undefined ? '' : ` age=${age}`
+  return `login v=1 id=${id} ip=${ip} daemon=${daemon} tls=${tls ? 1 : 0} method=${method} user=${name}${late}`
 }
 
 /**
@@ -93,15 +98,18 @@ export function parseLoginEvent(line: string): LoginEvent | BadLoginEvent {
   const get = (key: string): string => pairs.get(key) ?? ''
   const id = ID.test(get('id')) ? get('id') : '-'
   if (get('v') !== '1') return { reason: 'version', id }
-  if (pairs.size !== KEYS.length || KEYS.some(key => !pairs.has(key))) return { reason: 'key', id }
+  const age = pairs.get('age')
+  const size = age === undefined ? KEYS.length : KEYS.length + 1
+  if (pairs.size !== size || KEYS.some(key => !pairs.has(key))) return { reason: 'key', id }
   const ip = parseIpAddress(get('ip'))
   const user = percentDecode(get('user'))
   const method = get('method')
   const tls = get('tls')
   const daemon = get('daemon')
-  const valuesAreSound = id !== '-' && (tls === '0' || tls === '1') && DAEMON.test(daemon)
+  const valuesAreSound =
+    id !== '-' && (tls === '0' || tls === '1') && DAEMON.test(daemon) && (age === undefined || AGE.test(age))
   if (!valuesAreSound || ip === undefined || !isMethod(method) || !isUserName(user)) return { reason: 'value', id }
-  return { id, ip, daemon, tls: tls === '1', method, user }
+  return { id, ip, daemon, tls: tls === '1', method, user, ...(age === undefined ? {} : { age: Number(age) }) }
 }
 
 /** One answer line, without LF. */

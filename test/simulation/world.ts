@@ -155,6 +155,8 @@ class World {
   readonly #allowances: Decree[] = []
   /** Virtual time until which a fault excuses a slow answer. */
   #disturbedUntil = 0
+  /** Virtual time of the last stop of authd while the database was slow or down. */
+  #stoppedAt = Number.NEGATIVE_INFINITY
   /** Virtual time of the last failover that lost commits. */
   #lostAt = Number.NEGATIVE_INFINITY
   /** Logins by id whose +OK was sent after the answer `queued`, if no process was killed since. */
@@ -294,7 +296,7 @@ class World {
       if (grant.verdict === 'queued') {
         if (this.#disturbedUntil < started && took < COMMIT_WAIT)
           this.#fail(`+OK for ${id} went out queued after ${took} ms without a fault`)
-        if (this.#ownPolicy.neverList.loginRefusal(ip) === undefined)
+        if (this.#ownPolicy.neverList.loginRefusal(ip) === undefined && started > this.#stoppedAt)
           this.#owed.set(id, { row, at: started, ip, login: device })
         return
       }
@@ -530,9 +532,12 @@ class World {
         this.#authd = this.#startAuthd()
         return
       case 'restart-authd': {
-        // A login that cannot be stored within the time for stopping is lost, and a log line names
-        // it.
-        if (weather.down || weather.delayMs > 2) this.#owed.clear()
+        // A login that authd has taken and cannot store within the time for stopping is lost, and a
+        // log line names it. authd takes no login after that moment.
+        if (weather.down || weather.delayMs > 2) {
+          this.#owed.clear()
+          this.#stoppedAt = this.#time.now
+        }
         void this.#authd.stop()
         this.#authd = this.#startAuthd()
         return
@@ -891,13 +896,13 @@ class Authd {
     if (this.#isKilled) return
     this.#isKilled = true
     this.#database.kill()
-    this.#socket.stopListening()
+    this.#socket.close()
     this.#queue.close()
   }
 
   /** As after SIGTERM. */
   async stop(): Promise<void> {
-    this.#socket.stopListening()
+    this.#socket.drain()
     await this.#queue.drain(5000, 30_000)
     this.#socket.close()
     this.#queue.close()

@@ -85,6 +85,12 @@ export class AuthdConnection {
     })
   }
 
+  /** Sends an event again, with its age. Less than a second counts as now. */
+  #sendAgain({ event, since }: Kept): void {
+    const age = this.#clock() - since
+    this.#send(age < 1000 ? event : { ...event, age: Math.ceil(age / 1000) })
+  }
+
   /** The events of one event-loop turn are sent together. */
   #send(event: LoginEvent): void {
     if (this.#unsent === '') {
@@ -134,7 +140,7 @@ export class AuthdConnection {
       this.#wait = RECONNECT_FIRST_MS
       if (this.#complained) this.#log.info('authd_reconnected', { kept: this.#kept.size })
       this.#complained = false
-      for (const { event } of this.#kept.values()) this.#send(event)
+      for (const kept of this.#kept.values()) this.#sendAgain(kept)
     })
     socket.on('data', chunk => {
       for (const line of lines.push(chunk).lines) this.#answer(line)

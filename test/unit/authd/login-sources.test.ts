@@ -8,6 +8,7 @@ import { AUTHD } from '../../../src/settings/grant-sections.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { ContainerLines } from '../../../src/syslog/container-lines.ts'
 import { DIALECTS } from '../../../src/syslog/dialects.ts'
+import { parseLoginEvent } from '../../../src/wire/login-event.ts'
 
 const fileOf = (path: string) => ({ path, containers: new ContainerLines('first') })
 
@@ -56,6 +57,15 @@ beforeEach(() => {
 })
 
 describe('LoginSources', () => {
+  it('counts a login event that was sent late from its login, and another from now', () => {
+    const event = parseLoginEvent('login v=1 id=7f3a.12 ip=192.0.2.7 daemon=popup tls=1 method=pass user=ann age=600')
+    if ('reason' in event) throw new Error(event.reason)
+    const { age: _, ...fresh } = event
+    sources.hearLogin(event, () => {})
+    sources.hearLogin(fresh, () => {})
+    expect(heard.map(({ at }) => at)).toEqual([NOW - 600_000, undefined])
+  })
+
   it('makes a login event of a login line, each with a different id', () => {
     sources.hearLine('fifo', line('2026-03-05T10:00:00Z'))
     sources.hearLine('tcp', line('2026-03-05T10:00:00Z'))

@@ -92,6 +92,18 @@ describe('AuthdConnection', () => {
     expect(await answer).toMatchObject({ verdict: 'committed' })
   })
 
+  test('an event that is sent again says how old the login is, to a second', async () => {
+    authd = await AuthdDouble.listen(path())
+    authd.answer = () => undefined
+    const answer = connect(60_000).announce({ ...attempt(1), daemon: 'popup' })
+    expect(await authd.event('ann')).not.toHaveProperty('age')
+    await authd.stop()
+    now = 599_001
+    authd = await AuthdDouble.listen(path())
+    expect(await authd.event('ann')).toMatchObject({ age: 600 })
+    expect(await answer).toMatchObject({ verdict: 'committed' })
+  })
+
   test('an event that is not delivered in time is lost, with a log line', async () => {
     const announcer = connect(0, 1000)
     await announcer.announce({ ...attempt(1, 'old'), daemon: 'popup' })

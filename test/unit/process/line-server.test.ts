@@ -136,6 +136,44 @@ describe('answers', () => {
   })
 })
 
+describe('drain', () => {
+  test('no further request is taken, and a connection ends after its answers', async () => {
+    const waiting = new Map<string, () => void>()
+    const { server, client } = await open({
+      answer: line => new Promise(resolve => waiting.set(line, () => resolve(`${line}\n`))),
+    })
+    const [busy, idle] = [await client(), await client()]
+    idle.socket.write('first\n')
+    await eventually('the request is taken', () => waiting.has('first'))
+    waiting.get('first')?.()
+    await idle.expect('first\n')
+    busy.socket.write('before\n')
+    await eventually('the request is taken', () => waiting.has('before'))
+    server.drain()
+    await idle.closed()
+    busy.socket.write('after\n')
+    waiting.get('before')?.()
+    await busy.expect('before\n')
+    await busy.closed()
+    expect([...waiting.keys()]).toEqual(['first', 'before'])
+  })
+
+  test('a request that gets no answer holds its connection until `close`', async () => {
+    const { server, client } = await open({ answer: () => new Promise(() => {}) })
+    const peer = await client()
+    let isAsked = false
+    peer.socket.write('a\n', () => {
+      isAsked = true
+    })
+    await eventually('the request is sent', () => isAsked)
+    server.drain()
+    expect(peer.isClosed).toBe(false)
+    server.close()
+    await peer.closed()
+    expect(peer.heard).toBe('')
+  })
+})
+
 describe('limits', () => {
   test('of requests in progress: the others wait unread', async () => {
     const waiting: (() => void)[] = []

@@ -16,14 +16,18 @@ const letters = 'abcXYZ019._-'
 const anyId = fc.string({ unit: fc.constantFrom(...letters), minLength: 1, maxLength: 64 }).filter(id => id !== '-')
 const anyUser = fc.string({ unit: 'binary', maxLength: 255 }).map(text => text.toWellFormed().replaceAll('\0', ''))
 
-const anyEvent: fc.Arbitrary<LoginEvent> = fc.record({
-  id: anyId,
-  ip: anyIpAddress,
-  daemon: fc.string({ unit: fc.constantFrom(...letters, '/'), minLength: 1, maxLength: 32 }),
-  tls: fc.boolean(),
-  method: fc.constantFrom('pass', 'apop', 'sasl'),
-  user: anyUser,
-})
+const anyEvent: fc.Arbitrary<LoginEvent> = fc.record(
+  {
+    id: anyId,
+    ip: anyIpAddress,
+    daemon: fc.string({ unit: fc.constantFrom(...letters, '/'), minLength: 1, maxLength: 32 }),
+    tls: fc.boolean(),
+    method: fc.constantFrom('pass', 'apop', 'sasl'),
+    user: anyUser,
+    age: fc.nat(999_999),
+  },
+  { requiredKeys: ['id', 'ip', 'daemon', 'tls', 'method', 'user'] },
+)
 
 const LINE = 'login v=1 id=7f3a.12 ip=192.0.2.7 daemon=popup tls=1 method=pass user=ann%40example.org'
 
@@ -39,6 +43,12 @@ describe('event', () => {
       user: 'ann@example.org',
     })
     expect('reason' in event ? event.reason : formatLoginEvent(event)).toBe(LINE)
+  })
+
+  test('a late event says its age in seconds', () => {
+    const event = parseLoginEvent(`${LINE} age=600`)
+    expect(event).toMatchObject({ user: 'ann@example.org', age: 600 })
+    expect('reason' in event ? event.reason : formatLoginEvent(event)).toBe(`${LINE} age=600`)
   })
 
   test('format and parse are inverse, on one line within the bound', () => {
@@ -75,6 +85,11 @@ describe('event', () => {
     [LINE.replace(' tls=1', ''), 'key'],
     [LINE.replace('user=', 'name='), 'key'],
     [LINE.replace('tls=1', 'tls=yes'), 'value'],
+    [`${LINE} age=`, 'value'],
+    [`${LINE} age=-1`, 'value'],
+    [`${LINE} age=1.5`, 'value'],
+    [`${LINE} age=1000000`, 'value'],
+    [LINE.replace('user=ann%40example.org', 'age=7'), 'key'],
     [LINE.replace('tls=1', 'tls='), 'value'],
     [LINE.replace('192.0.2.7', '192.0.2.007'), 'value'],
     [LINE.replace('192.0.2.7', 'mx.example'), 'value'],
