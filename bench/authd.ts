@@ -137,7 +137,7 @@ async function send(address: string, octets: Buffer): Promise<void> {
   await once(socket, 'close')
 }
 
-async function tcpIntake(authd: Authd, name: string, count: number, make: (n: number) => string): Promise<void> {
+async function tcpLines(authd: Authd, name: string, count: number, make: (n: number) => string): Promise<void> {
   const octets = Buffer.from(Array.from({ length: count }, (_, n) => `${make(n)}\n`).join(''))
   const metric = 'authd_lines_total{source="tcp"}'
   const [before, cpuBefore] = [await authd.metric(metric), cpuOf(authd.pid)]
@@ -323,8 +323,8 @@ ${DIALECTS.map(({ setting }) => `${setting} = true\n`).join('')}${authd}
   const authd = await startAuthd(settings('syslog_listen = ["127.0.0.1:0"]'))
   const many = 300_000 * scale
   if (wanted('tcp')) {
-    await inRounds(() => tcpIntake(authd, 'TCP intake, no logins', many, n => NOISE[n % NOISE.length] ?? ''))
-    await inRounds(() => tcpIntake(authd, 'TCP intake, one line in ten a login that is stored', many, line))
+    await inRounds(() => tcpLines(authd, 'TCP intake, no logins', many, n => NOISE[n % NOISE.length] ?? ''))
+    await inRounds(() => tcpLines(authd, 'TCP intake, one line in ten a login that is stored', many, line))
   }
   for (const [connections, inFlight] of [
     [1, 1],

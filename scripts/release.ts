@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { packageDeb } from './package-deb.ts'
 import { writeBillOfMaterials } from './release/bill-of-materials.ts'
-import { checkRelease, manifestOf } from './release/judge-release.ts'
+import { checkRelease, manifestOf } from './release/check-release.ts'
 import { prepareRelease } from './release/prepare-release.ts'
 
 const root = new URL('..', import.meta.url).pathname

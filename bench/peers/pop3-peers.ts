@@ -1,6 +1,6 @@
 import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { pathOf } from '../../test/harness/describe-with.ts'
-import { laidOver } from './laid-over.ts'
+import { overlayPrefix } from './overlay.ts'
 
 /** The maildrops of a bench. Every server has the same, with the same password and hash. */
 export type PopSite = {
@@ -169,7 +169,7 @@ export function courier(site: PopSite, port: number): PeerCommand {
     user => `${user}\tuid=${owner.uid}|gid=${owner.gid}|home=${maildir(user)}|mail=${maildir(user)}|pop3pw=${hash}\n`,
   )
   const authdaemon = 'authmodulelist="authuserdb"\ndaemons=5\nDEBUG_LOGIN=0\nauthdaemonvar=/run/courier/authdaemon\n'
-  const prefix = laidOver({
+  const prefix = overlayPrefix({
     packages: [
       'courier-pop',
       'courier-base',
@@ -202,7 +202,7 @@ exec env MAILDIRPATH=. POP3AUTH= POP3AUTH_ORIG=PLAIN POP3_PROXY=0 ${tcpd.join(' 
 const quoted = (word: string): string => `'${word.replaceAll("'", `'\\''`)}'`
 
 function popa3d(site: PopSite, port: number): PeerCommand {
-  const prefix = laidOver({
+  const prefix = overlayPrefix({
     packages: ['popa3d'],
     directory: `${site.directory}/popa3d`,
     files: { ...accounts(site, 'popa3d'), '/etc/pam.d/popa3d': PAM },
@@ -214,7 +214,7 @@ function popa3d(site: PopSite, port: number): PeerCommand {
 }
 
 function solidPop3d(site: PopSite, port: number): PeerCommand {
-  const prefix = laidOver({
+  const prefix = overlayPrefix({
     packages: ['solid-pop3d', 'liblockfile1'],
     directory: `${site.directory}/solid-pop3d`,
     files: { ...accounts(site, 'spop3d'), '/etc/pam.d/solid-pop3d': PAM },

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { pathOf } from '../../test/harness/describe-with.ts'
-import { laidOver } from './laid-over.ts'
+import { overlayPrefix } from './overlay.ts'
 import type { PeerCommand } from './pop3-peers.ts'
 
 /** Input of every front: the same certificate, server and number of workers. */
@@ -111,7 +111,7 @@ quiet = on
   const own = `${directory}/hitch`
   mkdirSync(own, { recursive: true })
   writeFileSync(`${own}/hitch.conf`, settings)
-  const prefix = laidOver({ packages: ['hitch', 'libev4'], directory: own, files: {}, state: ['hitch'] })
+  const prefix = overlayPrefix({ packages: ['hitch', 'libev4'], directory: own, files: {}, state: ['hitch'] })
   return { command: [...prefix, 'hitch', '--config', `${own}/hitch.conf`], settings }
 }
 

@@ -12,7 +12,7 @@ import type { Counters } from './metrics.ts'
 export type FollowedFileOptions = {
   readonly path: string
   readonly places: FilePlaces
-  readonly sources: Pick<LoginSources, 'hearFileLine'>
+  readonly sources: Pick<LoginSources, 'acceptFileLine'>
   readonly counters: Counters
   readonly log: Log
 }
@@ -165,7 +165,7 @@ export class FollowedFile {
       for (const [n, line] of lines.entries()) {
         if (after.has(n)) this.#containers.lose()
         open += 1
-        if (!sources.hearFileLine({ path, containers: this.#containers }, line, settled)) open -= 1
+        if (!sources.acceptFileLine({ path, containers: this.#containers }, line, settled)) open -= 1
       }
       settled()
     })

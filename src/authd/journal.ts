@@ -42,7 +42,7 @@ export type JournalOptions = {
   /** `journalctl`, and options of the site. */
   readonly command: readonly string[]
   readonly places: FilePlaces
-  readonly sources: Pick<LoginSources, 'hearJournalEntry'>
+  readonly sources: Pick<LoginSources, 'acceptJournalEntry'>
   readonly counters: Counters
   readonly log: Log
 }
@@ -122,7 +122,7 @@ export class Journal {
       place.settled = true
       this.#advance()
     }
-    if (!this.#options.sources.hearJournalEntry(entry, settled)) settled()
+    if (!this.#options.sources.acceptJournalEntry(entry, settled)) settled()
   }
 
   #advance(): void {

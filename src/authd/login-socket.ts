@@ -14,7 +14,7 @@ export type LoginSocketOptions = {
   readonly uids: ReadonlySet<number>
   /** Account that owns the socket; by default the account of authd. */
   readonly owner?: Ids | undefined
-  readonly sources: Pick<LoginSources, 'hearLogin'>
+  readonly sources: Pick<LoginSources, 'acceptLogin'>
   readonly counters: Counters
   readonly log: Log
 }
@@ -100,7 +100,7 @@ class Announcer {
     const event = line === undefined ? { id: '-', reason: 'syntax' } : parseLoginEvent(line)
     if ('reason' in event) return this.#refuse(event.id, event.reason)
     const { promise, resolve } = Promise.withResolvers<LoginAnswer>()
-    this.#options.sources.hearLogin(event, resolve)
+    this.#options.sources.acceptLogin(event, resolve)
     return promise
   }
 

@@ -91,7 +91,7 @@ export class LoginSources {
   }
 
   /** A login announced on the socket. */
-  hearLogin(event: LoginEvent, answer: (answer: LoginAnswer) => void): void {
+  acceptLogin(event: LoginEvent, answer: (answer: LoginAnswer) => void): void {
     const { counters, clock, queue } = this.#options
     counters.keepLastLine(clock(), `${event.daemon}: login of ${event.user} from ${event.ip}`, 'socket')
     // An event that waited for authd is worth what is left of its time.
@@ -103,7 +103,7 @@ export class LoginSources {
    * A line from a syslogd. It may have waited in a queue: its stamp can make the login older, never
    * newer.
    */
-  hearLine(source: 'fifo' | 'tcp', text: string): void {
+  acceptLine(source: 'fifo' | 'tcp', text: string): void {
     const { counters, clock } = this.#options
     const now = clock()
     counters.lines[source] += 1
@@ -112,10 +112,10 @@ export class LoginSources {
   }
 
   /**
-   * A line of a followed file, which may be old: as hearLine. Returns true if a login is in
+   * A line of a followed file, which may be old: as acceptLine. Returns true if a login is in
    * progress; `settled` is called only then.
    */
-  hearFileLine({ path, containers }: FileOfLines, text: string, settled: () => void): boolean {
+  acceptFileLine({ path, containers }: FileOfLines, text: string, settled: () => void): boolean {
     const { counters, clock } = this.#options
     const now = clock()
     counters.lines.file += 1
@@ -124,8 +124,8 @@ export class LoginSources {
     return this.#take({ source: 'file', path }, verdict, settled)
   }
 
-  /** An entry of the journal. As hearFileLine. */
-  hearJournalEntry({ line, uid, unit }: JournalEntry, settled: () => void): boolean {
+  /** An entry of the journal. As acceptFileLine. */
+  acceptJournalEntry({ line, uid, unit }: JournalEntry, settled: () => void): boolean {
     const { counters, clock } = this.#options
     counters.lines.journal += 1
     counters.keepLastLine(clock(), `${line.tag}: ${line.message}`, 'journal')

@@ -10,7 +10,7 @@ import type { Counters } from './metrics.ts'
 
 export type SyslogFifoOptions = {
   readonly path: string
-  readonly sources: Pick<LoginSources, 'hearLine'>
+  readonly sources: Pick<LoginSources, 'acceptLine'>
   readonly counters: Counters
   readonly log: Log
 }
@@ -103,7 +103,7 @@ export class SyslogFifo {
     const { sources, counters } = this.#options
     const { lines, overlong } = this.#splitter.push(slice)
     counters.overlong.fifo += overlong
-    for (const line of lines) sources.hearLine('fifo', line)
+    for (const line of lines) sources.acceptLine('fifo', line)
   }
 
   /** The octets of one event loop turn arrived since the previous turn. */

@@ -8,7 +8,7 @@ import type { LoginSources } from './login-sources.ts'
 import type { Counters } from './metrics.ts'
 
 export type SyslogListenerOptions = {
-  readonly sources: Pick<LoginSources, 'hearLine'>
+  readonly sources: Pick<LoginSources, 'acceptLine'>
   /** TCP can wait: while the queue is full, lines stay with the sender. */
   readonly queue: Pick<GrantQueue, 'hasRoom' | 'room'>
   readonly counters: Counters
@@ -104,7 +104,7 @@ export class SyslogListener {
     const { sources, queue, counters, log } = this.#options
     const { lines, overlong, broken } = framing.push(chunk)
     counters.overlong.tcp += overlong
-    for (const line of lines) sources.hearLine('tcp', line)
+    for (const line of lines) sources.acceptLine('tcp', line)
     if (broken) {
       log.warn('syslog_framing_invalid', { reason: 'neither octet counting nor lines (RFC 6587): connection closed' })
       socket.destroy()

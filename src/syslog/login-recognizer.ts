@@ -157,7 +157,7 @@ export class LoginRecognizer {
     for (const dialect of dialects) {
       const heard = dialect.read(line.message, line.tag)
       if (heard === undefined) continue
-      verdict = this.#judge(heard, dialect, line, now)
+      verdict = this.#verdictOf(heard, dialect, line, now)
       if (verdict.verdict !== 'ignore') return verdict
     }
     return verdict ?? ignore(`not a login line of ${dialects.map(({ name }) => name).join(', ')}`, line.tag)
@@ -174,7 +174,7 @@ export class LoginRecognizer {
     return isOfHost ? undefined : 'host is not in syslog_hosts'
   }
 
-  #judge(heard: Heard, dialect: Dialect, line: SyslogLine, now: number): Verdict {
+  #verdictOf(heard: Heard, dialect: Dialect, line: SyslogLine, now: number): Verdict {
     const { host, tag, pid } = line
     const process = `${host} ${tag} ${pid}`
     switch (heard.kind) {

@@ -201,7 +201,7 @@ class World {
         this.#logIn(deed.device, ipOf(deed.ip))
         return
       case 'line':
-        this.#hearLine(deed.device, ipOf(deed.ip), deed.lateSeconds)
+        this.#acceptLine(deed.device, ipOf(deed.ip), deed.lateSeconds)
         return
       case 'ask':
         this.#watch(this.#ask(ipOf(deed.ip)))
@@ -306,13 +306,13 @@ class World {
     })
   }
 
-  #hearLine(device: string, ip: IpAddress, lateSeconds: number): void {
+  #acceptLine(device: string, ip: IpAddress, lateSeconds: number): void {
     const written = this.#machineClock() - lateSeconds * 1000
     // The stamp has whole seconds.
     if (lateSeconds <= 0) this.#prove(ip, device)
     else this.#proveEarlier(ip, device, lateSeconds * 1000)
     const stamp = new Date(written).toISOString()
-    this.#authd.hearLine(`${stamp} mx ipop3d[1]: Login user=${device} host=[${ip}] nmsgs=0/0`)
+    this.#authd.acceptLine(`${stamp} mx ipop3d[1]: Login user=${device} host=[${ip}] nmsgs=0/0`)
   }
 
   /** Queries the gate itself or one of its services. */
@@ -867,8 +867,8 @@ class Authd {
     sockets.publishNewest(LOGIN_SOCKET)
   }
 
-  hearLine(line: string): void {
-    this.#sources.hearLine('tcp', line)
+  acceptLine(line: string): void {
+    this.#sources.acceptLine('tcp', line)
   }
 
   /**

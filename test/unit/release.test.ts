@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { debianChangelog } from '../../scripts/debian/changelog.ts'
-import { checkRelease } from '../../scripts/release/judge-release.ts'
+import { checkRelease } from '../../scripts/release/check-release.ts'
 import { prepareRelease } from '../../scripts/release/prepare-release.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 

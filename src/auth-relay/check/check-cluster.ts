@@ -86,7 +86,7 @@ export async function checkPatroni({ database }: Pick<Settings, 'database'>): Pr
   for (const host of hosts.filter(each => each !== '' && !each.startsWith('/'))) {
     const base = `http://${host.includes(':') ? `[${host}]` : host}:${database.patroni_port}`
     try {
-      return judgePatroni(database, { ...(await askPatroni(base)) })
+      return patroniFindings(database, { ...(await askPatroni(base)) })
     } catch (error) {
       reasons.push(`${base}: ${messageOf(error)}`)
     }
@@ -113,7 +113,7 @@ async function askPatroni(base: string): Promise<PatroniAnswer> {
  */
 const COMPARES_SINCE = [3, 1] as const
 
-export function judgePatroni(
+export function patroniFindings(
   { standby_age: standbyAge }: Pick<Settings['database'], 'standby_age'>,
   { config, version }: PatroniAnswer,
 ): Finding[] {

@@ -40,7 +40,7 @@ export function checkContainer(
 ): readonly Finding[] {
   if (!marks.some(path => existsSync(path))) return []
   const { neverList } = policyOf(settings)
-  const judge = (what: string, isGranted: boolean): Finding => {
+  const findingOf = (what: string, isGranted: boolean): Finding => {
     const about = 'grants.never_grant'
     if (!isGranted) return fine(about, `${what} is never granted`)
     const why = "with a rootless network or docker's userland proxy every client has such an address"
@@ -50,9 +50,9 @@ export function checkContainer(
   const others = gateways(routes, devices).filter(ip => !networks.some(network => networkContains(network, ip)))
   return [
     ...networks.map(network =>
-      judge(`the container's network ${formatNetwork(network)}`, neverList.networkRefusal(network) === undefined),
+      findingOf(`the container's network ${formatNetwork(network)}`, neverList.networkRefusal(network) === undefined),
     ),
-    ...others.map(ip => judge(`the container's gateway ${ip}`, neverList.describe(ip) === undefined)),
+    ...others.map(ip => findingOf(`the container's gateway ${ip}`, neverList.describe(ip) === undefined)),
   ]
 }
 

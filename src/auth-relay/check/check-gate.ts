@@ -8,7 +8,7 @@ import { idsOf, isRoot } from '../../process/privileges.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import type { Settings, ShownSetting } from '../../settings/settings.ts'
 import { parseTcpRule, parseTcpRules } from '../../wire/tcprules.ts'
-import { accountWithGroups, judgeRights, mayAccount, type ProgramAccount } from './check-rights.ts'
+import { accountWithGroups, mayAccount, type ProgramAccount, rightsFindings } from './check-rights.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
 /** Maximum number of faults that are named for one file. */
@@ -26,10 +26,10 @@ export function checkCdb({ wrap, grants }: Settings): readonly Finding[] {
   }
   const account = accountOfGate(wrap.user)
   return [
-    ...judgeRights('wrap.tcprules_cdb', () => checkDirectory(wrap.tcprules_cdb, account)),
+    ...rightsFindings('wrap.tcprules_cdb', () => checkDirectory(wrap.tcprules_cdb, account)),
     ...(wrap.tcprules_static === ''
       ? []
-      : judgeRights('wrap.tcprules_static', () => checkRules(wrap.tcprules_static, account))),
+      : rightsFindings('wrap.tcprules_static', () => checkRules(wrap.tcprules_static, account))),
     ...(grants.ipv6_prefix === 128 ? [] : [LOST_NETWORKS]),
   ]
 }
@@ -146,7 +146,7 @@ export function checkPostfix({ wrap }: { readonly wrap: ServiceSettings }, etc =
         ),
       ]
     }
-    const refused = judgeAccess(about, inside, setting('mail_owner') ?? 'postfix', 'postfix')
+    const refused = accessFindings(about, inside, setting('mail_owner') ?? 'postfix', 'postfix')
     if (refused.length > 0) return refused
     return isChrooted ? [fine(about, `the smtpd of Postfix reaches ${path} in its chroot`)] : []
   })
@@ -159,7 +159,7 @@ export function checkExim(
 ): readonly Finding[] {
   const text = textOf(configuration)
   const access = unixSockets(wrap).flatMap(({ about, path }) =>
-    text.includes(`readsocket{${path}}`) ? judgeAccess(about, path, account, 'exim4') : [],
+    text.includes(`readsocket{${path}}`) ? accessFindings(about, path, account, 'exim4') : [],
   )
   const asked = wrap.query_listen.map(address =>
     address.type === 'unix' ? `readsocket{${address.path}}` : `readsocket{inet:${formatSocketAddress(address)}}`,
@@ -187,12 +187,12 @@ const unixSockets = (wrap: ServiceSettings) =>
  * Unsafe if the account of a mail server cannot connect to the socket of a gate that runs. Without
  * root no account can be tried.
  */
-function judgeAccess(about: string, path: string, name: string, unit: string): readonly Finding[] {
+function accessFindings(about: string, path: string, name: string, unit: string): readonly Finding[] {
   const status = statSync(path, { throwIfNoEntry: false })
   if (!isRoot() || status?.isSocket() !== true) return []
   const account = accountWithGroups(name)
   if (account === undefined) return []
-  return judgeRights(about, () => {
+  return rightsFindings(about, () => {
     if (mayAccount(account, 'w', path)) return []
     const group = spawnSync('getent', ['group', String(status.gid)], { encoding: 'utf8' }).stdout?.split(':')[0] ?? ''
     return [

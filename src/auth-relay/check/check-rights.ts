@@ -32,10 +32,10 @@ export function checkRights(
   if (account === undefined) return found
   return [
     ...found,
-    ...judgeRights('authd.syslog_fifo', () => checkFifo(authd.syslog_fifo, account)),
-    ...authd.follow_files.flatMap(path => judgeRights('authd.follow_files', () => checkFollowed(path, account))),
+    ...rightsFindings('authd.syslog_fifo', () => checkFifo(authd.syslog_fifo, account)),
+    ...authd.follow_files.flatMap(path => rightsFindings('authd.follow_files', () => checkFollowed(path, account))),
     ...(authd.journal
-      ? judgeRights('authd.journal', () => checkJournal(account, unit('auth-relay-authd.service'), journals))
+      ? rightsFindings('authd.journal', () => checkJournal(account, unit('auth-relay-authd.service'), journals))
       : []),
   ]
 }
@@ -132,7 +132,7 @@ function checkSocketDirectories({ wrap }: Settings, unit: (name: string) => Unit
   const account = facts === undefined ? undefined : accountOfUnit(facts)
   if (account === undefined) return []
   return waiting.flatMap(({ about, address: { path } }) =>
-    judgeRights(about, () => {
+    rightsFindings(about, () => {
       const directory = dirname(path)
       return mayAccount(account, 'w', directory) && mayAccount(account, 'x', directory)
         ? []
@@ -194,9 +194,9 @@ function closedDirectory(account: ProgramAccount, path: string): string | undefi
  * The findings of one thing. If the kernel gave no answer, the finding says that, and its verdict
  * is not `unsafe`.
  */
-export function judgeRights(about: string, judge: () => readonly Finding[]): readonly Finding[] {
+export function rightsFindings(about: string, check: () => readonly Finding[]): readonly Finding[] {
   try {
-    return judge()
+    return check()
   } catch (error) {
     if (!(error instanceof RightsUnknown)) throw error
     return [advice(about, error.message, 'run auth-relay check again')]

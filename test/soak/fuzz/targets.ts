@@ -1,6 +1,6 @@
 import { cdb } from './cdb.ts'
 import type { FuzzTarget } from './fuzz-target.ts'
-import { gateQuestions } from './gate-questions.ts'
+import { gateQueries } from './gate-queries.ts'
 import { loginEvents } from './line-protocols.ts'
 import { monitorMessages } from './monitor-messages.ts'
 import { pop3Lines } from './pop3-lines.ts'
@@ -19,7 +19,7 @@ export const TARGETS: readonly FuzzTarget[] = [
   clientHello,
   syslogLines,
   loginEvents,
-  gateQuestions,
+  gateQueries,
   cdb,
   settingsFile,
   monitorMessages,

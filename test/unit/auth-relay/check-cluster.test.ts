@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:http'
 import { afterEach, describe, expect, it } from 'vitest'
-import { checkPatroni, checkReplication, judgePatroni } from '../../../src/auth-relay/check/check-cluster.ts'
+import { checkPatroni, checkReplication, patroniFindings } from '../../../src/auth-relay/check/check-cluster.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 
 const SEEN = {
@@ -41,7 +41,7 @@ describe('checkReplication', () => {
   })
 })
 
-describe('judgePatroni', () => {
+describe('patroniFindings', () => {
   const strict = { ttl: 30, synchronous_mode: true, synchronous_mode_strict: true }
   it.each([
     ['fine', {}, '4.0.4', 3, ['fine patroni']],
@@ -54,7 +54,7 @@ describe('judgePatroni', () => {
     ["Debian 12's release", {}, '3.0.2', 3, ['advice patroni']],
     ['the release with the mend', {}, '3.1.0', 3, ['fine patroni']],
   ])('%s', (_, change, version, standbyAge, findings) => {
-    const judged = judgePatroni({ standby_age: standbyAge }, { config: { ...strict, ...change }, version })
+    const judged = patroniFindings({ standby_age: standbyAge }, { config: { ...strict, ...change }, version })
     expect(judged.map(({ verdict, about }) => `${verdict} ${about}`)).toEqual(findings)
   })
 })

@@ -58,7 +58,7 @@ const addresses: NetworkInterfaceInfo[] = [
 
 const WHY = "with a rootless network or docker's userland proxy every client has such an address"
 
-function judge(grants: string, name = 'eth0', marks = [mark]): readonly string[] {
+function findingsOf(grants: string, name = 'eth0', marks = [mark]): readonly string[] {
   const { settings } = parseSettings(`configured = true\n[grants]\n${grants}\n`, 'auth-relay.toml')
   route(name)
   const surroundings = { marks, routes: path, devices: path, interfaces: () => ({ [name]: addresses }) }
@@ -70,26 +70,26 @@ test('a network of the engine that can have grants is unsafe, also if only its g
     `unsafe the container's network 10.89.0.0/24 can be granted: ${WHY}`,
     `unsafe the container's network fdbe:4cf4:9d5a::/64 can be granted: ${WHY}`,
   ]
-  expect(judge('never_grant = ["172.16.0.0/12"]')).toEqual(both)
-  expect(judge('never_grant = ["10.89.0.1", "fdbe:4cf4:9d5a::1"]')).toEqual(both)
+  expect(findingsOf('never_grant = ["172.16.0.0/12"]')).toEqual(both)
+  expect(findingsOf('never_grant = ["10.89.0.1", "fdbe:4cf4:9d5a::1"]')).toEqual(both)
 })
 
 test('a network that is never granted is fine', () => {
-  expect(judge('never_grant = ["10.88.0.0/15", "fdbe:4cf4:9d5a::/64"]')).toEqual([
+  expect(findingsOf('never_grant = ["10.88.0.0/15", "fdbe:4cf4:9d5a::/64"]')).toEqual([
     "fine the container's network 10.89.0.0/24 is never granted",
     "fine the container's network fdbe:4cf4:9d5a::/64 is never granted",
   ])
 })
 
 test('a network that is copied into the container contains clients, but its gateway is never one', () => {
-  expect(judge('never_grant = ["10.89.0.1"]', 'tap0')).toEqual([
+  expect(findingsOf('never_grant = ["10.89.0.1"]', 'tap0')).toEqual([
     "fine the container's gateway 10.89.0.1 is never granted",
     `unsafe the container's gateway fdbe:4cf4:9d5a::1 can be granted: ${WHY}`,
   ])
-  expect(judge('never_grant = ["10.89.0.1", "fdbe:4cf4:9d5a::1"]', 'lan0')).toHaveLength(2)
+  expect(findingsOf('never_grant = ["10.89.0.1", "fdbe:4cf4:9d5a::1"]', 'lan0')).toHaveLength(2)
 })
 
 test('the network of the host is an ordinary network, in a container too', () => {
-  expect(judge('', 'ens1')).toEqual([])
-  expect(judge('', 'eth0', [`${path}/nothing`])).toEqual([])
+  expect(findingsOf('', 'ens1')).toEqual([])
+  expect(findingsOf('', 'eth0', [`${path}/nothing`])).toEqual([])
 })

@@ -1,7 +1,7 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
 import { type NumberedLine, NumberedLines } from '../../../src/auth-relay/verbs/logs/numbered-lines.ts'
-import { formatJson, formatText, LineJudge, readDialects } from '../../../src/auth-relay/verbs/logs/test-line.ts'
+import { formatJson, formatText, LineTest, readDialects } from '../../../src/auth-relay/verbs/logs/test-line.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { DIALECTS } from '../../../src/syslog/dialects.ts'
 
@@ -39,23 +39,25 @@ describe('the lines of a log', () => {
 
 describe('a verdict', () => {
   const now = Date.parse('2026-11-22T18:25:00Z')
-  const judge = (toml = '', options = {}): LineJudge =>
-    new LineJudge(parseSettings(toml, 'test.toml').settings, options)
+  const lineTest = (toml = '', options = {}): LineTest =>
+    new LineTest(parseSettings(toml, 'test.toml').settings, options)
   const on = '[authd]\ncheck_daemon_ipop3d = true\ncheck_daemon_dovecot = true'
   const line = (address = '192.0.2.7', stamp = '2026-11-22T18:24:58Z'): string =>
     `${stamp} mail ipop3d[123]: Login user=ann host=client.example.org [${address}] nmsgs=1/1`
 
   test('as JSON has exactly the documented members', () => {
-    expect(formatJson(1, judge(on).judge(line(), now))).toBe(
+    expect(formatJson(1, lineTest(on).run(line(), now))).toBe(
       '{"n":1,"verdict":"grant","dialect":"ipop3d","ip":"192.0.2.7","login":"ann"}\n',
     )
-    const ignored: unknown = JSON.parse(formatJson(2, judge(on).judge('Nov 22 18:24:58 mail postfix/smtpd[1]: x', now)))
+    const ignored: unknown = JSON.parse(
+      formatJson(2, lineTest(on).run('Nov 22 18:24:58 mail postfix/smtpd[1]: x', now)),
+    )
     expect(ignored).toEqual({ n: 2, verdict: 'ignore', reason: expect.any(String) })
   })
 
   test('as text is one line, also for a login name with control characters', () => {
-    expect(formatText(1, judge(on).judge(line(), now))).toBe('    1  grant   192.0.2.7  ann  (ipop3d)\n')
-    const { verdict } = judge(on).judge(line(), now)
+    expect(formatText(1, lineTest(on).run(line(), now))).toBe('    1  grant   192.0.2.7  ann  (ipop3d)\n')
+    const { verdict } = lineTest(on).run(line(), now)
     if (verdict.verdict !== 'grant') throw new Error('no grant')
     expect(formatText(1, { verdict: { ...verdict, login: 'a\n\u001b[2J' }, needs: [] })).toBe(
       '    1  grant   192.0.2.7  a\\u{a}\\u{1b}[2J  (ipop3d)\n',
@@ -63,7 +65,7 @@ describe('a verdict', () => {
   })
 
   test('names the part of a line that is invalid', () => {
-    const text = (line: string): string => formatText(1, judge().judge(line, now))
+    const text = (line: string): string => formatText(1, lineTest().run(line, now))
     expect(text('Nov 22 mail ipop3d[1]: x')).toBe(
       '    1  ignore  not a syslog line: no known time stamp, at "Nov 22 mail ipop3d[1]: x"\n',
     )
@@ -73,26 +75,26 @@ describe('a verdict', () => {
   })
 
   test('names the settings that the site must switch on', () => {
-    expect(formatText(1, judge().judge(line(), now))).toBe(
+    expect(formatText(1, lineTest().run(line(), now))).toBe(
       '    1  grant   192.0.2.7  ann  (ipop3d), with check_daemon_ipop3d = true\n',
     )
     const own = '2026-11-22T18:24:58Z pop3-login: Info: Login: user=<ann>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1'
-    expect(formatText(1, judge().judge(own, now))).toBe(
+    expect(formatText(1, lineTest().run(own, now))).toBe(
       '    1  grant   192.0.2.7  ann  (dovecot), with check_daemon_dovecot = true and follow_files\n',
     )
-    expect(JSON.parse(formatJson(1, judge(on).judge(own, now)))).toMatchObject({ needs: ['follow_files'] })
+    expect(JSON.parse(formatJson(1, lineTest(on).run(own, now)))).toMatchObject({ needs: ['follow_files'] })
     const imap = '2026-11-22T18:24:58Z mail imapd[1]: Login user=ann host=[192.0.2.7]'
-    expect(formatText(1, judge().judge(imap, now))).toContain('check_imap is off')
-    expect(judge('', { imap: true }).judge(imap, now).verdict.verdict).toBe('grant')
+    expect(formatText(1, lineTest().run(imap, now))).toContain('check_imap is off')
+    expect(lineTest('', { imap: true }).run(imap, now).verdict.verdict).toBe('grant')
   })
 
   test('drops the same lines as authd: by age, and by an ungrantable address', () => {
-    const text = (line: string, toml = on): string => formatText(1, judge(toml).judge(line, now))
+    const text = (line: string, toml = on): string => formatText(1, lineTest(toml).run(line, now))
     expect(text(line('192.0.2.7', '2026-11-22T17:24:58Z'))).toBe(
       '    1  drop    192.0.2.7  ann  (ipop3d): the login is 60 min old, its grant would have ended\n',
     )
     expect(text(line('192.0.2.7', '2026-11-22T17:24:58Z'), `${on}\n[grants]\nexp_time = "2h"`)).toContain('grant ')
-    expect(formatText(1, judge(on, { anyAge: true }).judge(line('192.0.2.7', '2020-11-22T17:24:58Z'), now))).toContain(
+    expect(formatText(1, lineTest(on, { anyAge: true }).run(line('192.0.2.7', '2020-11-22T17:24:58Z'), now))).toContain(
       'grant ',
     )
     expect(text(line('127.0.0.1'))).toContain(
@@ -104,7 +106,7 @@ describe('a verdict', () => {
     expect(text(line('192.0.2.7'), `${on}\n[popup]\nproxy_trust = ["192.0.2.0/24"]`)).toContain(
       'never granted: listed in popup.proxy_trust',
     )
-    expect(JSON.parse(formatJson(1, judge(on).judge(line('127.0.0.1'), now)))).toEqual({
+    expect(JSON.parse(formatJson(1, lineTest(on).run(line('127.0.0.1'), now)))).toEqual({
       n: 1,
       verdict: 'drop',
       dialect: 'ipop3d',
@@ -116,9 +118,9 @@ describe('a verdict', () => {
 
   test('accepts the hosts and tags of the settings', () => {
     const toml = `${on}\nsyslog_hosts = ["pop"]\ndaemon_tags = ["ipop3d=mypop"]`
-    expect(judge(toml).judge(line(), now).verdict.verdict).toBe('ignore')
-    expect(judge(toml).judge(line().replace(' mail ipop3d', ' pop mypop'), now).verdict.verdict).toBe('grant')
-    expect(() => judge('[authd]\ndaemon_tags = ["x"]')).toThrow('write DIALECT=TAG')
+    expect(lineTest(toml).run(line(), now).verdict.verdict).toBe('ignore')
+    expect(lineTest(toml).run(line().replace(' mail ipop3d', ' pop mypop'), now).verdict.verdict).toBe('grant')
+    expect(() => lineTest('[authd]\ndaemon_tags = ["x"]')).toThrow('write DIALECT=TAG')
   })
 })
 

@@ -32,7 +32,7 @@ class RecordedSources {
   readonly lines: string[] = []
   readonly #open: (() => void)[] = []
 
-  hearFileLine(_: unknown, text: string, settled: () => void): boolean {
+  acceptFileLine(_: unknown, text: string, settled: () => void): boolean {
     this.lines.push(text)
     if (!text.includes('login')) return false
     this.#open.push(settled)

@@ -61,14 +61,14 @@ describe('LoginSources', () => {
     const event = parseLoginEvent('login v=1 id=7f3a.12 ip=192.0.2.7 daemon=popup tls=1 method=pass user=ann age=600')
     if ('reason' in event) throw new Error(event.reason)
     const { age: _, ...fresh } = event
-    sources.hearLogin(event, () => {})
-    sources.hearLogin(fresh, () => {})
+    sources.acceptLogin(event, () => {})
+    sources.acceptLogin(fresh, () => {})
     expect(heard.map(({ at }) => at)).toEqual([NOW - 600_000, undefined])
   })
 
   it('makes a login event of a login line, each with a different id', () => {
-    sources.hearLine('fifo', line('2026-03-05T10:00:00Z'))
-    sources.hearLine('tcp', line('2026-03-05T10:00:00Z'))
+    sources.acceptLine('fifo', line('2026-03-05T10:00:00Z'))
+    sources.acceptLine('tcp', line('2026-03-05T10:00:00Z'))
     expect(heard).toMatchObject([
       { source: 'fifo', event: { ip: '192.0.2.7', daemon: 'ipop3d', user: 'ann', method: 'pass', tls: false } },
       { source: 'tcp', event: { ip: '192.0.2.7' } },
@@ -78,10 +78,10 @@ describe('LoginSources', () => {
   })
 
   const deliver: Readonly<Record<string, (stamp: string) => void>> = {
-    fifo: stamp => sources.hearLine('fifo', line(stamp)),
-    tcp: stamp => sources.hearLine('tcp', line(stamp)),
-    file: stamp => sources.hearFileLine(fileOf('/var/log/mail.log'), line(stamp), () => {}),
-    journal: stamp => sources.hearJournalEntry(entry({}, Date.parse(stamp)), () => {}),
+    fifo: stamp => sources.acceptLine('fifo', line(stamp)),
+    tcp: stamp => sources.acceptLine('tcp', line(stamp)),
+    file: stamp => sources.acceptFileLine(fileOf('/var/log/mail.log'), line(stamp), () => {}),
+    journal: stamp => sources.acceptJournalEntry(entry({}, Date.parse(stamp)), () => {}),
   }
 
   it.each(Object.entries(deliver))(
@@ -113,14 +113,14 @@ describe('LoginSources', () => {
   )
 
   it('warns for each followed file', () => {
-    for (const path of ['/a', '/b', '/a']) sources.hearFileLine(fileOf(path), line('2026-03-05T08:00:00Z'), () => {})
+    for (const path of ['/a', '/b', '/a']) sources.acceptFileLine(fileOf(path), line('2026-03-05T08:00:00Z'), () => {})
     expect(warnings.map(({ fields }) => fields)).toMatchObject([{ path: '/a' }, { path: '/b' }])
   })
 
   it('reports whether a login of a file is in progress', () => {
-    expect(sources.hearFileLine(fileOf('/a'), line('2026-03-05T09:59:00Z'), () => {})).toBe(true)
-    expect(sources.hearFileLine(fileOf('/a'), line('2026-03-05T09:00:00Z'), () => {})).toBe(false)
-    expect(sources.hearFileLine(fileOf('/a'), 'nothing', () => {})).toBe(false)
+    expect(sources.acceptFileLine(fileOf('/a'), line('2026-03-05T09:59:00Z'), () => {})).toBe(true)
+    expect(sources.acceptFileLine(fileOf('/a'), line('2026-03-05T09:00:00Z'), () => {})).toBe(false)
+    expect(sources.acceptFileLine(fileOf('/a'), 'nothing', () => {})).toBe(false)
   })
 
   it('max_lag lowers the age at which logins are dropped below exp_time, and never raises it', () => {
@@ -132,21 +132,21 @@ describe('LoginSources', () => {
     ] as const) {
       heard = []
       sources.reconfigure(recognizersFor(settings(`[authd]\ncheck_daemon_ipop3d = true\nmax_lag = "${maxLag}"`)))
-      sources.hearLine('tcp', line(stamp))
+      sources.acceptLine('tcp', line(stamp))
       expect(heard, `${maxLag} ${stamp}`).toHaveLength(count)
     }
   })
 
   it('a login that the daemon cut is dropped and counted', () => {
-    sources.hearLine('tcp', line('2026-03-05T10:00:00Z').replace('ann', 'a'.repeat(80)))
+    sources.acceptLine('tcp', line('2026-03-05T10:00:00Z').replace('ann', 'a'.repeat(80)))
     expect(heard).toEqual([])
     expect(counters.dropped.get('tcp')?.get('cut_name')).toBe(1)
     expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'cut_name' } }])
   })
 
   it('counts ignored lines by tag, at most 50 of them by name', () => {
-    for (let n = 0; n < 60; n++) sources.hearLine('fifo', `Mar  5 10:00:00 mx d${n}[1]: x`)
-    sources.hearLine('fifo', 'no syslog line')
+    for (let n = 0; n < 60; n++) sources.acceptLine('fifo', `Mar  5 10:00:00 mx d${n}[1]: x`)
+    sources.acceptLine('fifo', 'no syslog line')
     expect(counters.ignored.size).toBe(51)
     expect(counters.ignored.get('other')).toBe(11)
     expect(counters.lines.fifo).toBe(61)
@@ -154,12 +154,12 @@ describe('LoginSources', () => {
 
   it('recognizes lines by the latest settings', () => {
     sources.reconfigure(recognizersFor(settings('')))
-    sources.hearLine('fifo', line('2026-03-05T10:00:00Z'))
+    sources.acceptLine('fifo', line('2026-03-05T10:00:00Z'))
     expect(heard).toEqual([])
   })
 
   it('takes logins from the journal', () => {
-    expect(sources.hearJournalEntry(entry({}, NOW - 600_000), () => {})).toBe(true)
+    expect(sources.acceptJournalEntry(entry({}, NOW - 600_000), () => {})).toBe(true)
     expect(heard).toMatchObject([{ source: 'journal', at: NOW - 600_000, event: { ip: '192.0.2.7' } }])
   })
 
@@ -174,7 +174,7 @@ describe('LoginSources', () => {
       ['a listed unit', { _UID: '1000', _SYSTEMD_UNIT: 'inetd.service' }, 'journal_units = ["inetd.service"]'],
     ])('%s', (_, fields, text) => {
       believe(text)
-      expect(sources.hearJournalEntry(entry(fields), () => {})).toBe(true)
+      expect(sources.acceptJournalEntry(entry(fields), () => {})).toBe(true)
       expect(warnings).toEqual([])
     })
 
@@ -188,7 +188,7 @@ describe('LoginSources', () => {
       ['fields that senders choose', { _UID: '33', UID: '0', SYSLOG_PID: '1', SYSTEMD_UNIT: 'inetd.service' }],
     ])('not %s', (_, fields) => {
       believe('journal_units = ["inetd.service"]')
-      expect(sources.hearJournalEntry(entry(fields), () => {})).toBe(false)
+      expect(sources.acceptJournalEntry(entry(fields), () => {})).toBe(false)
       expect(heard).toEqual([])
       expect(counters.dropped.get('journal')?.get('sender')).toBe(1)
       expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'sender', source: 'journal' } }])
@@ -197,7 +197,7 @@ describe('LoginSources', () => {
     it('a session line of another account gives its address to no login', () => {
       sources.reconfigure(recognizersFor(settings('[authd]\njournal = true\ncheck_daemon_popa3d = true')))
       const say = (uid: string, MESSAGE: string): boolean =>
-        sources.hearJournalEntry(entry({ _UID: uid, SYSLOG_IDENTIFIER: 'popa3d', MESSAGE }), () => {})
+        sources.acceptJournalEntry(entry({ _UID: uid, SYSLOG_IDENTIFIER: 'popa3d', MESSAGE }), () => {})
       say('33', 'Session from 198.51.100.66')
       expect(say('0', 'Authentication passed for ann')).toBe(false)
       say('0', 'Session from 192.0.2.7')
@@ -208,7 +208,7 @@ describe('LoginSources', () => {
 
     it('lines of other accounts that are not logins cause no warning', () => {
       believe('')
-      sources.hearJournalEntry(entry({ _UID: '33', MESSAGE: 'hello' }), () => {})
+      sources.acceptJournalEntry(entry({ _UID: '33', MESSAGE: 'hello' }), () => {})
       expect(warnings).toEqual([])
     })
   })
@@ -248,7 +248,7 @@ describe('LoginSources', () => {
     })
     const binary = parseJournalEntry(text)
     if (binary === undefined) throw new Error('no entry')
-    expect(sources.hearJournalEntry(binary, () => {})).toBe(false)
+    expect(sources.acceptJournalEntry(binary, () => {})).toBe(false)
   })
 })
 

@@ -10,7 +10,7 @@ const LINES = 20_000
 test('at the end it reads the octets that its peers have sent, in any amount', async () => {
   const heard: string[] = []
   const listener = new SyslogListener({
-    sources: { hearLine: (_, line) => void heard.push(line) },
+    sources: { acceptLine: (_, line) => void heard.push(line) },
     // The store is slow, so that the lines stay in the kernel and with the sender.
     queue: { hasRoom: false, room: () => new Promise(() => {}) },
     counters: new Counters(),
@@ -32,7 +32,7 @@ test('at the end it reads the octets that its peers have sent, in any amount', a
 
 test('an open connection is closed when it is quiet', async () => {
   const listener = new SyslogListener({
-    sources: { hearLine: () => {} },
+    sources: { acceptLine: () => {} },
     queue: { hasRoom: true, room: async () => {} },
     counters: new Counters(),
     log: createLog('test', { write: () => {} }),
@@ -60,7 +60,7 @@ test('of 65 connections the one that was silent longest is closed, and the log h
   const warnings: string[] = []
   const heard: string[] = []
   const listener = new SyslogListener({
-    sources: { hearLine: (_, line) => void heard.push(line) },
+    sources: { acceptLine: (_, line) => void heard.push(line) },
     queue: { hasRoom: true, room: async () => {} },
     counters: new Counters(),
     log: createLog('test', { write: line => warnings.push(line) }),

@@ -195,7 +195,7 @@ const SEEN_ELSEWHERE: Readonly<Record<string, { readonly test: string; readonly 
   // Only the command reads it.
   'database.patroni_port': { test: 'test/unit/auth-relay/check-cluster.test.ts', name: 'patroni_port' },
   // wrap in place of qmail-smtpd, which reads its settings for each connection.
-  'wrap.ask': { test: 'test/system/wrap-exec-door.test.ts', name: 'WRAP_ASK' },
+  'wrap.ask': { test: 'test/system/wrap-exec-mode.test.ts', name: 'WRAP_ASK' },
 }
 /**
  * Settings whose values are not visible in the new objects. The test shows only that they are read

@@ -163,18 +163,18 @@ export function explainMail(
     recipientDomains: recipient_domains,
     onForeignSender: () => {},
   }
-  const judged = {
+  const refusals = {
     ...(sender === undefined ? {} : { sender: refuseSender(rules, sender) ?? null }),
     ...(to === undefined ? {} : { recipient: refuseRecipient(rules, to) ?? null }),
   }
-  const refused = closed !== null || Object.values(judged).some(refusal => refusal !== null)
+  const refused = closed !== null || Object.values(refusals).some(refusal => refusal !== null)
   return {
     login: grant.login,
     device: grant.device,
     sharedBy: sharedBy ?? [],
     places: addressRules.placesOf(ip),
     closed,
-    ...judged,
+    ...refusals,
     refused,
   }
 }

@@ -47,7 +47,7 @@ Exit status 1 if no line would grant.`,
     )
     .action((options: Options) => {
       const named = options.dialect === undefined ? undefined : readDialects(options.dialect)
-      choose({ type: 'command', run: () => judge(named, options, surroundings) })
+      choose({ type: 'command', run: () => testLines(named, options, surroundings) })
     })
 }
 
@@ -62,13 +62,13 @@ function dialectLines(): string {
   return lines.map(line => `  ${line}`).join(',\n')
 }
 
-async function judge(
+async function testLines(
   named: readonly Dialect[] | undefined,
   options: Options,
   { environment, print }: Surroundings,
 ): Promise<number> {
   const { json = false } = options
-  const lineJudge = new LineJudge(settingsFor(options.config, environment), {
+  const lineTest = new LineTest(settingsFor(options.config, environment), {
     named,
     imap: options.imap === true,
     anyAge: options.anyAge === true,
@@ -76,9 +76,9 @@ async function judge(
   const counts = { grant: 0, drop: 0, ignore: 0 }
   const format = json ? formatJson : formatText
   for await (const { n, text } of new NumberedLines(process.stdin)) {
-    const judged = lineJudge.judge(text, Date.now())
-    counts[outcomeOf(judged)] += 1
-    print(format(n, judged))
+    const result = lineTest.run(text, Date.now())
+    counts[outcomeOf(result)] += 1
+    print(format(n, result))
   }
   if (!json) {
     const lines = counts.grant + counts.drop + counts.ignore
@@ -106,12 +106,12 @@ function isReadable(path: string): boolean {
  * A result, and the settings that the site needs for it. `refusal`: the reason why the address is
  * never granted.
  */
-export type Judged = { readonly verdict: Verdict; readonly needs: readonly string[]; readonly refusal?: string }
+export type LineResult = { readonly verdict: Verdict; readonly needs: readonly string[]; readonly refusal?: string }
 
-const outcomeOf = ({ verdict: { verdict }, refusal }: Judged): Verdict['verdict'] =>
+const outcomeOf = ({ verdict: { verdict }, refusal }: LineResult): Verdict['verdict'] =>
   refusal === undefined ? verdict : 'drop'
 
-export type LineJudgeOptions = {
+export type LineTestOptions = {
   /** Dialects to use in place of all. */
   readonly named?: readonly Dialect[] | undefined
   readonly imap?: boolean
@@ -122,14 +122,14 @@ export type LineJudgeOptions = {
  * Checks lines as authd does with these settings. Dialects and forms that are switched off count
  * too, and their settings are named.
  */
-export class LineJudge {
+export class LineTest {
   readonly #recognizer: LoginRecognizer
   readonly #believed: ReadonlySet<string>
   readonly #policy: GrantPolicy
   readonly #containers = new ContainerLines('first')
 
   /** @throws UsageFault for unknown dialects in the settings. */
-  constructor(settings: Settings, { named, imap = false, anyAge = false }: LineJudgeOptions = {}) {
+  constructor(settings: Settings, { named, imap = false, anyAge = false }: LineTestOptions = {}) {
     const { options, faults } = recognizerOptions(settings)
     if (faults.length > 0) throw new UsageFault(faults)
     this.#believed = new Set(options.dialects.map(({ name }) => name))
@@ -144,7 +144,7 @@ export class LineJudge {
   }
 
   /** `text` undefined: a line longer than authd reads. */
-  judge(text: string | undefined, now: number): Judged {
+  run(text: string | undefined, now: number): LineResult {
     if (text === undefined) {
       this.#containers.lose()
       return { verdict: { verdict: 'ignore', reason: 'line is too long' }, needs: [] }
@@ -163,35 +163,35 @@ export class LineJudge {
 }
 
 /** One line of `--json`, as docs/ARCHITECTURE.md promises it to scripts. */
-export function formatJson(n: number, judged: Judged): string {
-  const { verdict, needs } = judged
+export function formatJson(n: number, result: LineResult): string {
+  const { verdict, needs } = result
   if (verdict.verdict === 'ignore') {
     const { reason, near } = verdict
     return `${JSON.stringify({ n, verdict: 'ignore', reason, near })}\n`
   }
   const { dialect, ip, login } = verdict
-  const found = { n, verdict: outcomeOf(judged), dialect, ip, login }
-  const reason = reasonOf(judged)
+  const found = { n, verdict: outcomeOf(result), dialect, ip, login }
+  const reason = reasonOf(result)
   const more = reason !== undefined ? { reason } : needs.length > 0 ? { needs } : {}
   return `${JSON.stringify({ ...found, ...more })}\n`
 }
 
 /** One line for people. */
-export function formatText(n: number, judged: Judged): string {
-  const { verdict, needs } = judged
+export function formatText(n: number, result: LineResult): string {
+  const { verdict, needs } = result
   const number = String(n).padStart(5)
   if (verdict.verdict === 'ignore') {
     const near = verdict.near === undefined ? '' : `, at "${printable(verdict.near)}"`
     return `${number}  ignore  ${printable(verdict.reason)}${near}\n`
   }
   const { ip, login, dialect } = verdict
-  const found = `${outcomeOf(judged).padEnd(6)}  ${ip}  ${printable(login)}  (${dialect})`
-  const reason = reasonOf(judged)
+  const found = `${outcomeOf(result).padEnd(6)}  ${ip}  ${printable(login)}  (${dialect})`
+  const reason = reasonOf(result)
   const more = reason !== undefined ? `: ${reason}` : needs.length > 0 ? `, with ${needs.join(' and ')}` : ''
   return `${number}  ${found}${more}\n`
 }
 
-const reasonOf = ({ verdict, refusal }: Judged): string | undefined =>
+const reasonOf = ({ verdict, refusal }: LineResult): string | undefined =>
   verdict.verdict === 'drop' ? verdict.reason : refusal
 
 /** @throws UsageFault for an unknown name, with the nearest one. */

@@ -82,7 +82,7 @@ function question(random: Random): void {
 }
 
 /** Queries of mail servers: policy requests, socketmap requests, and lines of the query service. */
-export const gateQuestions: FuzzTarget = {
-  name: 'gate-questions',
+export const gateQueries: FuzzTarget = {
+  name: 'gate-queries',
   attempt: random => random.pick([policy, policy, socketmap, question])(random),
 }

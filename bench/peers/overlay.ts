@@ -37,7 +37,7 @@ const PRIVATE = /shadow|userdb/
 /**
  * Words before a command, so that it sees the packages as installed, with these files. Needs root.
  */
-export function laidOver({ packages, directory, files, state = [], mailboxes }: Overlay): readonly string[] {
+export function overlayPrefix({ packages, directory, files, state = [], mailboxes }: Overlay): readonly string[] {
   const roots = packages.map(unpack)
   const layers = (name: string, own: readonly string[] = []): string =>
     [...own, ...roots.map(root => `${root}/${name}`).filter(path => existsSync(path))].join(':')
