@@ -61,8 +61,9 @@ export const device: Verb = (program, surroundings, choose) => {
       'after',
       `
 Examples:
-  auth-relay device add copier-2 --login copier2@example.org --password --sender scan@example.org \\
-    --from 192.0.2.0/24 --to example.org,partner.example --per-hour 60 --until 2027-12-31
+  auth-relay device add copier-2 --login copier2@example.org --password \\
+    --sender scan@example.org --from 192.0.2.0/24 --to example.org,partner.example \\
+    --per-hour 60 --until 2027-12-31
   auth-relay device set copier-2 --to example.org --hours 07:00-19:00 --password
   auth-relay device adopt copier2@example.org
   auth-relay device list
@@ -74,9 +75,10 @@ names sender, recipient and message; networks and the end also by the socketmap 
 cdb and the SQL views; hours and places by all of them except the cdb and the views.
 adopt makes a device of a login that has none, with the networks from which it logged in
 during the last 30 days; the device is named after the login. --sender and all other options
-add to that. The password of --password has 20 letters and digits, and stands in the file as
-a hash. A login that the file does not have is added; its maildrop is empty and belongs to the
-account ${DEVICE_ACCOUNT}. For a login with mail: auth-relay passwd LOGIN --uid 5000 --home /PATH
+add to that. The password of --password has 20 letters and digits, and the file has its hash.
+A login that the file does not have is added; its maildrop is empty and belongs to the
+account ${DEVICE_ACCOUNT}. For a login with mail:
+auth-relay passwd LOGIN --uid 5000 --home /PATH
 Exit status 1 if there is no such device, or if adopt finds no login.`,
     )
     .action((action: string, name: string | undefined, options: Options) =>
