@@ -60,7 +60,7 @@ export class DatabaseNode {
   /** The watchdog has reset the machine. */
   wasReset = false
   #clock = 0
-  #clockSetBack = Number.NEGATIVE_INFINITY
+  #clockStepped = Number.NEGATIVE_INFINITY
   #stopped: number[] = []
   /** True while a fault keeps the programs of this node stopped. */
   #isDown = false
@@ -299,15 +299,16 @@ export class DatabaseNode {
 
   /**
    * Time up to which a row of the node may be from the future, and so invalid: its clock is ahead,
-   * or was set back since the row was written.
+   * or was set since the row was written. The processes of PostgreSQL see a step one after the
+   * other, unlike those of a host with one clock.
    */
   get rowsInvalidUntil(): number {
-    return this.#clock > CLOCK_RULE ? Number.POSITIVE_INFINITY : this.#clockSetBack + CLOCK_SETTLES
+    return this.#clock > CLOCK_RULE ? Number.POSITIVE_INFINITY : this.#clockStepped + CLOCK_SETTLES
   }
 
   /** Seconds by which the wall clock of the node's PostgreSQL is ahead. */
   setClock(seconds: number): void {
-    if (this.#clock - seconds > CLOCK_RULE) this.#clockSetBack = performance.now()
+    if (Math.abs(this.#clock - seconds) > CLOCK_RULE) this.#clockStepped = performance.now()
     this.#clock = seconds
     writeFileSync(`${this.directory}/clock`, `${seconds < 0 ? '' : '+'}${seconds}\n`)
     chmodSync(`${this.directory}/clock`, 0o644)
