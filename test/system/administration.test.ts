@@ -247,6 +247,17 @@ test('import and replay take young logins, and --shadow takes none', async () =>
   expect((await say('explain', '192.0.2.11')).text).toContain('ipop3d')
 })
 
+test('replay counts logins that are too old, and hints at a clock or zone that is ahead', async () => {
+  const lineOf = (hours: number, ip: string) =>
+    `${new Date(Date.now() + hours * 3_600_000).toISOString()} mx ipop3d[7]: Login user=bob host=c.example.org [${ip}] nmsgs=1/1\n`
+  writeFileSync(`${path}/odd.log`, lineOf(-5, '192.0.2.21') + lineOf(-4, '192.0.2.22') + lineOf(3, '192.0.2.23'))
+  const words = ['replay', `${path}/odd.log`, '--dialect', 'all', '--shadow']
+  expect(await json(...words)).toMatchObject({ lines: 3, expired: 2, ahead: 1 })
+  const { text } = await say(...words)
+  expect(text).toContain('2 of the logins are so old by their stamps that authd would grant nothing for them.')
+  expect(text).toContain('1 of the logins have stamps in the future: the daemon has another clock or time zone.')
+})
+
 test('without its database a verb reports the fault in one line and exits with 111', async () => {
   const elsewhere = temporaryDirectory()
   const file = `${elsewhere.path}/x.toml`
