@@ -6,7 +6,9 @@ import {
   CheckQueueFull,
   sharingNetworks,
 } from '../../../src/popup/checkers/check-queue.ts'
+import { programQueue } from '../../../src/popup/checkers/make-checker.ts'
 import { ClientGone } from '../../../src/popup/client-gone.ts'
+import { parseSettings } from '../../../src/settings/settings.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { ip } from '../../harness/addresses.ts'
 
@@ -54,6 +56,34 @@ class TestQueue {
 
 /** Fulfilled when all promises that can be settled now are settled. */
 const settled = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
+
+test('as many programs check passwords at a time as popup.checker_processes says, and a thousand wait', async () => {
+  const { settings } = parseSettings('[popup]\nchecker_processes = 2', 'test.toml')
+  const queue = programQueue(settings)
+  let running = 0
+  const ends: (() => void)[] = []
+  const checks = Array.from({ length: 1003 }, (_, n) =>
+    queue
+      .run(applicant(`198.51.${n >> 8}.${n & 255}`), () => {
+        running += 1
+        return new Promise<void>(resolve => ends.push(resolve))
+      })
+      .then(
+        () => 'done',
+        (error: unknown) => (error instanceof CheckQueueFull ? 'full' : String(error)),
+      ),
+  )
+  await settled()
+  expect(running).toBe(2)
+  while (ends.length > 0) {
+    for (const end of ends.splice(0)) end()
+    await settled()
+  }
+  const results = await Promise.all(checks)
+  expect([results.filter(text => text === 'done').length, results.filter(text => text === 'full').length]).toEqual([
+    1002, 1,
+  ])
+})
 
 describe('CheckQueue', () => {
   test('guesses of unknown logins from one /32 delay a known login, and logins of other wide networks, by less than six checks', async () => {
