@@ -76,7 +76,7 @@ batch.send()
 for (const { client } of pairs.slice(0, 2)) console.log((await read(client, large.length)) === large)
 try { batch.add(pairs[0].fd, large, Buffer.from('y'), nobody) } catch (error) { console.log(error.name) }
 
-// One does not read, one is gone, one is as ever.
+// One peer does not read, one has closed its connection, and one reads.
 const [slow, broken, well] = pairs
 broken.client.resetAndDestroy()
 let taken = 0
