@@ -153,7 +153,7 @@ export interface GrantReader {
   current(options?: QueryOptions): Promise<readonly CurrentGrant[]>
 }
 
-/** One finding about an address at a time; the first that says yes or no decided. */
+/** A finding about an address at a time. The first finding that permits or refuses decides. */
 export type Rule = {
   readonly rule:
     | 'never-granted'

@@ -31,7 +31,7 @@ const LISTENING = '0A'
 const ACCEPTS = 0x10000
 const WILDCARDS: ReadonlySet<string> = new Set(['0.0.0.0', '::'])
 
-/** The listening sockets of this host that stand in the way of a server at the address. */
+/** The listening sockets of this host that keep a server from binding the address. */
 export function socketsAt(address: SocketAddress, proc = '/proc'): readonly HeldSocket[] {
   const inodes =
     address.type === 'tcp'

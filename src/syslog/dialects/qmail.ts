@@ -4,7 +4,7 @@ import type { LoginMethod } from '../../wire/login-event.ts'
 import type { Dialect } from '../dialect.ts'
 import { parseLoginLine } from '../login-line.ts'
 
-/** Our own login line, also that of the patched qmail-pop3d of old (spec/syslog.md §6). */
+/** The login line of auth-relay, and of the original patched qmail-pop3d (spec/syslog.md §6). */
 export const qmailPop3d: Dialect = {
   name: 'qmail-pop3d',
   setting: 'check_daemon_hacked_qmailpop3d',
