@@ -19,8 +19,8 @@ const TAG = WORDS - 2
 const MOST = 64
 
 /**
- * One epoll(7) instance, level-triggered. Every call throws SystemCallError where the kernel says
- * no.
+ * One epoll(7) instance, level-triggered. Every call throws SystemCallError if the kernel refuses
+ * it.
  */
 export class Epoll {
   readonly descriptor = checked('epoll_create1', create(EPOLL_CLOEXEC))
