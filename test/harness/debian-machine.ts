@@ -115,10 +115,26 @@ export class DebianMachine {
     return machine
   }
 
-  /** Words before a command, so that it runs in the machine. */
+  /**
+   * Words before a command, so that it runs in the machine. The command joins the control group of
+   * systemd's own processes, because logind answers no process from outside the machine's groups.
+   */
   get prefix(): readonly string[] {
     const namespaces = ['--mount', '--pid', '--net', '--uts', '--ipc', '--cgroup']
-    return ['nsenter', `--target=${this.#pid}`, ...namespaces, '--root', '--wd', '--']
+    const join = `echo $$ > "$1"/init.scope/cgroup.procs; shift; exec "$@"`
+    return [
+      'sh',
+      '-ec',
+      join,
+      'join',
+      this.#group,
+      'nsenter',
+      `--target=${this.#pid}`,
+      ...namespaces,
+      '--root',
+      '--wd',
+      '--',
+    ]
   }
 
   /** Runs a command in the machine and waits until it ends. */
