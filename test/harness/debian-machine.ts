@@ -117,7 +117,7 @@ export class DebianMachine {
 
   /**
    * Words before a command, so that it runs in the machine. The command joins the control group of
-   * systemd's own processes, because logind answers no process from outside the machine's groups.
+   * systemd's own processes, because systemd refuses a process from outside the machine's groups.
    */
   get prefix(): readonly string[] {
     const namespaces = ['--mount', '--pid', '--net', '--uts', '--ipc', '--cgroup']
