@@ -34,7 +34,7 @@ const FIRST_DATABASES = ['db1', 'db2', 'db3'] as const
 const MAIL_HOSTS = ['pop1', 'pop2', 'smtp1'] as const
 
 const SETTINGS = '/etc/auth-relay.toml'
-const PACKAGE = '/root/auth-relay_1.deb'
+const PACKAGE = '/var/tmp/auth-relay_1.deb'
 /** The longest wait for the cluster: a failover, or a copy of the database, on a busy machine. */
 const SETTLES = 240_000
 
@@ -389,7 +389,7 @@ function walk(release: Release): void {
       }
       expect(parse(text)).toMatchObject(expected)
       await givesLogin(host)
-      await host.sh(`(umask 077 && echo 'postgres of this test' > /root/postgres.pass)`)
+      await host.sh(`(umask 077 && echo 'postgres of this test' > /etc/auth-relay/postgres.pass)`)
       const said = await host.sh(stepOf('auth-relay migrate'))
       expect(said).toMatch(/^Migrated from schema 0 to \d+\.$/m)
     })

@@ -15,7 +15,7 @@ const DOCUMENTS = [
 const inDocs = (name: string): string => `docs/${name}.md`
 const textOf = (name: string): string => readFileSync(`${root}${name}`, 'utf8')
 
-/** Code blocks of a language (`''`: any), or code spans. */
+/** Returns the code blocks of a language; the default is every language. */
 const blocks = (text: string, language = '\\w*'): string[] =>
   [...text.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\``, 'gm'))].map(([, block = '']) => block)
 const spans = (text: string): string[] =>

@@ -57,7 +57,7 @@ describe('a promise in a race with a signal', () => {
     controller.abort(new Error('late'))
     for (const result of results) await expect(result).rejects.toThrow('late')
     value.resolve('a connection')
-    failure.reject(new Error('nobody reads this'))
+    failure.reject(new Error('the race is already decided'))
     await Promise.allSettled([value.promise, failure.promise])
     expect(late).toEqual(['a connection'])
   })
