@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import type { ConnectionOptions } from '../database/connection-options.ts'
 import { type Database, openDatabase } from '../database/database.ts'
 import type { Notifications } from '../database/notifications.ts'
+import { QueryBatches } from '../database/query-batches.ts'
 import { endTime, type Statement } from '../database/statement.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { listenForChanges } from './grant-changes.ts'
@@ -11,13 +12,14 @@ import { type CurrentGrant, type Grant, type GrantReader, networkColumn, type Qu
 const source = v.picklist(['login', 'allowance'])
 
 /**
- * $1 address, $2 its row of grants, or null where logins do not count, $3 now or null, $4 the IPv4
- * address in it or null, $5 exp_time. Gives at most one row, which means that the address may
- * relay.
+ * For each address at most one row, which means that the address may relay. $1 addresses, $2 their
+ * rows of grants, each null where logins do not count, $3 the IPv4 addresses in them or null, $4 now
+ * or null, $5 exp_time. `position`: that of the address in $1, from 1.
  */
-const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
-  name: 'lookup-grant',
+const LOOKUP: Statement<Omit<Grant, 'ip'> & { readonly position: number }> = {
+  name: 'lookup-grants',
   row: v.object({
+    position: v.number(),
     source,
     login: v.nullable(v.string()),
     until: endTime,
@@ -42,50 +44,54 @@ const LOOKUP: Statement<Omit<Grant, 'ip'>> = {
     logins: v.array(v.string()),
   }),
   text: `
-SELECT source, login, until,
-  (SELECT jsonb_build_object(
-     'name', d.name, 'senders', d.senders, 'recipientDomains', d.recipient_domains,
-     'messagesPerHour', d.messages_per_hour, 'messagesPerDay', d.messages_per_day,
-     'recipientsPerHour', d.recipients_per_hour, 'recipientsPerDay', d.recipients_per_day,
-     'lineEndings', d.line_endings,
-     'hours', CASE WHEN d.hours_from IS NOT NULL THEN jsonb_build_object('from', d.hours_from, 'to', d.hours_to) END,
-     'ended', d.until <= coalesce($3::timestamptz, now()),
-     'places', d.places,
-     'elsewhere', cardinality(d.networks) + cardinality(d.places) > 0
-       AND NOT ($1::inet <<= ANY (d.networks) OR coalesce($4::inet <<= ANY (d.networks), false)))
-   FROM relay_devices d WHERE d.login = login_key(yes.login)) AS device,
-  ARRAY(
-    SELECT n.login FROM relay_neighbours n
-    WHERE n.network = $2::inet AND yes.source = 'login'
-      AND n.last > coalesce($3::timestamptz, now()) - make_interval(secs => $5::float8)
-    ORDER BY n.last DESC, n.login LIMIT 100) AS logins,
-  extract(epoch FROM coalesce($3::timestamptz, now()) - since)::float8 AS age,
-  CASE WHEN isfinite(until) THEN extract(epoch FROM until - coalesce($3::timestamptz, now()))::float8 END AS "secondsLeft"
-FROM (
-  SELECT 'login' AS source, username AS login, until, last_auth AS since
-  FROM relay_gate
-  WHERE ip = $2::inet
-    AND until > coalesce($3::timestamptz, now())
-    AND last_auth <= coalesce($3::timestamptz, now()) + interval '60 seconds'
-    AND (login_blocked_until IS NULL OR login_blocked_until <= coalesce($3::timestamptz, now()))
-  UNION ALL
-  SELECT 'allowance', NULL, until, since
-  FROM relay_allowances
-  WHERE net >>= $1::inet AND since <= coalesce($3::timestamptz, now()) AND until > coalesce($3::timestamptz, now())
-) AS yes
-WHERE NOT EXISTS (
-  SELECT FROM relay_blocks
-  WHERE (net >>= $1::inet OR net >>= $4::inet)
-    AND until > coalesce($3::timestamptz, now()))
--- A grant whose device opens nothing is the answer only where nothing else is.
-ORDER BY EXISTS (
-    SELECT FROM relay_devices d
-    WHERE d.login = login_key(yes.login)
-      AND (d.until <= coalesce($3::timestamptz, now())
-        OR cardinality(d.networks) + cardinality(d.places) > 0
-          AND NOT ($1::inet <<= ANY (d.networks) OR coalesce($4::inet <<= ANY (d.networks), false)))),
-  until DESC
-LIMIT 1`,
+SELECT asked.position::int AS position, found.*
+FROM unnest($1::inet[], $2::inet[], $3::inet[]) WITH ORDINALITY AS asked(address, network, ipv4, position),
+LATERAL (
+  SELECT source, login, until,
+    (SELECT jsonb_build_object(
+       'name', d.name, 'senders', d.senders, 'recipientDomains', d.recipient_domains,
+       'messagesPerHour', d.messages_per_hour, 'messagesPerDay', d.messages_per_day,
+       'recipientsPerHour', d.recipients_per_hour, 'recipientsPerDay', d.recipients_per_day,
+       'lineEndings', d.line_endings,
+       'hours', CASE WHEN d.hours_from IS NOT NULL THEN jsonb_build_object('from', d.hours_from, 'to', d.hours_to) END,
+       'ended', d.until <= coalesce($4::timestamptz, now()),
+       'places', d.places,
+       'elsewhere', cardinality(d.networks) + cardinality(d.places) > 0
+         AND NOT (asked.address <<= ANY (d.networks) OR coalesce(asked.ipv4 <<= ANY (d.networks), false)))
+     FROM relay_devices d WHERE d.login = login_key(yes.login)) AS device,
+    ARRAY(
+      SELECT n.login FROM relay_neighbours n
+      WHERE n.network = asked.network AND yes.source = 'login'
+        AND n.last > coalesce($4::timestamptz, now()) - make_interval(secs => $5::float8)
+      ORDER BY n.last DESC, n.login LIMIT 100) AS logins,
+    extract(epoch FROM coalesce($4::timestamptz, now()) - since)::float8 AS age,
+    CASE WHEN isfinite(until) THEN extract(epoch FROM until - coalesce($4::timestamptz, now()))::float8 END AS "secondsLeft"
+  FROM (
+    SELECT 'login' AS source, username AS login, until, last_auth AS since
+    FROM relay_gate
+    WHERE ip = asked.network
+      AND until > coalesce($4::timestamptz, now())
+      AND last_auth <= coalesce($4::timestamptz, now()) + interval '60 seconds'
+      AND (login_blocked_until IS NULL OR login_blocked_until <= coalesce($4::timestamptz, now()))
+    UNION ALL
+    SELECT 'allowance', NULL, until, since
+    FROM relay_allowances
+    WHERE net >>= asked.address AND since <= coalesce($4::timestamptz, now()) AND until > coalesce($4::timestamptz, now())
+  ) AS yes
+  WHERE NOT EXISTS (
+    SELECT FROM relay_blocks
+    WHERE (net >>= asked.address OR net >>= asked.ipv4)
+      AND until > coalesce($4::timestamptz, now()))
+  -- A grant whose device opens nothing is the answer only where nothing else is.
+  ORDER BY EXISTS (
+      SELECT FROM relay_devices d
+      WHERE d.login = login_key(yes.login)
+        AND (d.until <= coalesce($4::timestamptz, now())
+          OR cardinality(d.networks) + cardinality(d.places) > 0
+            AND NOT (asked.address <<= ANY (d.networks) OR coalesce(asked.ipv4 <<= ANY (d.networks), false)))),
+    until DESC
+  LIMIT 1
+) AS found`,
 }
 
 /**
@@ -141,6 +147,13 @@ export type GrantReaderOptions = {
   readonly now?: () => Date | null
 }
 
+/**
+ * Statements of lookups at the same time. The second one answers while the first one waits for a
+ * connection that hangs.
+ */
+const LOOKUPS_AT_ONCE = 2
+const ADDRESSES_OF_A_LOOKUP = 256
+
 /** Reads grants, on a database opened with the role `authwrap` or another role of auth-relay. */
 export function createGrantReader(
   database: Database,
@@ -148,16 +161,27 @@ export function createGrantReader(
   options: GrantReaderOptions = {},
 ): GrantReader {
   const { now = () => null } = options
-  return {
-    async lookup(ip: IpAddress, { signal }: QueryOptions = {}): Promise<Grant | undefined> {
-      if (policy.neverList.refusal(ip) !== undefined) return undefined
-      const row = policy.neverList.loginRefusal(ip) === undefined ? policy.rowOf(ip) : null
-      const { rows } = await database.query(LOOKUP, [ip, row, now(), policy.embeddedIpv4(ip) ?? null, policy.expTime], {
+  const lookups = new QueryBatches<IpAddress, Grant>({
+    statements: LOOKUPS_AT_ONCE,
+    most: ADDRESSES_OF_A_LOOKUP,
+    ask: async (addresses, signal) => {
+      const networks = addresses.map(ip => (policy.neverList.loginRefusal(ip) === undefined ? policy.rowOf(ip) : null))
+      const embedded = addresses.map(ip => policy.embeddedIpv4(ip) ?? null)
+      const { rows } = await database.query(LOOKUP, [addresses, networks, embedded, now(), policy.expTime], {
         signal,
         proven: true,
       })
-      const found = rows[0]
-      return found === undefined ? undefined : { ip, ...found }
+      const found = new Map(rows.map(({ position, ...grant }) => [position, grant]))
+      return addresses.map((ip, index) => {
+        const grant = found.get(index + 1)
+        return grant && { ip, ...grant }
+      })
+    },
+  })
+  return {
+    async lookup(ip: IpAddress, { signal }: QueryOptions = {}): Promise<Grant | undefined> {
+      if (policy.neverList.refusal(ip) !== undefined) return undefined
+      return lookups.ask(ip, signal)
     },
     async current({ signal }: QueryOptions = {}): Promise<readonly CurrentGrant[]> {
       const { rows } = await database.query(CURRENT, [now(), policy.expTime], { signal, proven: true })
@@ -187,7 +211,7 @@ export function openGrantReader(
   access: ConnectionOptions & { readonly statementTimeoutMs: number; readonly max: number },
   policy: GrantPolicy,
 ): OpenGrantReader {
-  const database = openDatabase({ ...access, applicationName: 'auth-relay wrap' })
+  const database = openDatabase({ ...access, planOnce: true, applicationName: 'auth-relay wrap' })
   const listeners: Notifications[] = []
   return {
     reader: createGrantReader(database, policy),

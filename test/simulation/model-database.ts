@@ -87,7 +87,7 @@ export class GrantStatements {
    */
   begin(tables: Tables, { name, text }: Statement<unknown>, values: readonly Value[], clock: number): Commit {
     if (name === 'record-logins') return this.#record(tables, values, clock)
-    if (name === 'lookup-grant') return this.#answer(this.#lookup(tables, values, clock))
+    if (name === 'lookup-grants') return this.#answer(this.#lookups(tables, values, clock))
     if (name === 'current-grants') return this.#answer(this.#current(tables, values, clock))
     if (name === 'sweep-grants') return on => [{ removed: String(sweep(on, time(values[0], clock))) }]
     if (name === 'notify-change' || name === 'publish-ungrantable' || name === 'record-uses') return () => []
@@ -165,8 +165,22 @@ export class GrantStatements {
     }
   }
 
-  #lookup(tables: Tables, [ip, row, at, ipv4, exp]: readonly Value[], clock: number): readonly unknown[] {
-    const now = time(at, clock)
+  #lookups(tables: Tables, values: readonly Value[], clock: number): readonly unknown[] {
+    const [ips, networks, embedded] = values.slice(0, 3).map(list)
+    const [now, exp] = [time(values[3], clock), values[4]]
+    return (ips ?? []).flatMap((ip, index) =>
+      this.#lookup(tables, [ip, networks?.[index], embedded?.[index], exp], now).map(row => ({
+        position: index + 1,
+        ...row,
+      })),
+    )
+  }
+
+  #lookup(
+    tables: Tables,
+    [ip, row, ipv4, exp]: readonly (Value | undefined)[],
+    now: number,
+  ): readonly Readonly<Record<string, unknown>>[] {
     const asked = address(ip)
     const embedded = addressOrNone(ipv4)
     const isBlocked = tables.blocks.some(

@@ -672,8 +672,8 @@ class World {
   /** The current answer of the database, without any delay. */
   #sureRelay(ip: IpAddress | undefined): boolean {
     if (ip === undefined || this.#policy.neverList.refusal(ip) !== undefined) return false
-    const values = [ip, this.#policy.rowOf(ip), null]
-    const statement = { name: 'lookup-grant', text: '', row: v.unknown() }
+    const values = [[ip], [this.#policy.rowOf(ip)], [null]]
+    const statement = { name: 'lookup-grants', text: '', row: v.unknown() }
     return (
       this.#server.statements.begin(this.#server.primary, statement, values, this.#server.clock)(this.#server.primary)
         .length > 0

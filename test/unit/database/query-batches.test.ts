@@ -1,0 +1,125 @@
+import { expect, it } from 'vitest'
+import { QueryBatches } from '../../../src/database/query-batches.ts'
+
+type Statement = {
+  readonly questions: readonly number[]
+  readonly signal: AbortSignal
+  readonly answer: (answers: readonly (string | undefined)[]) => void
+  readonly fail: (error: Error) => void
+}
+
+/** Batches of two statements with at most three questions each, answered by the test. */
+function batches(): { readonly ask: QueryBatches<number, string>; readonly statements: readonly Statement[] } {
+  const statements: Statement[] = []
+  const ask = new QueryBatches<number, string>({
+    statements: 2,
+    most: 3,
+    ask: (questions, signal) =>
+      new Promise((answer, fail) => {
+        statements.push({ questions, signal, answer, fail })
+      }),
+  })
+  return { ask, statements }
+}
+
+const questionsOf = (statements: readonly Statement[]): readonly (readonly number[])[] =>
+  statements.map(({ questions }) => questions)
+
+/** Lets the promises of a finished statement settle. */
+const settle = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
+
+it('asks a lone question at once', async () => {
+  const { ask, statements } = batches()
+  const answer = ask.ask(1)
+  expect(questionsOf(statements)).toEqual([[1]])
+  statements[0]?.answer(['yes'])
+  expect(await answer).toBe('yes')
+})
+
+it('asks together what arrived while every statement ran, at most three questions at a time', async () => {
+  const { ask, statements } = batches()
+  const answers = [1, 2, 3, 4, 5, 6].map(question => ask.ask(question))
+  expect(questionsOf(statements)).toEqual([[1], [2]])
+
+  statements[0]?.answer(['one'])
+  await settle()
+  expect(questionsOf(statements)).toEqual([[1], [2], [3, 4, 5]])
+
+  statements[2]?.answer(['three', undefined, 'five'])
+  await settle()
+  expect(questionsOf(statements)).toEqual([[1], [2], [3, 4, 5], [6]])
+
+  statements[1]?.answer(['two'])
+  statements[3]?.answer(['six'])
+  expect(await Promise.all(answers)).toEqual(['one', 'two', 'three', undefined, 'five', 'six'])
+})
+
+it('asks again about an address whose statement has begun', async () => {
+  const { ask, statements } = batches()
+  void ask.ask(7)
+  void ask.ask(7)
+  void ask.ask(7)
+  statements[0]?.answer(['old'])
+  await settle()
+  expect(questionsOf(statements)).toEqual([[7], [7], [7]])
+})
+
+it('fails the questions of a statement that failed, and answers the next ones', async () => {
+  const { ask, statements } = batches()
+  const [first, , third, fourth] = [1, 2, 3, 4].map(question => ask.ask(question))
+  statements[0]?.fail(new Error('connection lost'))
+  await expect(first).rejects.toThrow('connection lost')
+  statements[2]?.fail(new Error('server away'))
+  await expect(third).rejects.toThrow('server away')
+  await expect(fourth).rejects.toThrow('server away')
+
+  const later = ask.ask(5)
+  statements[3]?.answer(['yes'])
+  expect(await later).toBe('yes')
+})
+
+it('does not ask for a caller that left before its statement', async () => {
+  const { ask, statements } = batches()
+  const [impatient, gone] = [new AbortController(), new AbortController()]
+  void ask.ask(1)
+  void ask.ask(2)
+  const waiting = ask.ask(3, impatient.signal)
+  void ask.ask(4)
+  impatient.abort(new Error('no answer within 5000 ms'))
+  await expect(waiting).rejects.toThrow('no answer within 5000 ms')
+
+  gone.abort(new Error('closed'))
+  await expect(ask.ask(9, gone.signal)).rejects.toThrow('closed')
+
+  statements[0]?.answer(['yes'])
+  await settle()
+  expect(questionsOf(statements)).toEqual([[1], [2], [4]])
+})
+
+it('ends a statement when its last caller has left, and not before', async () => {
+  const { ask, statements } = batches()
+  void ask.ask(1)
+  void ask.ask(2)
+  const [first, second] = [new AbortController(), new AbortController()]
+  const [third, fourth] = [ask.ask(3, first.signal), ask.ask(4, second.signal)]
+  statements[0]?.answer(['yes'])
+  await settle()
+
+  first.abort(new Error('closed'))
+  await expect(third).rejects.toThrow('closed')
+  expect(statements[2]?.signal.aborted).toBe(false)
+  second.abort(new Error('closed'))
+  await expect(fourth).rejects.toThrow('closed')
+  expect(statements[2]?.signal.aborted).toBe(true)
+})
+
+it('answers over the second statement while the first one hangs', async () => {
+  const { ask, statements } = batches()
+  void ask.ask(1)
+  for (const question of [2, 3, 4]) {
+    const answer = ask.ask(question)
+    statements.at(-1)?.answer(['yes'])
+    expect(await answer).toBe('yes')
+  }
+  expect(statements[0]?.signal.aborted).toBe(false)
+})
