@@ -1,3 +1,4 @@
+/** The parameters with which the programs reach the database, by the settings. */
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { errorCodeOf, messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
@@ -6,7 +7,7 @@ import type { Settings } from './settings.ts'
 
 /** Files of the embedded database below state_dir. */
 export const EMBEDDED_FILES = {
-  /** The directory of its Unix socket, one line. */
+  /** Contains one line: the directory of the server's Unix socket. */
   socket: 'database-socket',
   /** Passwords of the roles. */
   writer: 'dbpass',
@@ -24,20 +25,21 @@ export type DatabaseConnection = {
   readonly user: string
   readonly password?: Secret | undefined
   readonly tls?: { readonly ca?: string } | undefined
-  /** Set with database.require_sync. */
+  /** Undefined without database.require_sync. `standbyAgeMs` 0: no limit. */
   readonly cluster?: { readonly standbyAgeMs: number } | undefined
 }
 
 /**
- * How to reach the database that the settings name, the embedded one included.
- * @throws UsageFault if a password is missing, TemporaryFault if the embedded database does not
- * run.
+ * Returns the parameters for the database of the settings, which can be the embedded one.
+ * @throws UsageFault if a password or dbhost is missing, TemporaryFault if the embedded database
+ * does not run.
  */
 export function databaseConnection({ database, top }: Settings, role: DatabaseRole): DatabaseConnection {
   const { user, text } = credentials(database)[role]
   const file = passwordFileOf({ database, top }, role)
   if (database.embedded) {
-    // First whether it runs: before its first start there are no passwords either.
+    // Look for the socket first. Before the first start of the server the passwords are missing
+    // too, and the error must name the server that does not run.
     const hosts = [{ host: socketOf(top.state_dir), port: 5432 }]
     return {
       hosts,
@@ -72,10 +74,12 @@ export function passwordFileOf({ database, top }: Pick<Settings, 'database' | 't
  * @throws TemporaryFault if the embedded database does not run.
  */
 export function databaseGroups({ database, top }: Settings): readonly number[] {
-  return database.embedded ? [statSync(socketOf(top.state_dir)).gid] : []
+  if (!database.embedded) return []
+  const directory = statSync(socketOf(top.state_dir), { throwIfNoEntry: false })
+  if (directory === undefined) throw new TemporaryFault(notRunning(top.state_dir))
+  return [directory.gid]
 }
 
-/** The settings of each role. */
 const credentials = (database: Settings['database']) => ({
   writer: { user: database.dbuser, text: database.dbpass, file: database.dbpass_file },
   reader: { user: database.wrap_dbuser, text: database.wrap_dbpass, file: database.wrap_dbpass_file },
@@ -88,10 +92,13 @@ function socketOf(stateDir: string): string {
   } catch (error) {
     const isMissing = errorCodeOf(error) === 'ENOENT'
     throw isMissing
-      ? new TemporaryFault(`the embedded database of ${stateDir} does not run: start it with auth-relay up`, error)
+      ? new TemporaryFault(notRunning(stateDir), error)
       : new UsageFault(`the embedded database of ${stateDir} is not for this account: use the one that runs it`, error)
   }
 }
+
+const notRunning = (stateDir: string): string =>
+  `the embedded database of ${stateDir} does not run: start it with auth-relay up`
 
 function readCertificates(path: string): string {
   try {

@@ -1,9 +1,12 @@
+/** Durations: of the settings file, of the command line, and for people. */
+
+/** Seconds of each unit of the command line. */
 const UNITS = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 } as const
 
-/** Milliseconds of each unit that a setting may be written in. */
+/** Milliseconds of each unit of the settings file. */
 const UNIT_MS = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 } as const
 
-/** Units in which a setting is counted, with the word for people. */
+/** Units of a setting's value, with the word for people. */
 export const UNIT_NAMES = { ms: 'milliseconds', s: 'seconds', d: 'days' } as const
 export type DurationUnit = keyof typeof UNIT_NAMES
 
@@ -11,8 +14,8 @@ const isUnit = (text: string): text is keyof typeof UNITS => Object.hasOwn(UNITS
 const isSettingUnit = (text: string): text is keyof typeof UNIT_MS => Object.hasOwn(UNIT_MS, text)
 
 /**
- * Seconds of `90`, `30m`, `8h`, `2d`, `1h30m`; undefined for anything else, for 0, and for more
- * than ten years.
+ * Seconds of a duration of the command line: `90`, `30m`, `8h`, `2d`, `1h30m`. Undefined for any
+ * other text, for 0, and for more than ten years.
  */
 export function parseDuration(text: string): number | undefined {
   if (!/^(\d{1,9}|(\d{1,9}[smhdw])+)$/.test(text)) return undefined
@@ -40,7 +43,10 @@ export function parseDurationIn(unit: DurationUnit, text: string): number | unde
   return Number.isSafeInteger(count) ? count : undefined
 }
 
-/** The shortest text that parseDurationIn reads as this count of the unit: 1800 s is `30min`. */
+/**
+ * Inverse of parseDurationIn. The text has the largest unit, up to days, of which the duration is a
+ * whole number: 1800 s is `30min`.
+ */
 export function writeDuration(count: number, unit: DurationUnit): string {
   const ms = count * UNIT_MS[unit]
   for (const name of ['d', 'h', 'min', 's', 'ms'] as const) {
@@ -49,7 +55,10 @@ export function writeDuration(count: number, unit: DurationUnit): string {
   return `0${unit}`
 }
 
-/** `2 d 3 h`, `29 min`, `40 s`: the two largest units, for people. */
+/**
+ * `2 d 3 h`, `29 min`, `40 s`: the text for people. It has at most two units, and no seconds from
+ * one minute on.
+ */
 export function formatDuration(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds))
   const parts: readonly (readonly [number, string])[] = [
@@ -60,7 +69,6 @@ export function formatDuration(seconds: number): string {
   ]
   const first = parts.findIndex(([count]) => count > 0)
   if (first < 0) return '0 s'
-  // From one minute on, seconds are left out.
   const last = first < 2 ? first + 2 : first + 1
   return parts
     .slice(first, last)

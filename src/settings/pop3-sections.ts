@@ -155,15 +155,16 @@ const absolutePath = v.pipe(v.string('must be a path in quotes'), v.regex(/^\/[^
 const listener = v.strictObject({
   listen: field.socketAddress,
   backend: field.socketAddress,
+  /** What the server behind gets before the client's first octet. */
   preamble: v.optional(
     v.picklist(['ssl', 'proxy-v1', 'proxy-v2', 'none'], 'must be "ssl", "proxy-v1", "proxy-v2" or "none"'),
     'ssl',
   ),
   protocol: v.optional(v.picklist(['pop3', 'smtp', 'other'], 'must be "pop3", "smtp" or "other"'), 'pop3'),
-  /** In place of sslwrap.cert and sslwrap.key. */
+  /** Replace sslwrap.cert and sslwrap.key for this listener. */
   cert: v.optional(absolutePath),
   key: v.optional(absolutePath),
-  /** `old` speaks TLS 1.0 and 1.1 too, and only to sslwrap.old_tls_nets. */
+  /** `old`: TLS 1.0 and 1.1 too, but only for clients of sslwrap.old_tls_nets. */
   tls: v.optional(v.picklist(['modern', 'old'], 'must be "modern" or "old"'), 'modern'),
 })
 

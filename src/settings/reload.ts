@@ -1,3 +1,4 @@
+/** What a reload changes: the settings that a program uses at once, and those that wait. */
 import type { Section } from './rows.ts'
 import { SECTIONS, type Settings } from './settings.ts'
 
@@ -10,13 +11,13 @@ type RestartTable = {
   }
 }
 
-/** Every program that uses the setting takes a change at SIGHUP. */
+/** No program needs a restart: each one applies the change at SIGHUP. */
 const RELOADED: readonly ReloadingProgram[] = []
 
 /**
- * For every setting the programs that need a restart for it. All other programs use it at SIGHUP.
- * The `settings_reloaded` line of a program names those of its settings that have changed and wait.
- * The type forces each new setting into this table.
+ * The programs that need a restart for a change of each setting. All other programs apply the
+ * change at SIGHUP. The `settings_reloaded` line of a program names its changed settings that need
+ * a restart. The type requires a row for each new setting.
  */
 export const RESTART_FOR: RestartTable = {
   top: {
@@ -61,7 +62,7 @@ export const RESTART_FOR: RestartTable = {
     history_days: ['authd'],
   },
   popup: {
-    // They also decide which certificates the status page and the alarms look at.
+    // The status page and the alarms read these settings too, to find the certificates in use.
     listen: ['popup', 'status-page', 'alerts'],
     proxy_listen: ['popup', 'status-page', 'alerts'],
     tls_listen: ['popup', 'status-page', 'alerts'],
@@ -122,7 +123,7 @@ export const RESTART_FOR: RestartTable = {
     worker_idle: RELOADED,
   },
   sslwrap: {
-    // Of a listener sslwrap keeps the address alone.
+    // sslwrap keeps only the addresses of its listeners (KEPT_PART).
     listener: ['sslwrap', 'status-page', 'alerts'],
     user: ['sslwrap'],
     workers: ['sslwrap'],
@@ -244,16 +245,14 @@ export const RESTART_FOR: RestartTable = {
   },
 }
 
-/**
- * The part of a setting that its program keeps until a restart, where it takes the rest at SIGHUP.
- */
+/** The part of a setting that needs a restart. The program applies the other parts at SIGHUP. */
 const KEPT_PART: Readonly<Record<string, (settings: Settings) => unknown>> = {
   'sslwrap sslwrap.listener': ({ sslwrap }) => sslwrap.listener.map(({ listen }) => listen),
 }
 
 /**
- * Names of the settings that differ from those with which the program was started and that wait for
- * its restart.
+ * Names of the settings that need a restart of the program, because their values in `next` differ
+ * from those of its start.
  */
 export function restartFor(program: ReloadingProgram, started: Settings, next: Settings): readonly string[] {
   return Object.entries<Section>(SECTIONS).flatMap(([key, { name: section }]) => {
@@ -264,14 +263,14 @@ export function restartFor(program: ReloadingProgram, started: Settings, next: S
       .map(([name]) => ({ name, full: section === '' ? name : `${section}.${name}` }))
       .filter(({ name, full }) => {
         const part = KEPT_PART[`${program} ${full}`]
-        const [old, young] = part === undefined ? [before.get(name), after.get(name)] : [part(started), part(next)]
-        return JSON.stringify(old) !== JSON.stringify(young)
+        const values = part === undefined ? [before.get(name), after.get(name)] : [part(started), part(next)]
+        return JSON.stringify(values[0]) !== JSON.stringify(values[1])
       })
       .map(({ full }) => full)
   })
 }
 
-/** The same as fields of the `settings_reloaded` line. */
+/** The names of restartFor as fields of the `settings_reloaded` line. */
 export function restartFields(
   program: ReloadingProgram,
   started: Settings,

@@ -1,3 +1,4 @@
+/** Rows of settings: the kinds of values that a setting can have, and the sections of rows. */
 import { join } from 'node:path'
 import * as v from 'valibot'
 import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
@@ -11,16 +12,16 @@ import { DURATION_TEXT, type DurationUnit, parseDurationIn, UNIT_NAMES, writeDur
  */
 export type Row<Output> = {
   readonly schema: v.GenericSchema<unknown, Output>
-  /** As it would stand in the file. */
+  /** The default in the form of the settings file. */
   readonly default: unknown
-  /** The default where popup.compat is "qmail", if it is another. */
+  /** The default if popup.compat is "qmail". Undefined: the same default. */
   readonly qmailDefault?: unknown
-  /** Name of the file in run_dir that is the default. */
+  /** The default is the file of this name in run_dir. */
   readonly inRunDir?: string
   readonly doc: string
-  /** The unit of a plain number; undefined where numbers have no unit. */
+  /** The unit of a plain number; undefined for a setting without a unit. */
   readonly unit?: DurationUnit
-  /** How the text of an environment variable becomes what would stand in the file. */
+  /** Converts the text of an environment variable to the form of the settings file. */
   readonly fromText: (text: string) => unknown
   /**
    * True for settings that the original's config.h or the specification names: their environment
@@ -31,7 +32,7 @@ export type Row<Output> = {
   readonly formerNames: readonly string[]
 }
 
-/** Where run_dir is if nothing is set. */
+/** The default of top.run_dir. */
 export const RUN_DIR = '/run/auth-relay'
 
 type Options = { readonly bareName?: boolean; readonly formerNames?: readonly string[] }
@@ -47,16 +48,16 @@ const row = <Output>(
   { bareName = false, formerNames = [] }: Options = {},
 ): Row<Output> => ({ schema, default: fallback, doc, fromText, bareName, formerNames })
 
-/** A setting that all of qmail's ways include: with popup.compat = "qmail" it has this default. */
+/** Gives the setting another default for popup.compat = "qmail". */
 export const withQmailDefault = <Output>(row: Row<Output>, qmailDefault: Output): Row<Output> => ({
   ...row,
   qmailDefault,
 })
 
-/** Settings on which defaults of others depend; one that is left out has its own default. */
+/** Values of the settings that decide the defaults of others. Undefined: the setting's default. */
 export type Leading = { readonly compat?: 'none' | 'qmail' | undefined; readonly runDir?: string }
 
-/** The default of a setting, as it would stand in the file. */
+/** The default of a setting, in the form of the settings file. */
 export const defaultOf = (row: Row<unknown>, { compat, runDir }: Leading): unknown => {
   if (runDir !== undefined && runDir !== '' && row.inRunDir !== undefined) return join(runDir, row.inRunDir)
   return compat === 'qmail' && row.qmailDefault !== undefined ? row.qmailDefault : row.default
@@ -65,7 +66,7 @@ export const defaultOf = (row: Row<unknown>, { compat, runDir }: Leading): unkno
 const asIs = (text: string): unknown => text
 const words = (text: string): unknown => text.split(/[\s,]+/).filter(word => word !== '')
 
-/** true or false; in the environment also 1, 0, yes, no. */
+/** true or false. In the environment also 1, 0, yes, no, on and off; empty is false. */
 export const flag = (fallback: boolean, doc: string, options?: Options): Row<boolean> =>
   row(
     v.boolean('must be true or false'),
@@ -75,7 +76,7 @@ export const flag = (fallback: boolean, doc: string, options?: Options): Row<boo
     options,
   )
 
-/** The engine for the connections of `processes`. */
+/** The engine of the connections of some processes. `processes` names them in the doc. */
 export const engine = (processes: string): Row<'auto' | 'node' | 'epoll'> =>
   choice(
     ['auto', 'node', 'epoll'],
@@ -83,7 +84,7 @@ export const engine = (processes: string): Row<'auto' | 'node' | 'epoll'> =>
     `Engine of the connections of the ${processes}. epoll: a separate event loop for sockets, which takes less processor time. node: streams of Node.js. auto: epoll if the host has all that it needs, otherwise node.`,
   )
 
-/** A whole number between two bounds, both allowed. */
+/** A whole number from `min` to `max`. */
 export const integer = (fallback: number, min: number, max: number, doc: string, options?: Options): Row<number> => {
   const message = `must be a whole number from ${min} to ${max}`
   const schema = v.pipe(v.number(message), v.integer(message), v.minValue(min, message), v.maxValue(max, message))
@@ -106,9 +107,9 @@ export const numberChoice = <const N extends number>(
   )
 
 /**
- * A duration between two bounds, both allowed, all counted in `unit`. In the file a text with a
- * unit ("30s", "800ms", "90d"); a plain number counts `unit`, so that files without units stay
- * valid.
+ * A duration from `min` to `max`. The bounds, the default and the value are counts of `unit`. The
+ * file has a text with a unit ("30s", "800ms", "90d"). A plain number counts `unit`, because older
+ * files have no units.
  */
 export const duration = (
   unit: DurationUnit,
@@ -135,8 +136,8 @@ export const duration = (
 }
 
 /**
- * Numbers of seconds, or texts such as "800ms" and "1.5"; the values are milliseconds. In the
- * environment separated by spaces or commas.
+ * A list of delays: numbers of seconds, or texts such as "800ms" and "1.5". The values are
+ * milliseconds. In the environment, spaces or commas separate the delays.
  */
 export const delays = (fallback: readonly number[], doc: string, options?: Options): Row<readonly number[]> => {
   const message = 'must be a list of seconds from 0 to 9999, such as [2, 4, 8, 15]'
@@ -153,7 +154,7 @@ export const delays = (fallback: readonly number[], doc: string, options?: Optio
   return row(v.pipe(v.array(delay, message), v.readonly()), fallback, doc, words, options)
 }
 
-/** Any text of one line; empty stands for "not set". */
+/** A text of one line. The empty text means "not set". */
 export const text = (fallback: string, doc: string, options?: Options): Row<string> =>
   row(
     v.pipe(v.string('must be a text in quotes'), v.regex(/^[^\0\r\n]*$/, 'must be one line')),
@@ -163,10 +164,7 @@ export const text = (fallback: string, doc: string, options?: Options): Row<stri
     options,
   )
 
-/**
- * A password that stands in the file itself; empty stands for "not set". The password `password` is
- * refused.
- */
+/** A password in the settings file. The empty text means "not set"; `password` is refused. */
 export const password = (doc: string, options?: Options): Row<string> =>
   row(
     v.pipe(
@@ -180,7 +178,7 @@ export const password = (doc: string, options?: Options): Row<string> =>
     options,
   )
 
-/** An absolute path; empty stands for "not set". */
+/** An absolute path. The empty text means "not set". */
 export const path = (fallback: string, doc: string, options?: Options): Row<string> =>
   row(
     v.pipe(v.string('must be a path in quotes'), v.regex(/^(\/[^\0\r\n]*)?$/, 'must be an absolute path')),
@@ -190,7 +188,7 @@ export const path = (fallback: string, doc: string, options?: Options): Row<stri
     options,
   )
 
-/** A Unix socket between our programs: in run_dir, unless another path or none is set. */
+/** Path of a Unix socket between our programs. The default is the file `name` in run_dir. */
 export const socketInRunDir = (name: string, doc: string, options?: Options): Row<string> => ({
   ...path(join(RUN_DIR, name), `${doc} If it is not set, ${name} in run_dir.`, options),
   inRunDir: name,
@@ -205,7 +203,7 @@ export const choice = <const Word extends string>(
 ): Row<Word> =>
   row(v.picklist(choices, `must be one of ${choices.map(c => `"${c}"`).join(', ')}`), fallback, doc, asIs, options)
 
-/** A list of texts; in the environment separated by spaces or commas. */
+/** A list of texts. In the environment, spaces or commas separate them. */
 export const list = (fallback: readonly string[], doc: string, options?: Options): Row<readonly string[]> =>
   row(
     v.pipe(v.array(v.string('must be a text in quotes'), 'must be a list: ["a", "b"]'), v.readonly()),
@@ -215,7 +213,7 @@ export const list = (fallback: readonly string[], doc: string, options?: Options
     options,
   )
 
-/** A program and its arguments; in the environment separated by spaces. */
+/** A program and its arguments. In the environment, spaces separate them. */
 export const command = (fallback: readonly string[], doc: string, options?: Options): Row<readonly string[]> =>
   row(
     v.pipe(
@@ -231,11 +229,11 @@ export const command = (fallback: readonly string[], doc: string, options?: Opti
 
 const SOCKET_ADDRESS_FORMS = 'must be "ADDRESS:PORT", "[IPV6]:PORT", "*:PORT" or "unix:/PATH"'
 
-/** The pattern is for editors, which read the JSON schema; parseSocketAddress decides. */
+/** parseSocketAddress decides. The pattern is for editors, which read the JSON schema. */
 const socketAddressSchema = v.pipe(
   v.string('must be an address in quotes'),
-  // RE2 and Rust read "[:[" as the beginning of a class, so the brackets are written by their
-  // codes.
+  // The brackets have the form of codes, because RE2 and Rust read "[:[" as the beginning of a
+  // class.
   v.regex(/^(unix:\/.*|fd:\d{1,4}|((\[[^\]]+\]|[^:\x5b\x5d]*):)?\d{1,5})$/, SOCKET_ADDRESS_FORMS),
   v.rawTransform<string, SocketAddress>(({ dataset, addIssue, NEVER }) => {
     const address = parseSocketAddress(dataset.value)
@@ -253,7 +251,7 @@ export const socketAddresses = (
 ): Row<readonly SocketAddress[]> =>
   row(v.pipe(v.array(socketAddressSchema, 'must be a list of addresses'), v.readonly()), fallback, doc, words, options)
 
-/** One address to connect to or to listen on; empty stands for "not set". */
+/** One address to connect to or to listen on. The empty text means "not set". */
 export const socketAddress = (fallback: string, doc: string, options?: Options): Row<SocketAddress | undefined> =>
   row(
     v.union(
@@ -275,7 +273,7 @@ export const socketAddress = (fallback: string, doc: string, options?: Options):
 const noNetwork = (text: string): string =>
   `"${text}" is no network: write "192.0.2.0/24", "2001:db8::/32" or one address`
 
-/** The pattern is for editors, which read the JSON schema; parseNetwork decides. */
+/** parseNetwork decides. The pattern is for editors, which read the JSON schema. */
 const networkSchema = v.pipe(
   v.string('must be a network in quotes'),
   v.regex(/^[0-9A-Fa-f.:]+(\/\d{1,3})?$/, ({ input }) => noNetwork(input)),
@@ -300,7 +298,7 @@ export const networks = (fallback: readonly string[], doc: string, options?: Opt
     options,
   )
 
-/** Prefixes of the site's IPv4/IPv6 translators. */
+/** Prefixes of the site's IPv4/IPv6 translators (RFC 6052 §2.2). */
 export const translationPrefixes = (doc: string, options?: Options): Row<readonly Network[]> =>
   row(
     v.pipe(
@@ -317,7 +315,7 @@ export const translationPrefixes = (doc: string, options?: Options): Row<readonl
     options,
   )
 
-/** A list of tables, `[[section.name]]` in the file. Cannot be set by the environment. */
+/** A list of tables, `[[section.name]]` in the file. The environment cannot set it. */
 export const tables = <Output>(schema: v.GenericSchema<unknown, Output>, doc: string): Row<readonly Output[]> =>
   row(v.pipe(v.array(schema, 'must be [[tables]]'), v.readonly()), [], doc, asIs)
 
@@ -347,18 +345,15 @@ export const defineSection = <const Rows extends Readonly<Record<string, Row<unk
 ): Section<Rows> => ({ name, doc, rows })
 
 /**
- * The environment variable that overrides a setting. `writtenName`: a former name of the setting,
- * if it is written so.
+ * The environment variable that overrides a setting. `writtenName`: the present or a former name of
+ * the setting, which the variable contains.
  */
 export const environmentNameOf = (section: Section, name: string, writtenName = name): string =>
   (section.rows[name]?.bareName === true || section.name === '' ? writtenName : `${section.name}_${writtenName}`)
     .toUpperCase()
     .replaceAll('-', '_')
 
-/**
- * The present name of a setting that is written by its present or a former name; undefined if there
- * is no such setting.
- */
+/** The present name of a setting, from its present or a former name; undefined if there is none. */
 export const presentNameOf = ({ rows }: Section, written: string): string | undefined =>
   Object.hasOwn(rows, written)
     ? written

@@ -1,3 +1,4 @@
+/** Secrets: texts that must not reach a log line, and the files that contain them. */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { inspect } from 'node:util'
@@ -17,7 +18,7 @@ export class Secret {
     return this.#text
   }
 
-  /** Compares in constant time for texts of any length: digests are compared, not texts. */
+  /** Compares digests, so that the time depends neither on the texts nor on their lengths. */
   matches(candidate: string): boolean {
     return timingSafeEqual(digest(this.#text), digest(candidate))
   }
@@ -37,13 +38,14 @@ export class Secret {
 
 const digest = (text: string): Buffer => createHash('sha256').update(text, 'utf8').digest()
 
-/** The original program shipped this password, so it is refused. */
+/** `password` is refused because the original program was shipped with it. */
 const REFUSED = new Set(['', 'password'])
 
 /**
- * First line of a secret file: 1 to 200 printable ASCII characters (spec/popup.md §6).
- * @throws UsageFault if the file is missing, readable by others, empty, or holds the word
- * `password`.
+ * Reads the first line of a secret file: 1 to 200 printable ASCII characters (spec/popup.md §6).
+ * During a reload by the supervisor the secret comes from the supervisor.
+ * @throws UsageFault if the file is missing, not regular, open to other accounts, empty, or if it
+ * contains the word `password`.
  */
 export function readSecretFile(path: string): Secret {
   const handed = handedText(path)
@@ -55,7 +57,7 @@ export function readSecretFile(path: string): Secret {
     if (isAccessDenied(error)) {
       throw new UsageFault(`cannot read the secret file ${path}: ${describeDenial(path)}`, error)
     }
-    throw new UsageFault(`cannot read the secret file ${path}: ${reason(error)}: create it with mode 0600`, error)
+    throw new UsageFault(`cannot read the secret file ${path}: ${messageOf(error)}: create it with mode 0600`, error)
   }
   try {
     const status = fstatSync(fd)
@@ -79,5 +81,3 @@ export function readSecretFile(path: string): Secret {
     closeSync(fd)
   }
 }
-
-const reason = (error: unknown): string => messageOf(error)

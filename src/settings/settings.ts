@@ -1,3 +1,10 @@
+/**
+ * The settings of all programs.
+ *
+ * Each section is a table of rows (grant-sections.ts, pop3-sections.ts). For each row the value
+ * comes from the environment, else from the settings file, else from the default. All faults are
+ * reported together. The result is frozen.
+ */
 import { readFileSync } from 'node:fs'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import * as v from 'valibot'
@@ -15,7 +22,10 @@ import {
   type ValuesOf,
 } from './rows.ts'
 
-/** The known word that a typing error most likely meant: at most a third of its letters wrong. */
+/**
+ * The known word that is most similar to a mistyped one. Undefined if more than a third of the
+ * letters are wrong in each.
+ */
 export function nearest(word: string, known: readonly string[]): string | undefined {
   let best: string | undefined
   let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1
@@ -27,8 +37,8 @@ export function nearest(word: string, known: readonly string[]): string | undefi
 }
 
 /**
- * Letters to insert, delete, replace, or exchange with their neighbour: the commonest slip (optimal
- * string alignment).
+ * The number of letters to insert, delete, replace, or exchange with their neighbour (optimal
+ * string alignment). An exchange counts once, because it is the most frequent typing error.
  */
 function distance(a: string, b: string): number {
   let before: number[] = []
@@ -64,19 +74,19 @@ export const SECTIONS = {
 /** All settings, typed and frozen. */
 export type Settings = { readonly [Name in keyof typeof SECTIONS]: ValuesOf<(typeof SECTIONS)[Name]> }
 
-/** Where the value of a setting comes from, for `auth-relay check`. */
+/** The source of a setting's value, for `auth-relay check`. `line` counts from 1. */
 export type Origin =
   | { readonly type: 'default' }
   | { readonly type: 'file'; readonly line: number }
   | { readonly type: 'environment'; readonly variable: string }
 
-/** A setting as an administrator would write it, and where it comes from. */
+/** A setting in the form of the settings file, and its source. */
 export type ShownSetting = {
   readonly section: string
   readonly name: string
   readonly written: unknown
   readonly origin: Origin
-  /** The former name by which it is written; undefined: its present name. */
+  /** The former name that the source uses; undefined: the present name. */
   readonly formerName?: string
 }
 
@@ -96,7 +106,8 @@ export function loadSettingsFile(path: string, environment: Environment = proces
 }
 
 /**
- * The text of the settings file; during a reload that the supervisor ordered, the one that it sent.
+ * Reads the text of the settings file. During a reload by the supervisor the text comes from the
+ * supervisor.
  * @throws UsageFault if the file cannot be read.
  */
 export function readSettingsText(path: string): string {
@@ -108,7 +119,7 @@ export function readSettingsText(path: string): string {
     if (isAccessDenied(error)) {
       throw new UsageFault(`cannot read the settings file ${path}: ${describeDenial(path)}`, error)
     }
-    const why = errorCodeOf(error) === 'ENOENT' ? 'there is none' : describe(error)
+    const why = errorCodeOf(error) === 'ENOENT' ? 'there is none' : messageOf(error)
     throw new UsageFault(
       `cannot read the settings file ${path}: ${why}: make one with: auth-relay init --config ${path}`,
       error,
@@ -116,7 +127,7 @@ export function readSettingsText(path: string): string {
   }
 }
 
-/** As loadSettingsFile, for a text already read; `path` is for the messages. */
+/** Like loadSettingsFile, for the text of a file. `path` is for the messages. */
 export function parseSettings(text: string, path: string, environment: Environment = {}): LoadedSettings {
   let file: Readonly<Record<string, unknown>>
   try {
@@ -157,7 +168,8 @@ export function parseSettings(text: string, path: string, environment: Environme
       const result = v.safeParse(row.schema, written)
       if (result.success) values[name] = deepFreeze(result.output)
       else {
-        // A number that is neither whole nor within its bounds has two issues with the same words.
+        // Remove duplicates: a number that is not whole and out of its bounds has two issues with
+        // the same words.
         const said = result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, as, issue)}`)
         faults.push(...new Set(said))
       }
@@ -233,17 +245,14 @@ function reportUnknown(
 
 type Formerly = Pick<Row<unknown>, 'formerNames'>
 
-/** The names, the present one first, by which a table of the file has the setting. */
+/** The names under which a table of the file contains the setting, the present name first. */
 const namesIn = (
   table: Readonly<Record<string, unknown>>,
   name: string,
   { formerNames }: Formerly,
 ): readonly string[] => [name, ...formerNames].filter(each => Object.hasOwn(table, each))
 
-/**
- * The environment variable that overrides the setting, and the name of the setting that the
- * variable has.
- */
+/** The environment variable that overrides the setting. `name`: the setting's name in it. */
 function variableOf(
   environment: Environment,
   section: Section,
@@ -259,8 +268,8 @@ function variableOf(
 }
 
 /**
- * A name in quotes may hold anything (TOML 1.0, basic strings); a fault stays one line and leaves
- * the terminal alone.
+ * Escapes control characters of a fault, so that it has one line and does not change the terminal.
+ * A name in quotes may contain any character (TOML 1.0, basic strings).
  */
 const oneLine = (fault: string): string =>
   fault.replace(/[\p{C}\u2028\u2029]/gu, character => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`)
@@ -284,16 +293,16 @@ const describeIssue = (section: Section, name: string, issue: v.BaseIssue<unknow
   const inner = (issue.path ?? [])
     .map(item => (typeof item.key === 'number' ? `[${item.key}]` : `.${String(item.key)}`))
     .join('')
-  // A table of a list that lacks a name, or has one too many: the schema's own words for that are
-  // not an administrator's.
+  // A table of a list lacks a setting or has an unknown one. The words of the schema for this are
+  // not for an administrator.
   const wrongName = issue.type === 'strict_object' && inner !== ''
   const message = wrongName ? (issue.expected === 'never' ? 'unknown setting' : 'is missing') : issue.message
   return `${section.name === '' ? '' : `${section.name}.`}${name}${inner}: ${message}`
 }
 
 /**
- * 1-based line of `name = …` below `[section]`; the table's own line if it is written in another
- * way; else 1.
+ * The line, from 1, of `name = …` below `[section]`. If the setting is written in another way, the
+ * line of the table; if the table is too, 1.
  */
 function lineOf(lines: readonly string[], section: string, name: string): number {
   let current = ''
@@ -325,11 +334,9 @@ function deepFreeze<T>(value: T): T {
   return value
 }
 
-const describe = (error: unknown): string => messageOf(error)
-
 /**
- * The schemas of the rows have just made the values. This check gives them their type, and finds a
- * missing one.
+ * Gives the values of a section their type. The schemas of its rows have made them; a setting with
+ * a fault has no value, and the faults are thrown before the values are used.
  */
 function typed<Values>(section: Section, values: Record<string, unknown>): Values {
   const isComplete = (found: unknown): found is Values =>
