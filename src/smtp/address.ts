@@ -1,4 +1,9 @@
-/** A mailbox of MAIL or RCPT. Texts of this room have one character per octet (latin1). */
+/**
+ * Paths of MAIL and RCPT: parsing and formatting them (RFC 5321 §4.1.2). Texts of this room have
+ * one character per octet (latin1).
+ */
+
+/** A mailbox of MAIL or RCPT. */
 export type Mailbox = {
   /** The text between the brackets as the client wrote it, without a source route. */
   readonly written: string
@@ -8,9 +13,7 @@ export type Mailbox = {
   readonly domain: string | undefined
 }
 
-/**
- * `MAIL FROM:<path> parameters` or `RCPT TO:<path> parameters`. The null path `<>` has no mailbox.
- */
+/** The argument of MAIL or RCPT: `FROM:<path> parameters`. The null path `<>` has no mailbox. */
 export type Path = { readonly mailbox: Mailbox | undefined; readonly parameters: readonly string[] }
 
 /** Why an argument of MAIL or RCPT is refused. */
@@ -20,8 +23,8 @@ export type PathFault = 'syntax' | 'too_long' | 'not_utf8'
 const [MAX_LOCAL, MAX_DOMAIN, MAX_PATH] = [64, 255, 256]
 
 /**
- * atext of RFC 5321, dots, and all octets above ASCII. Dots may stand anywhere, because old
- * mailboxes have them anywhere.
+ * atext of RFC 5321, dots, and all octets above ASCII. Dots are permitted at each place, because
+ * old mailboxes have them at the beginning, at the end, and in a row.
  */
 const LOCAL = /[a-z0-9!#$%&'*+\-/=?^_`{|}~.\x80-\xff]+/iy
 /** Host names with an underscore exist, and every mail server accepts them. */
@@ -33,8 +36,8 @@ const SPACE = /[ \t]+/y
 
 /**
  * Parses the argument of MAIL or RCPT. The grammar is narrower than that of any server, because
- * some servers read the first `<` of the line, or a second address behind the first one. A server
- * must not get a text in which it could find another address than the front.
+ * some servers take the address from the first `<` of the line, or take a second address behind the
+ * first one. A server must not get a text in which it could find another address than the front.
  */
 export function parsePath(argument: string, word: 'FROM' | 'TO'): Path | PathFault {
   const scanner = new Scanner(argument)
@@ -97,6 +100,7 @@ const isUtf8 = (octets: string): boolean => {
   return Buffer.from(bytes.toString()).equals(bytes)
 }
 
+/** Reads a text from left to right. */
 class Scanner {
   readonly #text: string
   #at = 0
@@ -119,14 +123,14 @@ class Scanner {
     return true
   }
 
-  /** Reads the word, in upper or lower case. */
+  /** Takes the word, in upper or lower case. */
   takeWord(word: string): boolean {
     if (this.#text.slice(this.#at, this.#at + word.length).toUpperCase() !== word) return false
     this.#at += word.length
     return true
   }
 
-  /** Skips spaces. True if there was one. */
+  /** Skips spaces and tabs. True if there was at least one. */
   skipSpace(): boolean {
     return this.take(SPACE) !== undefined
   }

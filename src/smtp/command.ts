@@ -2,9 +2,7 @@
 import { LineReader } from '../wire/lines.ts'
 import { formatPath, type Mailbox, type PathFault, parsePath } from './address.ts'
 
-/**
- * Meaning of a command line for the front. `line` is the line for the server, without its line end.
- */
+/** A command line as the front treats it. `line`: the line for the server, without its line end. */
 export type Command =
   | { readonly type: 'mail'; readonly line: string; readonly sender: Mailbox | undefined }
   | { readonly type: 'recipient'; readonly line: string; readonly recipient: Mailbox | undefined }
@@ -24,23 +22,20 @@ export type Command =
   | { readonly type: 'chunk' }
   | { readonly type: 'fault'; readonly reply: string }
 
-/**
- * Longest command line in octets, with its end. RFC 5321 §4.5.3.1.4 requires 512, and more with
- * extensions.
- */
+/** Longest command line in octets, with its end. RFC 5321 §4.5.3.1.4: 512, more with extensions. */
 export const MAX_COMMAND_LINE = 2048
 /** Longest line of an AUTH dialogue in octets (RFC 4954 §4). */
 export const MAX_AUTH_LINE = 12_288
 
 /**
- * Verbs that the front answers. After STARTTLS the front could not read the dialogue. Servers trust
- * a local peer with the other verbs: through a socket pair, a server may start a queue run for
- * ETRN, or accept another client address from XCLIENT. SEND, SOML and SAML begin a message, as MAIL
- * does.
+ * Verbs that the front answers, with all verbs that begin with X. After STARTTLS the front could
+ * not read the dialogue. Servers permit the other verbs to a local peer, which the front is for
+ * them: a server may start a queue run for ETRN, or accept another client address from XCLIENT.
+ * SEND, SOML and SAML begin a message, as MAIL does.
  */
 const HIDDEN: ReadonlySet<string> = new Set(['STARTTLS', 'ETRN', 'TURN', 'ATRN', 'EXPN', 'SEND', 'SOML', 'SAML'])
 
-/** Host names and address literals. Servers refuse other names. */
+/** Host names and address literals. The front replaces other names, because servers refuse them. */
 const HOST_NAME = /^[A-Za-z0-9.:[\]-]+$/
 
 /**
@@ -103,16 +98,14 @@ export type CommandLine =
   | { readonly type: 'line'; readonly text: string }
   | { readonly type: 'too_long' | 'control_character' | 'tls_hello' }
 
-/** First octet of a TLS record with a handshake. */
+/** First octet of a TLS record with a handshake (RFC 8446 §5.1). */
 const TLS_HANDSHAKE = 0x16
 
-/**
- * Splits octets into command lines. It holds at most MAX_AUTH_LINE octets of an unfinished line.
- */
+/** Splits octets into command lines. Holds at most MAX_AUTH_LINE octets of an unfinished line. */
 export class CommandReader {
   readonly #lines = new LineReader()
 
-  /** The octets are copied, because the front reads all its clients into one buffer. */
+  /** Copies the octets, because the front reads all its clients into one buffer. */
   push(octets: Uint8Array): void {
     this.#lines.push(Buffer.from(octets))
   }
@@ -143,5 +136,5 @@ export class CommandReader {
   }
 }
 
-/** A TAB is not accepted. */
+/** Control characters that no command contains: all but NUL, which `holdsNul` covers, and TAB. */
 const CONTROL_CHARACTER = /[\x01-\x08\x0a-\x1f\x7f]/

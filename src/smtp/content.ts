@@ -1,3 +1,8 @@
+/**
+ * The content of a message after DATA: finding its end, and treating line ends that servers
+ * interpret differently.
+ */
+
 /** Result of reading a piece of a message's content. */
 export type ContentStep = {
   /**
@@ -9,9 +14,7 @@ export type ContentStep = {
   readonly taken: number
 }
 
-/**
- * Receives octets for the server. The octets belong to the caller again when the function returns.
- */
+/** Receives octets for the server. The caller may change the octets when the function returns. */
 export type WriteOctets = (octets: Uint8Array) => void
 
 /**
@@ -33,13 +36,13 @@ const [LINE, TEXT, AFTER_CR, AFTER_DOT, AFTER_DOT_CR, ENDED] = [0, 1, 2, 3, 4, 5
  */
 export type PlainScan = (input: Uint8Array, at: number, before: number) => number
 
-/** Finds nothing, so that every octet is read one by one. */
+/** Counts no octet as plain, so that every octet is read one by one. */
 export const scanNothing: PlainScan = () => 0
 
 /** Octets that are read one by one where a scan stops. */
 const BLOCK = 16
 
-/** The octet before each position, or one with the same effect. */
+/** For each state the octet before the next one, or an octet with the same effect. */
 const BEFORE = new Map([
   [LINE, LF],
   [TEXT, 0x20],
@@ -48,8 +51,8 @@ const BEFORE = new Map([
 
 /**
  * Passes content unchanged up to an octet that servers interpret differently: LF without CR before
- * it, CR without LF behind it, NUL. That octet is not passed, because some servers end the message
- * there and run the rest as commands.
+ * it, CR without LF behind it, NUL. The content behind is not passed, because some servers end the
+ * message there and run the rest as commands (SMTP smuggling).
  */
 export class StrictContent implements Content {
   readonly #scan: PlainScan
@@ -94,7 +97,7 @@ export class StrictContent implements Content {
   }
 }
 
-/** The place after this octet; undefined if the octet cannot be passed. */
+/** The state after this octet; undefined if the octet must not be passed. */
 function next(state: number, octet: number): number | undefined {
   if (octet === LF) return state === AFTER_CR ? LINE : state === AFTER_DOT_CR ? ENDED : undefined
   if (octet === NUL || state === AFTER_CR || state === AFTER_DOT_CR) return undefined
@@ -102,7 +105,7 @@ function next(state: number, octet: number): number | undefined {
   return octet === DOT && state === LINE ? AFTER_DOT : TEXT
 }
 
-/** CRs of one line end that are kept. More CRs are dropped, because text has no such runs. */
+/** CRs in a row that are kept. More CRs are dropped, because text has no such runs. */
 const MAX_RETURNS = 1000
 
 /** Content of the current line so far. */
@@ -115,8 +118,8 @@ const [EMPTY, ONE_DOT, OTHER] = [0, 1, 2]
  */
 export class RepairedContent implements Content {
   /**
-   * Called once, at the first line of one dot that does not end the message. The device may be
-   * waiting for a reply there.
+   * Called once, at the first line of one dot that does not end the message. The device may wait
+   * for a reply there, so the owner logs it.
    */
   readonly #onBareEnd: () => void
   #line = EMPTY
@@ -124,7 +127,7 @@ export class RepairedContent implements Content {
   #returns = 0
   /** True if the line end before this line was CR LF in the input. */
   #isAfterCrlf = true
-  #toldOfBareEnd = false
+  #hasReportedBareEnd = false
 
   constructor(onBareEnd: () => void = () => {}) {
     this.#onBareEnd = onBareEnd
@@ -142,7 +145,7 @@ export class RepairedContent implements Content {
       if (this.#line === ONE_DOT) {
         put(DOT)
         put(DOT)
-        this.#tellOfBareEnd()
+        this.#reportBareEnd()
       }
       put(CR)
       put(LF)
@@ -186,9 +189,9 @@ export class RepairedContent implements Content {
     return finish('more', input.length)
   }
 
-  #tellOfBareEnd(): void {
-    if (this.#toldOfBareEnd) return
-    this.#toldOfBareEnd = true
+  #reportBareEnd(): void {
+    if (this.#hasReportedBareEnd) return
+    this.#hasReportedBareEnd = true
     this.#onBareEnd()
   }
 }
@@ -197,7 +200,7 @@ export class RepairedContent implements Content {
 export class EndFinder {
   #matched = 0
 
-  /** Returns the number of octets up to the end of the message, the end included, or -1. */
+  /** Returns the number of octets up to the end of the message, with the end; -1 without an end. */
   push(input: Uint8Array): number {
     for (let at = 0; at < input.length; at += 1) {
       const octet = input[at]
@@ -214,12 +217,12 @@ const END: readonly number[] = [CR, LF, DOT, CR, LF]
 /** Octets of a refused message that are discarded before the session ends. */
 const MAX_DISCARDED = 16 * 1_048_576
 
-/** The rest of a message that was refused. */
+/** Discards the rest of a message that was refused. */
 export class DiscardedContent {
   readonly #finder = new EndFinder()
   #octets = 0
 
-  /** True at the end of the message, and above the limit. */
+  /** True at the end of the message, or when more than MAX_DISCARDED octets were discarded. */
   push(input: Uint8Array): boolean {
     this.#octets += input.length
     return this.#finder.push(input) >= 0 || this.#octets > MAX_DISCARDED

@@ -1,11 +1,10 @@
+/** The SMTP dialogue that the front leads between a client and its smtpd. */
 import { type Command, type CommandLine, CommandReader, parseCommand } from './command.ts'
 import { type Content, DiscardedContent, type PlainScan, RepairedContent, StrictContent } from './content.ts'
 import { EhloReply, formatReply, type ReplyLine, ReplyReader } from './reply.ts'
 import { type FrontRules, type Refusal, type Settlement, Transactions } from './transaction.ts'
 
-/**
- * Actions of a dialogue, called in order. Octets belong to the dialogue again when a call returns.
- */
+/** Actions of a dialogue, called in order. The dialogue may change octets when a call returns. */
 export interface FrontOutput {
   toServer(octets: Uint8Array): void
   toClient(octets: Uint8Array): void
@@ -16,12 +15,11 @@ export interface FrontOutput {
   /** Last call: sends all octets written to the client, then closes both sides. */
   close(): void
   /**
-   * Called when the dialogue begins to discard content. The owner ends this state with `giveUp`.
+   * Called when the dialogue begins to discard content. The owner limits the time: it calls
+   * `endSession` if the end of the message does not come.
    */
   discarding(): void
-  /**
-   * Called before MAIL is checked. The owner renews the rules and then calls `rulesRenewed` once.
-   */
+  /** Called before MAIL is checked. The owner renews the rules, then calls `rulesRenewed` once. */
   renewRules(): void
   event(name: FrontEvent, fields: Readonly<Record<string, string>>): void
 }
@@ -35,13 +33,13 @@ export type FrontEvent = 'refused' | 'fault' | 'early_data' | 'bare_end' | 'auth
 export type FrontOptions = {
   readonly rules: FrontRules
   readonly output: FrontOutput
-  /** Used if the client sent no valid name: `[192.0.2.7]`, `[IPv6:2001:db8::7]`. */
+  /** Replaces an invalid name of the client: `[192.0.2.7]`, `[IPv6:2001:db8::7]`. */
   readonly helloName: string
   readonly lineEndings: 'strict' | 'repair'
   readonly auth: 'pass' | 'hide'
   /** Advice in the reply that refuses wrong line ends. */
   readonly lineEndingAdvice: string
-  /** For content with strict line ends. Default: none. */
+  /** Finds plain octets in content with strict line ends. Default: octets are read one by one. */
   readonly scan?: PlainScan
 }
 
@@ -79,8 +77,11 @@ type State = 'commands' | 'renewing' | 'held' | 'auth' | 'content' | 'discarding
  *
  * Commands are checked in the order in which the client sends them, and replies leave in that
  * order: `#entries` has one entry for each command without a reply. The front never adds a command
- * and never replies with 2xx or 3xx. It reads nothing as a command if it could be content: octets
- * between DATA and its reply are held. If there are any, each reply except 354 ends the session.
+ * and never replies with 2xx or 3xx.
+ *
+ * Octets that could be content never run as commands. Octets between DATA and its reply are held:
+ * after 354 they are content. If there are any, each other reply ends the session. Octets behind
+ * BDAT are never read.
  */
 export class FrontDialogue {
   readonly #options: FrontOptions
@@ -156,7 +157,7 @@ export class FrontDialogue {
       return
     }
     for (const line of lines) {
-      this.#hear(line)
+      this.#receiveLine(line)
       if (this.#isClosed()) return
     }
     this.#run()
@@ -170,15 +171,15 @@ export class FrontDialogue {
   }
 
   /**
-   * Ends the session with a reply that says why. While content is discarded, the reply refuses the
-   * message instead.
+   * Ends the session with `reply`, which says why; `reason` is for the log. While content is
+   * discarded, the reply that refuses the message is sent instead.
    */
-  giveUp(rule: string, reply: string): void {
+  endSession(reason: string, reply: string): void {
     if (this.#state === 'discarding') this.#refuseContent()
-    else if (this.#state !== 'closed') this.#breakOff(rule, reply)
+    else if (this.#state !== 'closed') this.#breakOff(reason, reply)
   }
 
-  /** Called after `renewRules`: checks the MAIL that waits, then reads the lines after it. */
+  /** Checks the MAIL that waits for `renewRules`, then reads the lines after it. */
   rulesRenewed(): void {
     const command = this.#waitingMail
     this.#waitingMail = undefined
@@ -338,7 +339,7 @@ export class FrontDialogue {
     this.#entries.push(entry)
   }
 
-  /** Queues a reply of the front behind the replies that are still pending. */
+  /** Queues a reply of the front behind the pending replies. */
   #answer(reply: string): void {
     this.#enter({ type: 'own', reply })
   }
@@ -375,9 +376,7 @@ export class FrontDialogue {
     if (this.#state === 'answering' && this.#entries.length === 0) this.#close()
   }
 
-  /**
-   * The server refused DATA. Octets behind DATA may be content, so they must not run as commands.
-   */
+  /** Handles a refusal of DATA. The session ends if octets behind DATA may be content. */
   #dataRefused(): void {
     if (this.#reader.pending > 0) {
       this.#output.event('fault', { reason: 'early_data_refused' })
@@ -385,7 +384,7 @@ export class FrontDialogue {
     } else this.#state = 'commands'
   }
 
-  #hear(line: ReplyLine): void {
+  #receiveLine(line: ReplyLine): void {
     const [entry] = this.#entries
     if (entry?.type === 'hello') {
       const reply = this.#ehlo.push(line)

@@ -1,6 +1,7 @@
+/** SMTP replies: reading those of the server, filtering EHLO, and formatting those of the front. */
 import { LineReader } from '../wire/lines.ts'
 
-/** A line of a server's reply, with its line end. */
+/** A line of a server's reply. `octets` include its line end. */
 export type ReplyLine = { readonly octets: Buffer; readonly code: number; readonly isLast: boolean }
 
 /** Longest line of a reply in octets, with its end. RFC 5321 §4.5.3.1.5 requires 512. */
@@ -44,12 +45,13 @@ function parseReplyLine(octets: Buffer): ReplyLine {
 /** Keywords of EHLO that are removed, because the front answers their commands itself. */
 const HIDDEN_KEYWORD =
   /^\d{3}[ -](?:STARTTLS|CHUNKING|BINARYMIME|PIPECONNECT|ETRN|ATRN|TURN|EXPN|X[^ =\r\n]*)(?=[ =\r\n])/i
+/** `AUTH=` is the form of servers for clients older than RFC 2554. */
 const AUTH_KEYWORD = /^\d{3}[ -]AUTH(?=[ =\r\n])/i
 
 /** A complete reply to EHLO: its octets for the client, and whether the server offers AUTH. */
 export type FilteredEhlo = { readonly octets: Buffer; readonly offersAuth: boolean }
 
-/** Collects the replies to EHLO, line by line, and filters them. One object for a session. */
+/** Collects the replies to EHLO, line by line, and filters them. A session has one object. */
 export class EhloReply {
   readonly #hideAuth: boolean
   #lines: ReplyLine[] = []
@@ -59,7 +61,7 @@ export class EhloReply {
     this.#hideAuth = hideAuth
   }
 
-  /** Adds a line. After the last one the next reply may begin. */
+  /** Adds a line. Returns the reply at its last line; the next line begins another reply. */
   push(line: ReplyLine): FilteredEhlo | 'unfinished' | 'too_long' {
     this.#lines.push(line)
     this.#octets += line.octets.length
@@ -68,7 +70,8 @@ export class EhloReply {
     const lines = this.#lines
     this.#lines = []
     this.#octets = 0
-    const offersAuth = lines.some(({ octets }) => /^\d{3}[ -]AUTH\b/i.test(octets.toString('latin1', 0, 16)))
+    // The first line has the name of the server, which may be "auth".
+    const offersAuth = lines.slice(1).some(({ octets }) => AUTH_KEYWORD.test(octets.toString('latin1', 0, 16)))
     return { octets: filterEhlo(lines, this.#hideAuth), offersAuth }
   }
 }
@@ -98,8 +101,8 @@ export function filterEhlo(lines: readonly ReplyLine[], hideAuth: boolean): Buff
 const MAX_TEXT = 400
 
 /**
- * Formats a reply of one line in printable ASCII, at most 400 octets. `reply` has its code and its
- * text.
+ * Formats a reply of one line from its code and text. Octets that are not printable ASCII become
+ * `%XX`, and a text above MAX_TEXT octets is cut.
  */
 export const formatReply = (reply: string): Buffer =>
   Buffer.from(`${reply.replace(/[^\x20-\x7e]/g, percent).slice(0, MAX_TEXT)}\r\n`, 'latin1')

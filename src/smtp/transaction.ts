@@ -1,9 +1,7 @@
+/** The mail transactions of a session, and what they count against the limits of the client. */
 import type { Mailbox } from './address.ts'
 
-/**
- * Why the front refuses a command: the name of the rule for the log, and the reply with its
- * enhanced code.
- */
+/** A refusal: the name of the rule for the log, and the reply with its enhanced code. */
 export type Refusal = { readonly rule: string; readonly reply: string }
 
 /** A message or recipient that was counted against a limit. */
@@ -29,17 +27,17 @@ export interface FrontRules {
 const MAX_RECIPIENTS = 10_000
 const TOO_MANY: Refusal = { rule: 'too_many_recipients', reply: '452 4.5.3 too many recipients' }
 
-/** The effect of a command, which was passed to the server, on the counts of its transaction. */
+/** The effect of a passed command on the counts of its transaction. One method is called, once. */
 export type Settlement = {
-  /** The server has answered the command. `isDone`: with 2xx. */
+  /** The server has answered the command. `isDone`: the reply is 2xx. */
   answered(isDone: boolean): void
   /** The session ends before the answer. */
   abandoned(): void
 }
 
 /**
- * The transactions of a session: the current one, and those that a passed command ends once the
- * server has accepted the command.
+ * The transactions of a session: the current one, and earlier ones. An earlier one ends when the
+ * server accepts the command that began the next one.
  */
 export class Transactions {
   #current = new Transaction()
@@ -49,8 +47,8 @@ export class Transactions {
   }
 
   /**
-   * A greeting, RSET or MAIL: begins a transaction. If the server refuses the command, the earlier
-   * transaction goes on.
+   * Begins a transaction, for HELO, EHLO, RSET or MAIL. If the server refuses the command, the
+   * earlier transaction goes on.
    */
   begin(): Settlement {
     const before = this.#current
@@ -64,7 +62,7 @@ export class Transactions {
     }
   }
 
-  /** A recipient, which counts until the server refuses it. */
+  /** Counts a recipient until the server refuses it. */
   reserve(message: () => Refusal | Reservation, recipient: () => Refusal | Reservation): Refusal | Settlement {
     const transaction = this.#current
     const reserved = transaction.reserve(message, recipient)
@@ -73,11 +71,11 @@ export class Transactions {
       answered: isDone => {
         if (!isDone) transaction.remove(reserved)
       },
-      abandoned: () => {}, // the transaction itself is given back
+      abandoned: () => {}, // the counts of the whole transaction are given back
     }
   }
 
-  /** A whole message: it counts unless the server refuses it, even if no answer comes. */
+  /** Ends the transaction with a message. It counts unless the server refuses it. */
   passMessage(): Settlement {
     const transaction = this.#current
     this.#current = new Transaction()
@@ -85,7 +83,7 @@ export class Transactions {
       answered: isDone => {
         if (!isDone) transaction.giveBack()
       },
-      abandoned: () => {},
+      abandoned: () => {}, // the server may have accepted the message
     }
   }
 }
@@ -104,7 +102,7 @@ class Transaction {
   #message: Reservation | undefined
   readonly #recipients = new Set<Reservation>()
 
-  /** Counts a recipient, and the message at its first recipient. */
+  /** Counts a recipient, and at the first recipient the message. */
   reserve(message: () => Refusal | Reservation, recipient: () => Refusal | Reservation): Refusal | Reservation {
     if (this.#recipients.size >= MAX_RECIPIENTS) return this.#refused(TOO_MANY)
     const opened = this.#message ?? message()
@@ -146,7 +144,7 @@ class Transaction {
     this.#message = undefined
   }
 
-  /** Handles the server's refusal of the message. */
+  /** Removes the message and its recipients from the counts. */
   giveBack(): void {
     for (const recipient of this.#recipients) recipient.giveBack()
     this.#recipients.clear()
@@ -158,6 +156,7 @@ class Transaction {
    * that would have ended it.
    */
   absorb(earlier: Transaction): void {
+    this.hasPassed ||= earlier.hasPassed
     for (const recipient of earlier.#recipients) this.#recipients.add(recipient)
     earlier.#recipients.clear()
     if (this.#message === undefined) this.#message = earlier.#message

@@ -111,13 +111,13 @@ export class SmtpFront {
       },
     })
     this.#client.noDelay()
-    this.#idle.set(times.idle, () => this.giveUp('idle', '421 4.4.2 idle'))
+    this.#idle.set(times.idle, () => this.endSession('idle', '421 4.4.2 idle'))
     this.#turn()
   }
 
-  /** Ends the session with a reply that contains the reason. */
-  giveUp(reason: string, reply: string): void {
-    this.#dialogue.giveUp(reason, reply)
+  /** Ends the session with `reply`, which says why; `reason` is for the log. */
+  endSession(reason: string, reply: string): void {
+    this.#dialogue.endSession(reason, reply)
   }
 
   #fromClient(octets: Uint8Array): void {
@@ -180,7 +180,7 @@ export class SmtpFront {
 
   #discarding(): void {
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.giveUp('discarded', '421 4.4.2 too slow'), this.#times.discard)
+    this.#timer = setTimeout(() => this.endSession('discarded', '421 4.4.2 too slow'), this.#times.discard)
   }
 
   #close(): void {

@@ -133,7 +133,7 @@ export class ResidentGate {
     this.close()
     await this.#untilIdle(deadlineMs)
     if (this.#fronts.size === 0) return
-    for (const front of this.#fronts) front.giveUp('stopped', '421 4.3.2 the server is restarted, try again later')
+    for (const front of this.#fronts) front.endSession('stopped', '421 4.3.2 the server is restarted, try again later')
     await this.#untilIdle(LAST_REPLIES_MS)
   }
 

@@ -36,3 +36,15 @@ test('a reply without an end is too long', () => {
   expect(results.slice(0, -1).every(result => result === 'unfinished')).toBe(true)
   expect(results.at(-1)).toBe('too_long')
 })
+
+test.each([
+  '250-auth.example.org\r\n250 SIZE 9\r\n',
+  '250-auth greets you\r\n250 SIZE 9\r\n',
+  '250-mx\r\n250 AUTH-LATER\r\n',
+])('a host or an extension that is called like AUTH does not offer it: %j', text => {
+  expect(collected(new EhloReply(false), text).at(-1)).toMatchObject({ offersAuth: false })
+})
+
+test('AUTH in the form for old clients is an offer', () => {
+  expect(collected(new EhloReply(false), '250-mx\r\n250 AUTH=LOGIN\r\n').at(-1)).toMatchObject({ offersAuth: true })
+})

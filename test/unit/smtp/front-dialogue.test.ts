@@ -397,14 +397,14 @@ test('discards refused content up to a bound', () => {
 test('refuses discarded content when the session is cancelled', () => {
   const session = new FrontSession()
   for (const group of [B, R, D, 'a\\nb']) session.group(octets(group))
-  session.dialogue.giveUp('idle', '421 4.4.2 idle')
+  session.dialogue.endSession('idle', '421 4.4.2 idle')
   expect(session.codes).toBe('250 250 354 550')
 })
 
 test('a session that ends while MAIL waits for the rules passes nothing of it', () => {
   const session = new FrontSession({ renewsLate: true })
   session.dialogue.fromClient(Buffer.from(octets(`NOOP/${B}${R}`)))
-  session.dialogue.giveUp('stopped', '421 4.3.2 stopped')
+  session.dialogue.endSession('stopped', '421 4.3.2 stopped')
   session.dialogue.rulesRenewed()
   session.group('')
   expect(session.isClosed).toBe(true)

@@ -75,6 +75,18 @@ describe('a command that begins a transaction', () => {
     expect(counts).toEqual(NOTHING)
   })
 
+  test('leaves recipients that the server has, when the server refuses the command', () => {
+    const { transactions, reserve } = start()
+    reserve().answered(true)
+    transactions.begin().answered(false)
+    const refusal: Refusal = { rule: 'recipient', reply: '550 5.7.1 not for you' }
+    transactions.reserve(
+      () => ({ giveBack: () => {} }),
+      () => refusal,
+    )
+    expect(transactions.current.noRecipients).toBeUndefined()
+  })
+
   test('gives the counts back when the session ends before the answer', () => {
     const { counts, transactions, reserve } = start()
     reserve()
