@@ -155,7 +155,7 @@ const absolutePath = v.pipe(v.string('must be a path in quotes'), v.regex(/^\/[^
 const listener = v.strictObject({
   listen: field.socketAddress,
   backend: field.socketAddress,
-  /** What the server behind gets before the client's first octet. */
+  /** Sent to the server behind before the client's first octet. */
   preamble: v.optional(
     v.picklist(['ssl', 'proxy-v1', 'proxy-v2', 'none'], 'must be "ssl", "proxy-v1", "proxy-v2" or "none"'),
     'ssl',

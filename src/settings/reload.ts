@@ -1,4 +1,4 @@
-/** What a reload changes: the settings that a program uses at once, and those that wait. */
+/** Effect of a reload on each setting: the program applies it, or needs a restart. */
 import type { Section } from './rows.ts'
 import { SECTIONS, type Settings } from './settings.ts'
 

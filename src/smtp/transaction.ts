@@ -1,4 +1,4 @@
-/** The mail transactions of a session, and what they count against the limits of the client. */
+/** The mail transactions of a session, and their counts against the limits of the client. */
 import type { Mailbox } from './address.ts'
 
 /** A refusal: the name of the rule for the log, and the reply with its enhanced code. */

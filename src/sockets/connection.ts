@@ -1,26 +1,26 @@
 /** The interface of every client connection, its idle timer, and the join of two connections. */
 import type { Duplex } from 'node:stream'
 
-/** What happens on a connection. */
+/** Callbacks of a connection. */
 export interface ConnectionListener {
-  /** Octets have come; they are the listener's to keep. */
+  /** Octets were read. The listener may keep the buffer. */
   data(octets: Buffer): void
-  /** The peer sends no more. It may still read. */
+  /** The peer has ended its output. It may still read. */
   end(): void
   /**
-   * `unsent` is 0 again. Called if octets were unsent at the end of a turn of the event loop; not
-   * for octets that the kernel accepts in the turn of their write. Never called from inside `write`
-   * or `writeChunk`.
+   * `unsent` is 0 again, after octets were unsent at the end of an event loop turn. Not called for
+   * octets that the kernel accepts in the turn of their write, and never from inside `write` or
+   * `writeChunk`.
    */
   drained(): void
   /**
-   * The connection is closed, by either side: no callback follows. It may be called from inside
+   * The connection is closed, by either side. No callback follows. May be called from inside
    * `destroy` and `end`.
    */
   closed(): void
 }
 
-/** A byte stream to a client, of any engine. It is paused until it is first resumed. */
+/** A byte stream to a client, of either engine. It is paused until the first `resume`. */
 export interface Connection {
   /**
    * Replaces the listener; undefined removes it. On a closed connection the new listener gets
@@ -29,79 +29,74 @@ export interface Connection {
   listen(listener: ConnectionListener | undefined): void
   readonly isPaused: boolean
   /**
-   * The listener gets no octets and no end until `resume`; they stay in the kernel. If the client
-   * resets the connection during a pause, `closed` comes at once, with the next write, or after
-   * `resume`. A paused stream of the runtime does not read its socket. A session that may pause for
-   * long needs a timer.
+   * Stops reading: the listener gets no octets and no end until `resume`. If the client resets the
+   * connection during a pause, `closed` comes at once, with the next write, or after `resume`. A
+   * paused stream of the runtime does not read its socket, so a session that may pause for long
+   * needs a timer.
    */
   pause(): void
   resume(): void
   /**
-   * Sends a text in Latin-1 and octets behind it, at the latest with this turn of the event loop;
-   * both may change once this returns. Nothing happens on a closed connection.
+   * Sends a text in Latin-1 and octets behind it, at the latest at the end of this event loop turn.
+   * The caller may change the octets when the call returns. No effect on a closed connection.
    */
   write(text: string, octets?: Uint8Array): void
   /**
-   * Sends octets that must not change until this is fulfilled: true when they are on their way,
-   * false if the connection is closed or ending.
+   * Sends octets, which must not change until the promise is fulfilled. True: the kernel has
+   * accepted the octets. False: the connection is closed or ending.
    */
   writeChunk(octets: Uint8Array): Promise<boolean>
   /**
-   * Limits the octets of one read from now on, where the engine can: a listener that pauses has to
-   * keep them. Without it, and on streams of the runtime, one read brings up to 64 KiB.
+   * Limits the octets of each later read, for a listener that has to keep them during a pause.
+   * Without a limit, and always on streams of the runtime, a read returns up to 64 KiB.
    */
   readAtMost(octets: number): void
   /**
-   * Written octets that the kernel has not accepted. Those written in this turn of the event loop
-   * may not count until it ends.
+   * Written octets that the kernel has not accepted. Octets written in this event loop turn may not
+   * be included until the turn ends.
    */
   readonly unsent: number
   readonly isDestroyed: boolean
   /**
-   * Calls back once the client's connection is closed here, before the listener's `closed`. Also if
-   * it closes as the stream that it became. Never after `handOver`. On a closed connection the
-   * callback comes in a microtask.
+   * Calls back when this process has closed the client's connection, before the listener's
+   * `closed`. Also if the connection became a stream, when that closes. Never after `handOver`. On
+   * a closed connection the callback comes in a microtask.
    */
   onceClosed(callback: () => void): void
-  /** Calls back if no octet is read or written for this number of milliseconds. */
+  /** Calls back if no octet is read or written for this time in milliseconds. */
   onIdle(milliseconds: number, idle: () => void): void
-  /**
-   * Sends the last octets, in Latin-1, and closes when all output is sent; later input is
-   * discarded.
-   */
-  end(lastWords?: string): void
-  /**
-   * Closes at once, also the stream that the connection became; octets that are unsent are lost.
-   */
+  /** Sends a last text in Latin-1, and closes when all output is sent. Discards later input. */
+  end(lastText?: string): void
+  /** Closes at once, also the stream that the connection became. Unsent octets are lost. */
   destroy(): void
   /**
-   * The same connection as a stream of the runtime, paused, that first sends the unsent octets.
-   * This object is then unused: `isDestroyed` is true, and the listener gets no more callbacks. An
-   * error destroys the stream. Throws if the connection is closed.
+   * Converts the connection to a stream of the runtime, which is paused and first sends the unsent
+   * octets. This object is then unused: `isDestroyed` is true, and the listener gets no callback.
+   * An error destroys the stream. Throws if the connection is closed.
    */
   toStream(): Duplex
   /**
-   * Hands the connection over to another process. `give` is called with the descriptor, and returns
-   * whether the other process gets it. If so, the connection is closed here, and no listener is
-   * called. Octets read so far are not part of it.
+   * Hands the connection over to another process. `give` gets the descriptor, and returns true if
+   * the other process will get it. The connection is then closed here without a callback. The
+   * caller sends the octets that were read earlier.
    *
-   * Returns false, without an effect, if `give` returns false or if octets are unsent. Also if
+   * Returns false, without an effect, if `give` returns false or if octets are unsent. Also if the
    * octets pass through this process: TLS, relays, and all connections of the engine `node`.
    */
   handOver(give: (descriptor: number) => boolean): boolean
 }
 
-/** Calls back after a time without activity. Not set, or cleared, it does nothing. */
+/** Calls back after a time without activity, if it is set. */
 export class IdleTimer {
   #timer: NodeJS.Timeout | undefined
 
-  /** Restarts with this number of milliseconds. */
+  /** Starts the time, in milliseconds, from 0. */
   set(milliseconds: number, idle: () => void): void {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(idle, milliseconds)
   }
 
-  /** Something has happened: the time begins again. */
+  /** Starts the time again, because of an activity. */
   refresh(): void {
     this.#timer?.refresh()
   }
@@ -118,11 +113,11 @@ export interface HalfClosable extends Connection {
   endOutput(): void
 }
 
-/** Octets that one side has not accepted, above which nothing more is read from the other. */
+/** Unsent octets of one side above which the other side is not read. */
 const HIGH_WATER = 65_536
-/** Octets of a reply that are cheaper to copy than to wait for. */
+/** Largest chunk in octets that is copied, because a copy costs less than a promise. */
 const SMALL = 4_096
-/** Milliseconds that the server is given to take what a client said before it left. */
+/** Time for the server to end after the client has closed. It may still read the last commands. */
 const LINGER_MS = 5_000
 
 export type JoinOptions = {
@@ -131,8 +126,8 @@ export type JoinOptions = {
 }
 
 /**
- * Why the connections ended. `idle`: no octet came within the limit. `left`: the client closed
- * first. `ended`: the server closed first.
+ * The end of a join. `idle`: no octet came within the limit. `left`: the client closed first.
+ * `ended`: the server closed first.
  */
 export type JoinEnd = {
   readonly reason: 'idle' | 'left' | 'ended'
@@ -142,11 +137,11 @@ export type JoinEnd = {
 
 /**
  * Joins a client's connection to a server's until one of them is closed. Octets keep their order;
- * back-pressure and the end of the client's input are passed on.
+ * back-pressure and the end of the client's input are passed on. The last octets of both sides are
+ * delivered. Both connections may be paused. Never rejects.
  *
- * The last octets of the server are delivered, and so are the last octets of the client. Small
- * messages pass without a promise, an event or a timer each. Both connections may be paused. Never
- * rejects.
+ * Small messages pass without a promise, an event or a timer each, because these cost more than the
+ * message.
  */
 export function joinConnections(
   client: Connection,
@@ -176,8 +171,8 @@ export function joinConnections(
       closed: () => {
         reason ??= 'left'
         if (server.isDestroyed) return settle()
-        // Closing with unread replies would reset the connection, and the server could lose
-        // commands.
+        // Read and discard the replies: closing with unread replies would reset the connection, and
+        // the server could lose commands.
         server.endOutput()
         server.listen({ data: () => {}, end: settle, drained: () => {}, closed: settle })
         server.resume()
@@ -187,8 +182,8 @@ export function joinConnections(
     const fromServer: ConnectionListener = {
       data: octets => {
         bytesFromServer += octets.length
-        // A large part of a message is not copied once more: the garbage would make the process
-        // grow.
+        // Large chunks are not copied, because the garbage would increase the memory of the
+        // process.
         if (octets.length > SMALL) void client.writeChunk(octets)
         else client.write('', octets)
         if (client.unsent > HIGH_WATER) server.pause()

@@ -10,15 +10,15 @@ import { EpollConnection } from './epoll-connection.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
 import { type OpenSocket, OwnedDescriptor } from './owned-descriptor.ts'
 
-/** Messages read at a time, before other sockets are served. */
+/** Maximum messages per wake-up, so that one channel cannot starve other sockets. */
 const AT_A_TIME = 16
 /** Maximum unsent octets; above this the connection is closed. */
 const MAX_UNSENT = 1_048_576
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * One end of a Unix stream socket in the socket loop, through which clients' sockets travel beside
- * octets (SCM_RIGHTS, unix(7)).
+ * One end of a Unix stream socket in the socket loop, which carries clients' sockets and octets
+ * (SCM_RIGHTS, unix(7)).
  */
 export class DescriptorChannel implements HandoverChannel {
   readonly #descriptor: OwnedDescriptor
@@ -30,10 +30,7 @@ export class DescriptorChannel implements HandoverChannel {
   #isDestroyed = false
   #wantsRoom = false
 
-  /**
-   * Takes the descriptor over; the listener gets all later input. Throws SystemCallError, and the
-   * descriptor is closed then.
-   */
+  /** Takes the descriptor over. Throws SystemCallError; the descriptor is then closed. */
   constructor(descriptor: OwnedDescriptor, listener: ChannelListener) {
     this.#descriptor = descriptor
     this.#listener = listener
@@ -45,7 +42,7 @@ export class DescriptorChannel implements HandoverChannel {
     }
   }
 
-  /** Throws once the channel is destroyed. */
+  /** Throws after the channel is destroyed. */
   get #fd(): number {
     return this.#descriptor.descriptor
   }
@@ -63,18 +60,15 @@ export class DescriptorChannel implements HandoverChannel {
   }
 
   /**
-   * One end of a new pair; the other is a descriptor, which the caller gives to a child and closes.
-   * Throws SystemCallError.
+   * Makes a pair. `other` is the descriptor of the second end, which the caller gives to a child
+   * and closes. Throws SystemCallError.
    */
   static pair(listener: ChannelListener): { readonly channel: DescriptorChannel; readonly other: number } {
     const [own, other] = openSocketPair()
     return { channel: new DescriptorChannel(new OwnedDescriptor(own), listener), other }
   }
 
-  /**
-   * The connection of a stream, which is destroyed. The stream must have no unread octets of the
-   * other end.
-   */
+  /** See Handover.from. */
   static from(stream: Socket, listener: ChannelListener): DescriptorChannel {
     const descriptor = new OwnedDescriptor(duplicateDescriptor(descriptorOf(stream)))
     stream.destroy()
@@ -108,7 +102,7 @@ export class DescriptorChannel implements HandoverChannel {
     try {
       return new EpollConnection(near)
     } catch {
-      return undefined // the kernel watches no more; the worker finds its end closed
+      return undefined // The kernel has no room for another watch. The worker reads an end.
     }
   }
 
@@ -184,7 +178,7 @@ export class DescriptorChannel implements HandoverChannel {
   #keep(octets: Uint8Array): void {
     if (octets.length === 0) return
     this.#unsent = Buffer.concat([this.#unsent, octets])
-    if (this.#unsent.length > MAX_UNSENT) this.#giveUp()
+    if (this.#unsent.length > MAX_UNSENT) this.#destroyLater()
     else this.#watch()
   }
 
@@ -198,17 +192,17 @@ export class DescriptorChannel implements HandoverChannel {
   #result(sent: number): number | undefined {
     if (sent >= 0) return sent
     if (isLater(sent)) return 0
-    this.#giveUp()
+    this.#destroyLater()
     return undefined
   }
 
-  /** Deferred, so that `closed` is never called from inside the owner's `write`. */
-  #giveUp(): void {
+  /** Destroys in a microtask, so that `closed` is never called from inside the owner's `write`. */
+  #destroyLater(): void {
     queueMicrotask(() => this.destroy())
   }
 }
 
-/** Undefined if this process, or the host, has no room for more open files. */
+/** Undefined if the limit of open files of this process or of the host is reached. */
 function openPair(): readonly OwnedDescriptor[] | undefined {
   try {
     return openSocketPair().map(descriptor => new OwnedDescriptor(descriptor))

@@ -1,3 +1,4 @@
+/** The interface of an engine: accepting connections, and passing them to other processes. */
 import type { ChildProcess } from 'node:child_process'
 import type { Socket } from 'node:net'
 import type { Log } from '../base/log.ts'
@@ -6,13 +7,10 @@ import type { Connection, HalfClosable } from './connection.ts'
 import type { OpenSocket } from './owned-descriptor.ts'
 
 export const ENGINES = ['node', 'epoll'] as const
-/**
- * `node`: streams of the runtime. `epoll`: descriptors in an epoll instance (README.md of this
- * room).
- */
+/** `node`: streams of the runtime. `epoll`: descriptors in an epoll instance (see README.md). */
 export type EngineName = (typeof ENGINES)[number]
 
-/** Such as a BoundSocket. */
+/** A listening socket whose owner can release it, such as a BoundSocket. */
 export type ListeningSocket = { readonly descriptor: number; release(): void }
 
 /** The ends of a TCP connection. */
@@ -24,44 +22,44 @@ export type Ends = {
 }
 
 /**
- * A connection just accepted, from which nothing has been read. Its holder opens it, closes it, or
- * has a child run on it.
+ * An accepted connection from which nothing has been read. Its owner opens it, closes it, or runs a
+ * child on it.
  */
 export interface AcceptedSocket extends OpenSocket {
   readonly ends: Ends
   /**
-   * The connection for the dialogue; the holder no longer owns the socket. Throws if the engine
-   * cannot watch it, and it is closed then.
+   * Makes a connection, which owns the socket from now on. Throws if the engine cannot watch it;
+   * the socket is then closed.
    */
   open(): Connection
-  /** The descriptor, which is the caller's from now on. */
+  /** Returns the descriptor. The caller owns it from now on. */
   detach(): number
 }
 
 export type AcceptOptions = {
-  /** For a program that is started on the connection and does not handle EAGAIN. */
+  /** For a program that runs on the connection and does not handle EAGAIN. */
   readonly blocking: boolean
-  /** Output is sent at once (TCP_NODELAY, tcp(7)). */
+  /** Sends small output without delay (TCP_NODELAY, tcp(7)). */
   readonly noDelay: boolean
 }
 
 export interface Acceptor {
-  /** Accepts no more, and releases the listening socket. */
+  /** Stops accepting, and releases the listening socket. */
   close(): void
 }
 
 /** Callbacks of the owner of a channel. */
 export type ChannelListener = {
   /**
-   * In order. `socket` came with some of the octets and is the listener's; null: this process had
-   * no room for it.
+   * Octets were read, in their order. `socket` came with some of these octets, and the listener
+   * owns it. Null: a socket came, but this process had no descriptor left for it.
    */
   data(octets: Buffer, socket: OpenSocket | null | undefined): void
-  /** The other end sends nothing more. */
+  /** The other end has ended its output. */
   end(): void
-  /** There is room again, after `lend` had none. */
+  /** `lend` can succeed again, after it returned false for lack of room. */
   room?(): void
-  /** Closed, by either side; no callback follows. */
+  /** The channel is closed, by either side. No callback follows. */
   closed(): void
 }
 
@@ -74,53 +72,47 @@ export interface SocketChannel {
   /** Sends a text, one octet per character. */
   write(text: string): void
   /**
-   * Sends a socket, which stays open here, with a text and octets behind it. False, and nothing has
-   * happened, if that cannot be done at once.
+   * Sends a socket, with a text and octets behind it. The socket stays open here. Returns false,
+   * without an effect, if this is not possible at once.
    */
   lend(socket: OpenSocket, text: string, octets: Uint8Array): boolean
-  /** Ends the output, and continues to read. */
+  /** Ends the output. An `epoll` channel continues to read; a `node` channel closes. */
   end(): void
   destroy(): void
 }
 
-/**
- * Handing client connections over to a process that is not a child of this one (SCM_RIGHTS,
- * unix(7)).
- */
+/** Hands client connections over to a process that is not a child (SCM_RIGHTS, unix(7)). */
 export interface Handover {
   /** Connects to the Unix socket at `path`. Throws SystemCallError. */
   connect(path: string, listener: ChannelListener): HandoverChannel
   /**
-   * The connection of a stream, which is destroyed. The stream must have no unread octets of the
-   * other end.
+   * Makes a channel of a stream's connection, and destroys the stream. The stream must have no
+   * unread octets of the other end.
    */
   from(stream: Socket, listener: ChannelListener): HandoverChannel
   /**
-   * The connection of a socket that another process sent; the error if the engine cannot watch it;
-   * undefined if it is no stream
-   * socket. Unless it is a connection the socket is closed.
+   * Makes a connection of a socket that another process sent. Returns the error if the engine
+   * cannot watch the socket, and undefined if it is no stream socket; the socket is then closed.
    */
   adopt(socket: OpenSocket): Connection | Error | undefined
 }
 
 export interface HandoverChannel extends SocketChannel {
   /**
-   * Hands a connection over, with a text and with octets that were read of it; it is closed here.
-   * False, and nothing has happened,
-   * if that cannot be done at once.
+   * Hands a connection over, with a text and with the octets that were read from it. The connection
+   * is closed here. Returns false, without an effect, if this is not possible at once.
    */
   give(connection: Connection, text: string, readAhead: Uint8Array): boolean
   /**
-   * Gives the other process a connection to this one in place of a client's, for a client whose
-   * octets are decrypted here: the near
-   * end of it. Undefined if that cannot be done at once.
+   * Sends one end of a socket pair in place of a client's connection, for a client whose octets are
+   * decrypted here. Returns the other end; undefined if this is not possible at once.
    */
   bridge(text: string, readAhead: Uint8Array): HalfClosable | undefined
 }
 
 /**
- * Program and arguments of a child, and its environment. Standard input and output are /dev/null,
- * standard error is inherited.
+ * A program for a child. Its standard input and output are /dev/null, and it inherits standard
+ * error.
  */
 export type ChannelProgram = {
   readonly file: string
@@ -128,26 +120,23 @@ export type ChannelProgram = {
   readonly environment: Readonly<Record<string, string>>
 }
 
-/**
- * Implementation of connections. The other rooms use `Connection`, and this interface where
- * connections begin and end.
- */
+/** An implementation of connections. Other rooms use it only where connections begin and end. */
 export interface Engine {
   readonly name: EngineName
   /**
-   * Accepts TCP connections from a listening socket, which is the acceptor's from now on, without
-   * reading from them. Throws SystemCallError.
+   * Accepts TCP connections without reading from them. The acceptor owns the listening socket from
+   * now on. Throws SystemCallError.
    */
   accept(listening: ListeningSocket, options: AcceptOptions, take: (socket: AcceptedSocket) => void): Acceptor
-  /** Undefined: connections stay in the process that accepted them, and sessions are relayed. */
+  /** Undefined if the engine cannot hand connections over. Sessions are then relayed. */
   readonly handover: Handover | undefined
-  /** Starts a child and connects to it; the child calls `channelToParent`. */
+  /** Starts a child with a channel to it. The child calls `channelToParent`. */
   startChild(
     program: ChannelProgram,
     listener: ChannelListener,
   ): { readonly child: ChildProcess; readonly channel: SocketChannel }
-  /** For a child that `startChild` of the same engine started. */
+  /** Opens the channel in a child that `startChild` of the same engine started. */
   channelToParent(listener: ChannelListener): SocketChannel
-  /** Logs once, with the cause, if the kernel lacks something that only makes the engine slower. */
+  /** Logs once if the kernel lacks a function without which the engine is slower. */
   logLimits(log: Log): void
 }

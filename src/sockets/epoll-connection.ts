@@ -6,7 +6,7 @@ import { type ConnectionListener, type HalfClosable, IdleTimer } from './connect
 import { type EventLoop, type Registration, socketLoop } from './event-loop.ts'
 import type { OwnedDescriptor } from './owned-descriptor.ts'
 
-/** Every read of every socket uses this buffer. No other module sees it. */
+/** The buffer of all reads of all sockets. It holds nothing between two reads. */
 const INPUT = Buffer.allocUnsafeSlow(65_536)
 
 /** Maximum number of 64 KiB reads drained and discarded before closing. */
@@ -14,7 +14,10 @@ const LAST_READS = 16
 
 type Unsent = { octets: Uint8Array; readonly done: ((isSent: boolean) => void) | undefined }
 
-/** A client's TCP socket in the socket loop: a Connection without the weight of a stream. */
+/**
+ * A client's TCP socket in the socket loop. It takes less memory and processor time than a stream
+ * of the runtime.
+ */
 export class EpollConnection implements HalfClosable {
   readonly #loop: EventLoop
   readonly #descriptor: OwnedDescriptor
@@ -28,7 +31,7 @@ export class EpollConnection implements HalfClosable {
   #isDestroyed = false
   /** The stream that the connection became. */
   #stream: Socket | undefined
-  /** Another process has the connection, or a stream. */
+  /** The connection was handed over or became a stream, so it is not closed here. */
   #isGone = false
   readonly #unsent: Unsent[] = []
   #unsentOctets = 0
@@ -38,9 +41,9 @@ export class EpollConnection implements HalfClosable {
   #input = INPUT
 
   /**
-   * Takes the descriptor over; blocking or not, nothing here waits. The socket is watched from now
-   * on, so that no later call fails because the kernel has no room for another watch. Throws
-   * SystemCallError, and the descriptor is closed then.
+   * Takes the descriptor over. It may be blocking, because no call here waits. The socket is
+   * watched from now on, so that no later call fails because the kernel has no room for another
+   * watch. Throws SystemCallError; the descriptor is then closed.
    */
   constructor(descriptor: OwnedDescriptor, loop = socketLoop()) {
     this.#descriptor = descriptor
@@ -53,17 +56,17 @@ export class EpollConnection implements HalfClosable {
     }
   }
 
-  /** Throws once the descriptor is closed or handed over. */
+  /** Throws after the descriptor was closed or handed over. */
   get #fd(): number {
     return this.#descriptor.descriptor
   }
 
   listen(listener: ConnectionListener | undefined): void {
     this.#listener = listener
-    if (this.#isDestroyed && !this.#isGone && listener !== undefined) queueMicrotask(() => this.#tellClosed(listener))
+    if (this.#isDestroyed && !this.#isGone && listener !== undefined) queueMicrotask(() => this.#reportClosed(listener))
   }
 
-  #tellClosed(listener: ConnectionListener): void {
+  #reportClosed(listener: ConnectionListener): void {
     if (this.#listener === listener) listener.closed()
   }
 
@@ -88,7 +91,7 @@ export class EpollConnection implements HalfClosable {
     return this.#unsentOctets
   }
 
-  /** Lazy: EPOLLIN is disarmed only if data arrives while paused, because most pauses end first. */
+  /** EPOLLIN is switched off only when octets arrive, because most pauses end before that. */
   pause(): void {
     this.#isPaused = true
   }
@@ -147,14 +150,14 @@ export class EpollConnection implements HalfClosable {
     this.#idle.set(milliseconds, () => (this.#isEnding ? this.destroy() : idle()))
   }
 
-  end(lastWords = ''): void {
+  end(lastText = ''): void {
     if (this.#isDestroyed || this.#isEnding) return
     this.#sendBatch()
     this.#isEnding = true
     this.#isPaused = false
     if (this.#unsent.length === 0) this.#discardInput()
     // MSG_MORE: the last reply leaves in the same segment as the FIN.
-    this.#sendNow(Buffer.from(lastWords, 'latin1'), sendMoreFrom)
+    this.#sendNow(Buffer.from(lastText, 'latin1'), sendMoreFrom)
     if (this.#unsent.length === 0) this.destroy()
     else this.#watch()
   }
@@ -170,7 +173,7 @@ export class EpollConnection implements HalfClosable {
     try {
       endOutput(this.#fd)
     } catch {
-      queueMicrotask(() => this.destroy()) // the peer has closed
+      queueMicrotask(() => this.destroy()) // ENOTCONN: the peer has reset the connection
     }
   }
 
@@ -182,7 +185,7 @@ export class EpollConnection implements HalfClosable {
     this.#release().close()
     for (const { done } of this.#unsent.splice(0)) done?.(false)
     this.#unsentOctets = 0
-    this.#tellOwners()
+    this.#callOnceClosed()
     listener?.closed()
   }
 
@@ -203,16 +206,16 @@ export class EpollConnection implements HalfClosable {
     const stream = new Socket({ fd: this.#release().release(), allowHalfOpen: true })
     this.#stream = stream
     stream.pause()
-    stream.on('error', () => stream.destroy()).once('close', () => this.#tellOwners())
+    stream.on('error', () => stream.destroy()).once('close', () => this.#callOnceClosed())
     for (const { octets, done } of unsent) stream.write(octets, error => done?.(error === null || error === undefined))
     return stream
   }
 
-  #tellOwners(): void {
+  #callOnceClosed(): void {
     for (const callback of this.#onceClosed.splice(0)) callback()
   }
 
-  /** A call that names the descriptor after this throws. */
+  /** Ends the use of the descriptor and returns it. Later calls of `#fd` throw. */
   #release(): OwnedDescriptor {
     this.#isDestroyed = true
     this.#idle.clear()
@@ -260,8 +263,7 @@ export class EpollConnection implements HalfClosable {
   }
 
   /**
-   * True if all octets are sent, or as many as the kernel accepts now; false if the connection
-   * failed or is closed.
+   * Sends as many unsent octets as the kernel accepts. False if the connection failed or is closed.
    */
   #flush(): boolean {
     for (let first = this.#unsent[0]; first !== undefined; first = this.#unsent[0]) {
@@ -279,7 +281,7 @@ export class EpollConnection implements HalfClosable {
     return true
   }
 
-  /** The kernel accepts octets again. */
+  /** Sends unsent octets, because the kernel accepts octets again. */
   #sendMore(): void {
     if (!this.#flush()) return
     this.#watch()
@@ -292,8 +294,8 @@ export class EpollConnection implements HalfClosable {
   }
 
   /**
-   * Octets that the kernel accepted; undefined if the connection failed, of which the owner gets
-   * `closed` later.
+   * Octets that the kernel accepted; undefined if the connection failed. The owner then gets
+   * `closed` in a microtask.
    */
   #octetsSent(result: number): number | undefined {
     if (result >= 0) {
@@ -305,7 +307,10 @@ export class EpollConnection implements HalfClosable {
     return undefined
   }
 
-  /** A connection closed with input unread is reset, and the reset can overtake the last reply. */
+  /**
+   * Reads and discards input before the connection is closed. Closing with unread input resets the
+   * connection, and the reset can overtake the last reply.
+   */
   #discardInput(): void {
     for (let reads = 0; reads < LAST_READS && !this.#inputEnded; reads += 1) {
       if (receiveInto(this.#fd, INPUT) <= 0) return

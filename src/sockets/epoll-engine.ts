@@ -47,7 +47,6 @@ export class ClientAcceptor implements Acceptor {
     this.#registration = socketLoop().add(descriptor, READABLE, this.#accept)
   }
 
-  /** Accepts no more, and releases the listening socket. */
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
@@ -70,7 +69,10 @@ export class ClientAcceptor implements Acceptor {
     }
   }
 
-  /** An unaccepted client would be reported at every turn. */
+  /**
+   * Accepts a client and closes it at once, because no descriptor is left. If it were not accepted,
+   * epoll would report it at every turn.
+   */
   #turnAway(): void {
     this.#reserve?.close()
     const accepted = acceptFrom(this.#listening.descriptor, this.#options)
@@ -88,7 +90,7 @@ export class ClientAcceptor implements Acceptor {
   }
 }
 
-/** A descriptor that the acceptor got, not yet watched. */
+/** An accepted connection as a descriptor, which is not watched yet. */
 class AcceptedDescriptor implements AcceptedSocket {
   readonly #owned: OwnedDescriptor
   readonly ends: Ends
@@ -119,11 +121,11 @@ function reserveDescriptor(): OwnedDescriptor | undefined {
   try {
     return new OwnedDescriptor(openSync('/dev/null', 'r'))
   } catch {
-    return undefined // no free descriptor: clients wait
+    return undefined // No descriptor is left. Clients wait in the queue of the listening socket.
   }
 }
 
-/** Undefined also for a socket that is bound to every address. */
+/** The local address and port of a socket; undefined if it is bound to all addresses. */
 function localEnd(fd: number): { readonly ip: IpAddress; readonly port: number } | undefined {
   const name = socketName(fd)
   if (name?.family !== 'internet' || name.octets.every(octet => octet === 0)) return undefined
@@ -133,7 +135,6 @@ function localEnd(fd: number): { readonly ip: IpAddress; readonly port: number }
 /** The descriptor at which a child finds its end of the channel. */
 const CHANNEL_DESCRIPTOR = 3
 
-/** Sockets as descriptors in an epoll instance, system calls through libc. */
 export const epollEngine: Engine = {
   name: 'epoll',
 
@@ -143,7 +144,7 @@ export const epollEngine: Engine = {
     connect: DescriptorChannel.connect,
     from: DescriptorChannel.from,
     adopt(socket) {
-      // Sending together (io_submit) would write to a file as well.
+      // Only stream sockets, because io_submit would also write to a file.
       if (!(socket instanceof OwnedDescriptor) || !isStreamSocket(socket.descriptor)) {
         socket.close()
         return undefined

@@ -1,29 +1,30 @@
+/** The event loop of the engine `epoll`. README.md of this room describes a turn. */
 import { Epoll } from '../libc/epoll.ts'
 import { watchReadable } from '../libc/native-function.ts'
 import { type BatchEnd, type Incomplete, SendBatch } from '../libc/send-batch.ts'
 
-/** Called with the events for which a descriptor is ready. */
+/** Called with the epoll(7) events of a descriptor. */
 export type Ready = (events: number) => void
 
 const TAGS = 2 ** 32
 
 /**
- * Waits for many sockets at once beside the runtime's own event loop, which sees one descriptor for
- * all of them (epoll(7)). The runtime's own sockets cost nearly twice the processor time for the
- * dozen small reads and writes of a short POP3 session.
+ * Waits for many sockets at once (epoll(7)). The runtime's own event loop watches one descriptor
+ * for all of them. For the dozen small reads and writes of a short POP3 session, the runtime's own
+ * sockets take nearly twice the processor time.
  */
 export class EventLoop {
   readonly #epoll = new Epoll()
   /**
-   * Each registration has a separate tag: an event of an ended registration is dropped, even if the
-   * descriptor number is used again.
+   * The registrations by tag. Tags are not used again, but descriptor numbers are: an event of an
+   * ended registration is dropped.
    */
   readonly #registered = new Map<number, Ready>()
   readonly #watch = watchReadable(this.#epoll.descriptor, () => this.#turn())
   #lastTag = 0
   readonly #batch = new SendBatch()
   #inTurn = false
-  /** Tags of registrations that ended in this turn: the kernel may have reported them before. */
+  /** Tags of registrations that ended in this turn. Their events may still follow in the turn. */
   readonly #ended = new Set<number>()
   #onStrayEvent: ((tag: number) => void) | undefined
 
@@ -32,8 +33,8 @@ export class EventLoop {
   }
 
   /**
-   * Watches a descriptor for `events`, and always for errors. A registration keeps the process
-   * running.
+   * Watches a descriptor for `events`, and always for errors and hang-ups. A registration keeps the
+   * process running. Throws SystemCallError.
    */
   add(fd: number, events: number, ready: Ready): Registration {
     this.#lastTag = (this.#lastTag + 1) % TAGS
@@ -45,9 +46,9 @@ export class EventLoop {
   }
 
   /**
-   * Sends together with the other messages of this turn, or of this microtask; at most
-   * SendBatch.MOST_OCTETS. Returns the number of the batch: the message is sent when `batch` has
-   * another number. Until then the descriptor must stay open.
+   * Adds a message of at most SendBatch.MOST_OCTETS to the batch, which is sent at the end of this
+   * turn; outside a turn in a microtask. Returns the number of the batch. The descriptor must stay
+   * open until `batch` is another number.
    */
   send(fd: number, text: string, octets: Uint8Array | undefined, incomplete: Incomplete): number {
     if (!this.#inTurn && this.#batch.isEmpty) queueMicrotask(() => this.#batch.send())
@@ -55,23 +56,20 @@ export class EventLoop {
     return this.#batch.number
   }
 
-  /** The batch that is being filled. */
+  /** Number of the batch that messages are added to. */
   get batch(): number {
     return this.#batch.number
   }
 
-  /**
-   * Calls back when the kernel no longer accepts the messages of a turn together, at once if this
-   * is already so.
-   */
+  /** Calls back when batches are switched off, at once if they already are. */
   onBatchEnd(callback: (end: BatchEnd) => void): void {
     this.#batch.onEnd(callback)
   }
 
   /**
-   * Calls back once, with its tag, if the kernel reports a descriptor without a registration. This
-   * is a fault of this room: the descriptor was closed before its registration ended, while another
-   * process has the open file. The kernel then reports it at every turn.
+   * Calls back once, with the tag, if the kernel reports an event without a registration. This is a
+   * fault of this room: the descriptor was closed before its registration ended, while another
+   * process has the open file. The kernel then reports the event at every turn.
    */
   onStrayEvent(callback: (tag: number) => void): void {
     this.#onStrayEvent = callback
@@ -109,7 +107,7 @@ export class EventLoop {
   }
 }
 
-/** One descriptor that a loop watches. */
+/** A descriptor that the loop watches. */
 export class Registration {
   readonly #epoll: Epoll
   readonly #fd: number
@@ -125,7 +123,7 @@ export class Registration {
     this.#forget = forget
   }
 
-  /** Watches for these events from now on. */
+  /** Replaces the events that the loop waits for. */
   change(events: number): void {
     if (events === this.#events) return
     this.#events = events
@@ -133,9 +131,8 @@ export class Registration {
   }
 
   /**
-   * Ends the registration. Call it before the descriptor is closed. The kernel watches the open
-   * file. If another process also has the file, the kernel would report a descriptor that has no
-   * name here any more.
+   * Ends the registration. Call it before the descriptor is closed: the kernel watches the open
+   * file, and continues to report it if another process has it too.
    */
   remove(): void {
     this.#epoll.remove(this.#fd)
@@ -145,7 +142,7 @@ export class Registration {
 
 let shared: EventLoop | undefined
 
-/** The loop of this process, made when it is first needed. */
+/** The event loop of this process. The first call makes it. */
 export function socketLoop(): EventLoop {
   shared ??= new EventLoop()
   return shared

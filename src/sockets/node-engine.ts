@@ -1,3 +1,5 @@
+/** The engine `node`: sockets as streams of the runtime. */
+
 import { spawn } from 'node:child_process'
 import { createServer, Socket } from 'node:net'
 import { checkMessages, descriptorOf } from '../base/node-internals.ts'
@@ -8,25 +10,19 @@ import type { AcceptedSocket, ChannelListener, Ends, Engine, SocketChannel } fro
 import type { OpenSocket } from './owned-descriptor.ts'
 import { StreamConnection } from './stream-connection.ts'
 
-/** As the listeners of this project. */
+/** The same queue length as in src/process/listener.ts. */
 const BACKLOG = 4096
 /**
- * Sockets on their way to the other process: the runtime sends the next one only when the last one
- * was confirmed.
+ * Sockets that the runtime holds for the other process. The runtime sends one only after the other
+ * process has confirmed the one before.
  */
-const MAX_ON_THE_WAY = 64
-/** Characters of one message of a child, which sends a longer text in several. */
+const MAX_PENDING = 64
+/** Characters of one message. A longer text is sent in several messages. */
 const MAX_MESSAGE = 65_536
-/**
- * Octets of such a message as the runtime encodes it: a character has at most six in JSON, and two
- * are its quotes.
- */
+/** Octets of a message in the runtime's JSON: at most six for each character, and two quotes. */
 const MAX_MESSAGE_OCTETS = 6 * MAX_MESSAGE + 2
 
-/**
- * Streams of the runtime: `node:net` for connections, its message channel for sockets that go to a
- * child.
- */
+/** Uses `node:net` for connections, and the channel of `spawn` for sockets that go to a child. */
 export const nodeEngine: Engine = {
   name: 'node',
   handover: undefined,
@@ -34,11 +30,11 @@ export const nodeEngine: Engine = {
   accept(listening, { noDelay }, take) {
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay }, socket => {
       const ends = endsOf(socket)
-      // A client that has left already has no address any more.
+      // A client that has already disconnected has no address.
       if (ends === undefined) socket.destroy()
       else take(new AcceptedStream(socket, ends))
     })
-    // The server closes its descriptor itself; the listening socket's own is released with it.
+    // The server gets a duplicate, because it closes its descriptor itself.
     server.listen({ fd: duplicateDescriptor(listening.descriptor), backlog: BACKLOG })
     let isClosed = false
     return {
@@ -64,7 +60,7 @@ export const nodeEngine: Engine = {
   logLimits() {},
 }
 
-/** A connection that the server of the runtime accepted and does not read. */
+/** An accepted connection as a stream that is not read yet. */
 class AcceptedStream implements AcceptedSocket {
   readonly stream: Socket
   readonly ends: Ends
@@ -72,7 +68,7 @@ class AcceptedStream implements AcceptedSocket {
   constructor(stream: Socket, ends: Ends) {
     this.stream = stream
     this.ends = ends
-    // A client may reset the connection before anything is done with it.
+    // The client may reset the connection before the owner listens for errors.
     stream.on('error', () => stream.destroy())
   }
 
@@ -96,8 +92,8 @@ class AcceptedStream implements AcceptedSocket {
 }
 
 /**
- * A socket that the other process sent. The runtime stops reading from it if it becomes a child's
- * standard input in the same turn.
+ * A socket that the other process sent. The owner must run a child on it in the same event loop
+ * turn: the runtime then stops reading from it.
  */
 class ReceivedStream implements OpenSocket {
   readonly stream: Socket
@@ -116,7 +112,7 @@ class ReceivedStream implements OpenSocket {
   }
 }
 
-/** The part of a child, or of this process, that the runtime's channel has. */
+/** The members of a ChildProcess, and of `process` in a child, that belong to the channel. */
 type Peer = {
   readonly connected: boolean
   send?:
@@ -128,25 +124,22 @@ type Peer = {
       ) => boolean)
     | undefined
   disconnect?: (() => void) | undefined
-  on(event: 'message', heard: (message: unknown, socket: unknown) => void): unknown
-  on(event: 'disconnect', gone: () => void): unknown
+  on(event: 'message', callback: (message: unknown, socket: unknown) => void): unknown
+  on(event: 'disconnect', callback: () => void): unknown
 }
 
-/**
- * The runtime's channel between a process and its child. One message is one text, of one octet per
- * character.
- */
+/** The runtime's channel between a process and its child. A message is a text in Latin-1. */
 class MessageChannel implements SocketChannel {
   readonly #peer: Peer
   readonly #listener: ChannelListener
-  #onTheWay = 0
+  #pending = 0
   #wantsRoom = false
   #isDestroyed = false
 
   constructor(peer: Peer, listener: ChannelListener) {
     this.#peer = peer
     this.#listener = listener
-    peer.on('message', (message, socket) => this.#hear(message, socket))
+    peer.on('message', (message, socket) => this.#receive(message, socket))
     peer.on('disconnect', () => {
       if (!this.#isDestroyed) this.#listener.end()
       this.destroy()
@@ -165,12 +158,12 @@ class MessageChannel implements SocketChannel {
   lend(socket: OpenSocket, text: string, octets: Uint8Array): boolean {
     if (!(socket instanceof AcceptedStream)) throw new TypeError('a socket of another engine')
     if (this.#isDestroyed || !this.#peer.connected) return false
-    if (this.#onTheWay >= MAX_ON_THE_WAY) {
+    if (this.#pending >= MAX_PENDING) {
       this.#wantsRoom = true
       return false
     }
-    this.#onTheWay += 1
-    this.#send(text + Buffer.from(octets).toString('latin1'), socket.stream, () => this.#arrived())
+    this.#pending += 1
+    this.#send(text + Buffer.from(octets).toString('latin1'), socket.stream, () => this.#socketSent())
     return true
   }
 
@@ -193,14 +186,14 @@ class MessageChannel implements SocketChannel {
     })
   }
 
-  #arrived(): void {
-    this.#onTheWay -= 1
+  #socketSent(): void {
+    this.#pending -= 1
     if (!this.#wantsRoom || this.#isDestroyed) return
     this.#wantsRoom = false
     this.#listener.room?.()
   }
 
-  #hear(message: unknown, socket: unknown): void {
+  #receive(message: unknown, socket: unknown): void {
     const received = socket instanceof Socket ? new ReceivedStream(socket) : undefined
     if (this.#isDestroyed || typeof message !== 'string') {
       received?.close()

@@ -1,13 +1,14 @@
+/** Ownership of descriptors: each open one has one owner, and is closed or released once. */
 import { closeSync } from 'node:fs'
 
-/** A socket of the kernel that one holder uses at a time. It is closed or handed over once. */
+/** An open socket with one owner. */
 export interface OpenSocket {
   /**
-   * For system calls, and for the standard descriptors of a child. Throws once the socket is closed
-   * or handed over.
+   * For system calls, and for the standard descriptors of a child. Throws after the socket was
+   * closed or handed over.
    */
   readonly descriptor: number
-  /** Throws if the socket is closed already. */
+  /** Throws if the socket is already closed or handed over. */
   close(): void
 }
 
@@ -15,8 +16,7 @@ export interface OpenSocket {
 const owned = new Set<number>()
 
 /**
- * A descriptor with one owner. It is taken once and closed or released once; every use after that
- * throws, because the kernel
+ * A descriptor with one owner. Every use after `close` or `release` throws, because the kernel
  * gives the number to the next open file, which may be the connection of another client.
  */
 export class OwnedDescriptor implements OpenSocket {
@@ -39,7 +39,7 @@ export class OwnedDescriptor implements OpenSocket {
     closeSync(this.release())
   }
 
-  /** The descriptor is the caller's from now on. */
+  /** Returns the descriptor. The caller owns it from now on. */
   release(): number {
     const { descriptor } = this
     this.#isOwned = false

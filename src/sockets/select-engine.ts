@@ -1,3 +1,4 @@
+/** The choice of an engine, by the settings and by a test of the host. */
 import { endianness } from 'node:os'
 import { messageOf, UsageFault } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
@@ -12,14 +13,13 @@ import { OwnedDescriptor } from './owned-descriptor.ts'
 /** The value of a setting `engine`. */
 export type EngineChoice = 'auto' | EngineName
 
-/** Why this host, or this process, has no engine `epoll`; undefined: it has. */
+/** Returns why the engine `epoll` does not work in this process; undefined if it does. */
 export type EpollProbe = () => string | undefined
 
 /**
- * The engine of this process, which is logged at level debug. `auto` is `epoll` where the host has
- * all that it needs, and otherwise `node`, which is logged once as a warning with the reason.
- * Throws UsageFault for `epoll` on a host that lacks something; `setting` is its name for the
- * administrator.
+ * Chooses the engine of this process and logs it at level debug. `auto` is `epoll` if that works,
+ * otherwise `node`, with a warning that contains the reason. `setting` is the name of the setting,
+ * for messages. Throws UsageFault if the choice is `epoll` and that does not work.
  */
 export function selectEngine(choice: EngineChoice, setting: string, log: Log, probe: EpollProbe = epollLacks): Engine {
   const engine = engineFor(choice, setting, log, probe)
@@ -38,9 +38,9 @@ function engineFor(choice: EngineChoice, setting: string, log: Log, probe: Epoll
 }
 
 /**
- * For a process whose children carry the connections: `auto` becomes `node` where the host has no
- * `epoll`, so that the reason is logged
- * once and not by every child. Throws as `selectEngine`.
+ * For a process whose children carry the connections: `auto` becomes `node` if `epoll` does not
+ * work, so that this process logs the reason once, instead of each child. Throws like
+ * `selectEngine`.
  */
 export function settledChoice(
   choice: EngineChoice,
@@ -52,9 +52,9 @@ export function settledChoice(
 }
 
 /**
- * Tests everything that the engine needs and another host could lack. The native module may need
- * another C library, structures another processor, and the system calls a newer kernel or another
- * seccomp filter.
+ * Tests all parts of the host that `epoll` needs. The native module may not fit the C library, and
+ * the layout of structures may not fit the processor. The kernel may be too old, and a seccomp
+ * filter may forbid a system call.
  */
 export function epollLacks(): string | undefined {
   if (process.platform !== 'linux') return `the system is ${process.platform}, not Linux`
@@ -66,10 +66,10 @@ export function epollLacks(): string | undefined {
   }
 }
 
-/** Processors whose structures are laid out as src/libc writes them. */
+/** Processors with the layout of structures that src/libc writes. */
 const KNOWN: ReadonlySet<string> = new Set(['x64', 'arm64'])
 
-/** Sends a descriptor through a pair of sockets and waits for it as the event loop does. */
+/** Sends a descriptor through a socket pair, and waits for the socket like the event loop. */
 function lacksIn(epoll: Epoll): string | undefined {
   const own = new OwnedDescriptor(epoll.descriptor)
   const [near, far] = openSocketPair().map(descriptor => new OwnedDescriptor(descriptor))

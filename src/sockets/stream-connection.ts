@@ -11,15 +11,15 @@ export class StreamConnection implements Connection {
   #listener: ConnectionListener | undefined
   readonly #idle = new IdleTimer()
   #isEnding = false
-  /** Octets were left after a write; call `drained` when they are sent. */
+  /** Octets were unsent after a write, so `drained` must be called when they are sent. */
   #isWaiting = false
-  /** The stream ended while it was paused; `end` is called after `resume`. */
+  /** The stream ended during a pause, so `end` must be called after `resume`. */
   #endIsHeld = false
-  /** It became a stream with another owner. */
+  /** The connection became a stream with another owner. */
   #isGone = false
   readonly #onceClosed: (() => void)[] = []
 
-  /** Takes the streams over, which may be one. They must allow half-open connections. */
+  /** Takes the streams over. They may be one stream, and must allow half-open connections. */
   constructor(input: Readable, output: Writable) {
     this.#input = input
     this.#output = output
@@ -32,7 +32,7 @@ export class StreamConnection implements Connection {
 
   listen(listener: ConnectionListener | undefined): void {
     this.#listener = listener
-    // A stream that has said `close` does not say it again.
+    // A closed stream emits no second `close`.
     if (this.#output.closed && !this.#isGone && listener !== undefined) {
       queueMicrotask(() => {
         if (this.#listener === listener) listener.closed()
@@ -99,9 +99,9 @@ export class StreamConnection implements Connection {
     this.#idle.set(milliseconds, () => (this.#isEnding ? this.destroy() : idle()))
   }
 
-  end(lastWords = ''): void {
+  end(lastText = ''): void {
     if (this.isDestroyed || this.#isEnding) return
-    this.write(lastWords)
+    this.write(lastText)
     this.#isEnding = true
     // Closing with input unread would reset the connection and could take the last reply with it.
     this.#input.resume()
@@ -144,7 +144,7 @@ export class StreamConnection implements Connection {
     else this.#listener?.end()
   }
 
-  /** The stream's own `drain` comes only after more than its high-water mark was written. */
+  /** The stream's own `drain` event comes only if the stream held more than its high-water mark. */
   readonly #sent = (): void => {
     this.#idle.refresh()
     if (!this.#isWaiting || this.#output.writableLength > 0) return
@@ -152,7 +152,7 @@ export class StreamConnection implements Connection {
     if (!this.isDestroyed && !this.#isEnding) this.#listener?.drained()
   }
 
-  /** A reset connection ends like any other: `closed` follows. */
+  /** A reset ends the connection like any other error: `closed` follows. */
   readonly #fail = (): void => this.destroy()
 
   readonly #close = (): void => {

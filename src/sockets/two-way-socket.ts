@@ -1,3 +1,4 @@
+/** The sockets of the SMTP front, whose two directions end separately. */
 import { closeSync } from 'node:fs'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { endOutput, inheritNoDelay, isLater, openSocketPair, receiveInto, sendFrom } from '../libc/sockets.ts'
@@ -5,34 +6,35 @@ import { type Registration, socketLoop } from './event-loop.ts'
 
 /** Callbacks of the owner of a TwoWaySocket. */
 export type TwoWayListener = {
-  /** Octets have come; they are the listener's during the call alone. */
+  /** Octets were read. They are valid only during the call. */
   data(octets: Uint8Array): void
-  /**
-   * No more input follows: the peer has ended its output or closed. Called once, after all input.
-   */
+  /** The peer has ended its output or closed. Called once, after all input. */
   ended(): void
-  /** `unsent` has become smaller. */
+  /** Unsent octets were sent, or dropped because the peer has closed. */
   room(): void
 }
 
-/** Every read of every such socket goes through these octets. */
+/** The buffer of all reads of all these sockets. It holds nothing between two reads. */
 const INPUT = Buffer.allocUnsafeSlow(65_536)
-/** Full buffers read at a time, before another socket is served. */
+/** Maximum full buffers per wake-up, so that one socket cannot starve others. */
 const AT_A_TIME = 8
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
- * A stream socket whose two directions end separately, in the socket loop. It differs from a
- * `Connection` in three ways that a front between two peers needs:
+ * A stream socket in the socket loop whose two directions end separately. A front between two peers
+ * needs three properties that a `Connection` does not have:
  *
- * - Input of a peer that has closed is still read.
+ * - The input of a peer that has closed is still read.
  * - The output can end while the input continues.
  * - Input is not copied.
  */
 export class TwoWaySocket {
   readonly #fd: number
   readonly #listener: TwoWayListener
-  /** Undefined while the kernel would report a hang-up at every turn that requires no action. */
+  /**
+   * Undefined after a hang-up of a socket that is paused or whose input has ended, because epoll
+   * would report the hang-up at every turn.
+   */
   #registration: Registration | undefined
   #unsent: Buffer = NOTHING
   #isPaused = true
@@ -42,8 +44,8 @@ export class TwoWaySocket {
   #isDestroyed = false
 
   /**
-   * Takes the descriptor over, paused. Throws SystemCallError; the descriptor is still the caller's
-   * then.
+   * Takes the descriptor over. The socket is paused. Throws SystemCallError; the caller then still
+   * owns the descriptor.
    */
   constructor(fd: number, listener: TwoWayListener) {
     this.#fd = fd
@@ -51,7 +53,7 @@ export class TwoWaySocket {
     this.#registration = socketLoop().add(fd, 0, this.#ready)
   }
 
-  /** As the constructor, but the descriptor is closed if it throws. */
+  /** Like the constructor, but closes the descriptor if it throws. */
   static adopt(fd: number, listener: TwoWayListener): TwoWaySocket {
     try {
       return new TwoWaySocket(fd, listener)
@@ -62,19 +64,19 @@ export class TwoWaySocket {
   }
 
   /**
-   * Two descriptors that are connected to each other; a program on the second finds nothing
-   * unusual. Throws SystemCallError.
+   * Makes a pair of connected descriptors. They are blocking, because a program may run on the
+   * second one. Throws SystemCallError.
    */
   static pair(): readonly [number, number] {
     return openSocketPair()
   }
 
-  /** Of a TCP socket: small writes go out at once. */
+  /** Sends small output without delay (TCP_NODELAY, tcp(7)). No effect if it is no TCP socket. */
   noDelay(): void {
     inheritNoDelay(this.#fd)
   }
 
-  /** Octets that the kernel has not taken. */
+  /** Written octets that the kernel has not accepted. */
   get unsent(): number {
     return this.#unsent.length
   }
@@ -92,8 +94,8 @@ export class TwoWaySocket {
   }
 
   /**
-   * Sends; the octets are the caller's again at once. Nothing happens if the output has ended, here
-   * or there.
+   * Sends octets. The caller may change the octets when the call returns. No effect if the output
+   * has ended, or if the peer has closed.
    */
   write(octets: Uint8Array): void {
     if (this.#isEnding || this.#outputEnded || octets.length === 0) return
@@ -103,14 +105,14 @@ export class TwoWaySocket {
     this.#watch()
   }
 
-  /** Sends nothing more once everything written is on its way. */
+  /** Ends the output after the written octets, and continues to read. */
   endOutput(): void {
     if (this.#isEnding || this.#isDestroyed) return
     this.#isEnding = true
     if (this.#unsent.length === 0) this.#shut()
   }
 
-  /** Closes at once. No callback follows. */
+  /** Closes at once. No callback is called. */
   destroy(): void {
     if (this.#isDestroyed) return
     this.#isDestroyed = true
