@@ -119,7 +119,7 @@ describe('docs/SCALE.md', () => {
     expect(page).toContain('| 1,000 | 4,000 | 8 GB | 0.05 | 62.5–150 |\n')
     expect(page).toContain('**217 logins a second, 783,000 an hour**')
     expect(page).toContain(
-      '43 % of that for TLS, POP3 and authd, 43 % for the gate and the start of smtpds, 13 % for the database',
+      'TLS, POP3 and authd take 43 % of that time, the gate and the start of smtpds 43 %, the database 13 %.',
     )
     expect(page).toContain(
       '| a provider | 1,000,000 | 1 | 1 | 0.0694–0.167 | 6.94 MB/s | 500,000 | 100 MB | 144 GB in 90 days | 8 |\n',
