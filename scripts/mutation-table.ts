@@ -3,9 +3,10 @@ import * as v from 'valibot'
 
 /**
  * Writes the rows of `npm run test:mutation` into the table of its last results. Rows of files that
- * this run did not mutate stay while the file exists, and so does the text below the table.
+ * this run did not mutate stay while the file exists, and so does the text below the table. An
+ * argument names another report than that of the last run.
  */
-const REPORT = new URL('../node_modules/.cache/mutation.json', import.meta.url)
+const REPORT = process.argv[2] ?? new URL('../node_modules/.cache/mutation.json', import.meta.url)
 const PAGE = new URL('../test/mutation/RESULT.md', import.meta.url)
 const ROOT = new URL('..', import.meta.url)
 const MARK = '<!-- table -->'
@@ -45,8 +46,10 @@ const all: Row = {
   survived: sum(row => row.survived),
   unreached: sum(row => row.unreached),
 }
-const percent = ({ killed, survived, unreached }: Row): string =>
-  `${((100 * killed) / Math.max(1, killed + survived + unreached)).toFixed(1)} %`
+const percent = ({ killed, survived, unreached }: Row): string => {
+  const mutants = killed + survived + unreached
+  return mutants === 0 ? '–' : `${((100 * killed) / mutants).toFixed(1)} %`
+}
 const line = (row: Row): string =>
   `| ${row.name === 'all' ? row.name : `\`${row.name}\``} | ${row.killed} | ${row.survived} | ${row.unreached} | ${percent(row)} |`
 const table = [

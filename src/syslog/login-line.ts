@@ -1,5 +1,5 @@
 import type { IpAddress } from '../wire/ip-address.ts'
-import type { LoginMethod } from '../wire/login-event.ts'
+import { isLoginMethod, type LoginMethod } from '../wire/login-event.ts'
 
 /** Tag of a login line; the only one that the dialect accepts. */
 export const LOGIN_TAG = 'qmail-pop3d'
@@ -42,19 +42,16 @@ export const formatAbortLine = (ip: IpAddress | undefined, tls: boolean, user: s
   `authrelay v=1 ev=abort ip=${ip ?? 'unknown'} tls=${tls ? 1 : 0} user=${encodeUser(user)}`
 
 const LOGIN =
-  /^authrelay v=1 ev=login ip=([0-9a-f:.]{2,45}) tls=([01]) method=(pass|apop|sasl) user=((?:[A-Za-z0-9._@+-]|%[0-9A-F]{2}){1,128}~?)(?: ts=\d{1,12} mac=[0-9a-f]{32})?$/
+  /^authrelay v=1 ev=login ip=([0-9a-f:.]{2,45}) tls=([01]) method=([a-z]+) user=((?:[A-Za-z0-9._@+-]|%[0-9A-F]{2}){1,128}~?)(?: ts=\d{1,12} mac=[0-9a-f]{32})?$/
 
 /** Inverse of formatLoginLine; undefined for every other message. The address is not yet parsed. */
 export function parseLoginLine(
   message: string,
 ): { address: string; tls: boolean; method: LoginMethod; user: string; cut: boolean } | undefined {
-  const [match, address = '', tls, method, user = ''] = LOGIN.exec(message) ?? []
-  if (match === undefined || !isMethod(method)) return undefined
+  const [, address = '', tls, method = '', user = ''] = LOGIN.exec(message) ?? []
+  if (!isLoginMethod(method)) return undefined
   return { address, tls: tls === '1', method, user: decodeUser(user), cut: user.endsWith('~') }
 }
-
-const isMethod = (text: string | undefined): text is LoginMethod =>
-  text === 'pass' || text === 'apop' || text === 'sasl'
 
 const MAX_USER = 128
 

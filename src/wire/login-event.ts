@@ -40,6 +40,9 @@ export function sessionIdOfGreeting(greeting: string): SessionId | undefined {
 /** How the client proved its login: USER/PASS, APOP, or SASL. */
 export type LoginMethod = 'pass' | 'apop' | 'sasl'
 
+export const isLoginMethod = (text: string): text is LoginMethod =>
+  text === 'pass' || text === 'apop' || text === 'sasl'
+
 /**
  * A login was proved by POP3 from an address. The event does not grant the address: authd decides.
  */
@@ -108,7 +111,7 @@ export function parseLoginEvent(line: string): LoginEvent | BadLoginEvent {
   const daemon = get('daemon')
   const valuesAreSound =
     id !== '-' && (tls === '0' || tls === '1') && DAEMON.test(daemon) && (age === undefined || AGE.test(age))
-  if (!valuesAreSound || ip === undefined || !isMethod(method) || !isUserName(user)) return { reason: 'value', id }
+  if (!valuesAreSound || ip === undefined || !isLoginMethod(method) || !isUserName(user)) return { reason: 'value', id }
   return { id, ip, daemon, tls: tls === '1', method, user, ...(age === undefined ? {} : { age: Number(age) }) }
 }
 
@@ -136,8 +139,6 @@ export function parseLoginAnswer(line: string): LoginAnswer | undefined {
   if (until !== undefined) return { verdict: 'committed', id, until: Number(until) }
   return { verdict: 'queued', id }
 }
-
-const isMethod = (text: string): text is LoginMethod => text === 'pass' || text === 'apop' || text === 'sasl'
 
 /** A database text column holds no NUL; the length is what the table takes. */
 const isUserName = (user: string | undefined): user is string =>

@@ -3,8 +3,8 @@
  * each login. The monitor takes every message of a login process for hostile.
  */
 import * as v from 'valibot'
-import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../ip-address.ts'
-import { isSessionId, type LoginOctets, loginOctets, type SessionId } from '../login-event.ts'
+import { NetworkSet, parseIpAddress, parseNetwork } from '../ip-address.ts'
+import { isSessionId, type LoginOctets, loginOctets } from '../login-event.ts'
 import { readMessage, requireMessage } from './control-channel.ts'
 
 /** One character per octet, as the client sent it. */
@@ -15,25 +15,20 @@ const octets = (max: number) =>
     v.check(text => /^[\x01-\xff]*$/.test(text)),
   )
 
-const ipAddress = v.pipe(
-  v.string(),
-  v.maxLength(45),
-  v.rawTransform<string, IpAddress>(({ dataset, addIssue, NEVER }) => {
-    const ip = parseIpAddress(dataset.value)
-    if (ip !== undefined) return ip
+/** The value of a text; a text without one is refused. */
+const parsedBy = <Value>(read: (text: string) => Value | undefined) =>
+  v.rawTransform<string, Value>(({ dataset, addIssue, NEVER }) => {
+    const value = read(dataset.value)
+    if (value !== undefined) return value
     addIssue()
     return NEVER
-  }),
-)
+  })
 
+const ipAddress = v.pipe(v.string(), v.maxLength(45), parsedBy(parseIpAddress))
 const sessionIdText = v.pipe(
   v.string(),
   v.maxLength(32),
-  v.check(isSessionId),
-  v.transform((text): SessionId => {
-    if (!isSessionId(text)) throw new TypeError('checked before')
-    return text
-  }),
+  parsedBy(text => (isSessionId(text) ? text : undefined)),
 )
 
 const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535))
@@ -101,8 +96,8 @@ export type VerifyRequest = Omit<Extract<FromLogin, { type: 'verify' }>, 'type'>
 export const parseFromLogin = (message: unknown): FromLogin | undefined => readMessage(fromLogin, message)
 
 const networkSet = v.pipe(
-  v.array(v.string()),
-  v.transform(texts => new NetworkSet(texts.flatMap(text => parseNetwork(text) ?? []))),
+  v.array(v.pipe(v.string(), parsedBy(parseNetwork))),
+  v.transform(networks => new NetworkSet(networks)),
 )
 
 const upstreamServer = v.strictObject({

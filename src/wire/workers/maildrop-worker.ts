@@ -5,7 +5,7 @@
 import * as v from 'valibot'
 import { type IpAddress, parseIpAddress } from '../ip-address.ts'
 import { percentDecode, percentEncode, percentEncodePath } from '../lines.ts'
-import { isSessionId, type LoginMethod, type SessionId } from '../login-event.ts'
+import { isLoginMethod, isSessionId, type LoginMethod, type SessionId } from '../login-event.ts'
 import { readMessage, requireMessage } from './control-channel.ts'
 
 /**
@@ -47,21 +47,21 @@ export function formatSessionTicket(ticket: SessionTicket, mac: (text: string) =
 }
 
 const LINE =
-  /^(session v=1 id=(\S+) ip=(\S+) tls=([01]) method=(pass|apop|sasl) expires=(\d{1,12}) user=(\S*) maildir=(\/\S*)) mac=([0-9a-f]{64})$/
+  /^(session v=1 id=(\S+) ip=(\S+) tls=([01]) method=([a-z]+) expires=(\d{1,12}) user=(\S*) maildir=(\/\S*)) mac=([0-9a-f]{64})$/
 
 /**
  * Reads a ticket line; undefined if it has not exactly the form of formatSessionTicket. Checks no
  * MAC.
  */
 export function parseSessionTicket(line: string): PresentedTicket | undefined {
-  const [, signedText, id, address, tls, method, expires, name, path, mac] = LINE.exec(line) ?? []
-  if (signedText === undefined || id === undefined || mac === undefined) return undefined
-  const ip = parseIpAddress(address ?? '')
-  const user = percentDecode(name ?? '')
-  const maildir = percentDecode(path ?? '')
+  const match = LINE.exec(line)
+  if (match === null) return undefined
+  const [, signedText = '', id = '', address = '', tls, method = '', expires, name = '', path = '', mac = ''] = match
+  const ip = parseIpAddress(address)
+  const user = percentDecode(name)
+  const maildir = percentDecode(path)
   if (!isSessionId(id) || ip === undefined || user === undefined || maildir === undefined) return undefined
-  if (method !== 'pass' && method !== 'apop' && method !== 'sasl') return undefined
-  if (maildir.includes('\0')) return undefined
+  if (!isLoginMethod(method) || maildir.includes('\0')) return undefined
   const ticket = { id, user, maildir, ip, tls: tls === '1', method, expires: Number(expires) } as const
   // A text that the reader could parse in another way is not a ticket: one text, one meaning.
   return signedTextOf(ticket) === signedText ? { ticket, signedText, mac } : undefined
@@ -96,11 +96,9 @@ export const formatTake = ({ n, octets, ticket }: Take): string => `take n=${n} 
 
 /** Reads a `take` line; undefined for another line. The ticket is not checked. */
 export function parseTake(line: string): Take | undefined {
-  const match = /^take n=([1-9]\d{0,14}) octets=(0|[1-9]\d{0,5}) (.+)$/.exec(line)
-  const octets = Number(match?.[2])
-  const ticket = match?.[3]
-  if (ticket === undefined || octets > MAX_READ_AHEAD) return undefined
-  return { n: Number(match?.[1]), octets, ticket }
+  const [, n, octets, ticket] = /^take n=([1-9]\d{0,14}) octets=(0|[1-9]\d{0,5}) (.+)$/.exec(line) ?? []
+  if (ticket === undefined || Number(octets) > MAX_READ_AHEAD) return undefined
+  return { n: Number(n), octets: Number(octets), ticket }
 }
 
 /**

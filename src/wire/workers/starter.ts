@@ -49,19 +49,13 @@ const PING = new RegExp(`^ping n=${NUMBER}$`)
 
 /** Reads a line of the gate; undefined if it is invalid. */
 export function parseStarterOrder(line: string): StarterOrder | undefined {
-  const start = numbersOf(START, line)
-  if (start !== undefined) {
-    const [n = 0, without = 0, octets = 0] = start
-    return octets > MAX_STARTER_BLOCK ? undefined : { type: 'start', n, without, octets }
-  }
-  const program = numbersOf(PROGRAM, line)
-  if (program !== undefined) {
-    const [args = 0, files = 0, octets = 0] = program
-    return octets > MAX_STARTER_BLOCK ? undefined : { type: 'program', args, files, octets }
-  }
-  const [n] = numbersOf(PING, line) ?? []
-  if (n !== undefined) return { type: 'ping', n }
-  const [pid] = numbersOf(KILL, line) ?? []
+  const [n, without = 0, block = 0] = numbersOf(START, line)
+  if (n !== undefined) return block > MAX_STARTER_BLOCK ? undefined : { type: 'start', n, without, octets: block }
+  const [args, files = 0, octets = 0] = numbersOf(PROGRAM, line)
+  if (args !== undefined) return octets > MAX_STARTER_BLOCK ? undefined : { type: 'program', args, files, octets }
+  const [ping] = numbersOf(PING, line)
+  if (ping !== undefined) return { type: 'ping', n: ping }
+  const [pid = 0] = numbersOf(KILL, line)
   return isPid(pid) ? { type: 'kill', pid } : undefined
 }
 
@@ -100,18 +94,16 @@ const PONG = new RegExp(`^pong n=${NUMBER}$`)
 
 /** Reads a line of the starter; undefined if it is invalid. */
 export function parseStarterNews(line: string): StarterNews | undefined {
-  const [n, startedPid] = numbersOf(STARTED, line) ?? []
-  if (n !== undefined && isPid(startedPid)) return { type: 'started', n, pid: startedPid }
-  const [exitedPid, status] = numbersOf(EXITED, line) ?? []
-  if (isPid(exitedPid) && status !== undefined)
-    return status > 255 ? undefined : { type: 'ended', pid: exitedPid, status }
-  const [killedPid, signal] = numbersOf(KILLED, line) ?? []
-  if (isPid(killedPid) && signal !== undefined)
-    return signal > 127 ? undefined : { type: 'ended', pid: killedPid, signal }
-  const [failed, errno] = numbersOf(FAILED, line) ?? []
-  if (failed !== undefined && errno !== undefined) return { type: 'failed', n: failed, errno }
+  const [n = 0, startedPid = 0] = numbersOf(STARTED, line)
+  if (isPid(startedPid)) return { type: 'started', n, pid: startedPid }
+  const [exitedPid = 0, status = 0] = numbersOf(EXITED, line)
+  if (isPid(exitedPid)) return status > 255 ? undefined : { type: 'ended', pid: exitedPid, status }
+  const [killedPid = 0, signal = 0] = numbersOf(KILLED, line)
+  if (isPid(killedPid)) return signal > 127 ? undefined : { type: 'ended', pid: killedPid, signal }
+  const [failed, errno = 0] = numbersOf(FAILED, line)
+  if (failed !== undefined) return { type: 'failed', n: failed, errno }
   if (line === 'ready') return { type: 'ready' }
-  const [pong] = numbersOf(PONG, line) ?? []
+  const [pong] = numbersOf(PONG, line)
   return pong === undefined ? undefined : { type: 'pong', n: pong }
 }
 
@@ -145,7 +137,7 @@ function countStrings(block: Buffer): number {
 }
 
 /** Process ids that are no group and not ourselves to kill(2). */
-const isPid = (pid: number | undefined): pid is number => pid !== undefined && pid > 1 && pid < 2 ** 31
+const isPid = (pid: number): boolean => pid > 1 && pid < 2 ** 31
 
-const numbersOf = (pattern: RegExp, line: string): readonly number[] | undefined =>
-  pattern.exec(line)?.slice(1).map(Number)
+/** The numbers of a line of this pattern; none for another line. */
+const numbersOf = (pattern: RegExp, line: string): readonly number[] => pattern.exec(line)?.slice(1).map(Number) ?? []

@@ -31,6 +31,34 @@ test('readMessage takes a message of the schema and no other', () => {
   expect(readMessage(order, null)).toBeUndefined()
 })
 
+describe('a message with a thousand faults', () => {
+  /** A list of texts, and the number of texts that were looked at. */
+  const counted = () => {
+    let count = 0
+    const item = v.pipe(
+      v.string(),
+      v.check(() => {
+        count += 1
+        return false
+      }),
+    )
+    return { list: v.array(item), looked: () => count }
+  }
+  const message = Array.from({ length: 1000 }, () => 'x')
+
+  test('is refused at the first fault', () => {
+    const { list, looked } = counted()
+    expect(readMessage(list, message)).toBeUndefined()
+    expect(looked()).toBe(1)
+  })
+
+  test('is refused at the first fault by requireMessage', () => {
+    const { list, looked } = counted()
+    expect(() => requireMessage(list, message)).toThrow(/field: 0/)
+    expect(looked()).toBe(1)
+  })
+})
+
 describe('requireMessage', () => {
   test('names the field of a message of another version, and keeps its value secret', () => {
     const secret = 'not hexadecimal: a key'

@@ -2,10 +2,12 @@ import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
 import {
   formatChainLine,
+  type LoginSettingsMessage,
   parseChainLine,
   parseFromLogin,
   parseToLogin,
 } from '../../../../src/wire/workers/login-process.ts'
+import { ip } from '../../../harness/addresses.ts'
 
 const verify = {
   type: 'verify',
@@ -47,6 +49,56 @@ describe('parseFromLogin', () => {
   })
 })
 
+describe('the settings of a login process', () => {
+  const settings: LoginSettingsMessage = {
+    ids: null,
+    logLevel: 'info',
+    engine: 'auto',
+    handoff: true,
+    directory: '/run/auth-relay',
+    listeners: [{ proxy: false, tls: false }],
+    mode: 'verify',
+    hostname: 'mx',
+    apop: false,
+    preamble: { password: 'tulip', trust: ['192.0.2.0/24'], reply: 'ok' },
+    proxyTrust: ['192.0.2.7', '2001:db8::/32'],
+    proxyTls: false,
+    compat: 'none',
+    requireTls: false,
+    cleartextNets: [],
+    cleartextLogins: [],
+    offersStls: false,
+    stls: null,
+    loginDelay: 0,
+    tries: 3,
+    maxConnections: 100,
+    maxPerAddress: 10,
+    maxPerLogin: 10,
+    maxPerOwner: 10,
+    nat64Prefixes: [],
+    loginTime: 60_000,
+    idleTime: 600_000,
+    upstream: null,
+  }
+  const read = (change: Partial<LoginSettingsMessage>) => {
+    const message = parseToLogin({ type: 'settings', settings: { ...settings, ...change } })
+    return message.type === 'settings' ? message.settings : expect.unreachable(message.type)
+  }
+
+  test('name networks by their texts', () => {
+    const { proxyTrust, cleartextNets, preamble } = read({})
+    expect(proxyTrust.has(ip('192.0.2.7'))).toBe(true)
+    expect(proxyTrust.has(ip('192.0.2.8'))).toBe(false)
+    expect(proxyTrust.has(ip('2001:db8:ffff::1'))).toBe(true)
+    expect(preamble?.trust.has(ip('192.0.2.8'))).toBe(true)
+    expect(cleartextNets.networks).toEqual([])
+  })
+
+  test('are of another version with a text that is no network', () => {
+    expect(() => read({ proxyTrust: ['192.0.2.7', '192.0.2.0/33'] })).toThrow(/field: settings\.proxyTrust\.1/)
+  })
+})
+
 test('parseToLogin refuses messages of another version', () => {
   expect(() => parseToLogin({ type: 'open', n: 1, socket: '1.sock' })).toThrow()
   expect(parseToLogin({ type: 'open', n: 1, socket: '1.sock', ticket: 't' })).toBeDefined()
@@ -59,9 +111,15 @@ property.prop([fc.integer({ min: 1, max: 999_999_999_999_999 })])(
   },
 )
 
-test.each(['chain 1', 'chain 1\r\n', 'chain -1\n', 'chain 1 2\n', ' chain 1\n', `chain ${'1'.repeat(16)}\n`, ''])(
-  '%j is not a line of a chained program',
-  line => {
-    expect(parseChainLine(line)).toBeUndefined()
-  },
-)
+test.each([
+  'chain 1',
+  'chain 1\r\n',
+  'chain -1\n',
+  'chain 1 2\n',
+  'chain 1\nx',
+  ' chain 1\n',
+  `chain ${'1'.repeat(16)}\n`,
+  '',
+])('%j is not a line of a chained program', line => {
+  expect(parseChainLine(line)).toBeUndefined()
+})

@@ -35,6 +35,8 @@ describe('take', () => {
     'take n=1 octets=0 ',
     'take n=1  octets=0 t',
     'Take n=1 octets=0 t',
+    'xtake n=1 octets=0 t',
+    'take n=1 octets=0 t\nt',
     'take n=1234567890123456 octets=0 t',
   ])('%j is invalid', line => {
     expect(parseTake(line)).toBeUndefined()
@@ -51,10 +53,17 @@ describe('messages of a worker', () => {
     expect(parseHandoffReply(formatHandoffReply(news))).toEqual(news)
   })
 
-  test.each(['', 'link v=2', 'bye ', 'ended', 'ended n=0', 'ended n=1 ', 'ended n=x', 'ended n=1234567890123456'])(
-    '%j is invalid',
-    line => {
-      expect(parseHandoffReply(line)).toBeUndefined()
-    },
-  )
+  test.each([
+    '',
+    'link v=2',
+    'bye ',
+    'ended',
+    'ended n=0',
+    'ended n=1 ',
+    'xended n=1',
+    'ended n=x',
+    'ended n=1234567890123456',
+  ])('%j is invalid', line => {
+    expect(parseHandoffReply(line)).toBeUndefined()
+  })
 })

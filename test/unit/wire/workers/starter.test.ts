@@ -66,6 +66,15 @@ describe('messages between gate and starter', () => {
   })
 
   test.each([
+    { type: 'program', args: 0, files: 1024, octets: MAX_STARTER_BLOCK },
+    { type: 'start', n: 1, without: 0, octets: MAX_STARTER_BLOCK },
+    { type: 'kill', pid: 2 },
+    { type: 'kill', pid: 2 ** 31 - 1 },
+  ] as const)('%j is at the bound of an order', value => {
+    expect(parseStarterOrder(formatStarterOrder(value))).toEqual(value)
+  })
+
+  test.each([
     'kill pid=0',
     'kill pid=1',
     'kill pid=-7',
@@ -86,14 +95,18 @@ describe('messages between gate and starter', () => {
     '',
   ])('not a line of a starter: %s', line => expect(parseStarterNews(line)).toBeUndefined())
 
-  property.prop([fc.array(fc.uint8Array().map(octets => octets.map(octet => octet || 1)))])(
-    'strings keep their octets',
+  const withoutNul = fc.oneof(
+    fc.uint8Array().map(octets => octets.map(octet => octet || 1)),
+    fc.string({ unit: 'binary' }).map(text => text.toWellFormed().replaceAll('\0', '')),
+  )
+  property.prop([fc.oneof(fc.array(withoutNul), fc.array(fc.constantFrom('', 'A=1', 'B=ü')))])(
+    'strings keep their octets, as texts and as octets',
     strings => {
-      expect(parseStrings(formatStrings(strings))).toEqual(strings.map(octets => Buffer.from(octets)))
+      expect(parseStrings(formatStrings(strings))).toEqual(strings.map(string => Buffer.from(string)))
     },
   )
   test('a string with a NUL is invalid, and a block ends with one', () => {
-    expect(() => formatStrings(['a\0b'])).toThrow(TypeError)
+    expect(() => formatStrings(['a\0b'])).toThrow(new TypeError('a NUL cannot stand in a string of a program'))
     expect(() => formatStrings([Uint8Array.of(0)])).toThrow(TypeError)
     expect(parseStrings(Buffer.from('A=1\0B=2'))).toBeUndefined()
     expect(parseStrings(Buffer.from('A=1\0\0'))).toEqual([Buffer.from('A=1'), Buffer.alloc(0)])

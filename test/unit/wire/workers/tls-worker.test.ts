@@ -121,8 +121,12 @@ describe('an answer of a worker', () => {
     expect(parseTlsWorkerAnswer(sent(message))).toEqual(message)
   })
 
-  property.prop([fc.string({ maxLength: 5000 })])('that refuses has a reason of bounded length', reason => {
+  property.prop([fc.string({ minLength: 1990, maxLength: 5000 })])('that refuses has a bounded reason', reason => {
     expect(parseTlsWorkerAnswer(sent(refusalOf(reason)))).toEqual({ type: 'refused', reason: reason.slice(0, 2000) })
+  })
+
+  test('that refuses tells a short reason whole', () => {
+    expect(refusalOf('no shared cipher')).toEqual({ type: 'refused', reason: 'no shared cipher' })
   })
 
   test.each([
