@@ -236,8 +236,7 @@ type HeardLine = {
 
 const lastKey = ({ host, tag }: SyslogLine): string => `${host} ${tag}`
 
-const ignore = (reason: string, tag?: string): Verdict =>
-  tag === undefined ? { verdict: 'ignore', reason } : { verdict: 'ignore', reason, tag }
+const ignore = (reason: string, tag: string): Verdict => ({ verdict: 'ignore', reason, tag })
 
 /** `45 min`, `3 h`, `12 d`: one unit, for people. */
 function formatAge(milliseconds: number): string {
@@ -273,10 +272,6 @@ class SessionJoin {
     // A clock that was set back proves nothing of the age either.
     if (session === undefined || now < session.at || now - session.at > SESSION_LIFE) return undefined
     return session.ip
-  }
-
-  get size(): number {
-    return this.#sessions.size
   }
 }
 

@@ -1,7 +1,7 @@
 /** Dialects of servers for POP3 and IMAP. */
 
 import type { LoginMethod } from '../../wire/login-event.ts'
-import type { Dialect, Heard } from '../dialect.ts'
+import { type Dialect, type Heard, partsOf, readParts } from '../dialect.ts'
 import { parseOwnFileLine } from '../syslog-line.ts'
 
 // The closing bracket is required: host names are cut at 80 octets, and a cut address could be
@@ -33,8 +33,9 @@ export const ipop3d: Dialect = {
   longestLogin: 80,
   read(message, tag) {
     const imap = tag.includes('imap')
-    const [match, verb = '', login = '', address = ''] = (imap ? IPOP3D_IMAP : IPOP3D_POP3).exec(message) ?? []
-    if (match === undefined) return undefined
+    const parts = readParts(imap ? IPOP3D_IMAP : IPOP3D_POP3, message)
+    if (parts === undefined) return undefined
+    const [, verb, login, address] = parts
     return { kind: 'login', address, login, imap, method: IPOP3D_METHODS.get(verb) ?? 'pass' }
   },
 }
@@ -65,8 +66,9 @@ export const dovecot: Dialect = {
     // Written to standard output, e.g. in a container, the message begins with Dovecot's own stamp
     // and level.
     const text = parseOwnFileLine(message)?.message ?? message
-    const [match, service, login = '', mechanism, address = '', rest = ''] = DOVECOT_LOGIN.exec(text) ?? []
-    if (match === undefined) return undefined
+    const parts = readParts(DOVECOT_LOGIN, text)
+    if (parts === undefined) return undefined
+    const [, service, login, mechanism, address, rest] = parts
     return {
       kind: 'login',
       address,
@@ -74,9 +76,14 @@ export const dovecot: Dialect = {
       cut: DOVECOT_CUT_NAME.test(login) && Buffer.byteLength(login) >= DOVECOT_SHORTEST_CUT,
       imap: service === 'imap',
       tls: /, TLS(?:,|$)/.test(rest),
-      method: mechanism === 'APOP' ? 'apop' : mechanism === 'PLAIN' ? 'pass' : 'sasl',
+      method: dovecotMethod(mechanism),
     }
   },
+}
+
+function dovecotMethod(mechanism: string): LoginMethod {
+  if (mechanism === 'APOP') return 'apop'
+  return mechanism === 'PLAIN' ? 'pass' : 'sasl'
 }
 
 // The login also stands before the words of success. So it holds no space, bracket or comma, and
@@ -105,16 +112,17 @@ export const dovecotProxy: Dialect = {
   read(message) {
     if (message.length > DOVECOT_MAX_PROXY_MESSAGE) return undefined
     const text = parseOwnFileLine(message)?.message ?? message
-    const [match, service, name, login = '', mechanism, address = '', rest = ''] =
-      DOVECOT_PROXIED_LOGIN.exec(text) ?? []
-    if (match === undefined || name !== login) return undefined
+    const parts = readParts(DOVECOT_PROXIED_LOGIN, text)
+    if (parts === undefined) return undefined
+    const [, service, name, login, mechanism, address, rest] = parts
+    if (name !== login) return undefined
     return {
       kind: 'login',
       address,
       login,
       imap: service === 'imap',
       tls: /, TLS(?:,|$)/.test(rest),
-      method: mechanism === 'APOP' ? 'apop' : mechanism === 'PLAIN' ? 'pass' : 'sasl',
+      method: dovecotMethod(mechanism),
     }
   },
 }
@@ -140,14 +148,15 @@ export const courier: Dialect = {
   doc: 'Courier pop3d and imapd',
   longestLogin: 255,
   read(message, tag) {
-    const [match, login = '', address = '', protocol = '', starttls] = COURIER_LOGIN.exec(message) ?? []
-    if (match === undefined) return undefined
+    const parts = readParts(COURIER_LOGIN, message)
+    if (parts === undefined) return undefined
+    const [, login, address, protocol, starttls] = parts
     return {
       kind: 'login',
       address,
       login,
       imap: tag.includes('imap') || /^imap/i.test(protocol),
-      tls: starttls !== undefined || tag.endsWith('-ssl'),
+      tls: starttls !== '' || tag.endsWith('-ssl'),
     }
   },
 }
@@ -176,22 +185,24 @@ export const cyrus: Dialect = {
   read(message, tag) {
     const imap = tag.includes('imap')
     if (message.startsWith('event=login.good ')) return readCyrusLogfmt(message, imap)
-    const [match, address = '', login = '', mechanism = '', tls] = CYRUS_LOGIN.exec(message) ?? []
-    if (match === undefined || isAnonymous(login) || isAnonymous(mechanism)) return undefined
-    return { kind: 'login', address, login, imap, tls: tls !== undefined }
+    const parts = readParts(CYRUS_LOGIN, message)
+    if (parts === undefined) return undefined
+    const [, address, login, mechanism, tls] = parts
+    if (isAnonymous(login) || isAnonymous(mechanism)) return undefined
+    return { kind: 'login', address, login, imap, tls: tls !== '' }
   },
 }
 
 function readCyrusLogfmt(message: string, imap: boolean): Heard | undefined {
   const pairs = parseLogfmt(message)
-  const [, inBrackets, bare] = CYRUS_CLIENT_HOST.exec(pairs?.get('r.clienthost') ?? '') ?? []
-  const address = inBrackets ?? bare
-  const login = pairs?.get('u.username')
-  if (pairs === undefined || address === undefined || login === undefined || login === '') return undefined
+  if (pairs === undefined) return undefined
+  const host = readParts(CYRUS_CLIENT_HOST, pairs.get('r.clienthost') ?? '')
+  const login = pairs.get('u.username') ?? ''
+  if (host === undefined || login === '' || /\s/.test(login)) return undefined
   const anonymous = pairs.has('login.anonymous') && pairs.get('login.anonymous') !== '0'
   if (anonymous || isAnonymous(login) || isAnonymous(pairs.get('login.mech') ?? '')) return undefined
-  if (pairs.get('event') !== 'login.good' || /\s/.test(login)) return undefined
-  return { kind: 'login', address, login, imap, tls: pairs.get('login.tls') === '1' }
+  const [, inBrackets, bare] = host
+  return { kind: 'login', address: inBrackets + bare, login, imap, tls: pairs.get('login.tls') === '1' }
 }
 
 /**
@@ -201,10 +212,12 @@ function parseLogfmt(message: string): ReadonlyMap<string, string> | undefined {
   const pairs = new Map<string, string>()
   CYRUS_LOGFMT_PAIR.lastIndex = 0
   for (let end = 0; end < message.length; end = CYRUS_LOGFMT_PAIR.lastIndex) {
-    const [match, key = '', quoted, bare = '', space] = CYRUS_LOGFMT_PAIR.exec(message) ?? []
-    if (match === undefined || pairs.has(key)) return undefined
+    const parts = readParts(CYRUS_LOGFMT_PAIR, message)
+    if (parts === undefined) return undefined
+    const [, key, quoted, bare, space] = parts
+    if (pairs.has(key)) return undefined
     // A value with an escape in it is not needed by anyone: keep it as it stands.
-    pairs.set(key, quoted ?? bare)
+    pairs.set(key, quoted + bare)
     if (space === ' ' && CYRUS_LOGFMT_PAIR.lastIndex === message.length) return undefined
   }
   return pairs
@@ -243,18 +256,20 @@ export const perdition: Dialect = {
   longestLogin: 128,
   read(message, tag) {
     if (message.length > PERDITION_MAX_MESSAGE) return undefined
-    const [match, ipv4, ipv6, fields = ''] = PERDITION_LOGIN.exec(message) ?? []
-    if (match === undefined) return undefined
+    const parts = readParts(PERDITION_LOGIN, message)
+    if (parts === undefined) return undefined
+    const [, ipv4, ipv6, fields] = parts
     const pairs = new Map<string, string>()
-    for (const [, key = '', quoted, bare] of fields.matchAll(PERDITION_PAIR)) {
+    for (const match of fields.matchAll(PERDITION_PAIR)) {
+      const [, key, quoted, bare] = partsOf(match)
       if (pairs.has(key) || key === 'status') return undefined
-      pairs.set(key, quoted ?? bare ?? '')
+      pairs.set(key, quoted + bare)
     }
-    const login = pairs.get('authentication_id') ?? pairs.get('user')
-    if (login === undefined || login === '' || /\s/.test(login)) return undefined
+    const login = pairs.get('authentication_id') ?? pairs.get('user') ?? ''
+    if (login === '' || /\s/.test(login)) return undefined
     return {
       kind: 'login',
-      address: ipv4 ?? ipv6 ?? '',
+      address: ipv4 + ipv6,
       login,
       imap: tag.includes('imap') || /^imap/i.test(pairs.get('protocol') ?? ''),
       tls: /^(?:ssl|tls)/.test(pairs.get('client-secure') ?? ''),

@@ -1,6 +1,6 @@
 /** Dialects of servers for POP3 only that log a login in one line. */
 
-import type { Dialect } from '../dialect.ts'
+import { type Dialect, readParts } from '../dialect.ts'
 
 // Failure lines begin with the name that the client gave. None of them can end like these, and none
 // that syslog cuts (at
@@ -19,10 +19,15 @@ export const qpopper: Dialect = {
   doc: 'qpopper',
   longestLogin: 64,
   read(message) {
-    const [match, login = '', , address = ''] = QPOPPER_LOGIN.exec(message) ?? []
-    if (match !== undefined) return { kind: 'login', address, login }
-    const [stats, statsLogin = '', statsAddress = ''] = QPOPPER_STATS.exec(message) ?? []
-    return stats === undefined ? undefined : { kind: 'login', address: statsAddress, login: statsLogin }
+    const parts = readParts(QPOPPER_LOGIN, message)
+    if (parts !== undefined) {
+      const [, login, , address] = parts
+      return { kind: 'login', address, login }
+    }
+    const stats = readParts(QPOPPER_STATS, message)
+    if (stats === undefined) return undefined
+    const [, login, address] = stats
+    return { kind: 'login', address, login }
   },
 }
 
@@ -38,8 +43,10 @@ export const teapop: Dialect = {
   doc: 'teapop (facility local0)',
   longestLogin: 255,
   read(message) {
-    const [match, login = '', , address = ''] = TEAPOP_LOGIN.exec(message) ?? []
-    return match === undefined ? undefined : { kind: 'login', address, login }
+    const parts = readParts(TEAPOP_LOGIN, message)
+    if (parts === undefined) return undefined
+    const [, login, , address] = parts
+    return { kind: 'login', address, login }
   },
 }
 
@@ -54,8 +61,10 @@ export const tpop3d: Dialect = {
   doc: 'tpop3d',
   longestLogin: 255,
   read(message) {
-    const [match, address = '', login = ''] = TPOP3D_LOGIN.exec(message) ?? []
-    return match === undefined ? undefined : { kind: 'login', address, login }
+    const parts = readParts(TPOP3D_LOGIN, message)
+    if (parts === undefined) return undefined
+    const [, address, login] = parts
+    return { kind: 'login', address, login }
   },
 }
 
@@ -69,8 +78,10 @@ export const gnuPop3d: Dialect = {
   doc: 'gnu-pop3d',
   longestLogin: 255,
   read(message) {
-    const [match, login = '', , address = ''] = GNU_POP3D_LOGIN.exec(message) ?? []
-    return match === undefined ? undefined : { kind: 'login', address, login: unquote(login) }
+    const parts = readParts(GNU_POP3D_LOGIN, message)
+    if (parts === undefined) return undefined
+    const [, login, , address] = parts
+    return { kind: 'login', address, login: unquote(login) }
   },
 }
 
@@ -90,7 +101,9 @@ export const cucipop: Dialect = {
   doc: 'cucipop; only the form of its line shows a login: better left off',
   longestLogin: 64,
   read(message) {
-    const [match, login = '', address = ''] = CUCIPOP_SESSION.exec(message) ?? []
-    return match === undefined ? undefined : { kind: 'login', address, login }
+    const parts = readParts(CUCIPOP_SESSION, message)
+    if (parts === undefined) return undefined
+    const [, login, address] = parts
+    return { kind: 'login', address, login }
   },
 }

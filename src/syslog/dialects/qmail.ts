@@ -1,7 +1,7 @@
 /** Dialects of qmail: the login line of auth-relay, and vpopmail. */
 
 import type { LoginMethod } from '../../wire/login-event.ts'
-import type { Dialect } from '../dialect.ts'
+import { type Dialect, readParts } from '../dialect.ts'
 import { parseLoginLine } from '../login-line.ts'
 
 /** The login line of auth-relay, and of the original patched qmail-pop3d (spec/syslog.md §6). */
@@ -49,21 +49,24 @@ export const vchkpw: Dialect = {
   doc: 'vpopmail vchkpw, built with --enable-logging=y or v',
   longestLogin: 155,
   read(message) {
-    const [match, service = '', mechanism = '', name, systemName, address = ''] = VCHKPW_LOGIN.exec(message) ?? []
-    if (match !== undefined) {
+    const parts = readParts(VCHKPW_LOGIN, message)
+    if (parts !== undefined) {
+      const [, service, mechanism, name, systemName, address] = parts
       if (SMTP_PORTS.has(service)) return undefined
       return {
         kind: 'login',
         address: unfold(address),
-        login: name ?? systemName ?? '',
+        // One of both is there.
+        login: name + systemName,
         imap: service.startsWith('imap') || IMAP_PORTS.has(service),
         tls: service.endsWith('s'),
         method: VCHKPW_METHODS.get(mechanism) ?? 'pass',
       }
     }
-    const [oldMatch, oldName = '', oldAddress = ''] =
-      VCHKPW_OLD_LOGIN.exec(message) ?? VCHKPW_OLDEST_LOGIN.exec(message) ?? []
-    return oldMatch === undefined ? undefined : { kind: 'login', address: unfold(oldAddress), login: oldName }
+    const old = readParts(VCHKPW_OLD_LOGIN, message) ?? readParts(VCHKPW_OLDEST_LOGIN, message)
+    if (old === undefined) return undefined
+    const [, login, address] = old
+    return { kind: 'login', address: unfold(address), login }
   },
 }
 

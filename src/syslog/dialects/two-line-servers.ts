@@ -2,7 +2,7 @@
  * Dialects of POP3 servers whose versions log the address and the login in two lines, or in one.
  */
 
-import type { Dialect } from '../dialect.ts'
+import { type Dialect, readParts } from '../dialect.ts'
 
 const POPA3D_LOGIN = /^Authentication passed for (\S{1,255}) -- \[([0-9A-Fa-f:.]{2,45})\]$/
 const POPA3D_SESSION = /^Session from (.{0,255})$/
@@ -20,12 +20,15 @@ export const popa3d: Dialect = {
   doc: 'popa3d (facility daemon); joins two lines by PID, the weakest form',
   longestLogin: 255,
   read(message) {
-    const [match, login = '', address = ''] = POPA3D_LOGIN.exec(message) ?? []
-    if (match !== undefined) return { kind: 'login', address, login }
-    const [session, from = ''] = POPA3D_SESSION.exec(message) ?? []
-    if (session !== undefined) return { kind: 'session', address: from }
-    const [success, name = ''] = POPA3D_SUCCESS.exec(message) ?? []
-    if (success !== undefined) return { kind: 'success', login: name }
+    const whole = readParts(POPA3D_LOGIN, message)
+    if (whole !== undefined) {
+      const [, login, address] = whole
+      return { kind: 'login', address, login }
+    }
+    const session = readParts(POPA3D_SESSION, message)
+    if (session !== undefined) return { kind: 'session', address: session[1] }
+    const success = readParts(POPA3D_SUCCESS, message)
+    if (success !== undefined) return { kind: 'success', login: success[1] }
     return POPA3D_FAILURE.test(message) ? { kind: 'failure' } : undefined
   },
 }
@@ -45,9 +48,10 @@ export const solidPop3d: Dialect = {
   doc: 'solid-pop3d built with log-extend',
   longestLogin: 40,
   read(message) {
-    const [match, login = '', apop, named, bare] = SOLID_LOGIN.exec(message) ?? []
-    if (match === undefined) return undefined
-    return { kind: 'login', address: named ?? bare ?? '', login, method: apop === undefined ? 'pass' : 'apop' }
+    const parts = readParts(SOLID_LOGIN, message)
+    if (parts === undefined) return undefined
+    const [, login, apop, named, bare] = parts
+    return { kind: 'login', address: named + bare, login, method: apop === '' ? 'pass' : 'apop' }
   },
 }
 
@@ -59,10 +63,13 @@ export const solidPop3dTwoLines: Dialect = {
   doc: 'solid-pop3d without log-extend; joins two lines by PID, the weakest form',
   longestLogin: 40,
   read(message) {
-    const [session, named, bare] = SOLID_SESSION.exec(message) ?? []
-    if (session !== undefined) return { kind: 'session', address: named ?? bare ?? '' }
-    const [success, login = '', apop] = SOLID_SUCCESS.exec(message) ?? []
-    if (success !== undefined) return { kind: 'success', login, method: apop === undefined ? 'pass' : 'apop' }
+    const session = readParts(SOLID_SESSION, message)
+    if (session !== undefined) return { kind: 'session', address: session[1] + session[2] }
+    const success = readParts(SOLID_SUCCESS, message)
+    if (success !== undefined) {
+      const [, login, apop] = success
+      return { kind: 'success', login, method: apop === '' ? 'pass' : 'apop' }
+    }
     return SOLID_FAILURE.test(message) ? { kind: 'failure' } : undefined
   },
 }
@@ -82,8 +89,10 @@ export const vmPop3d: Dialect = {
   doc: 'vm-pop3d, the variant that logs login and address in one line',
   longestLogin: 255,
   read(message) {
-    const [match, quoted, domain, bare, address = ''] = VM_LOGIN.exec(message) ?? []
-    return match === undefined ? undefined : { kind: 'login', address, login: fullName(quoted ?? bare, domain) }
+    const parts = readParts(VM_LOGIN, message)
+    if (parts === undefined) return undefined
+    const [, quoted, domain, bare, address] = parts
+    return { kind: 'login', address, login: fullName(quoted + bare, domain) }
   },
 }
 
@@ -95,12 +104,15 @@ export const vmPop3dTwoLines: Dialect = {
   doc: 'older vm-pop3d; joins two lines by PID, the weakest form',
   longestLogin: 255,
   read(message) {
-    const [session, address = ''] = VM_SESSION.exec(message) ?? []
-    if (session !== undefined) return { kind: 'session', address }
-    const [success, quoted, domain, bare] = VM_SUCCESS.exec(message) ?? []
-    if (success !== undefined) return { kind: 'success', login: fullName(quoted ?? bare, domain) }
+    const session = readParts(VM_SESSION, message)
+    if (session !== undefined) return { kind: 'session', address: session[1] }
+    const success = readParts(VM_SUCCESS, message)
+    if (success !== undefined) {
+      const [, quoted, domain, bare] = success
+      return { kind: 'success', login: fullName(quoted + bare, domain) }
+    }
     return VM_FAILURE.test(message) ? { kind: 'failure' } : undefined
   },
 }
 
-const fullName = (name = '', domain?: string): string => (domain === undefined ? name : `${name}@${domain}`)
+const fullName = (name: string, domain: string): string => (domain === '' ? name : `${name}@${domain}`)
