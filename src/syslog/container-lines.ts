@@ -1,5 +1,6 @@
+import * as v from 'valibot'
 import { RFC3339_STAMP } from './stamp-time.ts'
-import { MAX_SYSLOG_LINE } from './syslog-line.ts'
+import { MAX_SYSLOG_LINE, readParts } from './syslog-line.ts'
 
 /**
  * Longest line of a log file in octets: a runtime cuts at 16 KiB, and JSON writes a control
@@ -18,7 +19,16 @@ type Piece = ContainerLine & { readonly stream: string; readonly isLast: boolean
  */
 type Begun = ContainerLine | 'nothing' | 'lost'
 
-const STAMP = new RegExp(`^${RFC3339_STAMP}$`)
+/** A line of Docker's `json-file`. */
+const jsonFileLine = v.pipe(
+  v.string(),
+  v.parseJson(),
+  v.object({
+    log: v.string(),
+    stream: v.picklist(['stdout', 'stderr']),
+    time: v.pipe(v.string(), v.regex(new RegExp(`^${RFC3339_STAMP}$`))),
+  }),
+)
 const CRI = new RegExp(`^(${RFC3339_STAMP}) (stdout|stderr) ([FP])(?::[!-~]{0,100})? (.*)$`, 's')
 
 /**
@@ -71,25 +81,18 @@ function join(before: Begun, { stamp, text }: ContainerLine): ContainerLine | 'l
 }
 
 function parseCri(line: string): Piece | undefined {
-  const [match, stamp = '', stream = '', tag, text = ''] = CRI.exec(line) ?? []
-  return match === undefined ? undefined : { stamp, stream, isLast: tag === 'F', text }
+  const parts = readParts(CRI, line)
+  if (parts === undefined) return undefined
+  const [, stamp, stream, tag, text] = parts
+  return { stamp, stream, isLast: tag === 'F', text }
 }
 
 /** Docker ends the text of a whole line with LF; a terminal puts CR before it. */
 function parseJsonFile(line: string): Piece | undefined {
   if (!line.startsWith('{"log":"') || !line.endsWith('}')) return undefined
-  const { log, stream, time } = parseObject(line)
-  if (typeof log !== 'string' || typeof time !== 'string' || !STAMP.test(time)) return undefined
-  if (stream !== 'stdout' && stream !== 'stderr') return undefined
+  const { success, output } = v.safeParse(jsonFileLine, line)
+  if (!success) return undefined
+  const { log, stream, time } = output
   const isLast = log.endsWith('\n')
   return { stamp: time, stream, isLast, text: isLast ? log.replace(/\r?\n$/, '') : log }
-}
-
-function parseObject(text: string): { readonly [name: string]: unknown } {
-  try {
-    const value: unknown = JSON.parse(text)
-    return typeof value === 'object' && value !== null ? Object.fromEntries(Object.entries(value)) : {}
-  } catch {
-    return {} // a line of another format
-  }
 }

@@ -45,18 +45,3 @@ export type Dialect = {
   readonly longestLogin: number
   readonly read: (message: string, tag: string) => Heard | undefined
 }
-
-/** The whole match, and up to six parts in parentheses; '' for a part that is absent. */
-type Parts = readonly [string, string, string, string, string, string, string]
-
-/** The parts of one match of a pattern. */
-export function partsOf(match: RegExpExecArray): Parts {
-  const [whole, a = '', b = '', c = '', d = '', e = '', f = ''] = match
-  return [whole, a, b, c, d, e, f]
-}
-
-/** The parts of a message that has the form of the pattern; undefined for another message. */
-export function readParts(pattern: RegExp, message: string): Parts | undefined {
-  const match = pattern.exec(message)
-  return match === null ? undefined : partsOf(match)
-}

@@ -1,5 +1,6 @@
 import type { IpAddress } from '../wire/ip-address.ts'
 import { isLoginMethod, type LoginMethod } from '../wire/login-event.ts'
+import { readParts } from './syslog-line.ts'
 
 /** Tag of a login line; the only one that the dialect accepts. */
 export const LOGIN_TAG = 'qmail-pop3d'
@@ -48,7 +49,9 @@ const LOGIN =
 export function parseLoginLine(
   message: string,
 ): { address: string; tls: boolean; method: LoginMethod; user: string; cut: boolean } | undefined {
-  const [, address = '', tls, method = '', user = ''] = LOGIN.exec(message) ?? []
+  const parts = readParts(LOGIN, message)
+  if (parts === undefined) return undefined
+  const [, address, tls, method, user] = parts
   if (!isLoginMethod(method)) return undefined
   return { address, tls: tls === '1', method, user: decodeUser(user), cut: user.endsWith('~') }
 }

@@ -36,9 +36,9 @@ export function stampTime(stamp: string, now: number): number | undefined {
 }
 
 function isoTime(stamp: string, now: number): number | undefined {
-  const [match, year, month, day, hours, minutes, seconds, fraction = '0', utc, sign, zoneHours, zoneMinutes] =
-    ISO.exec(stamp) ?? []
-  if (match === undefined) return undefined
+  const match = ISO.exec(stamp)
+  if (match === null) return undefined
+  const [, year, month, day, hours, minutes, seconds, fraction = '0', utc, sign, zoneHours, zoneMinutes] = match
   const fields: TimeFields = [
     Number(year),
     Number(month) - 1,

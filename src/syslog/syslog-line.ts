@@ -25,6 +25,21 @@ export type SyslogLine = {
 /** Why a text is not a line with a message, and the invalid part of the text. */
 export type UnreadableLine = { readonly unreadable: string; readonly near?: string }
 
+/** The whole match, and up to seven parts in parentheses; '' for a part that is absent. */
+type Parts = readonly [string, string, string, string, string, string, string, string]
+
+/** The parts of one match of a pattern. */
+export function partsOf(match: RegExpExecArray): Parts {
+  const [whole, a = '', b = '', c = '', d = '', e = '', f = '', g = ''] = match
+  return [whole, a, b, c, d, e, f, g]
+}
+
+/** The parts of a text that has the form of the pattern; undefined for another text. */
+export function readParts(pattern: RegExp, text: string): Parts | undefined {
+  const match = pattern.exec(text)
+  return match === null ? undefined : partsOf(match)
+}
+
 // A host name does not end in a colon. In a line without a host the first word is `TAG:`, and the
 // text after it may come from a peer. It must not pass for a tag.
 const HOST = '[A-Za-z0-9._:%@/-]{0,254}[A-Za-z0-9._%@/-]'
@@ -66,17 +81,17 @@ export function parseSyslogLine(line: string): SyslogLine | UnreadableLine {
   if (line.length * 3 > MAX_SYSLOG_LINE && Buffer.byteLength(line) > MAX_SYSLOG_LINE) {
     return { unreadable: `longer than ${MAX_SYSLOG_LINE} octets` }
   }
-  const bsd = BSD.exec(line)
-  if (bsd !== null) {
-    const [, pri, stamp, isoStamp, host = '', tag = '', pid = '', message = ''] = bsd
+  const bsd = readParts(BSD, line)
+  if (bsd !== undefined) {
+    const [, pri, stamp, isoStamp, host, tag, pid, message] = bsd
     if (!isPriority(pri)) return { unreadable: 'priority above 191' }
     return {
-      form: stamp === undefined ? 'rfc3339' : 'bsd',
-      stamp: stamp ?? isoStamp ?? '',
+      form: stamp === '' ? 'rfc3339' : 'bsd',
+      stamp: stamp + isoStamp,
       host,
       tag: baseName(tag),
       pid,
-      message: message.startsWith('[ID ') ? message.replace(SOLARIS_ID, '') : message,
+      message: message.replace(SOLARIS_ID, ''),
     }
   }
   return parseRfc5424(line) ?? (REPEATED.test(line) ? { unreadable: 'repeat line' } : stumbledOver(line))
@@ -104,15 +119,16 @@ function stumbledOver(line: string): UnreadableLine {
  * program writes.
  */
 export function parseOwnFileLine(line: string): SyslogLine | undefined {
-  const [match, stamp = '', service, oldService, text = ''] = DOVECOT_FILE.exec(line) ?? []
-  if (match === undefined || line.length > MAX_SYSLOG_LINE) return undefined
-  return { form: 'file', stamp, host: '', tag: 'dovecot', pid: '', message: `${service ?? oldService ?? ''}: ${text}` }
+  const parts = readParts(DOVECOT_FILE, line)
+  if (parts === undefined || line.length > MAX_SYSLOG_LINE) return undefined
+  const [, stamp, service, oldService, text] = parts
+  return { form: 'file', stamp, host: '', tag: 'dovecot', pid: '', message: `${service}${oldService}: ${text}` }
 }
 
 function parseRfc5424(line: string): SyslogLine | UnreadableLine | undefined {
-  const match = RFC5424.exec(RFC5424_WITHOUT_PRI.test(line) ? `<22>${line}` : line)
-  if (match === null) return undefined
-  const [, pri, stamp = '', host = '', app = '', pid = '', text = ''] = match
+  const parts = readParts(RFC5424, RFC5424_WITHOUT_PRI.test(line) ? `<22>${line}` : line)
+  if (parts === undefined) return undefined
+  const [, pri, stamp, host, app, pid, text] = parts
   if (!isPriority(pri)) return { unreadable: 'priority above 191' }
   if (app === '-') return { unreadable: 'no program name' }
   // rsyslog keeps the space between `TAG:` and the text as the first character of MSG when it
@@ -121,7 +137,8 @@ function parseRfc5424(line: string): SyslogLine | UnreadableLine | undefined {
   return { form: 'rfc5424', stamp, host, tag: baseName(app), pid: pid === '-' ? '' : pid, message }
 }
 
-const isPriority = (pri: string | undefined): boolean => pri === undefined || Number(pri) <= 191
+/** Of a line without a priority the text is empty, which counts as 0. */
+const isPriority = (pri: string): boolean => Number(pri) <= 191
 
 /** `/usr/sbin/ipop3d` is `ipop3d`; `cyrus/pop3` is a complete tag. */
 const baseName = (tag: string): string => (tag.startsWith('/') ? tag.slice(tag.lastIndexOf('/') + 1) : tag)

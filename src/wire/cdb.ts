@@ -66,11 +66,7 @@ export class Cdb {
     const hash = hashOf(key)
     const table = this.#number((hash % TABLES) * 8)
     const slots = this.#number((hash % TABLES) * 8 + 4)
-    for (
-      let probe = 0, slot = slots === 0 ? 0 : (hash >>> 8) % slots;
-      probe < slots;
-      probe++, slot = (slot + 1) % slots
-    ) {
+    for (let probe = 0, slot = (hash >>> 8) % slots; probe < slots; probe++, slot = (slot + 1) % slots) {
       const position = this.#number(table + slot * 8 + 4)
       if (position === 0) return undefined
       if (this.#number(table + slot * 8) !== hash) continue

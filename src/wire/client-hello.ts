@@ -48,8 +48,7 @@ export function parseClientHello(bytes: Uint8Array): ClientHelloParse {
   if (type !== undefined && type !== CLIENT_HELLO) return NOTHING
   const length = high * 65_536 + middle * 256 + low
   if (length > CLIENT_HELLO_MAX_OCTETS) return NOTHING
-  if (message.length < 4 || message.length < 4 + length)
-    return bytes.length > CLIENT_HELLO_MAX_OCTETS ? NOTHING : { state: 'more' }
+  if (message.length < 4 + length) return bytes.length > CLIENT_HELLO_MAX_OCTETS ? NOTHING : { state: 'more' }
   const hello = readHello(new Reader(message.subarray(4, 4 + length)))
   return hello === undefined ? NOTHING : { state: 'hello', hello }
 }
@@ -59,9 +58,6 @@ export function parseClientHello(bytes: Uint8Array): ClientHelloParse {
  * of another kind lies among them.
  */
 function handshakeBytes(bytes: Uint8Array): Uint8Array | undefined {
-  const first = recordAt(bytes, 0)
-  if (first === undefined) return bytes.subarray(0, 0)
-  if (first.next >= bytes.length) return first.body
   const parts: Uint8Array[] = []
   for (let at = 0; at < bytes.length; ) {
     if (bytes[at] !== HANDSHAKE_RECORD) return undefined
@@ -118,7 +114,7 @@ function readAlpn(reader: Reader, limit: number): readonly string[] {
 }
 
 /**
- * Reads numbers and vectors in network byte order; past the end it answers with nothing and
+ * Reads numbers and vectors in network byte order. Past the end it reads zeros or less, and
  * remembers that it failed.
  */
 class Reader {
@@ -146,7 +142,6 @@ class Reader {
   number(octets: 1 | 2): number {
     const at = this.#at
     this.skip(octets)
-    if (this.failed) return 0
     const first = this.#bytes[at] ?? 0
     return octets === 1 ? first : first * 256 + (this.#bytes[at + 1] ?? 0)
   }
@@ -164,7 +159,6 @@ class Reader {
   /** A vector preceded by its length in `lengthOctets` octets, which ends before `limit`. */
   text(lengthOctets: 1 | 2, limit: number): string {
     const end = this.vectorEnd(lengthOctets, limit)
-    if (this.failed) return ''
     const text = this.#bytes.toString('latin1', this.#at, end)
     this.#at = end
     return text

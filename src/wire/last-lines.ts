@@ -1,3 +1,5 @@
+import * as v from 'valibot'
+
 /** The newest line of a login source. */
 export type LastLine = {
   /** When authd read the line, in milliseconds since 1970. */
@@ -21,20 +23,17 @@ export const formatLastLines = (lines: ReadonlyMap<string, LastLine>): string =>
     Object.fromEntries([...lines].map(([key, { at, text }]) => [key, { at, text: text.slice(0, MAX_TEXT) }])),
   )
 
+const storedLines = v.pipe(v.string(), v.parseJson(), v.record(v.string(), v.unknown()))
+const lastLine = v.object({ at: v.pipe(v.number(), v.finite()), text: v.string() })
+
 /** Inverse of formatLastLines. Entries that cannot be read are left out. */
 export function parseLastLines(json: string): Map<string, LastLine> {
   const found = new Map<string, LastLine>()
-  let stored: unknown
-  try {
-    stored = JSON.parse(json)
-  } catch {
-    return found // the file was overwritten or damaged
-  }
-  if (typeof stored !== 'object' || stored === null) return found
-  for (const [key, entry] of Object.entries(stored)) {
-    if (typeof entry !== 'object' || entry === null || !('at' in entry && 'text' in entry)) continue
-    const { at, text } = entry
-    if (typeof at === 'number' && Number.isFinite(at) && typeof text === 'string') found.set(key, { at, text })
+  const stored = v.safeParse(storedLines, json)
+  if (!stored.success) return found // the file was overwritten or damaged
+  for (const [key, entry] of Object.entries(stored.output)) {
+    const line = v.safeParse(lastLine, entry)
+    if (line.success) found.set(key, line.output)
   }
   return found
 }

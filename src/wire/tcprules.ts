@@ -318,7 +318,7 @@ function numberOf(text: string): bigint | undefined {
 export function formatTcpRule({ allow, environment }: TcpRule): Buffer {
   const variables = Object.entries(environment).flatMap(([name, value]) => [
     Buffer.from(`+${name}=`),
-    typeof value === 'string' ? Buffer.from(value) : value,
+    Buffer.from(value),
     Uint8Array.of(0),
   ])
   return Buffer.concat([...(allow ? [] : [Buffer.from('D\0')]), ...variables])
@@ -334,15 +334,15 @@ export function parseTcpRule(data: Uint8Array): TcpRule {
   const bytes = Buffer.from(data)
   for (let at = 0; at < bytes.length; ) {
     const nul = bytes.indexOf(0, at)
-    const end = nul < 0 ? bytes.length : nul
-    const equals = bytes.indexOf(0x3d, at)
-    if (bytes[at] === 0x44) allow = false
-    else if (bytes[at] === 0x2b && equals > at && equals < end) {
-      const value = bytes.subarray(equals + 1, end)
+    const piece = bytes.subarray(at, nul < 0 ? bytes.length : nul)
+    const equals = piece.indexOf('=')
+    if (piece[0] === 0x44) allow = false
+    else if (piece[0] === 0x2b && equals > 0) {
+      const value = piece.subarray(equals + 1)
       const text = value.toString()
-      environment[bytes.toString('latin1', at + 1, equals)] = Buffer.from(text).equals(value) ? text : value
+      environment[piece.toString('latin1', 1, equals)] = Buffer.from(text).equals(value) ? text : value
     }
-    at = end + 1
+    at += piece.length + 1
   }
   return { allow, environment }
 }

@@ -1,8 +1,8 @@
 /** Dialects of servers for POP3 and IMAP. */
 
 import type { LoginMethod } from '../../wire/login-event.ts'
-import { type Dialect, type Heard, partsOf, readParts } from '../dialect.ts'
-import { parseOwnFileLine } from '../syslog-line.ts'
+import type { Dialect, Heard } from '../dialect.ts'
+import { parseOwnFileLine, partsOf, readParts } from '../syslog-line.ts'
 
 // The closing bracket is required: host names are cut at 80 octets, and a cut address could be
 // another valid address.

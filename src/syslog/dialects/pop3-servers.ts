@@ -1,6 +1,7 @@
 /** Dialects of servers for POP3 only that log a login in one line. */
 
-import { type Dialect, readParts } from '../dialect.ts'
+import type { Dialect } from '../dialect.ts'
+import { readParts } from '../syslog-line.ts'
 
 // Failure lines begin with the name that the client gave. None of them can end like these, and none
 // that syslog cuts (at

@@ -1,8 +1,9 @@
 /** Dialects of qmail: the login line of auth-relay, and vpopmail. */
 
 import type { LoginMethod } from '../../wire/login-event.ts'
-import { type Dialect, readParts } from '../dialect.ts'
+import type { Dialect } from '../dialect.ts'
 import { parseLoginLine } from '../login-line.ts'
+import { readParts } from '../syslog-line.ts'
 
 /** The login line of auth-relay, and of the original patched qmail-pop3d (spec/syslog.md §6). */
 export const qmailPop3d: Dialect = {

@@ -2,7 +2,8 @@
  * Dialects of POP3 servers whose versions log the address and the login in two lines, or in one.
  */
 
-import { type Dialect, readParts } from '../dialect.ts'
+import type { Dialect } from '../dialect.ts'
+import { readParts } from '../syslog-line.ts'
 
 const POPA3D_LOGIN = /^Authentication passed for (\S{1,255}) -- \[([0-9A-Fa-f:.]{2,45})\]$/
 const POPA3D_SESSION = /^Session from (.{0,255})$/

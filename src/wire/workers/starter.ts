@@ -111,7 +111,7 @@ export function parseStarterNews(line: string): StarterNews | undefined {
 export function formatStrings(strings: readonly (string | Uint8Array)[]): Buffer {
   const octets = strings.every(piece => typeof piece === 'string')
     ? Buffer.from(strings.length === 0 ? '' : `${strings.join('\0')}\0`)
-    : Buffer.concat(strings.flatMap(piece => [typeof piece === 'string' ? Buffer.from(piece) : piece, NUL]))
+    : Buffer.concat(strings.flatMap(piece => [Buffer.from(piece), NUL]))
   if (countStrings(octets) !== strings.length) throw new TypeError('a NUL cannot stand in a string of a program')
   return octets
 }

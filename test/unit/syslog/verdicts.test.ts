@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { ContainerLines } from '../../../src/syslog/container-lines.ts'
 import type { Dialect } from '../../../src/syslog/dialect.ts'
 import { DIALECTS } from '../../../src/syslog/dialects.ts'
 import {
@@ -212,5 +213,28 @@ describe('the options of the settings', () => {
       `authd.daemon_tags: "${pair}": write DIALECT=TAG, with a dialect of: ${DIALECTS.map(({ name }) => name).join(', ')}`,
     ])
     expect(options.tags).toEqual({ vchkpw: ['vpopmail'], ipop3d: ['mypop'] })
+  })
+})
+
+describe('a line of a log file that a container runtime may write', () => {
+  const at = '2026-11-28T08:00:00.123456789Z'
+  const verdict = (line: string): Verdict =>
+    recognizer().recognizeFileLine(line, new ContainerLines('first'), Date.parse(at))
+
+  it('is an ordinary line if it has no form of a runtime', () => {
+    const line = '2026-11-28T08:00:00Z mx ipop3d[1]: Login user=a host=[192.0.2.7] nmsgs=1/1'
+    expect(verdict(line)).toMatchObject({ verdict: 'grant', form: 'rfc3339', stamp: '2026-11-28T08:00:00Z' })
+    expect(verdict('Hello')).toMatchObject({ reason: 'not a syslog line: no known time stamp', near: 'Hello' })
+  })
+
+  it('says that it is a piece, or that the text in it is no line of syslog', () => {
+    expect(verdict(`${at} stdout P Hello`)).toStrictEqual({
+      verdict: 'ignore',
+      reason: 'a piece of a line of a container',
+    })
+    expect(verdict(`${at} stdout F Hello`)).toStrictEqual({
+      verdict: 'ignore',
+      reason: 'in a container: not a syslog line: no known time stamp',
+    })
   })
 })

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import fc from 'fast-check'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { Cdb, CdbDamaged, formatCdb } from '../../../src/wire/cdb.ts'
 
 const bytes = fc.uint8Array({ maxLength: 30 })
@@ -41,6 +41,46 @@ test('a damaged file is an error or a miss, never a crash or an endless search',
     }),
   )
   expect(() => new Cdb(Buffer.alloc(2047))).toThrow(CdbDamaged)
+})
+
+describe('the slots of a table', () => {
+  const key = Buffer.from('one')
+  /** A cdb of one record, whose table has two slots; `slot` is that of the record. */
+  const cdbOf = () => {
+    const file = formatCdb([{ key, value: Buffer.from('Hello') }])
+    const table = file.length - 16
+    const first = file.readUInt32LE(table + 4) === 0 ? 1 : 0
+    return { file, slot: table + first * 8, other: table + (1 - first) * 8 }
+  }
+
+  test('a slot with another hash is not the record, whatever its position', () => {
+    const { file, slot } = cdbOf()
+    file.writeUInt32LE(file.readUInt32LE(slot) + 1, slot)
+    expect(new Cdb(file).get(key)).toBeUndefined()
+  })
+
+  test('an empty slot ends the search', () => {
+    const { file, slot, other } = cdbOf()
+    file.copy(file, other, slot, slot + 8)
+    expect(new Cdb(file).get(key)?.toString()).toBe('Hello')
+    file.fill(0, slot, slot + 8)
+    expect(new Cdb(file).get(key)).toBeUndefined()
+  })
+
+  test('a table without an empty slot is searched once', () => {
+    const { file, slot, other } = cdbOf()
+    file.writeUInt32LE(1, slot)
+    file.copy(file, other, slot, slot + 8)
+    expect(new Cdb(file).get(key)).toBeUndefined()
+  })
+
+  test('two keys with the same hash are two records', () => {
+    const records = [' a', '!@'].map(text => ({ key: Buffer.from(text), value: Buffer.from(`of ${text}`) }))
+    const both = new Cdb(formatCdb(records))
+    expect(both.get(Buffer.from(' a'))?.toString()).toBe('of  a')
+    expect(both.get(Buffer.from('!@'))?.toString()).toBe('of !@')
+    expect(new Cdb(formatCdb(records.slice(0, 1))).get(Buffer.from('!@'))).toBeUndefined()
+  })
 })
 
 test('each of more records than tables is found', () => {

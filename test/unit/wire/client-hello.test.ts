@@ -42,7 +42,13 @@ describe('a real client', () => {
     expect(parseClientHello(hello)).toEqual(expected)
     for (let cut = 0; cut < hello.length; cut++)
       expect(parseClientHello(hello.subarray(0, cut))).toEqual({ state: 'more' })
-    for (const size of [1, 7, 100]) expect(parseClientHello(refragment(hello, size))).toEqual(expected)
+    for (const size of [1, 7, 100]) {
+      const records = refragment(hello, size)
+      expect(parseClientHello(records)).toEqual(expected)
+      // An octet that belongs to the record header or to the message: there is always more to come.
+      for (let cut = 0; cut < records.length; cut += size === 1 ? 5 : 1)
+        expect(parseClientHello(records.subarray(0, cut))).toEqual({ state: 'more' })
+    }
   })
 
   test('a message that is damaged at any place still has a result', async () => {
@@ -166,14 +172,20 @@ test('the first two octets decide whether a stream begins like TLS', () => {
   ])
 })
 
-test.each(['USER ann\r\n', 'GET / HTTP/1.0\r\n', '\x80\x2e\x01', '\x16\x02\x00'])('not TLS: %j', text => {
-  expect(parseClientHello(Buffer.from(text, 'latin1'))).toEqual({ state: 'plain' })
-})
+test.each(['USER ann\r\n', 'GET / HTTP/1.0\r\n', '\x80\x2e\x01', '\x16\x02\x00', '\x15\x03\x01', '\x17'])(
+  'not TLS: %j',
+  text => {
+    expect(parseClientHello(Buffer.from(text, 'latin1'))).toEqual({ state: 'plain' })
+  },
+)
 
 test('TLS without a ClientHello is passed to the library', () => {
   const nothing = { state: 'hello', hello: { servername: undefined, alpn: [] } }
   expect(parseClientHello(Buffer.from('160301000402000000', 'hex'))).toEqual(nothing)
+  expect(parseClientHello(Buffer.from('160301000402000100', 'hex'))).toEqual(nothing)
+  expect(parseClientHello(Buffer.from('160301000401010000', 'hex'))).toEqual(nothing)
   expect(parseClientHello(Buffer.from('16030100040100ffff', 'hex'))).toEqual(nothing)
+  expect(parseClientHello(Buffer.from('1603010000', 'hex'))).toEqual(nothing)
   expect(parseClientHello(Buffer.from('1603010000' + '1603010000', 'hex'))).toEqual(nothing)
 })
 

@@ -5,6 +5,7 @@ import {
   familyOf,
   formatNetwork,
   type IpAddress,
+  isSingleAddress,
   LOOPBACK,
   NEVER_GRANTED,
   NetworkSet,
@@ -105,8 +106,13 @@ describe('one address, one text', () => {
     )
   })
 
+  test('an IPv4 address has the octets of its IPv4-mapped form where a form of IPv6 is needed', () => {
+    expect([...addressBytes(ip('192.0.2.7'), 6)]).toEqual([...Array(10).fill(0), 0xff, 0xff, 192, 0, 2, 7])
+    expect([...addressBytes(ip('192.0.2.7'))]).toEqual([192, 0, 2, 7])
+  })
+
   test('octets of another length throw', () => {
-    expect(() => readAddress(new Uint8Array(5))).toThrow(TypeError)
+    expect(() => readAddress(new Uint8Array(5))).toThrow(new TypeError('an address of 5 octets'))
   })
 })
 
@@ -129,6 +135,8 @@ describe('networks', () => {
     '192.0.2.0/',
     '192.0.2.0/-1',
     '192.0.2.0/24/8',
+    '0.0.0.0/0x',
+    '0.0.0.0/0000',
     '192.0.2.0/ 24',
     '2001:db8::1/64',
     '2001:db8::/129',
@@ -158,9 +166,22 @@ describe('networks', () => {
         bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (0x80 >> (bit & 7))
         const other = readAddress(bytes)
         fc.pre(familyOf(other) === familyOf(address))
-        expect(networkContains(networkOf(address, prefixLength), other)).toBe(bit >= prefixLength)
+        const network = networkOf(address, prefixLength)
+        expect(networkContains(network, other)).toBe(bit >= prefixLength)
+        expect(new NetworkSet([network]).has(other)).toBe(bit >= prefixLength)
       }),
     )
+  })
+
+  test.each([
+    ['192.0.2.7', true],
+    ['192.0.2.6/31', false],
+    ['0.0.0.0/0', false],
+    ['2001:db8::7', true],
+    ['2001:db8::6/127', false],
+    ['2001:db8::/32', false],
+  ])('%s is one address: %s', (text, isSingle) => {
+    expect(isSingleAddress(parseNetwork(text) ?? expect.unreachable(text))).toBe(isSingle)
   })
 
   test('families never match each other', () => {

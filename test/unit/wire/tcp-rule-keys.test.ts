@@ -30,7 +30,12 @@ describe('the order of the keys is tcpserver’s', () => {
       '_0000000h000000o0000000wx00000400',
       '_0000000h000000o0000000wx00000400\0',
     ])
-    expect(keys.at(-1)).toBe('')
+    expect(keys.slice(-5)).toEqual(['_00', '_00\0', '_0', '_0\0', ''])
+  })
+
+  test('a host name that begins with a dot', () => {
+    const keys = withoutBits(tcpRuleKeys({ ip: ip('1.2.3.4'), host: '.b.c' }))
+    expect(keys).toEqual(['1.2.3.4', '=.b.c', '1.2.3.', '1.2.', '1.', '=.b.c', '=.c', '=', ''])
   })
 
   test('IPv6', () => {
@@ -54,6 +59,7 @@ describe('the order of the keys is tcpserver’s', () => {
       '2001:db8:0:1:1:1:1:0/126',
     ])
     expect(keys).toContain('2001:db8::/32')
+    expect(keys.slice(-2)).toEqual(['::/1', ''])
     expect([...tcpRuleKeys({ ip: ip('2001:db8::7') })]).toContain('^00`000000000000a0000bc0de0fgh000')
   })
 
@@ -93,12 +99,39 @@ describe('keys of a network', () => {
   })
 })
 
+describe('keys of ucspi-tcp6 for a network', () => {
+  test.each([
+    ['0.0.0.0/0', [], ['']],
+    ['::/0', [], ['']],
+    ['192.0.0.0/3', ['_ab0', '_ab0\0'], ['_ab0', '_ab0\0', '_ab', '_ab\0', '_a', '_a\0', '']],
+    ['2000::/3', ['^00`', '^00`\0'], ['^00`', '^00`\0', '^00', '^00\0', '^0', '^0\0', '']],
+  ])('%s', (text, own, around) => {
+    expect(bitRuleKeys(network(text))).toEqual({ own, around })
+  })
+
+  test('one address has its text, and the dotted prefixes of IPv4 around it', () => {
+    expect(bitRuleKeys(network('192.0.2.7')).own).toEqual(['192.0.2.7'])
+    expect(bitRuleKeys(network('2001:db8::7')).own).toEqual(['2001:0DB8:0000:0000:0000:0000:0000:0007'])
+    expect(bitRuleKeys(network('2001:db8::7')).around[0]).toMatch(/^\^[0-9`-\x7f]+$/)
+  })
+})
+
+test('the keys around a network of ucspi-tcp are the prefixes of its text', () => {
+  expect(textRuleKeys(network('10.1.16.0/24'))).toEqual([
+    { own: ['10.1.16.'], around: ['10.1.16.', '10.1.', '10.', ''] },
+  ])
+  expect(textRuleKeys(network('2001:db8::/32'))).toEqual([{ own: ['2001:db8:'], around: ['2001:db8:', '2001:', ''] }])
+})
+
 test('ucspi-tcp6 stores these texts under other keys', () => {
   expect(bitKeysOfText('2001:db8::7')).toEqual(['2001:0DB8:0000:0000:0000:0000:0000:0007'])
   expect(bitKeysOfText('joe@2001:db8::7')).toEqual(['joe@2001:0DB8:0000:0000:0000:0000:0000:0007'])
   expect(bitKeysOfText('2000::/4')).toEqual(['^00`0', '^00`0\0'])
   expect(bitKeysOfText('192.0.0.0/3')).toEqual(['_ab0', '_ab0\0'])
   expect(bitKeysOfText('192./3')).toEqual(['_ab0', '_ab0\0'])
+  expect(bitKeysOfText('8000::/1')).toEqual(['^`', '^`\0'])
+  expect(bitKeysOfText('2000::/16')).toEqual(['^00`0000000000000', '^00`0000000000000\0'])
+  expect(bitKeysOfText('@2001:db8::7')).toEqual(['@2001:0DB8:0000:0000:0000:0000:0000:0007'])
   for (const text of [
     '',
     '10.',
@@ -109,6 +142,13 @@ test('ucspi-tcp6 stores these texts under other keys', () => {
     '10.0.0.0/0',
     '2001:db8:',
     'x/8',
+    '10.0.0.0/8/8',
+    '2001:db8::/x',
+    '2001:db8::/x1',
+    '2001:db8::/1x',
+    '2001:db8::/0032',
+    'joe@2001:db8::/32',
+    'a=b@2001:db8::7',
   ])
     expect(bitKeysOfText(text)).toEqual([])
 })
