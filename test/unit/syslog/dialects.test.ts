@@ -198,7 +198,7 @@ describe('two lines of one session', () => {
   })
 })
 
-describe('a line that is no login', () => {
+describe('a line that is not a login', () => {
   test.each(DIALECTS)('$name reads nothing in other texts', ({ name, tags, read }) => {
     const of = LOGINS.filter(known => known.dialect === name)
     for (const tag of tags) {
@@ -251,7 +251,7 @@ describe('a line that is no login', () => {
   })
 })
 
-describe('a message that a syslogd may have cut is no login', () => {
+describe('a message that a syslogd may have cut is not a login', () => {
   const elements = (count: number, octets: number): string =>
     Array.from({ length: count }, () => `, session=<${'x'.repeat(octets)}>`).join('')
 

@@ -40,6 +40,14 @@ describe('the reason of a verdict', () => {
     expect(verdictOn(at(message, tag), options)).toStrictEqual({ verdict: 'ignore', reason, tag })
   })
 
+  it('is the setting for a login of IMAP, unless the options have it', () => {
+    const verdict = new LoginRecognizer({ dialects: DIALECTS }).recognize(
+      at('Login user=a host=[192.0.2.7]', 'imapd'),
+      0,
+    )
+    expect(verdict).toMatchObject({ reason: 'IMAP login: check_imap is off' })
+  })
+
   it('names a session line without PID', () => {
     expect(verdictOn(at('Session from 192.0.2.7', 'popa3d', ''))).toMatchObject({ reason: 'session line without PID' })
   })

@@ -53,7 +53,7 @@ describe('the slots of a table', () => {
     return { file, slot: table + first * 8, other: table + (1 - first) * 8 }
   }
 
-  test('a slot with another hash is not the record, whatever its position', () => {
+  test('a slot with another hash is not the record, at the same position', () => {
     const { file, slot } = cdbOf()
     file.writeUInt32LE(file.readUInt32LE(slot) + 1, slot)
     expect(new Cdb(file).get(key)).toBeUndefined()

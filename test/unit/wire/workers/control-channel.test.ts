@@ -32,7 +32,7 @@ test('readMessage takes a message of the schema and no other', () => {
 })
 
 describe('a message with a thousand faults', () => {
-  /** A list of texts, and the number of texts that were looked at. */
+  /** A list of texts, and the number of texts that were checked. */
   const counted = () => {
     let count = 0
     const item = v.pipe(
@@ -42,20 +42,20 @@ describe('a message with a thousand faults', () => {
         return false
       }),
     )
-    return { list: v.array(item), looked: () => count }
+    return { list: v.array(item), checked: () => count }
   }
   const message = Array.from({ length: 1000 }, () => 'x')
 
   test('is refused at the first fault', () => {
-    const { list, looked } = counted()
+    const { list, checked } = counted()
     expect(readMessage(list, message)).toBeUndefined()
-    expect(looked()).toBe(1)
+    expect(checked()).toBe(1)
   })
 
   test('is refused at the first fault by requireMessage', () => {
-    const { list, looked } = counted()
+    const { list, checked } = counted()
     expect(() => requireMessage(list, message)).toThrow(/field: 0/)
-    expect(looked()).toBe(1)
+    expect(checked()).toBe(1)
   })
 })
 

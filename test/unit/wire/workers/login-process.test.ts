@@ -94,7 +94,7 @@ describe('the settings of a login process', () => {
     expect(cleartextNets.networks).toEqual([])
   })
 
-  test('are of another version with a text that is no network', () => {
+  test('are of another version with a text that is not a network', () => {
     expect(() => read({ proxyTrust: ['192.0.2.7', '192.0.2.0/33'] })).toThrow(/field: settings\.proxyTrust\.1/)
   })
 })

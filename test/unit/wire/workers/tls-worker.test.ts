@@ -125,7 +125,7 @@ describe('an answer of a worker', () => {
     expect(parseTlsWorkerAnswer(sent(refusalOf(reason)))).toEqual({ type: 'refused', reason: reason.slice(0, 2000) })
   })
 
-  test('that refuses tells a short reason whole', () => {
+  test('that refuses has the whole of a short reason', () => {
     expect(refusalOf('no shared cipher')).toEqual({ type: 'refused', reason: 'no shared cipher' })
   })
 
