@@ -35,9 +35,9 @@ const PARAMETER = /[a-z0-9][a-z0-9-]*(?:=[\x21-\x3c\x3e-\x7e\x80-\xff]+)?(?![^ \
 const SPACE = /[ \t]+/y
 
 /**
- * Parses the argument of MAIL or RCPT. The grammar is narrower than that of any server: some servers
- * read the first `<` of the line, or a second address behind the first one. A server must not get a
- * text in which it could find another address than the front.
+ * Parses the argument of MAIL or RCPT. The grammar is narrower than that of any server, because a
+ * server must not find another address in the text than the front. Some servers read the first `<`
+ * of the line, or a second address behind the first one.
  */
 export function parsePath(argument: string, word: 'FROM' | 'TO'): Path | PathFault {
   const scanner = new Scanner(argument)

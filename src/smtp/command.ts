@@ -29,9 +29,9 @@ export const MAX_AUTH_LINE = 12_288
 
 /**
  * Verbs that the front answers, with all verbs that begin with X. After STARTTLS the front could
- * not read the dialogue. The front is a local peer of the server, and servers permit more verbs to
- * such a peer: ETRN may start a queue run, and XCLIENT may change the client's address. SEND, SOML
- * and SAML begin a message, as MAIL does.
+ * not read the dialogue. Servers permit more verbs to a local peer, such as the front: ETRN may
+ * start a queue run, and XCLIENT may change the client's address. SEND, SOML and SAML begin a
+ * message, as MAIL does.
  */
 const HIDDEN: ReadonlySet<string> = new Set(['STARTTLS', 'ETRN', 'TURN', 'ATRN', 'EXPN', 'SEND', 'SOML', 'SAML'])
 

@@ -1,3 +1,4 @@
+/** The command lines of sslwrap: its own, and those of the original program. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { isIPv4 } from 'node:net'
 import { resolve } from 'node:path'
@@ -8,7 +9,7 @@ import { readSecretFile } from '../settings/secret.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'
 import type { Plan, PlannedListener } from './plan.ts'
 
-/** The request of the command line. */
+/** The meaning of a command line. */
 export type Invocation =
   /** Help or version, for standard output. */
   | { readonly type: 'about'; readonly text: string }
@@ -44,11 +45,8 @@ Without -accept it serves one client on its standard input, under tcpserver or i
 Environment: SSL_HACK_PASS (password file, default /etc/sslhack.pass), SSL_REPLY (ok, none).
 `
 
-/**
- * Options of the original without a visible effect, and options that switch off features that are
- * off.
- */
-const HARMLESS = [
+/** Options of the original that are accepted without an effect. Their features are always off. */
+const WITHOUT_EFFECT = [
   '-no_ssl2',
   '-no_ssl3',
   '-no_tls1_0',
@@ -59,11 +57,13 @@ const HARMLESS = [
   '-nbio_test',
   '-state',
 ]
+/** Options of the original that are refused, and the reasons. */
 const REFUSED: Readonly<Record<string, string>> = {
   '-nocert': 'anonymous encryption does not protect from an attacker who answers in place of this host: give -cert',
   '-ssl2': 'SSL 2.0 is insecure (RFC 6176): leave the option out',
   '-ssl3': 'SSL 3.0 is insecure (RFC 7568): leave the option out',
 }
+/** Options with a value in the next word. */
 const VALUED = [
   '-addr',
   '-port',
@@ -78,12 +78,12 @@ const VALUED = [
   '-preamble',
   '-user',
 ]
-const BARE = ['-quiet', '-debug', ...HARMLESS]
+const BARE = ['-quiet', '-debug', ...WITHOUT_EFFECT]
 const PREAMBLES = ['ssl', 'proxy-v1', 'proxy-v2', 'none'] as const
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-/** Reads the command line. @throws UsageFault naming every fault at once. */
+/** Parses the command line. @throws UsageFault naming every fault at once. */
 export function parseCommandLine(args: readonly string[], environment: Environment): Invocation {
   if (args.length === 1 && args[0] === '--worker') return { type: 'worker' }
   const words = parseDaemonWords('sslwrap', USAGE, SETTINGS_FILE, args)
@@ -194,7 +194,7 @@ function authorities(values: ReadonlyMap<string, string>, faults: string[]): rea
   }
 }
 
-/** A port by number, or by its name in services(5). */
+/** Parses a port: its number, or its name in services(5). Undefined if there is no such port. */
 function portNumber(text: string): number | undefined {
   if (/^\d{1,5}$/.test(text)) return Number(text) >= 1 && Number(text) <= 65_535 ? Number(text) : undefined
   if (!/^[a-z][a-z0-9-]*$/i.test(text)) return undefined

@@ -17,9 +17,9 @@ import { BackEndUnavailable, connectBackEnd, servicesOf } from './services.ts'
 import { serveClient } from './session.ts'
 
 /**
- * Serves the one client on descriptors 0 and 1 (tcpserver, inetd), in front of a connection or of a
- * program. The program learns of TLS by AUTHRELAY_TLS=1 and of the client by the UCSPI variables
- * that were there before. Answers the exit status.
+ * Serves the one client on descriptors 0 and 1 (tcpserver, inetd), in front of a server or of a
+ * program. The program gets AUTHRELAY_TLS=1 and the inherited UCSPI variables, which describe the
+ * client. Returns the exit status.
  * @throws UsageFault
  */
 export async function serveStandardInput(
@@ -35,28 +35,38 @@ export async function serveStandardInput(
   const [listener] = plan.listeners
   if (service === undefined || listener === undefined) throw new TypeError('a plan without a listener')
   const ids = user === undefined ? undefined : idsOf(user, '-user')
-  // A program that needs root (a checker) is started before root is dropped; it still waits for the
-  // handshake.
+  // A program that needs root (a checker) must start before root is dropped. It reads nothing until
+  // the handshake is complete.
   const early =
     ids === undefined || program === undefined ? undefined : startProgram(program, programEnvironment(environment))
+  // A failure is reported after the handshake. Until then it must not count as unhandled.
+  early?.catch(() => {})
   if (ids !== undefined) dropPrivileges(ids)
   const raw = openStandardInput()
   const open =
     program === undefined
       ? () => connectBackEnd(listener.backend, plan.connectLimit)
       : async (client: Secured) => early ?? startProgram(program, programEnvironment(environment, client))
-  await serveClient(
-    raw,
-    {
-      service: { ...service, open },
-      limits: new ConnectionLimits(1, 1, new CustomerNetworks()),
-      handshakes: new WaitingConnections(),
-      hints: new DailyHints(),
-      log: createLog('sslwrap', { level: plan.logLevel }),
-      nextId: () => sessionId(process.pid, 1),
-    },
-    endsOf(raw, environment),
-  )
+  try {
+    await serveClient(
+      raw,
+      {
+        service: { ...service, open },
+        limits: new ConnectionLimits(1, 1, new CustomerNetworks()),
+        handshakes: new WaitingConnections(),
+        hints: new DailyHints(),
+        log: createLog('sslwrap', { level: plan.logLevel }),
+        nextId: () => sessionId(process.pid, 1),
+      },
+      endsOf(raw, environment),
+    )
+  } finally {
+    // Without the end of its input, a program that got no client would wait for one.
+    early?.then(
+      unused => unused.destroy(),
+      () => {},
+    )
+  }
   return EXIT.done
 }
 
@@ -72,8 +82,8 @@ function openStandardInput(): Socket {
 }
 
 /**
- * The environment counts before the socket: another proxy may have put the client's own address
- * there.
+ * The ends of the client's connection. The environment overrides the socket, because another proxy
+ * may have put the client's own address there.
  */
 function endsOf(raw: Socket, environment: Environment): Ends {
   const source = remoteIpOf(environment) ?? parseIpAddress(raw.remoteAddress ?? '')
@@ -88,7 +98,8 @@ function endsOf(raw: Socket, environment: Environment): Ends {
 }
 
 /**
- * The variables of the program, with the TLS data; the names are those of sslserver and mod_ssl.
+ * The environment of the program: the inherited one and the data of TLS, under the names of
+ * sslserver and mod_ssl.
  */
 function programEnvironment(environment: Environment, client?: Secured): NodeJS.ProcessEnv {
   const inherited = Object.entries(environment).map(([name, value]) => [
@@ -107,7 +118,8 @@ function programEnvironment(environment: Environment, client?: Secured): NodeJS.
 }
 
 /**
- * Each of its descriptors 0 and 1 is one end of a socket pair, so that half-close reaches it.
+ * Starts the program. Its descriptors 0 and 1 are ends of two socket pairs, so that the end of the
+ * client's output reaches it.
  * @throws BackEndUnavailable
  */
 async function startProgram(program: readonly string[], env: NodeJS.ProcessEnv): Promise<Duplex> {

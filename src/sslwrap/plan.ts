@@ -1,3 +1,4 @@
+/** The plan of sslwrap, the files that it names, and the orders for its workers. */
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { messageOf, UsageFault } from '../base/errors.ts'
@@ -10,14 +11,14 @@ import { formatNetwork, type Network, type NetworkSet } from '../wire/ip-address
 import type { ServeOrder, TlsListener } from '../wire/workers/tls-worker.ts'
 
 /**
- * The tasks of sslwrap, from the settings file or the original's command line. Files are named, not
- * yet read.
+ * The tasks of sslwrap, from the settings file or the original's command line. The plan has the
+ * paths of files, not their contents.
  */
 export type Plan = {
   readonly listeners: readonly PlannedListener[]
   readonly user: string
   readonly workers: number
-  /** Where a self-signed certificate is made if both files are missing; undefined: none is made. */
+  /** Files of the self-signed certificate, made if both are missing. Undefined: none is made. */
   readonly selfSigned: { readonly cert: string; readonly key: string; readonly names: readonly string[] } | undefined
   readonly passwordFile: string
   readonly preambleReply: 'ok' | 'none'
@@ -34,7 +35,7 @@ export type Plan = {
   readonly maxConnections: number
   readonly maxPerAddress: number
   readonly nat64Prefixes: readonly Network[]
-  /** Where Prometheus asks when certificates end. */
+  /** Address where Prometheus reads the ends of the certificates. */
   readonly metricsListen: SocketAddress | undefined
 }
 
@@ -44,12 +45,13 @@ export type PlannedListener = {
   readonly preamble: TlsListener['preamble']
   readonly protocol: TlsListener['protocol']
   readonly versions: 'modern' | 'old'
+  /** Networks that may connect; undefined: all networks. */
   readonly allow: NetworkSet | undefined
-  /** The first one answers clients that name no server. */
+  /** The first one serves clients that name no server. */
   readonly certificates: readonly CertificateFiles[]
 }
 
-/** @throws UsageFault naming every contradiction. */
+/** Makes the plan of the settings file. @throws UsageFault naming every contradiction. */
 export function planOf({ top, grants, popup, sslwrap }: Settings): Plan {
   const faults: string[] = []
   const common = { cert: sslwrap.cert, key: sslwrap.key }
@@ -118,7 +120,7 @@ const DEFAULT_LISTENER = {
   tls: 'modern',
 } as const
 
-/** Every file whose change calls for a reload. */
+/** The files of a plan. sslwrap reloads if one of them changes. */
 export function filesOf(plan: Plan): readonly string[] {
   const certificates = plan.listeners.flatMap(({ certificates }) => certificates)
   const files = certificates.flatMap(({ cert, key }) => (key === undefined ? [cert] : [cert, key]))
@@ -126,7 +128,7 @@ export function filesOf(plan: Plan): readonly string[] {
   return [...new Set([...files, ...password, ...plan.clientCaFiles])]
 }
 
-/** The files of a plan, read and judged. */
+/** The contents of a plan's files, which were checked. */
 export type Materials = {
   readonly listeners: readonly TlsListener[]
   readonly preamblePassword: string | undefined
@@ -134,8 +136,8 @@ export type Materials = {
 }
 
 /**
- * Reads keys, certificates and the password. @throws UsageFault naming every file that cannot be
- * used.
+ * Reads and checks the files of a plan.
+ * @throws UsageFault naming every file that cannot be used.
  */
 export function readMaterials(plan: Plan): Materials {
   const faults: string[] = []
@@ -170,9 +172,9 @@ const copy = (certificate: Certificate) => ({ ...certificate, names: [...certifi
 const needsPassword = ({ listeners }: Plan): boolean => listeners.some(({ preamble }) => preamble === 'ssl')
 
 /**
- * The first message to a worker, and each later one. Each worker counts its own connections, so
- * that the limits of the program are divided among the workers. The worker of place 0 answers
- * Prometheus.
+ * Makes an order for a worker: its first message, and a new one after each change. Each worker
+ * counts only its own connections, so the limits of the program are divided among the workers. The
+ * worker of place 0 answers Prometheus.
  */
 export function serveOrder(
   plan: Plan,
@@ -181,7 +183,7 @@ export function serveOrder(
     readonly ids: ServeOrder['ids']
     readonly ticketKeys: readonly string[]
     readonly workers: number
-    /** 0 and up. */
+    /** Place of the worker, from 0. */
     readonly place: number
   },
 ): ServeOrder {
@@ -210,9 +212,8 @@ export function serveOrder(
 }
 
 /**
- * The part of a limit that one of several workers keeps. All parts add up to the limit, unless it
- * is less than the number of workers: each worker serves one connection at least. 0 stays: no
- * limit.
+ * The part of a limit for one worker. The sum of all parts is the limit. If the limit is less than
+ * the number of workers, each part is 1. 0 means no limit and stays 0.
  */
 function shareOf(limit: number, workers: number, place: number): number {
   const share = Math.floor(limit / workers) + (place < limit % workers ? 1 : 0)
@@ -231,10 +232,7 @@ function readAuthorities(path: string): string {
   }
 }
 
-/**
- * Collects the faults that the administrator can correct; any other fault is a fault of the
- * program.
- */
+/** Calls `read`, and collects the faults that the administrator can correct. Throws all others. */
 function attempt<T>(faults: string[], read: () => T): T | undefined {
   try {
     return read()

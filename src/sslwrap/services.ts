@@ -1,3 +1,4 @@
+/** The rules for the clients of each listener, and the connection to the server behind it. */
 import { createConnection, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { formatSocketAddress, type SocketAddress } from '../process/socket-address.ts'
@@ -8,17 +9,15 @@ import { NetworkSet, parseNetwork } from '../wire/ip-address.ts'
 import type { Endpoint } from '../wire/preamble.ts'
 import type { ServeOrder, TlsListener } from '../wire/workers/tls-worker.ts'
 
-/** The treatment of each listener's clients, and the connection to the server behind it. */
-
 /**
- * The treatment of a listener's clients. Replaced as a whole when the settings are read again;
- * running sessions keep the old one.
+ * The rules for the clients of a listener. A reload replaces the whole object; running sessions
+ * keep the old one.
  */
 export type Service = {
   readonly name: string
   /**
-   * Makes the connection to the server behind, or starts it, once the client is secured. Rejects
-   * with BackEndUnavailable.
+   * Connects to the server behind, or starts it, after the client's handshake. Rejects with
+   * BackEndUnavailable.
    */
   readonly open: (client: Secured, ends: Ends) => Promise<Duplex>
   readonly preamble: 'ssl' | 'proxy-v1' | 'proxy-v2' | 'none'
@@ -36,13 +35,14 @@ export type Service = {
   readonly idleLimit: number
 }
 
+/** A client whose handshake is complete. */
 export type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
 /** Both ends of the client's connection. */
 export type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
 
 /**
- * The services of an order, ready for clients. Throws OpenSSL's error if a certificate or the
- * cipher list cannot be used.
+ * Makes the services of an order, one for each listener. Throws OpenSSL's error if a certificate or
+ * the cipher list cannot be used.
  */
 export function servicesOf(order: ServeOrder): readonly Service[] {
   const tickets = new TicketKeyRing(order.ticketKeys)
@@ -82,9 +82,9 @@ export class BackEndUnavailable extends Error {
 }
 
 /**
- * Connects to the server behind, half-open allowed and without Nagle's delay. The socket is paused
- * and keeps an error listener.
- * @throws BackEndUnavailable after `limit` milliseconds, or when it refuses.
+ * Connects to the server behind. The socket allows a half-open connection, sends without Nagle's
+ * delay, is paused and keeps an error listener.
+ * @throws BackEndUnavailable after `limit` milliseconds, or if the server refuses.
  */
 export function connectBackEnd(address: SocketAddress, limit: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
@@ -101,7 +101,8 @@ export function connectBackEnd(address: SocketAddress, limit: number): Promise<S
     socket.once('connect', () => {
       clearTimeout(timer)
       socket.off('error', refused)
-      // Between the stages of a session there is no listener; each stage first checks `destroyed`.
+      // Between two stages of a session an error is ignored, because each stage first checks
+      // `destroyed`.
       socket.on('error', () => {})
       resolve(socket)
     })

@@ -1,3 +1,4 @@
+/** A session of sslwrap: its admission, the handshake, the preamble, and the relay. */
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
@@ -11,16 +12,18 @@ import { type SessionId, sessionIdOfGreeting } from '../wire/login-event.ts'
 import { formatProxyV1, formatProxyV2, formatSslPreamble, type ProxyTls } from '../wire/preamble.ts'
 import { BackEndUnavailable, type Ends, type Secured, type Service } from './services.ts'
 
-/** Milliseconds for the first octet; a client of TLS sends first. */
+/** Time for the first octet. It is short, because a client of TLS sends first. */
 const FIRST_OCTET_MS = 5_000
+/** Time for a client to close after the last reply. */
+const LAST_REPLY_MS = 5_000
 
-/** A client that has not finished its handshake. */
+/** A client whose handshake is not complete. `giveWay` closes it, so that its place is free. */
 export type Handshake = { giveWay(): void }
 
 export type SessionParts = {
   readonly service: Service
   readonly limits: ConnectionLimits
-  /** One of these is closed for a new client when every place is taken. */
+  /** If every place is taken, one of these is closed for a new client. */
   readonly handshakes: WaitingConnections<Handshake>
   readonly hints: DailyHints
   readonly log: Log
@@ -29,8 +32,8 @@ export type SessionParts = {
 
 /**
  * Serves one client from its first octet to its last. Never rejects because of the client or the
- * server. At every end the socket is closed and its place is free. `ends`: the addresses of the
- * client, if they are not those of the socket.
+ * server. In each case the socket is closed at the end, and its place is free. `ends`: the
+ * addresses of the client, if they differ from those of the socket.
  */
 export async function serveClient(raw: Socket, parts: SessionParts, ends = endsOf(raw)): Promise<void> {
   const ip = ends?.source.ip
@@ -51,7 +54,7 @@ export async function serveClient(raw: Socket, parts: SessionParts, ends = endsO
   }
 }
 
-/** The administrator's remedy for a failed handshake. */
+/** A remedy for the administrator, for a reason of acceptTls; undefined if none is known. */
 function hintFor(reason: string): string | undefined {
   if (isOldTls(reason))
     return 'for old devices: a listener with tls = "old", whose clients stand in sslwrap.old_tls_nets'
@@ -64,14 +67,14 @@ function admit(
   { service, limits, handshakes }: SessionParts,
 ): 'ok' | 'network' | 'max_connections' | 'max_per_address' {
   if (service.allow?.has(ip) === false) return 'network'
-  // A client at its limit displaces no other client.
+  // Check this limit first: a client that has reached it must not displace another client.
   if (!limits.customerHasRoom(ip)) return 'max_per_address'
   if (limits.acquire(ip) === 'ok') return 'ok'
   handshakes.toEvict()?.giveWay()
   return limits.acquire(ip) === 'ok' ? 'ok' : 'max_connections'
 }
 
-/** A place that a client has. It is freed once, when the client's socket is closed. */
+/** The place of a client within the limits. It is freed once, with the client's socket. */
 class Place implements Handshake {
   readonly #raw: Socket
   readonly #ip: IpAddress
@@ -86,12 +89,12 @@ class Place implements Handshake {
     parts.handshakes.add(this, parts.limits.customerOf(ip))
   }
 
-  /** The octet was read from the client; it shows why the handshake failed. */
+  /** True if the client was closed for another one. The failure of its handshake is not logged. */
   get gaveWay(): boolean {
     return this.#gaveWay
   }
 
-  /** The handshake is complete: no other client can displace this one. */
+  /** Ends the time in which another client can displace this one, because the handshake is over. */
   keep(): void {
     this.#parts.handshakes.delete(this)
   }
@@ -152,7 +155,7 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
     id = greeted.id ?? id
     if (greeted.final) {
       log.warn('upstream_failed', { id, ip, reason: 'the server greeted with a refusal', listener: service.name })
-      await say(client, greeted.bytes)
+      await sendLast(client, greeted.bytes)
       return
     }
     log.info('client_connected', { id, ip, port: ends.source.port, ...tlsFields(accepted), listener: service.name })
@@ -160,8 +163,8 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
     if (greeted.bytes.length > 0) client.write(greeted.bytes)
     const end = await relay(client, server, {
       idleLimit: service.idleLimit,
-      // A POP3 session without QUIT changes nothing, and a password whose client has left must not
-      // be checked.
+      // A POP3 session without QUIT changes nothing. A reset also prevents the check of a password
+      // whose client has disconnected.
       resetsServer: service.protocol === 'pop3',
     })
     log.info('session_ended', {
@@ -177,18 +180,18 @@ async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): 
   } catch (error) {
     if (!(error instanceof BackEndUnavailable)) throw error
     log.error('upstream_failed', { ip, reason: error, listener: service.name })
-    if (service.protocol === 'pop3') await say(client, Buffer.from('-ERR [SYS/TEMP] service unavailable\r\n'))
+    if (service.protocol === 'pop3') await sendLast(client, Buffer.from('-ERR [SYS/TEMP] service unavailable\r\n'))
   } finally {
     client.destroy()
     server?.destroy()
   }
 }
 
-/** The first octets for the client. `final`: no octets follow. */
+/** The first octets for the client. `final`: no octets follow. `id`: from the server's greeting. */
 type Greeted = { readonly bytes: Buffer; readonly final: boolean; readonly id?: SessionId | undefined }
 const NOTHING_YET: Greeted = { bytes: Buffer.alloc(0), final: false }
 
-/** Sends the client's address to the server. @throws BackEndUnavailable */
+/** Sends the preamble of the listener to the server. @throws BackEndUnavailable */
 async function introduce(
   server: Duplex,
   accepted: Secured,
@@ -243,13 +246,13 @@ function tlsFields({ socket, servername, alpn }: Secured) {
 }
 
 /**
- * The last octets, with close_notify. Later input of the client is read and dropped, because
- * closing over unread bytes would reset the connection and lose the last octets. A client that does
- * not close is not waited for.
+ * Sends the last octets and close_notify. Settles when the client has closed, or after
+ * LAST_REPLY_MS. Until then the client's input is read and discarded, because closing with unread
+ * input would reset the connection and lose the last octets.
  */
-function say(client: TLSSocket, bytes: Buffer): Promise<void> {
+function sendLast(client: TLSSocket, bytes: Buffer): Promise<void> {
   return new Promise(resolve => {
-    const timer = setTimeout(resolve, LAST_WORDS_LIMIT)
+    const timer = setTimeout(resolve, LAST_REPLY_MS)
     client.once('close', () => {
       clearTimeout(timer)
       resolve()
@@ -258,16 +261,18 @@ function say(client: TLSSocket, bytes: Buffer): Promise<void> {
     client.end(bytes)
   })
 }
-const LAST_WORDS_LIMIT = 5000
 
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {
   const source = parseIpAddress(remoteAddress?.replace(/%.*/, '') ?? '')
   const destination = parseIpAddress(localAddress?.replace(/%.*/, '') ?? '')
-  // A client that has disconnected has no address any more.
+  // A client that has already disconnected has no address.
   if (source === undefined || destination === undefined || remotePort === undefined || localPort === undefined)
     return undefined
   return { source: { ip: source, port: remotePort }, destination: { ip: destination, port: localPort } }
 }
 
-/** Each stage reports errors by its outcome; a socket without a listener would end the process. */
+/**
+ * Each stage reports errors by its outcome. An `error` event without a listener would end the
+ * process.
+ */
 const ignore = (): void => {}

@@ -1,3 +1,4 @@
+/** The privileged process of sslwrap, which starts the workers and reloads the files. */
 import { existsSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -19,25 +20,27 @@ import { parseTlsWorkerAnswer, type ServeOrder } from '../wire/workers/tls-worke
 import { filesOf, type Materials, type Plan, readMaterials, serveOrder } from './plan.ts'
 import { servicesOf } from './services.ts'
 
-const TICKET_KEY_LIFE = 12 * 3_600_000
-const DAY = 86_400_000
+const TICKET_KEY_MS = 12 * 3_600_000
+const DAY_MS = 86_400_000
 const EXPIRY_WARNING_DAYS = 14
-const STOP_GRACE = 2000
+/** Time from the end of the drain time to SIGKILL. */
+const STOP_GRACE_MS = 2_000
 
-/** The plan and its settings; no settings if it was made from a command line. */
+/** The plan and its settings. No settings: the plan was made from a command line. */
 export type Planned = { readonly plan: Plan; readonly settings: Settings | undefined }
 
 /**
  * Starts sslwrap with the plan of `readPlan`, which is called again at each SIGHUP. This process
- * binds the ports, reads the keys and reads nothing from the network; its workers have no
- * privileges. @throws UsageFault, TemporaryFault
+ * binds the ports and reads the keys, but reads nothing from the network. Its workers have no
+ * privileges.
+ * @throws UsageFault, TemporaryFault
  */
 export async function startSupervisor(readPlan: () => Planned, script: string): Promise<RunningDaemon> {
   const supervisor = new Supervisor(readPlan, script)
   return supervisor.start()
 }
 
-/** A run of a worker. `started`: fulfilled when it serves; rejects with a TemporaryFault. */
+/** One run of a worker. `started` is fulfilled when it serves, and rejects with TemporaryFault. */
 type ServingWorker = Pick<WorkerProcess, 'ended'> & {
   readonly process: WorkerProcess
   readonly orders: Orders
@@ -49,7 +52,7 @@ class Supervisor {
   readonly #readPlan: () => Planned
   readonly #script: string
   readonly #log: Log
-  /** By place: a restarted worker takes the place of the one that ended. */
+  /** The workers by place. A restarted worker has the place of the one that ended. */
   readonly #workers: SupervisedChild<ServingWorker>[] = []
   readonly #undo: (() => void)[] = []
   readonly #stop = new AbortController()
@@ -60,7 +63,7 @@ class Supervisor {
   #stopWatching = (): void => {}
   #metrics: string | undefined
   #ids: Ids | undefined
-  /** For each listener of the plan a socket for each worker, or one for all. */
+  /** For each listener of the plan: one socket for each worker, or one for all workers. */
   #listeners: readonly (readonly BoundSocket[])[] = []
   #materials: Materials
   #ticketKeys: TicketKeys = rotateTicketKeys()
@@ -95,8 +98,8 @@ class Supervisor {
       await this.stop()
       throw error
     }
-    const rotation = setInterval(() => void this.#rotate(), TICKET_KEY_LIFE)
-    const expiry = setInterval(() => this.#warnOfExpiry(), DAY)
+    const rotation = setInterval(() => void this.#rotate(), TICKET_KEY_MS)
+    const expiry = setInterval(() => this.#warnOfExpiry(), DAY_MS)
     this.#undo.push(
       () => clearInterval(rotation),
       () => clearInterval(expiry),
@@ -121,7 +124,7 @@ class Supervisor {
     for (const listener of this.#listeners.flat()) listener.release()
     const drain = { after: 0, act: ({ process }: ServingWorker) => process.channel.send({ type: 'drain' }) }
     const kill = {
-      after: this.#plan.drainLimit + STOP_GRACE,
+      after: this.#plan.drainLimit + STOP_GRACE_MS,
       act: ({ process }: ServingWorker) => process.child.kill('SIGKILL'),
     }
     await Promise.all(this.#workers.map(worker => worker.stop(drain, kill)))
@@ -137,8 +140,9 @@ class Supervisor {
   }
 
   /**
-   * Reads the files and lets OpenSSL check them here, so that no worker gets a file that it must
-   * refuse. @throws UsageFault
+   * Reads the files and tests them with OpenSSL, so that no worker gets a file that it must
+   * refuse.
+   * @throws UsageFault
    */
   #readMaterials(plan: Plan): Materials {
     const materials = readMaterials(plan)
@@ -155,7 +159,7 @@ class Supervisor {
     const worker = new SupervisedChild<ServingWorker>({
       launch: () => this.#launch(place),
       ended: (ending, { process, hasServed }) => {
-        // If a worker cannot serve at the start of sslwrap, sslwrap ends.
+        // A worker that fails at the start of sslwrap is not restarted: sslwrap ends.
         if (worker.isStopped || !(hasServed() || this.#isReady)) return
         const fields = { pid: process.child.pid, ...endingFields(ending) }
         this.#log.error('worker_ended', { ...fields, in_ms: worker.restart() })
@@ -184,7 +188,7 @@ class Supervisor {
           return
         }
         const reason = answer === undefined ? 'it sent an invalid message' : answer.reason
-        // A running worker that refuses new files keeps the old ones.
+        // A running worker that refuses an order keeps the old one.
         if (serving && answer !== undefined) this.#log.error('reload_refused', { pid: process.child.pid, reason })
         else process.child.kill('SIGKILL')
         reject(new TemporaryFault(`a worker of sslwrap cannot serve: ${reason}`))
@@ -203,8 +207,8 @@ class Supervisor {
   }
 
   /**
-   * Sends every worker a new ticket key with all other data; fulfilled when each worker has applied
-   * it or has ended.
+   * Makes a new ticket key and sends every worker an order. Fulfilled when each worker has answered
+   * or has ended.
    */
   async #rotate(): Promise<void> {
     this.#ticketKeys = rotateTicketKeys(this.#ticketKeys)
@@ -213,7 +217,7 @@ class Supervisor {
 
   #order({ process, orders }: Pick<ServingWorker, 'process' | 'orders'>, place: number): Promise<void> {
     process.channel.send(this.#orderFor(place))
-    return orders.given()
+    return orders.sent()
   }
 
   #watch(): void {
@@ -222,8 +226,9 @@ class Supervisor {
   }
 
   /**
-   * Reads certificates, keys and the password again, and at a signal the settings too. If any of
-   * them is invalid, all stay in force. Sockets and workers keep the settings of their start.
+   * Reads certificates, keys and the password again, and at a signal the settings too. If one of
+   * them is invalid, all old ones stay in force. Sockets and workers keep the settings of their
+   * start.
    */
   async #reloadOrKeep(cause: 'signal' | 'file'): Promise<void> {
     let waiting: Readonly<Record<string, string>>
@@ -246,9 +251,9 @@ class Supervisor {
   }
 
   /**
-   * The plan by the current settings, with the addresses, the account, the workers and the log
-   * level of the start. Also the names of the settings that therefore need a restart. @throws
-   * UsageFault if the plan contradicts itself.
+   * Makes a plan of the current settings, with the addresses, the account, the workers and the log
+   * level of the start. `waiting` names the changed settings that need a restart.
+   * @throws UsageFault if the settings contradict each other.
    */
   #planAgain(): { readonly plan: Plan; readonly waiting: { readonly restart_for?: string } } {
     const [next, started] = [this.#readPlan(), this.#started]
@@ -307,16 +312,16 @@ class Supervisor {
   }
 }
 
-/** The orders of a worker, which it answers one after the other. */
+/** Counts the orders to a worker and its answers, which come in the same order. */
 class Orders {
-  #given = 0
+  #sent = 0
   #answered = 0
   #waiting: { readonly n: number; readonly resolve: () => void }[] = []
 
-  /** An order went out. Fulfilled when the worker has answered it, or has ended. */
-  given(): Promise<void> {
-    this.#given += 1
-    const n = this.#given
+  /** Counts an order. Fulfilled when the worker has answered the order, or has ended. */
+  sent(): Promise<void> {
+    this.#sent += 1
+    const n = this.#sent
     return new Promise(resolve => {
       this.#waiting.push({ n, resolve })
     })

@@ -1,3 +1,4 @@
+/** The unprivileged process of sslwrap, which speaks TLS with the clients. */
 import { createServer, type Server, type Socket } from 'node:net'
 import { Gauge, Registry } from 'prom-client'
 import { messageOf } from '../base/errors.ts'
@@ -15,7 +16,7 @@ import type { Service } from './services.ts'
 import { servicesOf } from './services.ts'
 import { type Handshake, serveClient } from './session.ts'
 
-/** The unprivileged process for TLS. It ends with its parent, or when it has drained. */
+/** Runs a worker until its parent ends, or until the worker has drained. */
 export function runWorker(exit: (status: number) => void): void {
   const channel = channelToParent()
   const send = (message: TlsWorkerAnswer): void => channel.send(message)
@@ -69,8 +70,8 @@ class Worker {
   }
 
   /**
-   * Takes new certificates, secrets, settings and limits in time for the next connection. Throws if
-   * they cannot be used; then all stays as it was.
+   * Applies new certificates, secrets, settings and limits from the next connection on. Throws,
+   * without an effect, if they cannot be used.
    */
   replace(order: ServeOrder): void {
     if (order.listeners.length !== this.#servers.length) throw new TypeError('listeners cannot change while serving')
@@ -81,8 +82,8 @@ class Worker {
   }
 
   /**
-   * Starts the listener for Prometheus, if this worker has its address. @throws UsageFault,
-   * TemporaryFault
+   * Starts the listener for Prometheus, if the order has an address for it. Returns the address.
+   * @throws UsageFault, TemporaryFault
    */
   async openMetrics(): Promise<string | undefined> {
     const { metricsListen } = this.#order
@@ -91,7 +92,7 @@ class Worker {
     return formatSocketAddress(this.#metrics.address)
   }
 
-  /** Stops accepting; resolves when the last session has ended, or when the limit ended it. */
+  /** Stops accepting. Settles when the last session has ended; drainLimit ends all sessions. */
   async drain(): Promise<void> {
     for (const server of this.#servers) server.close()
     this.#metrics?.close()
@@ -124,8 +125,8 @@ class Worker {
 }
 
 /**
- * Reports to Prometheus the end of each certificate in use; calls `current` at each scrape.
- * @throws UsageFault, TemporaryFault as openMetricsListener.
+ * Reports the end of each certificate in use to Prometheus. Calls `current` at each scrape.
+ * @throws UsageFault, TemporaryFault like openMetricsListener.
  */
 export function openCertificateMetrics(
   address: SocketAddress,
@@ -138,7 +139,7 @@ export function openCertificateMetrics(
     labelNames: ['path', 'name'],
     registers: [registry],
     collect() {
-      // A certificate that is not used any more shall not go on warning.
+      // Remove certificates that are no longer in use, so that no alert refers to them.
       this.reset()
       for (const { certificates } of current().listeners) {
         for (const { path, names, expires } of certificates) this.set({ path, name: names[0] ?? '' }, expires / 1000)

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect as connectTcp } from 'node:net'
 import { connect } from 'node:tls'
 import { afterEach, expect, test } from 'vitest'
@@ -289,6 +289,34 @@ describeWith([command('tcpserver', 'ucspi-tcp'), ROOT], 'the command line of the
       await pop.expectEnd()
       await server.stop()
     }
+  })
+
+  /** A tcpserver with sslwrap, which starts the program before it drops root. */
+  async function early(port: number, path: string, command: readonly string[]): Promise<Program> {
+    makeCertificate(`${path}/tls`, { names: ['mx.example.org'] })
+    const options = ['-cert', `${path}/tls.crt`, '-key', `${path}/tls.key`, '-user', '64321', '-exec', ...command]
+    const tcpserver = [pathOf('tcpserver') ?? '', '-H', '-R', '127.0.0.1', String(port)]
+    const server = program('tcpserver', [...tcpserver, ...sslwrapCommand(...options)])
+    await server.waitFor('listening', () => isListening(port))
+    return server
+  }
+
+  test('a program that was started before a handshake that fails ends with the client', async () => {
+    const [port, path] = [await freePort(), directory()]
+    await early(port, path, ['/bin/sh', '-c', `cat >/dev/null; echo ended >${path}/state`])
+    const plain = connectTcp({ port, host: '127.0.0.1' })
+    plain.on('error', () => {})
+    plain.write('USER ann\r\n')
+    stops.push(() => plain.destroy())
+    expect(await eventually('the end of the program', () => existsSync(`${path}/state`) || undefined)).toBe(true)
+  })
+
+  test('a program that cannot be started before the handshake is a failure after it', async () => {
+    const [port, path] = [await freePort(), directory()]
+    const server = await early(port, path, ['/nonexistent/pop3d'])
+    await tlsConversation(port).expect(/^-ERR \[SYS\/TEMP\] service unavailable$/)
+    await server.waitForLine(/event=upstream_failed .*cannot run/)
+    expect(server.lines.join('\n')).not.toMatch(/Unhandled|node:internal/)
   })
 
   test('under tcpserver, in front of a port, with the SSL dialogue', async () => {
