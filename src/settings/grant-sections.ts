@@ -27,7 +27,7 @@ import {
 export const STATUS_PAGE = defineSection('status-page', 'The status page for a browser. It changes nothing.', {
   listen: socketAddress(
     '',
-    'Address of the page: a loopback address, e.g. "127.0.0.1:8110", or unix:/run/auth-relay/status/page.sock for root alone. Every account that can connect reads logins and addresses. Empty: no page.',
+    'Address of the page: a loopback address, e.g. "127.0.0.1:8110", or unix:/run/auth-relay/status/page.sock for root alone. Every account that can connect can read logins and addresses. Empty: no page.',
   ),
   user: text('auth-relay-status', 'Account of the process that serves it.'),
 })
@@ -41,21 +41,24 @@ export const ALERTS = defineSection('alerts', 'Reports of alarms about logins, d
   ),
   webhook_file: path(
     '',
-    'File of mode 0600 with the URL to which each start and end is posted as JSON: such URLs hold a secret. Empty: none.',
+    'File of mode 0600 with a URL, because such URLs contain a secret. Each start and end of an alarm is posted there as JSON. Empty: none.',
   ),
   program: command(
     [],
-    'Program that is run at each start and end, with the JSON of a webhook on standard input. Empty: none.',
+    'Program that is run at each start and end of an alarm, with the JSON of a webhook on standard input. Empty: none.',
   ),
   user: text('auth-relay', 'Account of the process, if it is started as root.'),
-  every: duration('s', 60, 10, 3600, 'Time between two looks.'),
+  every: duration('s', 60, 10, 3600, 'Time between two checks of the rules.'),
   off: list([], 'Rules that are off, e.g. ["device_silent"]. auth-relay alerts --rules lists them.'),
-  close: list([], 'Rules whose alarm blocks what it names for close_for: login_spread, address_crowd, device_rate.'),
-  close_for: duration('s', 86_400, 60, 31_536_000, 'Time for which such a block holds.'),
+  close: list(
+    [],
+    'Rules whose alarm also blocks the login or address that it names: login_spread, address_crowd, device_rate.',
+  ),
+  close_for: duration('s', 86_400, 60, 31_536_000, 'Time for which a block of such a rule holds.'),
   login_addresses: integer(10, 2, 100_000, 'login_spread: addresses of one login within an hour.'),
   address_logins: integer(20, 2, 100_000, 'address_crowd: logins from one address within an hour.'),
-  device_factor: integer(5, 2, 1000, 'device_rate: times the median hour of the device.'),
-  refusal_factor: integer(5, 2, 1000, 'refusals_rise: times the refusals of the day before.'),
+  device_factor: integer(5, 2, 1000, 'device_rate: multiple of the median hour of the device.'),
+  refusal_factor: integer(5, 2, 1000, 'refusals_rise: multiple of the mean number of refusals of the day before.'),
   silent_days: integer(7, 1, 365, 'device_silent: days without a login.'),
   end_days: integer(14, 1, 365, 'device_end, certificate_end: days before the end.'),
 })
@@ -67,8 +70,11 @@ export const TOP = defineSection('', 'For every program.', {
     '/var/lib/auth-relay',
     'Directory of data that must survive a restart: the embedded database, and the positions in log files.',
   ),
-  log_level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Least important event that is logged.'),
-  syslog: flag(true, 'Send our own login lines to syslog (facility mail) through one logger child.'),
+  log_level: choice(['debug', 'info', 'warn', 'error'], 'info', 'Lowest level that is logged.'),
+  syslog: flag(
+    true,
+    'Send the login lines of popup and pop3d to syslog (facility mail) through one process of logger(1).',
+  ),
 })
 
 export const GRANTS = defineSection('grants', 'Addresses that are granted, and for how long.', {
@@ -85,7 +91,7 @@ export const GRANTS = defineSection('grants', 'Addresses that are granted, and f
     60,
     1,
     3600,
-    'Time between two sweeps of expired grants. Expiry itself is decided at each lookup.',
+    'Time between two sweeps of expired grants. A sweep only frees space, because each lookup checks the end of the grant.',
     BARE,
   ),
   max_lifetime: duration(
@@ -99,7 +105,7 @@ export const GRANTS = defineSection('grants', 'Addresses that are granted, and f
   ipv6_prefix: numberChoice(
     [64, 128],
     128,
-    '128 grants the address alone, 64 its whole network (privacy addresses change). Addresses that embed an IPv4 address (NAT64, SIIT, Teredo, 6to4) are granted alone in any case.',
+    '128 grants the IPv6 address alone, 64 its whole /64, because privacy addresses change. Addresses that embed an IPv4 address (NAT64, SIIT, Teredo, 6to4) are granted alone in any case.',
     BARE,
   ),
   nat64_prefixes: translationPrefixes(
@@ -113,7 +119,7 @@ export const GRANTS = defineSection('grants', 'Addresses that are granted, and f
   ),
   mmdb_files: list(
     [],
-    'MMDB files with the country or the AS number of addresses, for devices with such places (auth-relay device --from DE,AS64500). Programs read a file once; SIGHUP reads it again.',
+    'MMDB files with the country or the AS number of addresses, for auth-relay device --from DE,AS64500. Programs read these files at their start and at SIGHUP.',
   ),
   deny_private: flag(false, 'Never grant private and carrier-grade NAT addresses.', BARE),
   grant_loopback: flag(
@@ -136,7 +142,7 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
   ),
   dbhost: text(
     'localhost',
-    'Server, or several separated by commas: the primary among them is followed. A directory means its Unix socket.',
+    'Server, or several separated by commas. The programs find the primary among them and follow it. A directory means the Unix socket in it.',
     BARE,
   ),
   dbport: integer(5432, 1, 65535, 'Port of the server.', BARE),
@@ -165,7 +171,7 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
     3,
     0,
     300,
-    'With require_sync: the longest silence of a synchronous standby. Afterwards the gate does not believe the primary, and the relay stays closed. 0: no limit.',
+    'With require_sync: the longest silence of a synchronous standby. After that time the gate accepts no answer of the primary, and the relay stays closed. 0: no limit.',
   ),
   patroni_port: integer(
     8008,
@@ -173,7 +179,11 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
     65535,
     'With require_sync: port of Patroni on the hosts of dbhost. auth-relay check reads the settings of the cluster there. 0: no Patroni.',
   ),
-  dbtls_ca: path('', 'CA certificates (PEM) for dbtls = "verify". Empty: those of the system.', BARE),
+  dbtls_ca: path(
+    '',
+    'CA certificates (PEM) for dbtls = "verify". Empty: the public authorities that Node.js knows.',
+    BARE,
+  ),
 })
 
 export const AUTHD = defineSection('authd', 'Reads logins and stores the grants.', {
@@ -181,14 +191,14 @@ export const AUTHD = defineSection('authd', 'Reads logins and stores the grants.
     '',
     'Account to switch to after opening sockets, FIFO and log files as root. It must be able to open them again after a rotation. Empty: keep the current account.',
   ),
-  socket: socketInRunDir('authd.sock', 'Unix socket where popup announces logins. Empty: none.'),
-  socket_users: list([], "Accounts besides authd's own that may announce logins there."),
+  socket: socketInRunDir('authd.sock', 'Unix socket where popup announces logins. An empty text means no socket.'),
+  socket_users: list([], "Accounts besides authd's own that may announce logins on socket."),
   usage_socket: socketInRunDir(
     'uses.sock',
-    'Unix socket where the gate reports used grants and its decisions. Empty: none.',
+    'Unix socket where the gate reports used grants and its decisions. An empty text means no socket.',
     { formerNames: ['uses_socket'] },
   ),
-  usage_users: list([], "Accounts besides authd's own and wrap.user that may report there.", {
+  usage_users: list([], "Accounts besides authd's own and wrap.user that may report on usage_socket.", {
     formerNames: ['uses_users'],
   }),
   commit_wait: duration(
@@ -200,47 +210,44 @@ export const AUTHD = defineSection('authd', 'Reads logins and stores the grants.
   ),
   syslog_fifo: path(
     '',
-    'FIFO that syslogd writes to, e.g. /var/pop3-auth/fifo; it belongs to the account of authd. rsyslog drops lines of a burst: syslog_listen is better.',
+    'FIFO that syslogd writes to, e.g. /var/pop3-auth/fifo. It must belong to the account of authd. rsyslog drops lines of a burst into a FIFO, so syslog_listen is better.',
     BARE,
   ),
   syslog_listen: socketAddresses(
     [],
-    'Loopback addresses where rsyslog delivers by TCP (omfwd), e.g. ["127.0.0.1:6514"]. The rule for rsyslog stands in to-authd-tcp.conf.',
+    'Loopback addresses where rsyslog delivers by TCP (omfwd), e.g. ["127.0.0.1:6514"]. The rule for rsyslog is in to-authd-tcp.conf.',
   ),
-  follow_files: list([], 'Log files to follow, through rotation and truncation, e.g. ["/var/log/mail.log"].'),
+  follow_files: list([], 'Log files to follow, also after rotation and truncation, e.g. ["/var/log/mail.log"].'),
   journal: flag(
     false,
     'Follow the systemd journal. Entries of root count, and those of journal_users and journal_units.',
   ),
   journal_users: list(
     ['cyrus', 'dovecot'],
-    'Accounts besides root whose journal entries count. Only accounts of mail daemons: each of them can grant any address.',
+    'Accounts besides root whose journal entries count. List only accounts of mail daemons, because each of them can grant any address.',
   ),
   journal_units: list(
     [],
-    'systemd units whose journal entries count under any account, e.g. "inetd.service": ipop3d and qpopper log under the account of the user.',
+    'systemd units whose journal entries count under any account, e.g. "inetd.service", because ipop3d and qpopper log under the account of the user.',
   ),
-  journal_command: command(
-    ['journalctl'],
-    'Program that prints the journal; options for output, following and place are added.',
-  ),
+  journal_command: command(['journalctl'], 'Program that prints the journal. authd adds the options.'),
   syslog_hosts: list([], 'Host names whose lines count; empty: all.', BARE),
   max_lag: duration(
     's',
     0,
     0,
     86_400,
-    'Age by its stamp at which a login of a log line or of the journal grants nothing, if that is less than grants.exp_time. 0 means exp_time.',
+    'Age at which a login of a log line or of the journal grants nothing, by the stamp of the line, if less than grants.exp_time. 0 means exp_time.',
     BARE,
   ),
-  check_imap: flag(false, 'IMAP logins of these daemons count as well.', BARE),
+  check_imap: flag(false, 'Count IMAP logins of these daemons too.', BARE),
   check_daemon_ipop3d: flag(false, 'Lines of uw-imap ipop3d and imapd.', BARE),
   check_daemon_vchkpw: flag(false, 'Lines of vpopmail vchkpw, built with --enable-logging=y or v.', BARE),
-  check_daemon_hacked_qmailpop3d: flag(false, 'Lines of our pop3d and of the patched qmail-pop3d.', BARE),
+  check_daemon_hacked_qmailpop3d: flag(false, 'Lines of the pop3d of auth-relay and of the patched qmail-pop3d.', BARE),
   check_daemon_dovecot: flag(false, 'Lines of Dovecot up to 2.4.', BARE),
   check_daemon_dovecot_proxy: flag(
     false,
-    'Lines "started proxying" of a Dovecot that is a proxy or director. Only if you also operate the servers behind it.',
+    'Lines "started proxying" of a Dovecot that is a proxy or director. Set true only if you also operate the servers behind it.',
     BARE,
   ),
   check_daemon_courier: flag(false, 'Lines of Courier pop3d and imapd.', BARE),
@@ -249,41 +256,44 @@ export const AUTHD = defineSection('authd', 'Reads logins and stores the grants.
   check_daemon_solid: flag(false, 'Lines of solid-pop3d built with log-extend.', BARE),
   check_daemon_solid_two_lines: flag(
     false,
-    'Lines of solid-pop3d without log-extend: two lines joined by PID, the weakest form.',
+    'Lines of solid-pop3d without log-extend: two lines joined by PID, which is the weakest form.',
     BARE,
   ),
   check_daemon_teapop: flag(false, 'Lines of teapop (facility local0).', BARE),
   check_daemon_tpop3d: flag(false, 'Lines of tpop3d.', BARE),
   check_daemon_gnu_pop3d: flag(false, 'Lines of gnu-pop3d.', BARE),
-  check_daemon_vm_pop3d: flag(false, 'Lines of vm-pop3d, one line a login.', BARE),
+  check_daemon_vm_pop3d: flag(false, 'Lines of vm-pop3d, one line for each login.', BARE),
   check_daemon_vm_pop3d_two_lines: flag(
     false,
-    'Lines of older vm-pop3d: two lines joined by PID, the weakest form.',
+    'Lines of older vm-pop3d: two lines joined by PID, which is the weakest form.',
     BARE,
   ),
   check_daemon_perdition: flag(false, 'Lines of the perdition proxy.', BARE),
   check_daemon_cucipop: flag(
     false,
-    'Lines of cucipop, written when a session ends: no word in them says that a login succeeded, only their shape. Better left off.',
+    'Lines that cucipop writes when a session ends. Leave it off if possible: no word in these lines proves a login, only their shape.',
     BARE,
   ),
   check_daemon_popa3d: flag(
     false,
-    'Lines of popa3d (facility daemon): two lines joined by PID, the weakest form.',
+    'Lines of popa3d (facility daemon): two lines joined by PID, which is the weakest form.',
     BARE,
   ),
   vchkpw_tag: text('vpopmail', 'Tag of vchkpw lines.', BARE),
-  daemon_tags: list([], 'Other tags, each as DIALECT=TAG, e.g. "dovecot=dovecot-pop"; they replace the usual ones.'),
+  daemon_tags: list(
+    [],
+    'Other syslog tags, each as DIALECT=TAG, e.g. "dovecot=dovecot-pop". They replace the usual tags of the dialect.',
+  ),
   metrics_listen: socketAddress('', 'Loopback address for Prometheus, e.g. "127.0.0.1:9633". Empty: none.'),
 })
 
 export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.', {
   listen: socketAddresses([], 'Addresses where the resident gate accepts SMTP connections.'),
-  smtpd: command([], 'The real smtpd with its arguments; empty: QMAILDIR/bin/QMAIL_SMTPD_NOAUTH.'),
-  user: text('auth-relay-gate', 'Account of the resident gate, when it is started as root.'),
+  smtpd: command([], 'The real smtpd with its arguments. Empty: qmail_smtpd_noauth in qmaildir/bin.'),
+  user: text('auth-relay-gate', 'Account of the resident gate, if it is started as root.'),
   smtpd_user: text(
     '',
-    'Account under which the resident gate runs the smtpd. Empty, with wrap.listen: the gate keeps the account that it was started under, and the smtpd has the same.',
+    'Account under which the resident gate runs the smtpd. Empty, with wrap.listen: gate and smtpd have the account that started the gate.',
   ),
   qmaildir: path('/var/qmail', 'Root of the qmail installation.', BARE),
   qmail_smtpd_noauth: text(
@@ -295,28 +305,38 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   wrap_timeout: duration('s', 3, 1, 30, 'Longest time of one lookup. After that time the relay stays closed.', BARE),
   ask: socketAddress(
     '',
-    'Query socket of a resident gate, e.g. "unix:/run/auth-relay/gate/query.sock": wrap SMTPD… asks there instead of the database, at a fifth of the cost.',
+    'Query socket of a resident gate, e.g. "unix:/run/auth-relay/gate/query.sock". wrap in exec mode queries this socket instead of the database, at a fifth of the cost.',
   ),
   engine: engine('resident gate and its starters'),
-  connections: integer(40, 0, 100_000, 'Most smtpds of the resident gate at once (tcpserver -c); 0: no limit.'),
-  connections_per_address: integer(0, 0, 100_000, 'Most of them for one client address (IPv6: one /64); 0: no limit.'),
+  connections: integer(
+    40,
+    0,
+    100_000,
+    'Largest number of smtpds of the resident gate at the same time (tcpserver -c). 0: no limit.',
+  ),
+  connections_per_address: integer(
+    0,
+    0,
+    100_000,
+    'Largest number of these smtpds for one client address (IPv6: one /64). 0: no limit.',
+  ),
   front: flag(
     false,
-    'Resident gate: put an SMTP front between each client that has a grant and its smtpd. The front enforces sender_binding and the hourly limits for every smtpd, and passes no bare LF, bare CR or NUL. For qmail-smtpd; use the policy service for Postfix.',
+    'Resident gate: put an SMTP front between each client with a grant and its smtpd. The front enforces sender_binding and the hourly limits, and passes no bare LF, bare CR or NUL. It is for qmail-smtpd; use the policy service for Postfix.',
   ),
   front_auth: choice(['pass', 'hide'], 'pass', 'Front: pass AUTH to the smtpd, or hide it from clients.'),
   rules: path('', 'cdb of tcprules (tcpserver -x): clients to refuse, and variables for the smtpd.'),
   reverse_dns: choice(
     ['off', 'on', 'paranoid'],
     'off',
-    'Look up TCPREMOTEHOST. paranoid: only a name that leads back to the address (tcpserver -p).',
+    'Look up the name of the client for TCPREMOTEHOST. paranoid: use only a name that resolves to the address of the client (tcpserver -p).',
   ),
   reverse_dns_timeout: duration(
     'ms',
     2000,
     10,
     30_000,
-    'Longest time of that lookup. After that time the name is unknown.',
+    'Longest time of the lookup of a name. After that time the name is unknown.',
   ),
   proxy_trust: networks(
     [],
@@ -327,7 +347,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     10,
     0,
     3600,
-    'Time that running smtpds get to end after SIGTERM. Later they go on without the gate.',
+    'Time for which the gate waits for running smtpds after SIGTERM. Afterwards they continue without the gate.',
   ),
   policy_listen: socketAddresses(
     [],
@@ -345,17 +365,17 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   socket_mode: choice(
     ['0600', '0660', '0666'],
     '0660',
-    'Mode of these Unix sockets. Their answers name logins and addresses: let only the mail server ask.',
+    'Mode of these Unix sockets. Their answers name logins and addresses, so let only the mail server query.',
   ),
   socket_group: text(
     '',
-    'Group of these Unix sockets, e.g. "postfix". A gate that is not started as root must be a member. Empty: the group of the gate.',
+    'Group of these Unix sockets, e.g. "postfix". A gate that is not started as root must be a member of the group. Empty: the group of the gate.',
   ),
   service_connections: integer(
     1000,
     10,
     100_000,
-    'Most connections of each service. Beyond it the connection that has been silent longest is closed.',
+    'Largest number of connections of each service. Above it the connection that has been silent longest is closed.',
   ),
   policy_users: list(
     ['postfix', 'Debian-exim'],
@@ -364,9 +384,9 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   sender_binding: choice(
     ['off', 'warn', 'refuse'],
     'off',
-    'Policy service, front and query service: must the envelope sender belong to the login that opened the address?',
+    'Policy service, front and query service: what happens if the envelope sender does not belong to the login that opened the address. warn: a line in the log. refuse: the mail is refused.',
   ),
-  sender_domains: list([], 'Domains of senders for logins without a domain; empty: any.'),
+  sender_domains: list([], 'sender_binding: domains of senders for logins without a domain. Empty: any domain.'),
   recipient_domains: list(
     [],
     'Policy service, front and query service: domains to which a login without a device may send; empty: all.',
@@ -374,12 +394,12 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   without_device: choice(
     ['relay', 'refuse'],
     'relay',
-    'A login without a device opens the relay under the rules of this section, or opens nothing (refuse).',
+    'relay: a login without a device opens the relay under the rules of this section. refuse: such a login opens nothing.',
   ),
   shared_addresses: choice(
     ['devices', 'nobody', 'as_before'],
     'devices',
-    'Mail that relays from an address that many logins open. devices: mail of devices, and of senders that belong to one of these logins (policy service and front). The second value permits devices alone, as_before permits all mail.',
+    'Mail that is relayed from an address that several logins open. devices: mail of devices, and mail whose sender belongs to one of these logins (policy service and front). The second value: mail of devices alone. as_before: all mail.',
   ),
   shared_logins: integer(
     3,
@@ -411,13 +431,16 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     1_000_000,
     'Policy service, front and query service: recipients an hour for one address (IPv6: one /64); 0: no limit.',
   ),
-  tcprules_cdb: path('', 'cdb that is kept up to date with the granted addresses, for tcpserver -x.'),
-  tcprules_static: path('', "The site's own rules text, merged into tcprules_cdb; a deny there wins."),
+  tcprules_cdb: path('', 'cdb that the gate keeps up to date with the granted addresses, for tcpserver -x.'),
+  tcprules_static: path(
+    '',
+    "The site's rules as text. The gate merges them into tcprules_cdb. A deny of these rules overrides a grant.",
+  ),
   tcprules_interval: duration(
     'ms',
     1000,
     100,
     60_000,
-    'Time between two looks for new grants for tcprules_cdb, for a database that sends no notification.',
+    'tcprules_cdb: time between two searches for new grants, if the database sends no notification.',
   ),
 })

@@ -190,7 +190,7 @@ export const path = (fallback: string, doc: string, options?: Options): Row<stri
 
 /** Path of a Unix socket between our programs. The default is the file `name` in run_dir. */
 export const socketInRunDir = (name: string, doc: string, options?: Options): Row<string> => ({
-  ...path(join(RUN_DIR, name), `${doc} If it is not set, ${name} in run_dir.`, options),
+  ...path(join(RUN_DIR, name), `${doc} Default: ${name} in run_dir.`, options),
   inRunDir: name,
 })
 
