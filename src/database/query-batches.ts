@@ -1,19 +1,19 @@
 /** Queries of many callers, answered by few statements. */
 
-export type QueryBatchesOptions<Question, Answer> = {
+export type QueryBatchesOptions<Query, Answer> = {
   /**
-   * Runs one statement for all questions and returns the answers in the same order. The signal
+   * Runs one statement for all queries and returns the answers in the same order. The signal
    * aborts when every caller has left.
    */
-  readonly ask: (questions: readonly Question[], signal: AbortSignal) => Promise<readonly (Answer | undefined)[]>
+  readonly ask: (queries: readonly Query[], signal: AbortSignal) => Promise<readonly (Answer | undefined)[]>
   /** Most statements at the same time. */
   readonly statements: number
-  /** Most questions in one statement. */
+  /** Most queries in one statement. */
   readonly most: number
 }
 
-type Caller<Question, Answer> = {
-  readonly question: Question
+type Caller<Query, Answer> = {
+  readonly query: Query
   readonly resolve: (answer: Answer | undefined) => void
   readonly reject: (reason: unknown) => void
   /** Takes the caller out of the queue, or out of its statement. */
@@ -21,20 +21,20 @@ type Caller<Question, Answer> = {
 }
 
 /**
- * A question that finds a statement free is asked at once and alone. Questions that arrive while
- * every statement runs wait, and the next statement asks all of them. So a lone question has no
+ * A query that finds a statement free is asked at once and alone. Queries that arrive while
+ * every statement runs wait, and the next statement asks all of them. So a lone query has no
  * delay, and a busy server gets fewer and larger statements instead of a growing queue.
  *
- * A question never joins a statement that has begun, so no answer is older than its question.
+ * A query never joins a statement that has begun, so no answer is older than its query.
  *
- * The number of waiting questions has no bound here: the caller bounds its open questions.
+ * The number of waiting queries has no bound here: the caller bounds its open queries.
  */
-export class QueryBatches<Question, Answer> {
-  readonly #options: QueryBatchesOptions<Question, Answer>
-  readonly #waiting = new Set<Caller<Question, Answer>>()
+export class QueryBatches<Query, Answer> {
+  readonly #options: QueryBatchesOptions<Query, Answer>
+  readonly #waiting = new Set<Caller<Query, Answer>>()
   #running = 0
 
-  constructor(options: QueryBatchesOptions<Question, Answer>) {
+  constructor(options: QueryBatchesOptions<Query, Answer>) {
     this.#options = options
   }
 
@@ -43,10 +43,10 @@ export class QueryBatches<Question, Answer> {
    * error of the statement, or with the reason of the signal as soon as it aborts. A caller that
    * aborts does not end the statement of the others.
    */
-  ask(question: Question, signal?: AbortSignal): Promise<Answer | undefined> {
+  ask(query: Query, signal?: AbortSignal): Promise<Answer | undefined> {
     if (signal?.aborted === true) return Promise.reject(signal.reason)
     const { promise, resolve, reject } = Promise.withResolvers<Answer | undefined>()
-    const caller = { question, resolve, reject, leave: (): void => void this.#waiting.delete(caller) }
+    const caller = { query, resolve, reject, leave: (): void => void this.#waiting.delete(caller) }
     const abort = (): void => {
       reject(signal?.reason)
       caller.leave()
@@ -59,7 +59,7 @@ export class QueryBatches<Question, Answer> {
 
   #begin(): void {
     while (this.#running < this.#options.statements && this.#waiting.size > 0) {
-      const batch: Caller<Question, Answer>[] = []
+      const batch: Caller<Query, Answer>[] = []
       for (const caller of this.#waiting) {
         if (batch.length === this.#options.most) break
         batch.push(caller)
@@ -70,7 +70,7 @@ export class QueryBatches<Question, Answer> {
     }
   }
 
-  async #run(batch: readonly Caller<Question, Answer>[]): Promise<void> {
+  async #run(batch: readonly Caller<Query, Answer>[]): Promise<void> {
     const everyCallerLeft = new AbortController()
     let callers = batch.length
     for (const caller of batch) {
@@ -80,8 +80,8 @@ export class QueryBatches<Question, Answer> {
       }
     }
     try {
-      const questions = batch.map(({ question }) => question)
-      const answers = await this.#options.ask(questions, everyCallerLeft.signal)
+      const queries = batch.map(({ query }) => query)
+      const answers = await this.#options.ask(queries, everyCallerLeft.signal)
       for (const [index, { resolve }] of batch.entries()) resolve(answers[index])
     } catch (error) {
       for (const { reject } of batch) reject(error)

@@ -2,52 +2,52 @@ import { expect, it } from 'vitest'
 import { QueryBatches } from '../../../src/database/query-batches.ts'
 
 type Statement = {
-  readonly questions: readonly number[]
+  readonly queries: readonly number[]
   readonly signal: AbortSignal
   readonly answer: (answers: readonly (string | undefined)[]) => void
   readonly fail: (error: Error) => void
 }
 
-/** Batches of two statements with at most three questions each, answered by the test. */
+/** Batches of two statements with at most three queries each, answered by the test. */
 function batches(): { readonly ask: QueryBatches<number, string>; readonly statements: readonly Statement[] } {
   const statements: Statement[] = []
   const ask = new QueryBatches<number, string>({
     statements: 2,
     most: 3,
-    ask: (questions, signal) =>
+    ask: (queries, signal) =>
       new Promise((answer, fail) => {
-        statements.push({ questions, signal, answer, fail })
+        statements.push({ queries, signal, answer, fail })
       }),
   })
   return { ask, statements }
 }
 
-const questionsOf = (statements: readonly Statement[]): readonly (readonly number[])[] =>
-  statements.map(({ questions }) => questions)
+const queriesOf = (statements: readonly Statement[]): readonly (readonly number[])[] =>
+  statements.map(({ queries }) => queries)
 
 /** Lets the promises of a finished statement settle. */
 const settle = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
-it('asks a lone question at once', async () => {
+it('asks a lone query at once', async () => {
   const { ask, statements } = batches()
   const answer = ask.ask(1)
-  expect(questionsOf(statements)).toEqual([[1]])
+  expect(queriesOf(statements)).toEqual([[1]])
   statements[0]?.answer(['yes'])
   expect(await answer).toBe('yes')
 })
 
-it('asks together what arrived while every statement ran, at most three questions at a time', async () => {
+it('asks together what arrived while every statement ran, at most three queries at a time', async () => {
   const { ask, statements } = batches()
-  const answers = [1, 2, 3, 4, 5, 6].map(question => ask.ask(question))
-  expect(questionsOf(statements)).toEqual([[1], [2]])
+  const answers = [1, 2, 3, 4, 5, 6].map(query => ask.ask(query))
+  expect(queriesOf(statements)).toEqual([[1], [2]])
 
   statements[0]?.answer(['one'])
   await settle()
-  expect(questionsOf(statements)).toEqual([[1], [2], [3, 4, 5]])
+  expect(queriesOf(statements)).toEqual([[1], [2], [3, 4, 5]])
 
   statements[2]?.answer(['three', undefined, 'five'])
   await settle()
-  expect(questionsOf(statements)).toEqual([[1], [2], [3, 4, 5], [6]])
+  expect(queriesOf(statements)).toEqual([[1], [2], [3, 4, 5], [6]])
 
   statements[1]?.answer(['two'])
   statements[3]?.answer(['six'])
@@ -61,12 +61,12 @@ it('asks again about an address whose statement has begun', async () => {
   void ask.ask(7)
   statements[0]?.answer(['old'])
   await settle()
-  expect(questionsOf(statements)).toEqual([[7], [7], [7]])
+  expect(queriesOf(statements)).toEqual([[7], [7], [7]])
 })
 
-it('fails the questions of a statement that failed, and answers the next ones', async () => {
+it('fails the queries of a statement that failed, and answers the next ones', async () => {
   const { ask, statements } = batches()
-  const [first, , third, fourth] = [1, 2, 3, 4].map(question => ask.ask(question))
+  const [first, , third, fourth] = [1, 2, 3, 4].map(query => ask.ask(query))
   statements[0]?.fail(new Error('connection lost'))
   await expect(first).rejects.toThrow('connection lost')
   statements[2]?.fail(new Error('server away'))
@@ -93,7 +93,7 @@ it('does not ask for a caller that left before its statement', async () => {
 
   statements[0]?.answer(['yes'])
   await settle()
-  expect(questionsOf(statements)).toEqual([[1], [2], [4]])
+  expect(queriesOf(statements)).toEqual([[1], [2], [4]])
 })
 
 it('ends a statement when its last caller has left, and not before', async () => {
@@ -116,8 +116,8 @@ it('ends a statement when its last caller has left, and not before', async () =>
 it('answers over the second statement while the first one hangs', async () => {
   const { ask, statements } = batches()
   void ask.ask(1)
-  for (const question of [2, 3, 4]) {
-    const answer = ask.ask(question)
+  for (const query of [2, 3, 4]) {
+    const answer = ask.ask(query)
     statements.at(-1)?.answer(['yes'])
     expect(await answer).toBe('yes')
   }
