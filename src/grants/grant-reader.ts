@@ -13,8 +13,8 @@ const source = v.picklist(['login', 'allowance'])
 
 /**
  * For each address at most one row, which means that the address may relay. $1 addresses, $2 their
- * rows of grants, each null where logins do not count, $3 the IPv4 addresses in them or null, $4 now
- * or null, $5 exp_time. `position`: that of the address in $1, from 1.
+ * rows of grants, each null where logins do not count, $3 the IPv4 addresses in them or null, $4
+ * now or null, $5 exp_time. `position`: that of the address in $1, from 1.
  */
 const LOOKUP: Statement<Omit<Grant, 'ip'> & { readonly position: number }> = {
   name: 'lookup-grants',
