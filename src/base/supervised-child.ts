@@ -5,6 +5,7 @@
  * has not ended. `waiting`: the next start is scheduled. `stopped`: it is never started again. The
  * parent provides the launch, and decides at each end whether the child restarts.
  */
+import { readFileSync } from 'node:fs'
 import { type Clock, monotonicClock } from './clock.ts'
 
 const FIRST_MS = 100
@@ -140,37 +141,42 @@ const LOADING_INTERVALS = 8
  * Detects a process that is alive and does not answer, because it is stopped or its event loop is
  * blocked. Pings are counted instead of seconds, so that a pause of the observer itself does not
  * count. Pings start after the first message of the process, because a program that is loading
- * cannot answer. A process that `watchLoading` watches must send that message in time.
+ * cannot answer. Until then a process counts as hung if it was stopped (SIGSTOP) at three looks in
+ * a row, and, with `watchLoading`, if it does not send the message in time.
  */
 export class Pings {
   readonly #send: () => void
   readonly #hung: () => void
+  readonly #isStopped: () => boolean
+  readonly #timer: NodeJS.Timeout
+  /** Pings without an answer, or before the first message, looks at a stopped process. */
   #unanswered = 0
-  #timer: NodeJS.Timeout | undefined
-  /** Intervals that are left for loading; undefined after the first message. */
-  #loading: number | undefined
+  #hasAnswered = false
+  /** Intervals that are left for loading. */
+  #loading = Infinity
   #isEnded = false
 
   /**
-   * `send` sends a ping. `hung` is called once, when three of them in a row had no answer or the
-   * program did not load in time.
+   * `send` sends a ping. `hung` is called once. `isStopped`: see isStoppedProcess. To be created
+   * when the process is launched.
    */
-  constructor(send: () => void, hung: () => void) {
+  constructor(send: () => void, hung: () => void, isStopped: () => boolean) {
     this.#send = send
     this.#hung = hung
+    this.#isStopped = isStopped
+    this.#timer = setInterval(() => this.#tick(), INTERVAL_MS).unref()
   }
 
-  /** The process was launched, and sends a message as soon as it has loaded. */
+  /** The process sends a message as soon as it has loaded. */
   watchLoading(): void {
     this.#loading = LOADING_INTERVALS
-    this.#startTimer()
   }
 
   /** The process answered, or sent another message. */
   alive(): void {
+    this.#hasAnswered = true
     this.#unanswered = 0
-    this.#loading = undefined
-    this.#startTimer()
+    this.#loading = Infinity
   }
 
   end(): void {
@@ -178,22 +184,13 @@ export class Pings {
     clearInterval(this.#timer)
   }
 
-  #startTimer(): void {
-    if (this.#timer === undefined && !this.#isEnded) this.#timer = setInterval(() => this.#tick(), INTERVAL_MS).unref()
-  }
-
   get #isLate(): boolean {
-    return this.#loading === undefined ? this.#unanswered >= MAX_UNANSWERED : this.#loading <= 0
+    return this.#unanswered >= MAX_UNANSWERED || this.#loading <= 0
   }
 
   #tick(): void {
     if (!this.#isLate) {
-      if (this.#loading !== undefined) {
-        this.#loading -= 1
-        return
-      }
-      this.#unanswered += 1
-      this.#send()
+      this.#count()
       return
     }
     // Answers that have arrived are read before this runs.
@@ -202,5 +199,27 @@ export class Pings {
       this.end()
       this.#hung()
     })
+  }
+
+  #count(): void {
+    if (this.#hasAnswered) {
+      this.#unanswered += 1
+      this.#send()
+    } else {
+      this.#unanswered = this.#isStopped() ? this.#unanswered + 1 : 0
+      this.#loading -= 1
+    }
+  }
+}
+
+/** True if a signal has stopped the process: state T of /proc/PID/stat (proc(5)). */
+export function isStoppedProcess(pid: number | undefined): boolean {
+  if (pid === undefined) return false
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    // The second field is the program's name in parentheses and may hold parentheses.
+    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('T')
+  } catch {
+    return false // the process has ended
   }
 }

@@ -9,7 +9,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { errorCodeOf, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import { Pings, SupervisedChild } from '../base/supervised-child.ts'
+import { isStoppedProcess, Pings, SupervisedChild } from '../base/supervised-child.ts'
 import type { ConnectionOptions } from './connection-options.ts'
 import { EmbeddedServerFault } from './errors.ts'
 import {
@@ -370,13 +370,13 @@ class Supervisor {
     const child = this.#spawn()
     const { promise: ended, resolve: end } = Promise.withResolvers<string | undefined>()
     const { promise: failed, reject: fail } = Promise.withResolvers<never>()
-    const { log } = this.#options
     const pings = new Pings(
       () => this.#ping(() => pings.alive()),
       () => {
-        log.error('database_hung', { pid: child.pid, reason: 'no answer to pings' })
+        this.#options.log.error('database_hung', { pid: child.pid, reason: 'no answer to pings' })
         child.kill('SIGKILL')
       },
+      () => isStoppedProcess(child.pid),
     )
     child.once('error', error => fail(this.#fault(textOf(error), error)))
     child.once('close', (status, signal) => {
@@ -388,11 +388,11 @@ class Supervisor {
     const ready = Promise.race([failed, this.#ready(child)]).then(() => {
       isReady = true
       pings.alive()
-      if (this.#isStarted) log.info('database_restarted', { pid: child.pid })
+      if (this.#isStarted) this.#options.log.info('database_restarted', { pid: child.pid })
     })
     ready.catch((error: unknown) => {
       if (!this.#isStarted || this.#supervised.isStopped) return
-      log.error('database_restart_failed', { reason: textOf(error) })
+      this.#options.log.error('database_restart_failed', { reason: textOf(error) })
       child.kill('SIGKILL')
     })
     failed.catch(() => undefined) // after the start the end of the run reports the same

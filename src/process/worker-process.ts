@@ -4,7 +4,7 @@ import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { runtimeOptions } from '../base/inspector.ts'
 import { descriptorOf } from '../base/node-internals.ts'
-import { Pings } from '../base/supervised-child.ts'
+import { isStoppedProcess, Pings } from '../base/supervised-child.ts'
 import { setCloseOnExec } from '../libc/descriptors.ts'
 import { forbidDumps, scheduleAsBatch, trimHeap } from '../libc/this-process.ts'
 import { LineSplitter } from '../wire/lines.ts'
@@ -64,8 +64,8 @@ export const endingFields = ({ code, signal, hung }: WorkerEnding) => ({
  *
  * The worker loads its code, drops its privileges, and then reads its first octet from the network.
  * So its account need not be able to read the program's files. `openSslConfiguration` is a file,
- * see config(5ssl). A worker that does not answer pings is killed within 15 s, and one that does
- * not load, within 32 s.
+ * see config(5ssl). A worker that is stopped or does not answer pings is killed within 15 s. One
+ * that does not load is killed within 32 s, because a busy host loads slowly.
  */
 export function startWorker(
   script: string,
@@ -89,7 +89,7 @@ export function startWorker(
   )
   const control = child.stdio[CONTROL_DESCRIPTOR]
   if (!isDuplex(control)) throw new Error('the worker has no control channel')
-  const { channel, watchLoading, isHung } = watchedChannel(control, () => child.kill('SIGKILL'))
+  const { channel, watchLoading, isHung } = watchedChannel(control, child, () => child.kill('SIGKILL'))
   watchLoading()
   const ended = new Promise<WorkerEnding>(resolve => {
     const end = (code: number | null, signal: NodeJS.Signals | null): void => {
@@ -155,10 +155,10 @@ type WatchedChannel = {
 }
 
 /**
- * The parent's end of a channel, which pings the other end and calls `hung` once if there is no
- * answer.
+ * The parent's end of a channel to a child that was just launched. It pings the child and calls
+ * `hung` once if the child does not answer or is stopped.
  */
-export function watchedChannel(stream: Duplex, hung: () => void): WatchedChannel {
+export function watchedChannel(stream: Duplex, { pid }: ChildProcess, hung: () => void): WatchedChannel {
   let isHung = false
   const pings = new Pings(
     () => channel.send(PING),
@@ -166,6 +166,7 @@ export function watchedChannel(stream: Duplex, hung: () => void): WatchedChannel
       isHung = true
       hung()
     },
+    () => isStoppedProcess(pid),
   )
   const channel = controlChannel(stream, () => pings.alive())
   channel.onMessage(() => pings.alive())

@@ -102,7 +102,7 @@ export class SupervisedProgram {
     })
     const control = child.stdio[CONTROL_DESCRIPTOR]
     if (!(control instanceof Socket)) throw new Error(`${name} has no control channel`)
-    const { channel } = watchedChannel(control, () => {
+    const { channel } = watchedChannel(control, child, () => {
       this.#log.error('program_hung', { pid: child.pid, reason: 'no answer to pings' })
       killGroup(child)
     })

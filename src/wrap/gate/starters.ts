@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import { errorCodeOf, TemporaryFault } from '../../base/errors.ts'
 import { runtimeOptions } from '../../base/inspector.ts'
 import type { Log } from '../../base/log.ts'
-import { Pings } from '../../base/supervised-child.ts'
+import { isStoppedProcess, Pings } from '../../base/supervised-child.ts'
 import type { Ids } from '../../process/privileges.ts'
 import { programBeside } from '../../process/worker-process.ts'
 import type { Engine, SocketChannel } from '../../sockets/engine.ts'
@@ -254,6 +254,7 @@ class StarterProcess {
     this.#pings = new Pings(
       () => this.#ping(),
       () => this.#lose('it does not answer'),
+      () => isStoppedProcess(this.#child.pid),
     )
   }
 

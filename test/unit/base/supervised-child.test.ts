@@ -124,11 +124,12 @@ describe('SupervisedChild', () => {
 })
 
 describe('Pings', () => {
-  const start = () => {
+  const start = (isStopped = (): boolean => false) => {
     const events: string[] = []
     const pings = new Pings(
       () => events.push('ping'),
       () => events.push('hung'),
+      isStopped,
     )
     return { events, pings }
   }
@@ -157,6 +158,22 @@ describe('Pings', () => {
     loaded.pings.alive()
     await vi.advanceTimersByTimeAsync(2 * 3_500)
     expect(loaded.events).toEqual(['ping', 'ping'])
+  })
+
+  test('a process that is stopped before its first message is hung within 15 s, reported once', async () => {
+    const { events } = start(() => true)
+    await vi.advanceTimersByTimeAsync(3 * 3_500)
+    expect(events).toEqual([])
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(events).toEqual(['hung'])
+  })
+
+  test('a process that is stopped at two looks of three while it loads is not hung', async () => {
+    let looks = 0
+    const { events } = start(() => ++looks % 3 !== 0)
+    await vi.advanceTimersByTimeAsync(120_000)
+    expect(events).toEqual([])
+    expect(looks).toBeGreaterThan(30)
   })
 
   test('a process that stands still is noticed within 15 s', async () => {

@@ -1,0 +1,38 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { isStoppedProcess } from '../../../src/base/supervised-child.ts'
+import { startWorker } from '../../../src/process/worker-process.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+test('a worker that is stopped before it has loaded is killed', { timeout: 120_000 }, async () => {
+  const directory = temporaryDirectory()
+  try {
+    const script = `${directory.path}/worker.mjs`
+    writeFileSync(script, "process.kill(process.pid, 'SIGSTOP')\n")
+    const { ended } = startWorker(script, [], [])
+    expect(await ended).toEqual({ code: null, signal: 'SIGKILL', hung: true })
+  } finally {
+    directory.remove()
+  }
+})
+
+test('a stopped process differs from one that runs or has ended', async () => {
+  const child = spawn('sleep', ['600'])
+  try {
+    await once(child, 'spawn')
+    expect(isStoppedProcess(child.pid)).toBe(false)
+    child.kill('SIGSTOP')
+    await eventually('sleep is stopped', () => isStoppedProcess(child.pid))
+    child.kill('SIGCONT')
+    await eventually('sleep continues', () => !isStoppedProcess(child.pid))
+    child.kill('SIGSTOP')
+  } finally {
+    child.kill('SIGKILL')
+  }
+  await once(child, 'exit')
+  expect(isStoppedProcess(child.pid)).toBe(false)
+  expect(isStoppedProcess(undefined)).toBe(false)
+})
