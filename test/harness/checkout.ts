@@ -1,5 +1,5 @@
-import { execFileSync } from 'node:child_process'
-import { cpSync, mkdirSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { cpSync, mkdirSync, readdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 
 const root = new URL('../..', import.meta.url).pathname
@@ -14,4 +14,14 @@ export function copyCheckout(directory: string): void {
     mkdirSync(dirname(`${directory}/${file}`), { recursive: true })
     cpSync(`${root}${file}`, `${directory}/${file}`, { verbatimSymlinks: true })
   }
+}
+
+/** Copies the npm packages of this checkout into another one, without the cache of the tests. */
+export function copyNodeModules(directory: string): void {
+  const target = `${directory}/node_modules`
+  mkdirSync(target)
+  const names = readdirSync(`${root}node_modules`).filter(name => !['.cache', '.vite'].includes(name))
+  const paths = names.map(name => `${root}node_modules/${name}`)
+  // Hard links, if both are on one file system.
+  if (spawnSync('cp', ['-al', ...paths, target]).status !== 0) execFileSync('cp', ['-a', ...paths, target])
 }

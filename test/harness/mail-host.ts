@@ -1,12 +1,15 @@
+import { randomUUID } from 'node:crypto'
 import { expect } from 'vitest'
 import { DebianMachine, type Release } from './debian-machine.ts'
 import { eventually } from './eventually.ts'
 import { type NetworkNamespace, TestNetwork } from './network-namespace.ts'
-import { run } from './program.ts'
+import { Program, run } from './program.ts'
 import { type RecipientAnswer, SmtpConversation } from './smtp-conversation.ts'
 
 const SERVER = '192.0.2.1'
 const SERVER_V6 = '2001:db8::1'
+/** The mail server to which the host relays mail for other domains. */
+const NEXT_HOP = '192.0.2.2'
 const STRANGER = 'somebody@elsewhere.example'
 /** A recipient of the host's own domain. */
 const OWN = 'ann@machine.example'
@@ -16,12 +19,14 @@ export class MailHost {
   readonly machine: DebianMachine
   readonly #network: TestNetwork
   readonly #client: NetworkNamespace
+  readonly #nextHop: Program
   #clients = 10
 
-  private constructor(machine: DebianMachine, network: TestNetwork, client: NetworkNamespace) {
+  private constructor(machine: DebianMachine, network: TestNetwork, client: NetworkNamespace, nextHop: Program) {
     this.machine = machine
     this.#network = network
     this.#client = client
+    this.#nextHop = nextHop
   }
 
   static async boot(release: Release): Promise<MailHost> {
@@ -30,7 +35,10 @@ export class MailHost {
       const client = network.client('192.0.2.7', '2001:db8::7')
       const machine = await DebianMachine.boot(network.server, release)
       await machine.sh(MAKE_ANN)
-      return new MailHost(machine, network, client)
+      client.addAddress(NEXT_HOP)
+      const nextHop = new Program('next hop', [process.execPath, '-e', RECEIVE], { prefix: client.prefix })
+      await nextHop.waitForLine(/^listening$/)
+      return new MailHost(machine, network, client, nextHop)
     } catch (error) {
       network.remove()
       throw error
@@ -38,6 +46,7 @@ export class MailHost {
   }
 
   async stop(): Promise<void> {
+    await this.#nextHop.stop()
     await this.machine.stop()
     this.#network.remove()
   }
@@ -88,19 +97,59 @@ export class MailHost {
     return (await run(words, { prefix: this.#client.prefix })).ending?.code === 0
   }
 
+  /** Sends a mail to another domain; returns its subject. */
+  async #sendsMail(from: string): Promise<string> {
+    const host = from.includes(':') ? SERVER_V6 : SERVER
+    const smtp = SmtpConversation.over(this.#client.connect({ host, port: 25, from }))
+    expect((await smtp.askFor(STRANGER)).code).toBe(250)
+    const subject = randomUUID()
+    await smtp.sendMessage(subject)
+    await smtp.quit()
+    return subject
+  }
+
   /**
    * Checks POP before SMTP: the relay is closed, a mailbox is opened, and the relay is open for
-   * that address alone. Mail for local users is always accepted.
+   * that address alone. Mail for local users is always accepted. A mail arrives at the next server,
+   * unless a program that stores no mail replaces the mail server.
    */
-  async opensRelay(from: string, scheme: 'pop3' | 'pop3s'): Promise<void> {
+  async opensRelay(
+    from: string,
+    scheme: 'pop3' | 'pop3s',
+    { storesMail = true }: { readonly storesMail?: boolean } = {},
+  ): Promise<void> {
     expect(await this.recipientFrom(from)).toBeGreaterThanOrEqual(500)
     expect(await this.localRecipientFrom(from)).toBe(250)
     await eventually('the mailbox is opened', () => this.opensMailbox(from, scheme))
     await eventually(`${from} may relay`, async () => (await this.recipientFrom(from)) === 250)
     expect(await this.machine.must('auth-relay', 'explain', from)).toContain(`Mail from ${from} is relayed.`)
     expect(await this.recipientFrom('192.0.2.7')).toBeGreaterThanOrEqual(500)
+    const subject = await this.#sendsMail(from)
+    if (storesMail) await this.#nextHop.waitForLine(new RegExp(`^Subject: ${subject}$`), 60_000)
   }
 }
+
+/** A mail server that accepts every message and prints its subject. */
+const RECEIVE = `require('node:net').createServer(socket => {
+  let isMessage = false
+  socket.write('220 next.example ESMTP\\r\\n')
+  require('node:readline').createInterface(socket).on('line', line => {
+    if (isMessage) {
+      if (line.startsWith('Subject: ')) console.log(line)
+      isMessage = line !== '.'
+      if (!isMessage) socket.write('250 stored\\r\\n')
+      return
+    }
+    isMessage = /^DATA$/i.test(line)
+    if (/^QUIT$/i.test(line)) socket.end('221 next.example\\r\\n')
+    else socket.write(isMessage ? '354 go ahead\\r\\n' : '250 next.example\\r\\n')
+  })
+  socket.on('error', () => {})
+}).listen(25, '${NEXT_HOP}', () => console.log('listening'))`
+
+/** Postfix of a host with a mail domain, with the next server for other domains. */
+export const POSTFIX_SITE = `
+  postconf -e inet_interfaces=all 'mydestination=machine.example localhost' 'mynetworks=127.0.0.0/8 [::1]/128' 'relayhost=[${NEXT_HOP}]'`
 
 const MAKE_ANN = `useradd --create-home --shell /bin/sh ann
   echo ann:sesame | chpasswd
@@ -117,8 +166,9 @@ export const dovecotMaildirs = (release: Release): string =>
     ? 'mail_location = maildir:~/Maildir\ndisable_plaintext_auth = no\n'
     : 'mail_driver = maildir\nmail_path = ~/Maildir\nmail_inbox_path = ~/Maildir\nauth_allow_cleartext = yes\n'
 
-/** Debian's Exim as the mail server of a host in the Internet. */
-export const EXIM_INTERNET_SITE = `sed -i "s/^dc_eximconfig_configtype=.*/dc_eximconfig_configtype='internet'/
+/** Debian's Exim as the mail server of a host, with the next server for other domains. */
+export const EXIM_SITE = `sed -i "s/^dc_eximconfig_configtype=.*/dc_eximconfig_configtype='smarthost'/
+    s/^dc_smarthost=.*/dc_smarthost='${NEXT_HOP}'/
     s/^dc_local_interfaces=.*/dc_local_interfaces=''/
     s/^dc_other_hostnames=.*/dc_other_hostnames='machine.example'/" /etc/exim4/update-exim4.conf.conf`
 

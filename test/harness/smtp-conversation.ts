@@ -25,6 +25,14 @@ export class SmtpConversation extends Conversation {
     return { code: Number(text.slice(0, 3)), text, askedAt }
   }
 
+  /** Sends a message to the recipients that the server accepted; the server must accept it. */
+  async sendMessage(subject: string): Promise<void> {
+    this.say('DATA')
+    await this.expectSmtp(/^354/)
+    this.write(`From: <ann@example.org>\r\nSubject: ${subject}\r\n\r\nAt noon?\r\n.\r\n`)
+    await this.expectSmtp(/^250/)
+  }
+
   async quit(): Promise<void> {
     this.say('QUIT')
     await this.expectSmtp(/^221/)

@@ -4,7 +4,7 @@ import { parse } from 'smol-toml'
 import * as v from 'valibot'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
 import { Watchdog } from '../cluster/watchdog.ts'
-import { DEBIAN_MACHINE, DebianMachine, type Release } from '../harness/debian-machine.ts'
+import { DEBIAN_MACHINE, DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { blockOf, commandIn, sectionOfDocument, withSettings } from '../harness/document-steps.ts'
 import { eventually } from '../harness/eventually.ts'
@@ -272,12 +272,13 @@ const withTestingWatchdog = (yaml: string): string => {
   return found
 }
 
-// The release whose Patroni and PostgreSQL the commands of the document name.
-describeWith(
-  [...DEBIAN_MACHINE, NETWORK_NAMESPACES, command('curl'), command('strip', 'binutils')],
-  'the path of CLUSTER on Debian 12',
-  () => walk('bookworm'),
-)
+describe.each(RELEASES)('%s', release => {
+  describeWith(
+    [...DEBIAN_MACHINE, NETWORK_NAMESPACES, command('curl'), command('strip', 'binutils')],
+    'the path of CLUSTER',
+    () => walk(release),
+  )
+})
 
 function walk(release: Release): void {
   let site: Site

@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
+import { copyNodeModules } from '../harness/checkout.ts'
 import { DEBIAN_MACHINE, DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES, pathOf } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
@@ -73,7 +74,7 @@ describeWith(NEEDS, 'the Debian package', () => {
     const [here = '', elsewhere = ''] = places
     await run(['git', 'clone', '-q', '--shared', root, here])
     expect(existsSync(`${here}/package.json`)).toBe(true)
-    copyPackagesTo(`${here}/node_modules`)
+    copyNodeModules(here)
     const build = async (place: string, umask: string, env: Readonly<Record<string, string>>): Promise<string> => {
       const options = { directory: `${place}-packages`, compression: COMPRESSION, version: VERSION }
       const script = `const { packageDeb } = await import('${place}/scripts/package-deb.ts')
@@ -98,15 +99,6 @@ describeWith(NEEDS, 'the Debian package', () => {
     expect(status === 0 ? '' : stdout + differenceOf(built, rebuilt, directory.path)).toBe('')
   })
 })
-
-/** The packages of this checkout, without the cache of its tests. */
-function copyPackagesTo(target: string): void {
-  mkdirSync(target)
-  const names = readdirSync(`${root}node_modules`).filter(name => !['.cache', '.vite'].includes(name))
-  const paths = names.map(name => `${root}node_modules/${name}`)
-  // Hard links, if both are on one file system.
-  if (spawnSync('cp', ['-al', ...paths, target]).status !== 0) execFileSync('cp', ['-a', ...paths, target])
-}
 
 /** Prints the body of each request on one line. */
 const WEBHOOK = `require('node:http').createServer((request, response) => {

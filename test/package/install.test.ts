@@ -4,7 +4,7 @@ import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../h
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { blockOf, commandIn, type Section, sectionOfDocument, withSettings } from '../harness/document-steps.ts'
 import { eventually } from '../harness/eventually.ts'
-import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
+import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_SITE, MailHost, POSTFIX_SITE } from '../harness/mail-host.ts'
 
 // Follows the paths of INSTALL on a separate Debian. Every command, every setting and every line
 // for other programs is read from the document and applied in its order. The test configures
@@ -77,8 +77,9 @@ describe.each(RELEASES)('%s', release => {
         path.hasAccountsInPasswdFile(heading)
         path.startsQmailSmtpd(heading)
         path.starts(heading)
-        path.works('pop3')
-        path.walk('by POP3 over TLS too', async () => path.host.opensRelay(path.host.newAddress(), 'pop3s'))
+        const qmail = { storesMail: false }
+        path.works('pop3', qmail)
+        path.walk('by POP3 over TLS too', async () => path.host.opensRelay(path.host.newAddress(), 'pop3s', qmail))
       })
     },
   )
@@ -129,15 +130,13 @@ class Walk {
 
   async hasPostfixAlone(): Promise<void> {
     await this.#machine.install('postfix')
-    await this.#machine.sh(`
-      postconf -e inet_interfaces=all 'mydestination=machine.example localhost' 'mynetworks=127.0.0.0/8 [::1]/128'
-      systemctl restart postfix.service`)
+    await this.#machine.sh(`${POSTFIX_SITE}\nsystemctl restart postfix.service`)
   }
 
   async hasExim(): Promise<void> {
     await this.#hasDovecot()
     await this.#machine.install('exim4-daemon-light')
-    await this.#machine.sh(`${EXIM_INTERNET_SITE}\nupdate-exim4.conf && systemctl restart exim4.service`)
+    await this.#machine.sh(`${EXIM_SITE}\nupdate-exim4.conf && systemctl restart exim4.service`)
   }
 
   async #hasDovecot(): Promise<void> {
@@ -354,13 +353,13 @@ class Walk {
   }
 
   /** The last section: check has no finding about the running host, and a login opens the relay. */
-  works(scheme: 'pop3' | 'pop3s'): void {
+  works(scheme: 'pop3' | 'pop3s', server: { readonly storesMail?: boolean } = {}): void {
     this.walk('it works', async () => {
       const [check = '', , explain = ''] = blockOf(sectionOf('Does it work?'), 'sh', 'swaks').split('\n')
       expect(check).toMatch(/^auth-relay check --quiet +# ends with: Safe\.$/)
       expect((await this.#machine.sh(check)).split('\n').at(-1)).toBe('Safe.')
       const address = this.host.newAddress()
-      await this.host.opensRelay(address, scheme)
+      await this.host.opensRelay(address, scheme, server)
       const said = await this.#machine.sh(explain.replace('192.0.2.7', address))
       expect(said).toContain(`Mail from ${address} is relayed.`)
     })

@@ -2,9 +2,10 @@ import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
 import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
+import { commandIn, sectionOfDocument } from '../harness/document-steps.ts'
 import { eventually } from '../harness/eventually.ts'
 import { installBlock } from '../harness/install-recipe.ts'
-import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_INTERNET_SITE, MailHost } from '../harness/mail-host.ts'
+import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_SITE, MailHost, POSTFIX_SITE } from '../harness/mail-host.ts'
 
 /** Lines by section of the settings file. Lines of the empty name are appended. */
 type Lines = Readonly<Record<string, readonly string[]>>
@@ -75,8 +76,7 @@ function hosts(release: Release): void {
     showJournalOnFailure()
     await machine.install('dovecot-pop3d', 'postfix')
     machine.write('/etc/dovecot/local.conf', dovecotMaildirs(release))
-    await machine.sh(`
-      postconf -e inet_interfaces=all 'mydestination=machine.example localhost' 'mynetworks=127.0.0.0/8 [::1]/128'
+    await machine.sh(`${POSTFIX_SITE}
       postconf -e 'smtpd_relay_restrictions = permit_mynetworks, check_policy_service { inet:127.0.0.1:10040, default_action=DUNNO }, reject_unauth_destination'
       systemctl restart dovecot.service postfix.service
       cp /usr/share/doc/auth-relay/examples/rsyslog/to-authd-tcp.conf /etc/rsyslog.d/40-auth-relay-authd.conf`)
@@ -98,6 +98,15 @@ function hosts(release: Release): void {
     expect(await host.localRecipientFrom('2001:db8::7')).toBe(250)
     await machine.must('systemctl', 'start', 'auth-relay-wrap.service')
     expect(await host.recipientFrom('2001:db8::7')).toBe(250)
+  })
+
+  test('without the database the relay is closed, and Postfix accepts mail for its own users', async () => {
+    showJournalOnFailure()
+    await machine.must('systemctl', 'stop', 'postgresql@*.service')
+    expect(await host.recipientFrom('2001:db8::7')).toBe(554)
+    expect(await host.localRecipientFrom('2001:db8::7')).toBe(250)
+    await machine.must('systemctl', 'start', 'postgresql.service')
+    await eventually('the relay is open as before', async () => (await host.recipientFrom('2001:db8::7')) === 250)
   })
 
   test('an smtpd outside the chroot reaches a Unix socket of the gate', async () => {
@@ -148,6 +157,31 @@ function hosts(release: Release): void {
     await configure({ authd, wrap: [POLICY], popup: ['listen = []'] }, 'authd', 'wrap')
     expect(await machine.must('stat', '-c', '%a %G', '/var/log/mail.log')).toBe('640 adm')
     await host.opensRelay(host.newAddress(), 'pop3s')
+  })
+
+  test('authd follows a log file of Dovecot itself, with the rights of INSTALL', async () => {
+    showJournalOnFailure()
+    const log = '/var/log/dovecot.log'
+    machine.write('/etc/dovecot/local.conf', `${dovecotMaildirs(release)}log_path = ${log}\n`)
+    await machine.must('systemctl', 'restart', 'dovecot.service')
+    await dropIn('authd-follow')
+    await configure(
+      { authd: [`follow_files = ["${log}"]`, DOVECOT], wrap: [POLICY], popup: ['listen = []'] },
+      'authd',
+      'wrap',
+    )
+    expect(await machine.must('stat', '-c', '%a %U', log)).toBe('600 root')
+    expect(await machine.answer('auth-relay', 'check', '--quiet')).toContain(`cannot read ${log}: `)
+    const command = commandIn(sectionOfDocument('INSTALL', 'Log sources'), /^chgrp adm FILE /)
+    await machine.sh(command.replaceAll('FILE', log))
+    expect(await machine.answer('auth-relay', 'check')).toMatch(
+      /^fine +authd.follow_files: auth-relay can read \/var\/log\/dovecot\.log$/m,
+    )
+    await machine.must('systemctl', 'restart', 'auth-relay-authd.service')
+    await host.opensRelay(host.newAddress(), 'pop3s')
+    expect(await machine.sh(`auth-relay test-line < ${log}`)).toMatch(
+      /^ *\d+ +grant +192\.0\.2\.\d+ +ann +\(dovecot\)$/m,
+    )
   })
 
   test('a secret that only root can read is passed by LoadCredential', async () => {
@@ -216,7 +250,7 @@ function hosts(release: Release): void {
     await machine.sh('apt-get purge -q -y dovecot-core postfix')
     await machine.install('courier-pop', 'exim4-daemon-light')
     machine.write('/var/tmp/acl', installBlock({ section: 'Exim', language: 'exim', marker: 'gate/query.sock' }, {}))
-    await machine.sh(`${EXIM_INTERNET_SITE}\n${EXIM_INSERT_ACL}\nupdate-exim4.conf && systemctl restart exim4.service`)
+    await machine.sh(`${EXIM_SITE}\n${EXIM_INSERT_ACL}\nupdate-exim4.conf && systemctl restart exim4.service`)
     await dropIn('authd-journal')
     const wrap = ['query_listen = ["unix:/run/auth-relay/gate/query.sock"]']
     await configure(

@@ -1,18 +1,23 @@
 import { once } from 'node:events'
 import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
+import { dirname } from 'node:path'
+import { parse } from 'smol-toml'
+import * as v from 'valibot'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { GateDatabase } from '../harness/gate-database.ts'
-import { installRecipe, installText } from '../harness/install-recipe.ts'
+import { installBlock, installRecipe, installText } from '../harness/install-recipe.ts'
 import { TestNetwork } from '../harness/network-namespace.ts'
-import { Program } from '../harness/program.ts'
+import { Program, run } from '../harness/program.ts'
 import { SmtpConversation } from '../harness/smtp-conversation.ts'
-import { Stack, type TestSettings } from '../harness/stack.ts'
+import { Stack, TEST_IDS, type TestSettings } from '../harness/stack.ts'
 import { inPackage, PACKAGE_IDS, unpackedPackage } from '../harness/unpacked-package.ts'
 
 const STRANGER = 'somebody@elsewhere.example'
+
+const CDB_RECIPE = v.strictObject({ tcprules_static: v.string(), tcprules_cdb: v.string() })
 
 /** A host that sends mail. */
 type Client = { readonly ip: string; connect(port: number): Socket }
@@ -46,6 +51,14 @@ async function recipient(client: Client, port: number, to = STRANGER, from = 'an
   const { code } = await conversation.askFor(to, from)
   await conversation.quit()
   return code
+}
+
+/** Sends a whole mail to another domain; the mail server must accept it. */
+async function relayedMail(client: Client, port: number): Promise<void> {
+  const conversation = SmtpConversation.over(client.connect(port))
+  expect((await conversation.askFor(STRANGER)).code).toBe(250)
+  await conversation.sendMessage('At noon')
+  await conversation.quit()
 }
 
 /**
@@ -95,15 +108,15 @@ class MailServerTest {
   }
 
   /**
-   * Refused before the login, accepted after it, refused after its end; local mail is always
-   * accepted.
+   * Refused before the login, accepted after it, with a whole mail, and refused after its end;
+   * local mail is always accepted.
    */
   async expectRelayFollowsGrants(port: number, clients = this.clients): Promise<void> {
     for (const client of clients) {
       expect(await recipient(client, port, 'bob@example.org')).toBe(250)
       expect(await recipient(client, port)).toBeGreaterThanOrEqual(550)
       await this.grants.grant(client.ip, 'ann@example.org')
-      expect(await recipient(client, port)).toBe(250)
+      await relayedMail(client, port)
       await this.grants.grant(client.ip, 'ann@example.org', -1)
       expect(await recipient(client, port)).toBeGreaterThanOrEqual(550)
     }
@@ -370,6 +383,7 @@ spool_directory = ${home}/spool
 log_file_path = ${home}/log/%slog
 ${main}
 host_lookup =
+queue_only = true
 rfc1413_query_timeout = 0s
 acl_smtp_rcpt = recipient
 begin acl
@@ -468,6 +482,49 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
   })
 })
 
+describeWith([command('tcpserver', 'ucspi-tcp')], 'tcpserver with the cdb of the gate, set up as in INSTALL', () => {
+  let mail: MailServerTest
+  beforeAll(async () => {
+    mail = await MailServerTest.create()
+  })
+  afterEach(() => mail.reset())
+  afterAll(() => mail.end())
+
+  test('an SMTP server behind it relays from the login until the end of the grant', async () => {
+    const { directory } = mail.stack
+    const recipe = { section: 'qmail and notqmail', language: 'toml', marker: 'tcprules_cdb' }
+    const places = { '/etc/tcp.smtp.d': `${directory}/tcp.smtp.d`, '"/etc/tcp.smtp"': `"${directory}/tcp.smtp"` }
+    const { wrap } = parse(installBlock(recipe, places))
+    const { tcprules_cdb: cdb, ...rules } = v.parse(CDB_RECIPE, wrap)
+    writeFileSync(rules.tcprules_static, ':allow\n')
+    const own = installText(recipe.section, /`(install -d -o ACCOUNT \/etc\/tcp\.smtp\.d)`/)
+      .replace('ACCOUNT', `${TEST_IDS.gate}`)
+      .replace('/etc/tcp.smtp.d', dirname(cdb))
+    expect((await run(['sh', '-ec', own])).ending?.code).toBe(0)
+    await mail.gate({ ...rules, tcprules_cdb: cdb })
+    const port = await freePort()
+    const smtpd = ['sh', new URL('../harness/smtpd.sh', import.meta.url).pathname, 'example.org']
+    const words = ['tcpserver', '-vHRl0', '-x', cdb, '127.0.0.1', `${port}`, ...smtpd]
+    const server = new Program('tcpserver', words, {})
+    const { first } = mail
+    const becomes = (code: number) =>
+      eventually(`the reply is ${code}`, async () => (await recipient(first, port)) === code)
+    try {
+      await server.waitForLine(/status: 0\//)
+      expect(await recipient(first, port, 'bob@example.org')).toBe(250)
+      expect(await recipient(first, port)).toBe(553)
+      await mail.grants.grant(first.ip, 'ann@example.org')
+      await becomes(250)
+      await relayedMail(first, port)
+      await mail.grants.grant(first.ip, 'ann@example.org', -1)
+      await becomes(553)
+      expect(await recipient(first, port, 'bob@example.org')).toBe(250)
+    } finally {
+      await server.stop()
+    }
+  })
+})
+
 describeWith([unpackedPackage('exim4-daemon-heavy')], 'Exim with PostgreSQL', () => {
   let mail: MailServerTest
   beforeAll(async () => {
@@ -548,6 +605,7 @@ define(\`confPID_FILE', \`${home}/pid')dnl
 define(\`confTO_IDENT', \`0')dnl
 define(\`confREFUSE_LA', \`10000')dnl
 define(\`confQUEUE_LA', \`10000')dnl
+define(\`confDELIVERY_MODE', \`queueonly')dnl
 ${options}FEATURE(\`accept_unresolvable_domains')dnl
 ${sendmailRecipe().server}DAEMON_OPTIONS(\`Family=inet, Addr=192.0.2.1, Port=${PORT}, Name=v4')dnl
 DAEMON_OPTIONS(\`Family=inet6, Addr=IPv6:2001:db8::1, Port=${PORT}, Name=v6')dnl
