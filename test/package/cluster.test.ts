@@ -34,7 +34,9 @@ const FIRST_DATABASES = ['db1', 'db2', 'db3'] as const
 const MAIL_HOSTS = ['pop1', 'pop2', 'smtp1'] as const
 
 const SETTINGS = '/etc/auth-relay.toml'
-const PACKAGE = '/var/tmp/auth-relay_1.deb'
+/** Where the commands of the administrator run. The account of apt cannot read below /root. */
+const WORKING_DIRECTORY = '/var/tmp'
+const PACKAGE = `${WORKING_DIRECTORY}/auth-relay_1.deb`
 /** The longest wait for the cluster: a failover, or a copy of the database, on a busy machine. */
 const SETTLES = 240_000
 
@@ -94,7 +96,7 @@ class ClusterHost {
   }
 
   sh(script: string): Promise<string> {
-    return this.machine.sh(`export HOME=/root\ncd /root\n${script}`)
+    return this.machine.sh(`export HOME=/root\ncd ${WORKING_DIRECTORY}\n${script}`)
   }
 
   /** The output of a statement of the database's superuser. */
@@ -372,6 +374,14 @@ function walk(release: Release): void {
         .host('db1')
         .machine.run('psql', '-U', 'postgres', '-h', '/var/run/postgresql', '-c', '')
       expect(ending?.code).not.toBe(0)
+    })
+
+    step('no database refuses a connection that Patroni makes', async () => {
+      for (const { machine } of site.databases) {
+        const journal = await machine.must('journalctl', '--no-pager', '-o', 'cat', '-u', 'patroni.service')
+        const refused = linesOf(journal).filter(line => line.includes('no pg_hba.conf entry'))
+        expect(refused).toEqual([])
+      }
     })
 
     step('5, 6, 7: the database, and the first POP3 host', async () => {
