@@ -218,7 +218,12 @@ function addDocuments(tree: Tree, version: string, date: Date): void {
   for (const file of ['to-authd-tcp.conf', 'to-authd-fifo.conf']) {
     tree.copy(`deploy/rsyslog/${file}`, `${documents}/examples/rsyslog/${file}`)
   }
-  for (const file of ['prometheus/auth-relay.rules.yml', 'grafana/auth-relay.json']) {
+  for (const file of [
+    'prometheus/auth-relay.rules.yml',
+    'grafana/auth-relay.json',
+    'patroni/etcd',
+    'patroni/patroni.yml',
+  ]) {
     tree.copy(`deploy/${file}`, `${documents}/examples/${file}`)
   }
   for (const dropIn of ['authd-follow', 'authd-journal', 'credentials', 'smtpd']) {

@@ -7,9 +7,18 @@ const root = new URL('../../', import.meta.url).pathname
 const DOCUMENTS = [
   'README.md',
   'SECURITY.md',
-  ...['ARCHITECTURE', 'ENDURANCE', 'GLOSSARY', 'INSTALL', 'LOG-EVENTS', 'MIGRATING', 'OPERATING', 'SCALE', 'WIRE'].map(
-    name => `docs/${name}.md`,
-  ),
+  ...[
+    'ARCHITECTURE',
+    'CLUSTER',
+    'ENDURANCE',
+    'GLOSSARY',
+    'INSTALL',
+    'LOG-EVENTS',
+    'MIGRATING',
+    'OPERATING',
+    'SCALE',
+    'WIRE',
+  ].map(name => `docs/${name}.md`),
 ]
 
 /** A link to a file or a section, with the mark of an image. */

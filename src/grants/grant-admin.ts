@@ -110,7 +110,8 @@ UNION ALL
  WHERE network = $2::inet AND at <= $3 AND at > $3 - interval '1 day' AND refused IS NOT NULL
  ORDER BY at DESC LIMIT 1)
 UNION ALL
-(SELECT 'expired', concat_ws(' ', daemon, method, 'login', username, 'on ' || host, CASE WHEN until > $3 THEN 'taken away' END), at, until
+(SELECT 'expired', concat_ws(' ', daemon, method, 'login', username, 'on ' || host)
+   || CASE WHEN until > $3 THEN ', the grant was removed' ELSE '' END, at, until
  FROM login_event
  WHERE network = $2::inet AND at <= $3 AND refused IS NULL
  ORDER BY at DESC LIMIT 1)`,

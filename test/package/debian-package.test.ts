@@ -45,6 +45,9 @@ const NEEDS = [
   command('man', 'man-db'),
 ]
 
+/** A file or directory of deploy/ that is not part of the installation itself. */
+const EXAMPLE = /`deploy\/((?:grafana|patroni|prometheus|rsyslog|runit)(?:\/[\w.-]+)*)\b/g
+
 const first = inject('debianPackage')
 
 describeWith(NEEDS, 'the Debian package', () => {
@@ -66,6 +69,19 @@ describeWith(NEEDS, 'the Debian package', () => {
       expect(lines.join('\n')).toMatch(/^NAME/m)
     }
     expect(existsSync(`${pages}/man8/pop3d.8.gz`)).toBe(false)
+  })
+
+  test('the examples that its documents name are in it', async () => {
+    await run(['dpkg-deb', '-x', first, `${directory.path}/files`])
+    const documents = `${directory.path}/files/usr/share/doc/auth-relay`
+    const named = readdirSync(documents)
+      .filter(name => name.endsWith('.md'))
+      .flatMap(name => [...readFileSync(`${documents}/${name}`, 'utf8').matchAll(EXAMPLE)])
+      .map(([, path = '']) => path)
+    expect(named).toEqual(
+      expect.arrayContaining(['rsyslog/to-authd-tcp.conf', 'patroni/patroni.yml', 'prometheus/auth-relay.rules.yml']),
+    )
+    expect(named.filter(path => !existsSync(`${documents}/examples/${path}`))).toEqual([])
   })
 
   // In a separate checkout, because this one may get another commit or another build meanwhile.
