@@ -289,6 +289,15 @@ function life(release: Release): void {
     expect(await machine.answer('auth-relay', 'explain', '127.0.0.1')).toContain('is not relayed')
   })
 
+  test('status names the unit of each program, and nothing that is wrong', async () => {
+    showJournalOnFailure()
+    const screen = await machine.must('auth-relay', 'status')
+    for (const part of PARTS)
+      expect(screen).toMatch(new RegExp(`^  ${part} +since \\S+ \\S+, pid \\d+, auth-relay-${part}\\.service$`, 'm'))
+    expect(screen).toMatch(/^ {2}logins, last hour +[1-9]\d* granted, \d+ refused$/m)
+    expect(screen.split('\n').at(-1)).toBe('Nothing is wrong.')
+  })
+
   test('the status page, if it is enabled', async () => {
     showJournalOnFailure()
     await change('s/^\\[status-page\\]/[status-page]\\nlisten = "127.0.0.1:8110"/')

@@ -180,7 +180,7 @@ function hosts(release: Release): void {
     await machine.must('systemctl', 'restart', 'auth-relay-authd.service')
     await host.opensRelay(host.newAddress(), 'pop3s')
     expect(await machine.sh(`auth-relay test-line < ${log}`)).toMatch(
-      /^ *\d+ +grant +192\.0\.2\.\d+ +ann +\(dovecot\)$/m,
+      /^ *\d+ +grant +192\.0\.2\.\d+ +ann +\(dovecot\), with follow_files$/m,
     )
   })
 
