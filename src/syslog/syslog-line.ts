@@ -64,6 +64,10 @@ const DOVECOT_FILE = new RegExp(
   `^(?:dovecot: )?(${DOVECOT_STAMP}) (?:((?:pop3|imap)-login): Info|Info: ((?:pop3|imap)-login)): (.*)$`,
   's',
 )
+/** The same file: lines of services that hear no login. */
+const DOVECOT_OTHER = new RegExp(
+  `^(?:dovecot: )?(?:${DOVECOT_STAMP}) [^ :]{1,200}: (?:Debug|Info|Warning|Error|Fatal|Panic): `,
+)
 
 /** The parts of the beginning of a syslog line, to name the missing part. */
 const PRI_PIECE = /^(?:<\d{1,3}>)?/
@@ -104,6 +108,7 @@ function stumbledOver(line: string): UnreadableLine {
     near: rest.slice(0, MAX_NEAR),
   })
   if (parseOwnFileLine(line) !== undefined) return { unreadable: "Dovecot's own log file: only follow_files reads it" }
+  if (DOVECOT_OTHER.test(line)) return { unreadable: "Dovecot's own log file: not of a login service" }
   if (RFC5424_PIECE.test(line))
     return unreadable('no header of RFC 5424 after its stamp', line.replace(RFC5424_PIECE, ''))
   const stamped = line.replace(PRI_PIECE, '')

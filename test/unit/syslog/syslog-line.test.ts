@@ -55,6 +55,14 @@ describe('an invalid line is reported with its invalid part', () => {
     [`<22>1 ${ISO} mx`, 'not a syslog line: no header of RFC 5424 after its stamp', 'mx'],
     ['1 - mx', 'not a syslog line: no header of RFC 5424 after its stamp', 'mx'],
     [`dovecot: ${BSD} pop3-login: Info: Login: x`, "Dovecot's own log file: only follow_files reads it", undefined],
+    [`${BSD} master: Info: Dovecot v2.4.1-4 starting up`, "Dovecot's own log file: not of a login service", undefined],
+    [
+      `${BSD} pop3(ann)<4466><yC4hbFxh>: Info: Disconnected: x`,
+      "Dovecot's own log file: not of a login service",
+      undefined,
+    ],
+    [`${BSD} auth: Error: x`, "Dovecot's own log file: not of a login service", undefined],
+    [`${BSD} master: Info`, 'not a syslog line: no host name after the stamp', 'master: Info'],
   ])('%j', (line, unreadable, near) => {
     expect(parseSyslogLine(line)).toEqual(near === undefined ? { unreadable } : { unreadable, near })
   })
