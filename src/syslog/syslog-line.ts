@@ -64,7 +64,7 @@ const DOVECOT_FILE = new RegExp(
   `^(?:dovecot: )?(${DOVECOT_STAMP}) (?:((?:pop3|imap)-login): Info|Info: ((?:pop3|imap)-login)): (.*)$`,
   's',
 )
-/** The same file: lines of services that hear no login. */
+/** The same file: lines of services without logins. */
 const DOVECOT_OTHER = new RegExp(
   `^(?:dovecot: )?(?:${DOVECOT_STAMP}) [^ :]{1,200}: (?:Debug|Info|Warning|Error|Fatal|Panic): `,
 )
