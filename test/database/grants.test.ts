@@ -613,7 +613,10 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await store.admin.explain(A, at(240))).toMatchObject({ relay: false })
       expect(await store.admin.explain(A, null)).toMatchObject({
         relay: false,
-        decided: { rule: 'expired', detail: expect.stringMatching(/^\w+ \w+ login \S+( on \S+)?, the grant was removed$/) },
+        decided: {
+          rule: 'expired',
+          detail: expect.stringMatching(/^\w+ \w+ login \S+( on \S+)?, the grant was removed$/),
+        },
       })
     })
 
