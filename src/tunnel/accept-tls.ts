@@ -1,3 +1,4 @@
+/** The server's side of a TLS handshake, with limits of time and the reasons of failures. */
 import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
 import { destroyOnTlsError, removeKeylogHook, verifyErrorOf } from '../base/node-internals.ts'
@@ -17,15 +18,15 @@ export type AcceptTlsOptions = {
    * `required`: the handshake fails without a certificate that one of the authorities has signed.
    */
   readonly clientCertificate?: 'none' | 'optional' | 'required' | undefined
-  /** Milliseconds from now to the client's first octet. Undefined: only `limit` counts. */
+  /** Milliseconds until the client's first octet. Undefined: only `limit` counts. */
   readonly firstOctetLimit?: number | undefined
-  /** Milliseconds from now to the end of the handshake. */
+  /** Milliseconds until the end of the handshake. */
   readonly limit: number
 }
 
 /**
- * `closed`: the peer closed the connection before its first octet, as health checks and port scans
- * do. `failed`: `reason` is for the log.
+ * The end of a handshake. `closed`: the peer closed the connection before its first octet, as
+ * health checks and port scans do. `failed`: `reason` is for the log.
  */
 export type AcceptedTls =
   | {
@@ -39,7 +40,8 @@ export type AcceptedTls =
 
 /**
  * Performs the server's side of a TLS handshake. The socket must allow half-open connections. For
- * STLS the caller first discards the clear text that the client sent behind the command.
+ * STLS the caller first discards the clear text that the client sent behind the command, because
+ * an attacker may have inserted it (RFC 2595 §4).
  *
  * Never rejects. Unless the outcome is `secure`, the socket is destroyed. The TLS socket destroys
  * itself on a later error; the caller listens for its `error` and `close`.
@@ -69,9 +71,7 @@ export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise
 /** Reason of a failure: the first octets are not TLS. */
 export const NO_TLS = 'the client does not speak TLS'
 
-/**
- * True for the reason of a failure that old devices cause: their versions or ciphers are refused.
- */
+/** True for the reasons of failures of old devices, whose versions or ciphers are refused. */
 export const isOldTls = (reason: string): boolean => OLD_TLS.has(reason)
 const OLD_TLS: ReadonlySet<string> = new Set(['unsupported protocol', 'no shared cipher', 'version too low'])
 
@@ -86,8 +86,8 @@ function peekHello(raw: Socket, onFirstOctet: () => void): Promise<ClientHello |
     let seen: Buffer | undefined
     const settle = (answer: ClientHello | AcceptedTls): void => {
       raw.off('data', look)
-      raw.off('end', gone)
-      raw.off('close', gone)
+      raw.off('end', closed)
+      raw.off('close', closed)
       raw.pause()
       if (seen !== undefined && !raw.destroyed) raw.unshift(seen)
       resolve(answer)
@@ -99,18 +99,18 @@ function peekHello(raw: Socket, onFirstOctet: () => void): Promise<ClientHello |
       if (answer.state === 'plain') settle({ outcome: 'failed', reason: NO_TLS })
       if (answer.state === 'hello') settle(answer.hello)
     }
-    const gone = (): void =>
+    const closed = (): void =>
       settle(
         seen === undefined
           ? { outcome: 'closed' }
           : { outcome: 'failed', reason: 'the client closed during the handshake' },
       )
     raw.on('data', look)
-    raw.on('end', gone)
-    raw.on('close', gone)
-    if (raw.destroyed) gone()
-    // A caller that answers STLS may pause the socket later in the same loop turn, so resume after
-    // it.
+    raw.on('end', closed)
+    raw.on('close', closed)
+    if (raw.destroyed) closed()
+    // Resume at the end of this loop turn, because a caller that answers STLS may still pause the
+    // socket in this turn.
     else process.nextTick(() => raw.resume())
   })
 }
@@ -167,7 +167,5 @@ function reasonOf(error: Error): string {
   return typeof reason === 'string' ? reason : error.message
 }
 
-/**
- * The outcome reports every error, but an `error` event without a listener would end the process.
- */
+/** Errors are in the outcome. An `error` event without a listener would end the process. */
 const ignore = (): void => {}

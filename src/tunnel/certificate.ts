@@ -122,16 +122,16 @@ function parse<T>(path: string, why: string, read: () => T): T {
   }
 }
 
-/** Milliseconds between two checks of the files. */
-const INTERVAL = 5000
+/** Time between two checks of the files. */
+const CHECK_INTERVAL_MS = 5_000
 
 /**
- * Calls `changed` after a file was replaced or its content changed, once the files have stayed the
- * same for one interval. A certificate and its key are then read as a pair. The function polls,
+ * Calls `changed` after a file was replaced or its content changed, when the files have stayed the
+ * same for one interval. So a certificate and its key are read as a pair. The function polls,
  * because certbot changes a symbolic link in the path and inotify does not report that. Returns a
- * function that stops it.
+ * function that stops the watch. `interval`: milliseconds.
  */
-export function watchFiles(files: readonly string[], changed: () => void, interval = INTERVAL): () => void {
+export function watchFiles(files: readonly string[], changed: () => void, interval = CHECK_INTERVAL_MS): () => void {
   let known = stateOf(files)
   let seen = known
   const timer = setInterval(() => {

@@ -1,19 +1,19 @@
-/**
- * The first line of a stream, read before octets are relayed: greetings, replies, and names of
- * connections.
- */
+/** The first line of a stream, before octets are relayed: greetings, replies, chain lines. */
 import type { Duplex } from 'node:stream'
 import { LineReader } from '../wire/lines.ts'
 
 /** A line with its LF, and the octets behind it. */
 export type FirstLine = { readonly line: Buffer; readonly rest: Buffer }
 
-/** Why there is no line. `late`: the time is over. `long`: the line has too many octets. */
+/**
+ * The reason for no line. `late`: the time is over. `long`: the line has too many octets. `ended`:
+ * the stream ended or was closed.
+ */
 export type NoLine =
   | { readonly reason: 'late' | 'long' | 'ended' }
   | { readonly reason: 'failed'; readonly error: Error }
 
-/** Milliseconds until the line must be complete, and its length in octets with LF. */
+/** Milliseconds until the line is complete, and its longest length in octets with LF. */
 export type LineLimits = { readonly milliseconds: number; readonly octets: number }
 
 const NOTHING: Buffer = Buffer.alloc(0)
@@ -61,8 +61,8 @@ export function readFirstLine(
 const MAX_REPLY_OCTETS = 1024
 
 /**
- * Reads a reply of a POP3 server; undefined if there is none in time. From now on an error of the
- * stream does not end the process: `close` follows it.
+ * Reads a reply of a POP3 server; undefined if none comes in time. Adds an error listener to the
+ * stream that stays, so that a later error does not end the process; `close` follows the error.
  */
 export async function readReply(stream: Duplex, milliseconds: number, before?: Buffer): Promise<FirstLine | undefined> {
   stream.on('error', () => {})

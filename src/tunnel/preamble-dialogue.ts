@@ -1,8 +1,9 @@
+/** The SSL dialogue with the server behind, before a client's octets are relayed. */
 import type { Duplex } from 'node:stream'
 import { type FirstLine, readFirstLine } from './first-line.ts'
 
 export type DialogueOptions = {
-  /** The whole command with CRLF (formatSslPreamble). It is sent once and never reported. */
+  /** The whole command with CRLF (formatSslPreamble). It has a password and must not be logged. */
   readonly preamble: string
   /**
    * `ok`: the server replies to the command with one line, which is discarded. `none`: the server
@@ -27,9 +28,9 @@ export type DialogueEnd =
 const LINE_MAX_OCTETS = 512
 
 /**
- * Performs the proxy's side of the SSL dialogue: holds the greeting back, sends the client's
- * address, discards the reply. Afterwards the stream is paused and has no listener of this
- * function, and no octet of the client was sent. Never rejects. On `failed` the caller destroys the
+ * Performs the proxy's side of the SSL dialogue (spec/sslwrap.md §3): reads the greeting, sends the
+ * client's address, discards the reply. Sends no octet of the client. Afterwards the stream is
+ * paused and has no listener of this function. Never rejects. On `failed` the caller destroys the
  * stream.
  */
 export async function holdDialogue(server: Duplex, { preamble, reply, limit }: DialogueOptions): Promise<DialogueEnd> {

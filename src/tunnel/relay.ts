@@ -10,10 +10,7 @@ import { TLSSocket } from 'node:tls'
  */
 const SHARED = Buffer.allocUnsafeSlow(131_072)
 
-/**
- * Takes a chunk, which is valid only during the call. Returns false to get no more chunks until the
- * socket is resumed.
- */
+/** Takes a chunk, which is valid only during the call. Returns false to pause the socket. */
 type Sink = (chunk: Buffer) => boolean
 
 const sinks = new WeakMap<Duplex, { sink: Sink }>()
@@ -67,11 +64,11 @@ export type RelayOptions = {
   readonly signal?: AbortSignal | undefined
 }
 
-/** Why a relay has ended, and how many octets it carried. */
+/** The end of a relay, and the number of octets that it carried. */
 export type RelayEnd = {
   /**
    * `ended`: both sides ended in order. `left`: the client closed the connection without an end,
-   * and lacked nothing, because the server had ended, or the client had sent QUIT or no octet.
+   * but had got all octets: the server had ended, or the client had sent QUIT or nothing.
    * `broken`: a side failed or closed without an end. `idle`, `aborted`: see RelayOptions.
    */
   readonly reason: 'ended' | 'left' | 'broken' | 'idle' | 'aborted'
@@ -176,12 +173,12 @@ class Relay {
       this.#finished += 1
       if (this.#finished === 2 && source.readableEnded && target.readableEnded) this.#settle('ended')
     }
-    const fail = (error: Error) => this.#break(side, error, side === 'client' && this.#lacksNothing())
+    const fail = (error: Error) => this.#break(side, error, side === 'client' && this.#clientHasAll())
     const close = () => {
-      // An orderly stream emits `close` after both its halves are done. The other direction may
-      // still have octets to deliver.
+      // A stream that ends in order emits `close` after both its halves are done. The other
+      // direction may still have octets to deliver.
       if (!(source.readableEnded && source.writableFinished))
-        this.#break(side, undefined, side === 'client' && this.#lacksNothing())
+        this.#break(side, undefined, side === 'client' && this.#clientHasAll())
     }
     if (source.destroyed) {
       this.#break(side, source.errored ?? undefined)
@@ -216,8 +213,8 @@ class Relay {
     const reason = hasLeft ? 'left' : 'broken'
     this.#broken = { reason, error: hasLeft ? undefined : error }
     this.#first ??= side
-    const [gone, other] = side === 'client' ? [this.#client, this.#server] : [this.#server, this.#client]
-    gone.destroy()
+    const [failed, other] = side === 'client' ? [this.#client, this.#server] : [this.#server, this.#client]
+    failed.destroy()
     if (!hasLeft && side === 'client' && this.#options.resetsServer === true && other instanceof Socket) {
       other.resetAndDestroy()
       this.#settle(reason)
@@ -240,10 +237,10 @@ class Relay {
   }
 
   /**
-   * True if a client that closes now lacks nothing. Many clients and health checks close or reset a
-   * TLS connection without close_notify.
+   * True if a client that closes now has got all octets. Many clients and health checks close or
+   * reset a TLS connection without close_notify, which is then no fault.
    */
-  #lacksNothing(): boolean {
+  #clientHasAll(): boolean {
     if (this.#client.writableLength > 0) return false
     const hasQuit = this.#bytesFromServer > 0 && /QUIT\r?\n$/i.test(this.#lastOfClient)
     return this.#server.readableEnded || this.#bytesFromClient === 0 || hasQuit
@@ -267,7 +264,7 @@ class Relay {
 }
 
 /**
- * The relay has handled the important errors before. A stream without an `error` listener would end
- * the process.
+ * Errors after the end of the relay are ignored. An `error` event without a listener would end the
+ * process.
  */
 const swallow = (): void => {}

@@ -1,3 +1,4 @@
+/** Self-signed certificates for hosts that have none. */
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { chownSync, linkSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { isIP } from 'node:net'
@@ -10,16 +11,13 @@ export type SelfSignedOptions = {
   readonly names: readonly string[]
   /** Milliseconds since 1970. */
   readonly now: number
-  /** At most 825, the longest lifetime that clients accept. */
+  /** Days of validity. At most 825, the longest lifetime that clients accept. Default: 825. */
   readonly days?: number
 }
 
-const DAY = 86_400_000
+const DAY_MS = 86_400_000
 
-/**
- * Makes a first certificate for a host that has none: RSA 2048, for TLS servers only, not a CA.
- * Returns PEM texts.
- */
+/** Makes a certificate: RSA 2048, for TLS servers only, not a CA. Returns PEM texts. */
 export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
   readonly cert: string
   readonly key: string
@@ -38,8 +36,8 @@ export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
   // A positive number of 16 octets (RFC 5280 §4.1.2.2).
   certificate.serialNumber = `01${randomBytes(15).toString('hex')}`
   // The certificate is valid from one day ago, because clients' clocks are wrong by minutes.
-  certificate.validity.notBefore = new Date(now - DAY)
-  certificate.validity.notAfter = new Date(now + (days - 1) * DAY)
+  certificate.validity.notBefore = new Date(now - DAY_MS)
+  certificate.validity.notAfter = new Date(now + (days - 1) * DAY_MS)
   const subject = [{ name: 'commonName', value: commonName.slice(0, 64) }]
   certificate.setSubject(subject)
   certificate.setIssuer(subject)
@@ -58,9 +56,10 @@ export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
 }
 
 /**
- * Writes both files with mode 0600, the key first, unless one of them exists. `owner`: the account
- * that reads them, if it is another one. A file appears complete or not at all. Returns true if the
- * files were written.
+ * Makes a certificate, and writes the key (mode 0600), then the certificate (mode 0644). `owner`:
+ * the account that reads them, if it is another one. A file appears complete or not at all. An existing
+ * file stays as it is, so the caller first checks that both are missing. Returns true if both files
+ * were written.
  */
 export function writeSelfSigned(
   files: { readonly cert: string; readonly key: string },

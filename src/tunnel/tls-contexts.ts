@@ -10,13 +10,14 @@ import { type Certificate, coversName } from './certificate.ts'
  */
 export type TicketKeys = readonly string[]
 
+/** Octets of the parts of a key: its name, the HMAC key and the AES key. */
 const [NAME, HMAC, AES] = [16, 16, 16]
 /** The newest key encrypts tickets; all keys decrypt them. */
 const KEYS_KEPT = 3
 
 /**
- * Puts a new key before the others: at start, at each reload and every 12 hours (spec/sslwrap.md
- * §5).
+ * Returns a new key followed by the newest of the others. The caller does this at start, at each
+ * reload and every 12 hours (spec/sslwrap.md §5).
  */
 export const rotateTicketKeys = (keys: TicketKeys = []): TicketKeys => [
   randomBytes(NAME + HMAC + AES).toString('hex'),
@@ -70,10 +71,7 @@ export class TicketKeyRing {
     return [1, newest.hmac, newest.aes, newest.name, freshVector()]
   }
 
-  /**
-   * With status 2 OpenSSL issues a new ticket. With 0 the ticket is unknown, and a full handshake
-   * follows.
-   */
+  /** Status 2: OpenSSL also issues a new ticket. Status 0: unknown ticket, so a full handshake. */
   #open(name: Buffer): TicketKeyAnswer {
     const key = this.#keys.find(known => timingSafeEqual(known.name, name))
     return key === undefined ? [0, NO_KEY, NO_KEY] : [2, key.hmac, key.aes]
@@ -82,10 +80,11 @@ export class TicketKeyRing {
 
 const NO_KEY = Buffer.alloc(16)
 
-/** One call for 4,096 octets of random numbers costs less than many calls for a few. */
+/** Random octets. One call for 4,096 octets costs less than many calls for 16. */
 const page = Buffer.alloc(4096)
 let used = page.length
 
+/** Returns 16 random octets, the initialization vector of a ticket. */
 function freshVector(): Buffer {
   if (used === page.length) {
     randomFillSync(page)
@@ -118,10 +117,7 @@ const MODERN_CIPHERS = [
   ...['ECDHE-ECDSA-CHACHA20-POLY1305', 'ECDHE-RSA-CHACHA20-POLY1305'],
 ].join(':')
 
-/**
- * One tuple, so that a client that has sent a key share of any of these groups needs no second
- * round trip.
- */
+/** One tuple: a client with a key share of any of these groups needs no second round trip. */
 const MODERN_GROUPS = 'X25519MLKEM768:X25519:prime256v1:secp384r1'
 
 /** OpenSSL 3 requires security level 0 for the SHA-1 signatures of TLS 1.0 and 1.1. */

@@ -1,3 +1,10 @@
+/**
+ * Running checkpassword programs.
+ *
+ * verifyLogin asks whether a login is right: behind the checker it runs the witness, a shell that
+ * waits. The kernel then tells the ids, the directory and the environment that the checker set.
+ * startChain runs a POP3 server behind the checker, on the client's session.
+ */
 import { closeSync, readFileSync, readlinkSync, realpathSync, writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { basename } from 'node:path'
@@ -6,20 +13,20 @@ import { type Ending, posixSpawn, waitFor } from '../libc/child-process.ts'
 import { openPipe } from '../libc/descriptors.ts'
 import { type Environment, formatEnvironment, parseEnvironment } from './environment.ts'
 
-/** Octets that a checker reads from descriptor 3 at most (spec/checkpassword.md §1). */
+/** Most octets that a checker reads from descriptor 3 (spec/checkpassword.md §1). */
 export const CHECKPASSWORD_LIMIT = 512
-/** Time for the answer of a checker. The checker then gets SIGTERM. */
+/** Time for the answer of a checker. Afterwards the checker gets SIGTERM. */
 const CHECK_LIMIT_MS = 60_000
 /** Time from SIGTERM to SIGKILL. */
 const KILL_AFTER_MS = 5_000
-/** Octets that a checker may print on its standard output before the program runs. */
-const LONGEST_NOISE = 65_536
+/** Octets of a checker's standard output that are kept to find the witness's line. */
+const MAX_OUTPUT = 65_536
 
 export type Credentials = {
   readonly login: string
   /** The password, or for APOP the digest in hex. */
   readonly password: string
-  /** The greeting's msg-id with its angle brackets; empty where there is none. */
+  /** The msg-id of the greeting with its angle brackets; empty if the method is not APOP. */
   readonly timestamp: string
 }
 
@@ -30,7 +37,7 @@ export type Credentials = {
  */
 export function checkpasswordMessage({ login, password, timestamp }: Credentials): Uint8Array | undefined {
   if ([login, password, timestamp].some(field => field.includes('\0'))) return undefined
-  // The line reader returns latin1, so these are the octets as the client sent them.
+  // The fields have one character per octet, so latin1 gives the octets that the client sent.
   const message = Buffer.from(`${login}\0${password}\0${timestamp}\0`, 'latin1')
   return message.length > CHECKPASSWORD_LIMIT ? undefined : message
 }
@@ -38,7 +45,7 @@ export function checkpasswordMessage({ login, password, timestamp }: Credentials
 /** Why a login failed. `badauth` is the only refusal that the client has caused. */
 export type Refusal = { readonly verdict: 'badauth' | 'temporary' | 'crash'; readonly detail: string }
 
-/** A positive answer: the state of the checker's process just before the program behind it. */
+/** A positive answer: the state that the checker gave to the program behind it. */
 export type Accepted = {
   readonly verdict: 'ok'
   readonly uid: number
@@ -180,8 +187,8 @@ export function startChain(request: ChainRequest): Chain | Refusal {
 }
 
 /**
- * The message fits into a pipe, so it is written before the checker reads. A checker that never
- * reads blocks nothing.
+ * Starts the checker and returns its pid. The message is written first: it fits into a pipe, so
+ * that a checker that never reads blocks nothing. Throws SystemCallError.
  */
 function start(
   { checker, environment }: { readonly checker: readonly string[]; readonly environment: Environment },
@@ -215,7 +222,7 @@ function start(
   }
 }
 
-/** Sends SIGTERM at the time limit, and SIGKILL 5 s later. */
+/** Sends SIGTERM to the checker's group at the time limit, and SIGKILL 5 s later. */
 function endInTime(
   pid: number,
   ended: Promise<Ending>,
@@ -252,12 +259,12 @@ async function witnessPid(readEnd: number, ended: Promise<Ending>): Promise<numb
   const stream = new Socket({ fd: readEnd, readable: true, writable: false })
   const close = () => void stream.destroy()
   ended.then(close, close)
-  let heard = ''
+  let output = ''
   try {
     for await (const piece of stream) {
-      heard = (heard + String(piece)).slice(-LONGEST_NOISE)
-      const word = /\0checked (\d{1,10})\n/.exec(heard)
-      if (word !== null) return Number(word[1])
+      output = (output + String(piece)).slice(-MAX_OUTPUT)
+      const found = /\0checked (\d{1,10})\n/.exec(output)
+      if (found !== null) return Number(found[1])
     }
   } catch {
     // The stream was closed because the checker has ended, so there is no pid.
@@ -268,8 +275,8 @@ async function witnessPid(readEnd: number, ended: Promise<Ending>): Promise<numb
 }
 
 /**
- * Most checkers replace themselves with the program. A checker that holds a PAM session open forks
- * first.
+ * True if `pid` is `ancestor` or its descendant. Most checkers replace themselves with the program,
+ * but a checker with an open PAM session forks first.
  */
 function descendsFrom(pid: number, ancestor: number): boolean {
   for (let at = pid, steps = 0; at > 1 && steps < 8; steps++) {

@@ -42,7 +42,7 @@ export function ownEnvironment(): Environment {
 }
 let own: Environment | undefined
 
-/** Parses the content of /proc/PID/environ. */
+/** Parses the content of /proc/PID/environ. Values that are not UTF-8 stay octets. */
 export function parseEnvironment(block: Uint8Array): Environment {
   const environment: Record<string, string | Uint8Array> = {}
   for (let at = 0; at < block.length; ) {
@@ -122,7 +122,7 @@ export function connectionEnvironment(connection: Connection): EnvironmentChange
   return changes
 }
 
-/** All variables that connectionEnvironment sets or removes. */
+/** The variables that connectionEnvironment sets or removes. */
 export const CONNECTION_VARIABLES: readonly string[] = [
   'PROTO',
   ...['TCP', 'TCP6'].flatMap(proto =>
@@ -178,6 +178,7 @@ export function announcedClientChanges(client: AnnouncedClient): EnvironmentChan
     TCPREMOTEPORT: undefined,
     TCP6REMOTEIP: undefined,
     TCP6REMOTEHOST: undefined,
+    TCP6REMOTEINFO: undefined,
     TCP6REMOTEPORT: undefined,
     AUTHRELAY_TLS: client.tls ? '1' : undefined,
     AUTHRELAY_PROXYIP: client.proxyIp,
@@ -186,8 +187,8 @@ export function announcedClientChanges(client: AnnouncedClient): EnvironmentChan
 }
 
 /**
- * Returns what the checker and the program behind it get about the login: the name as sent, one
- * character per octet, and the method (spec/popup.md §7). The password is not included.
+ * Returns the variables that describe the login to the checker and the program behind it: the name
+ * and the method, without the password (spec/popup.md §7). `login` has one character per octet.
  */
 export function loginChanges(login: string, method: string): EnvironmentChanges {
   return { AUTHRELAY_LOGIN: Buffer.from(login, 'latin1'), AUTHRELAY_METHOD: method }

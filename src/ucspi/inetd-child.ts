@@ -1,3 +1,4 @@
+/** Programs that run with a connection as descriptors 0 and 1, as under inetd and tcpserver. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type Ending, RepeatedSpawn, reapChildren, waitFor } from '../libc/child-process.ts'
@@ -5,16 +6,16 @@ import { type Ending, RepeatedSpawn, reapChildren, waitFor } from '../libc/child
 /** A started child. `ended` is undefined if the exit status cannot be known. */
 export type InetdChild = { readonly pid: number; readonly ended: Promise<Ending | undefined> }
 
-/** A connection for a program. `close` closes the copy of this process. */
+/** A connection for a program. `close` closes this process's descriptor. */
 export type ConnectionSocket = { readonly descriptor: number; close(): void }
 
 /** Runs one program many times, each time on another connection. */
 export type ConnectionProgram = {
   /**
-   * Runs the program on a connection and closes this process's copy. The child gets a blocking
-   * socket, because programs written for inetd do not handle EAGAIN. `environment` (`NAME=value`)
-   * is added to the variables of every child, less those named in `without`. Rejects if the program
-   * cannot be run; the socket is then still open here.
+   * Runs the program on a connection and closes this process's descriptor. The child gets a
+   * blocking socket, because programs written for inetd do not handle EAGAIN. The child gets the
+   * variables of every child, except those named in `without`, and `environment` (`NAME=value`).
+   * Rejects if the program cannot be run; the socket is then still open here.
    */
   run(
     socket: ConnectionSocket,
@@ -23,10 +24,7 @@ export type ConnectionProgram = {
   ): Promise<InetdChild>
 }
 
-/**
- * A program that runs with a connection as descriptors 0 and 1, as under inetd and tcpserver. The
- * connection must be blocking.
- */
+/** Runs a program by posix_spawn(3). The connection must be blocking. */
 export class InetdProgram implements ConnectionProgram {
   readonly #file: string
   readonly #argv: readonly (string | Uint8Array)[]
@@ -55,9 +53,9 @@ export class InetdProgram implements ConnectionProgram {
 
   /**
    * Starts the program on this thread and waits for its execve. Returns the pid, which
-   * `reapStarted` reaps. `block` has the names of the `without` variables that this start lacks,
-   * then its `NAME=value` strings, each ended by NUL. The descriptor stays with the caller. Throws
-   * SystemCallError.
+   * `reapStarted` reaps. `block` has strings that each end with NUL: `without` names of variables
+   * that this child does not get, then its `NAME=value` strings. The caller still owns the
+   * descriptor. Throws SystemCallError.
    */
   startHere(descriptor: number, block: Buffer, without: number): number {
     if (without === 0) return this.#spawn.startHere(descriptor, block)

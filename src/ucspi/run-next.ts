@@ -1,4 +1,4 @@
-/** Running the next program of a chain: finding its file, and its inheritance. */
+/** Running the next program of a chain: its file, and the state that it inherits. */
 import { accessSync, constants, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { messageOf } from '../base/errors.ts'
 import { setCloseOnExec } from '../libc/descriptors.ts'
@@ -135,24 +135,24 @@ export function softOpenFilesOf(pid: number): bigint | undefined {
 }
 
 /** Usual limit of supervisors, used if the parent's limit cannot be read. */
-const USUAL = 1024n
+const USUAL_OPEN_FILES = 1024n
 
 /**
  * Sets the soft limit of open files back to the inherited one, but not below `needed`. Without
- * `needed` the hard limit is set. Every program that this process runs inherits the limit, and old
- * programs close each possible descriptor one by one. The runtime has raised the limit to the hard
- * limit at its start.
+ * `needed` the hard limit is set. Returns the limit. The runtime has raised the limit to the hard
+ * limit at its start; each program that this process runs inherits it, and old programs close each
+ * possible descriptor one by one.
  */
 export function shareOpenFilesLimit(needed: number | undefined): number {
   const { soft, hard } = openFilesLimit()
-  const given = softOpenFilesOf(process.ppid) ?? USUAL
+  const given = softOpenFilesOf(process.ppid) ?? USUAL_OPEN_FILES
   const wanted = needed === undefined ? hard : given > BigInt(needed) ? given : BigInt(needed)
   const possible = wanted < hard ? wanted : hard
   if (possible !== soft) setOpenFilesLimit(possible)
   return Number(possible)
 }
 
-/** Sets the same limit in a process that starts programs for another one. */
+/** Sets the soft limit of open files, for a process that starts programs for another one. */
 export function limitOpenFiles(files: number): void {
   if (BigInt(files) !== openFilesLimit().soft) setOpenFilesLimit(BigInt(files))
 }

@@ -4,7 +4,10 @@
 import { Socket } from 'node:net'
 import type { Readable, Writable } from 'node:stream'
 
-/** Descriptor 0. The runtime's own stream reads a file or a terminal, in a test by hand. */
+/**
+ * Opens descriptor 0, a socket or a pipe. For a file or a terminal, as in a test by hand, returns
+ * the runtime's own stream.
+ */
 export function standardInput(): Readable {
   try {
     return new Socket({ fd: 0, readable: true, writable: false })
@@ -13,11 +16,11 @@ export function standardInput(): Readable {
   }
 }
 
-/** Descriptor 1, as `standardInput`. */
+/** Opens descriptor 1, like `standardInput`. */
 export function standardOutput(): Writable {
   try {
     return new Socket({ fd: 1, readable: false, writable: true })
   } catch {
-    return process.stdout // as above
+    return process.stdout // ERR_INVALID_FD_TYPE: it is a file
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Sockets outside the event loop: one exchange of lines, and the PROXY header of a connection that
- * is passed on.
+ * Sockets that no event loop watches: one exchange of lines, and the PROXY header of a connection
+ * that another process will get.
  */
 
 import { setTimeout as pause } from 'node:timers/promises'
@@ -8,8 +8,8 @@ import { receive, unixExchange } from '../libc/sockets.ts'
 import { type ProxyHeader, parseProxyHeader } from '../wire/preamble.ts'
 
 /**
- * Sends a line to a Unix socket and returns the reply line. Blocks the process. Throws an Error
- * that describes the failure.
+ * Sends a line to a Unix socket and returns the reply line, both without LF. Blocks the process.
+ * `limit`: longest reply in octets. Throws an Error that describes the failure.
  */
 export function askUnix(path: string, line: string, limit: number, timeoutMs: number): string {
   const answer = unixExchange(path, `${line}\n`, limit, timeoutMs)
@@ -18,7 +18,7 @@ export function askUnix(path: string, line: string, limit: number, timeoutMs: nu
   return answer.slice(0, end)
 }
 
-/** First and longest pause between two reads of a socket that the event loop must not watch. */
+/** First and longest pause between two reads. */
 const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [1, 50]
 
 /** The PROXY header is missing, malformed or late. */
@@ -29,9 +29,10 @@ export class ProxyHeaderFault extends Error {
 /**
  * Reads the PROXY header (version 1 or 2) from a socket that another process will get, and no octet
  * behind it. The function polls, because the event loop would read all octets of a socket that it
- * watches. Throws ProxyHeaderFault.
+ * watches. For a connection that stays in this process, use readProxyHeaderAndRest of popup. Throws
+ * ProxyHeaderFault.
  */
-export async function readProxyHeader(descriptor: number, deadlineMs: number): Promise<ProxyHeader> {
+export async function readProxyHeaderExactly(descriptor: number, deadlineMs: number): Promise<ProxyHeader> {
   const end = performance.now() + deadlineMs
   let header = Buffer.alloc(0)
   for (let wait = FIRST_PAUSE_MS; ; ) {

@@ -25,7 +25,7 @@ import { ChainConnections, chainAuthenticator } from './chain-authenticator.ts'
 import { authorizationOptions, type Client, type LoginRules } from './client.ts'
 import { HandoffSender } from './handoff-sender.ts'
 import { MonitorRequests, monitorAuthenticator } from './monitor-authenticator.ts'
-import { readProxyHeader } from './read-proxy-header.ts'
+import { readProxyHeaderAndRest } from './read-proxy-header.ts'
 import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
 import { SessionShares, type ShareLimits } from './session-shares.ts'
 import { upstreamAuthenticator } from './upstream-authenticator.ts'
@@ -294,7 +294,7 @@ export class LoginServer implements SessionHost {
       socket.destroy()
       return
     }
-    const read = await readProxyHeader(socket)
+    const read = await readProxyHeaderAndRest(socket)
     if ('reason' in read) {
       // A health check of a load balancer connects and sends nothing; it gets no log line.
       const isWorthALine = read.octets > 0 || (read.isLate && this.#hints.isDue(`late ${proxy.ip}`))

@@ -1,3 +1,4 @@
+/** The PROXY header at the beginning of a connection that this process reads. */
 import type { Connection } from '../../sockets/connection.ts'
 import { type ProxyHeader, parseProxyHeader } from '../../wire/preamble.ts'
 
@@ -5,18 +6,19 @@ import { type ProxyHeader, parseProxyHeader } from '../../wire/preamble.ts'
 const LIMIT_MS = 3_000
 
 /**
- * `rest`: the client's octets behind the header. `reason`, for the log: why there is no valid
- * header in time; `octets` came instead. `isLate`: the peer waits, like a client that expects a
- * greeting.
+ * The header and `rest`, the client's octets behind it. Or `reason`, for the log, if no valid header
+ * came in time. `octets`: number of octets that came. `isLate`: the time ended, for example with a
+ * client that waits for a greeting.
  */
 export type ReadHeader =
   | { readonly header: ProxyHeader; readonly rest: Buffer }
   | { readonly reason: string; readonly octets: number; readonly isLate: boolean }
 
 /**
- * Reads the PROXY header with which a connection begins, which is paused then and has no listener.
+ * Reads the PROXY header at the beginning of a connection, with the octets that came behind it.
+ * Afterwards the connection is paused and has no listener. Never rejects.
  */
-export function readProxyHeader(connection: Connection): Promise<ReadHeader> {
+export function readProxyHeaderAndRest(connection: Connection): Promise<ReadHeader> {
   return new Promise(resolve => {
     let bytes: Buffer = Buffer.alloc(0)
     const settle = (answer: ReadHeader): void => {
@@ -26,7 +28,7 @@ export function readProxyHeader(connection: Connection): Promise<ReadHeader> {
       resolve(answer)
     }
     const fail = (reason: string, isLate = false): void => settle({ reason, octets: bytes.length, isLate })
-    const gone = (): void => fail('the connection ended within the header')
+    const ended = (): void => fail('the connection ended within the header')
     const timer = setTimeout(() => fail(`no PROXY header within ${LIMIT_MS} ms`, true), LIMIT_MS)
     connection.listen({
       data: chunk => {
@@ -35,9 +37,9 @@ export function readProxyHeader(connection: Connection): Promise<ReadHeader> {
         if (parsed.state === 'malformed') fail(parsed.reason)
         else if (parsed.state === 'done') settle({ header: parsed.header, rest: bytes.subarray(parsed.length) })
       },
-      end: gone,
+      end: ended,
       drained: () => {},
-      closed: gone,
+      closed: ended,
     })
     connection.resume()
   })

@@ -19,7 +19,7 @@ import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
 import { formatTimestamp, loginOctets, loginText, sessionId } from '../../wire/login-event.ts'
 import type { Client } from '../login/client.ts'
 import { authorizationOptions } from '../login/client.ts'
-import { readProxyHeader } from '../login/read-proxy-header.ts'
+import { readProxyHeaderAndRest } from '../login/read-proxy-header.ts'
 import { LoginSession, type SessionHost } from '../login/session.ts'
 import { Announcer, loginRefusal } from '../monitor/announcer.ts'
 import { AuthdConnection } from '../monitor/authd-connection.ts'
@@ -101,7 +101,7 @@ async function knownClient(
     return undefined
   }
   const connection = new StreamConnection(stream, stream)
-  const read = await readProxyHeader(connection)
+  const read = await readProxyHeaderAndRest(connection)
   connection.toStream()
   if ('reason' in read || read.header.kind === 'unknown') {
     log.warn('proxy_refused', { id, ip: peer.ip, reason: 'reason' in read ? read.reason : 'client unknown' })

@@ -14,7 +14,7 @@ import {
   formatEnvironment,
 } from '../../ucspi/environment.ts'
 import { type ConnectionProgram, type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd-child.ts'
-import { readProxyHeader } from '../../ucspi/unwatched-sockets.ts'
+import { readProxyHeaderExactly } from '../../ucspi/unwatched-sockets.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
 import { type Decision, logDecision, type RelayGrant, relayVariables, UNNAMED_CLIENT } from '../decision.ts'
@@ -321,7 +321,7 @@ const without = (names: readonly string[]): EnvironmentChanges =>
  * proxy's own ends, and the client is not named.
  */
 async function readProxiedConnection({ descriptor }: AcceptedSocket, own: Connection): Promise<Served> {
-  const header = await readProxyHeader(descriptor, PROXY_DEADLINE_MS)
+  const header = await readProxyHeaderExactly(descriptor, PROXY_DEADLINE_MS)
   if (header.kind !== 'proxied') return { connection: own, isNamed: false }
   const { source, destination } = header
   const connection = {

@@ -71,6 +71,10 @@ test('an announced client replaces the proxy in every variable', () => {
     TCPREMOTEHOST: 'localhost',
     TCPREMOTEPORT: '5',
     TCPREMOTEINFO: 'x',
+    TCP6REMOTEIP: '::ffff:127.0.0.1',
+    TCP6REMOTEHOST: 'localhost',
+    TCP6REMOTEPORT: '5',
+    TCP6REMOTEINFO: 'x',
     TCPLOCALPORT: '110',
   }
   const client = { ip: ip('2001:db8::7'), tls: true, proxyIp: ip('127.0.0.1') }
