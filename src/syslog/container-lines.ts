@@ -1,10 +1,11 @@
 import * as v from 'valibot'
+/** Log files of container runtimes: Docker's JSON, and the text format of CRI. */
 import { RFC3339_STAMP } from './stamp-time.ts'
 import { MAX_SYSLOG_LINE, readParts } from './syslog-line.ts'
 
 /**
- * Longest line of a log file in octets: a runtime cuts at 16 KiB, and JSON writes a control
- * character in six octets.
+ * Longest line of a log file in octets. A runtime cuts at 16 KiB, and a control character has six
+ * octets in JSON.
  */
 export const MAX_LOG_FILE_LINE = 131_072
 
@@ -14,8 +15,8 @@ export type ContainerLine = { readonly stamp: string; readonly text: string }
 type Piece = ContainerLine & { readonly stream: string; readonly isLast: boolean }
 
 /**
- * The part of the current line of a stream that was read: nothing, its first pieces, or `lost` if
- * it cannot be a login.
+ * The pieces of the current line of a stream so far. `lost`: a piece is missing or the line is too
+ * long, so the line cannot be a login.
  */
 type Begun = ContainerLine | 'nothing' | 'lost'
 
@@ -32,31 +33,29 @@ const jsonFileLine = v.pipe(
 const CRI = new RegExp(`^(${RFC3339_STAMP}) (stdout|stderr) ([FP])(?::[!-~]{0,100})? (.*)$`, 's')
 
 /**
- * The runtime cuts long lines, and the peer of the process may choose the place. So a piece counts
- * only as a part of its whole line, per stream. A piece whose beginning was not seen is dropped,
- * never read as a separate line.
+ * Joins the pieces of lines. A runtime cuts long lines, and the peer of the process may choose the
+ * place of the cut. So a piece is never read as a separate line: it counts only as a part of its
+ * whole line, for each stream separately.
  */
 export class ContainerLines {
   readonly #begun = new Map<string, Begun>()
-  /** For a stream of which no piece was read. */
+  /** State of a stream of which no piece was read yet. */
   #unseen: 'nothing' | 'lost'
 
-  /**
-   * `beginning`: the input begins with the first line of the file; otherwise anywhere in the file.
-   */
+  /** `first`: the input begins with the first line of the file. */
   constructor(beginning: 'first' | 'anywhere') {
     this.#unseen = beginning === 'first' ? 'nothing' : 'lost'
   }
 
-  /** A line of the file was dropped unread: it may have been a piece. */
+  /** Call this after a line of the file was dropped unread, because it may have been a piece. */
   lose(): void {
     this.#begun.clear()
     this.#unseen = 'lost'
   }
 
   /**
-   * The line of the process that this line of the file completes; `piece` if it completes none;
-   * undefined for another format.
+   * Returns the line of the process that this line of the file completes; `piece` if it completes
+   * none; undefined if the file has another format.
    */
   unwrap(fileLine: string): ContainerLine | 'piece' | undefined {
     const piece = parseJsonFile(fileLine) ?? parseCri(fileLine)
@@ -73,7 +72,7 @@ export class ContainerLines {
 export const isOfContainer = (fileLine: string): boolean =>
   parseJsonFile(fileLine) !== undefined || parseCri(fileLine) !== undefined
 
-/** The pieces so far. Its stamp is that of the first one. */
+/** Appends a piece. The stamp is that of the first piece. */
 function join(before: Begun, { stamp, text }: ContainerLine): ContainerLine | 'lost' {
   if (before === 'lost') return 'lost'
   const joined = before === 'nothing' ? { stamp, text } : { stamp: before.stamp, text: before.text + text }

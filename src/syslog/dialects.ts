@@ -1,13 +1,11 @@
+/** The list of all dialects. */
 import type { Dialect } from './dialect.ts'
 import { courier, cyrus, dovecot, dovecotProxy, ipop3d, perdition } from './dialects/imap-servers.ts'
 import { cucipop, gnuPop3d, qpopper, teapop, tpop3d } from './dialects/pop3-servers.ts'
 import { qmailPop3d, vchkpw } from './dialects/qmail.ts'
 import { popa3d, solidPop3d, solidPop3dTwoLines, vmPop3d, vmPop3dTwoLines } from './dialects/two-line-servers.ts'
 
-/**
- * Every dialect that is known, in the order of spec/syslog.md. Each is switched on by its own
- * setting.
- */
+/** Every dialect, in the order of spec/syslog.md. */
 export const DIALECTS: readonly Dialect[] = [
   ipop3d,
   vchkpw,

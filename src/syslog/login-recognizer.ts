@@ -1,13 +1,14 @@
+/** Finding the logins in log lines (spec/syslog.md §5). */
 import { BoundedMap } from '../base/bounded-map.ts'
 import { type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
 import type { LoginMethod } from '../wire/login-event.ts'
 import type { ContainerLines } from './container-lines.ts'
-import type { Dialect, Heard } from './dialect.ts'
+import type { Dialect, DialectFields } from './dialect.ts'
 import { DIALECTS } from './dialects.ts'
 import { stampTime } from './stamp-time.ts'
 import { parseOwnFileLine, parseSyslogLine, type SyslogLine } from './syslog-line.ts'
 
-/** A login that a line proves. */
+/** A login of a line. */
 export type LineLogin = {
   readonly dialect: string
   /** The tag of the line, e.g. `ipop3d`. */
@@ -20,54 +21,49 @@ export type LineLogin = {
   readonly form: SyslogLine['form']
   /** The stamp of the line as written. */
   readonly stamp: string
-  /** When the login happened, in milliseconds: the time of the stamp, never later than now. */
+  /** Time of the login in milliseconds since 1970: that of the stamp, but never later than now. */
   readonly at: number
-  /**
-   * Milliseconds by which the stamp lies in the future: the sender's clock or time zone differs.
-   */
+  /** Milliseconds from now to a stamp in the future: the sender's clock or time zone is wrong. */
   readonly ahead: number
 }
 
-/** Why a true login of a line grants nothing. */
+/** Reasons for which a login of a line grants nothing. `sender` is a reason of the journal. */
 export const DROP_REASONS = ['expired', 'no_time', 'cut_name', 'sender'] as const
 export type DropReason = (typeof DROP_REASONS)[number]
 
 /**
- * The result for a log line. `drop`: a true login that must not be granted; `reason` is for people.
- * `ignore` carries the tag when the line had one, and the text that is not understood.
+ * The result for a log line. `drop`: a login that must not be granted; `reason` is for people.
+ * `ignore`: no login, with the tag if the line has one, and with the invalid text in `near`.
  */
 export type Verdict =
   | (LineLogin & { readonly verdict: 'grant' })
   | (LineLogin & { readonly verdict: 'drop'; readonly because: DropReason; readonly reason: string })
   | { readonly verdict: 'ignore'; readonly reason: string; readonly tag?: string; readonly near?: string }
 
-/** The lines that count as logins. None by default. */
+/** Which lines count as logins. */
 export type RecognizerOptions = {
   readonly dialects: readonly Dialect[]
-  /** Tags in place of a dialect's own, by its name: `{ vchkpw: ['vpopmail', 'vpop'] }`. */
+  /** Tags that replace those of a dialect, by its name: `{ vchkpw: ['vpopmail', 'vpop'] }`. */
   readonly tags?: Readonly<Record<string, readonly string[]>>
   /** Also accept IMAP logins of the dialects (`check_imap`). */
   readonly imap?: boolean
-  /** Only accept lines of these hosts; empty: of any (`syslog_hosts`). */
+  /** Only accept lines of these hosts (`syslog_hosts`). Empty: of all hosts. */
   readonly hosts?: readonly string[]
-  /** Drop logins that are as old as this by their stamps, in milliseconds; left out: of any age. */
+  /** Age in milliseconds, by the stamp, from which a login is dropped. Undefined: no limit. */
   readonly maxAge?: number
-  /** Also read the lines of log files that a daemon writes itself. Only for such files. */
+  /** Also accept the format of log files that a daemon writes itself. Only for such files. */
   readonly ownFiles?: boolean
 }
 
 const CONTROL = /[\0-\x1f\x7f]/
 const REPEAT = /^message repeated \d{1,9} times: \[ ?(.*)\]$/s
-/**
- * Tags of hosts whose last login is remembered for a repeat line; the oldest is forgotten for a new
- * one.
- */
+/** Pairs of host and tag whose last login is kept for repeat lines. The oldest is dropped first. */
 const MAX_LAST = 256
 
 /**
- * Reads log lines and finds the logins in them. Holds no state but the session lines of two-line
- * daemons and the last login of each tag. The rules of spec/syslog.md §5: tag first, then the whole
- * message, the address from its fixed field; on doubt ignore.
+ * Finds the logins in log lines, by the rules of spec/syslog.md §5. The tag selects the dialects.
+ * The whole message must match, and the address comes from its own field. In doubt, the line is
+ * ignored. The only state is the sessions of two-line daemons and the last login of each tag.
  */
 export class LoginRecognizer {
   readonly #byTag = new Map<string, Dialect[]>()
@@ -77,7 +73,7 @@ export class LoginRecognizer {
   readonly #maxAge: number | undefined
   readonly #ownFiles: boolean
   readonly #sessions = new SessionJoin()
-  /** By host and tag: the last line, if it was a login. */
+  /** The last line of each host and tag, if it was a login. */
   readonly #last = new BoundedMap<string, SyslogLine>(MAX_LAST)
 
   constructor({ dialects, tags = {}, imap = false, hosts = [], maxAge, ownFiles = false }: RecognizerOptions) {
@@ -99,7 +95,7 @@ export class LoginRecognizer {
     this.#ownFiles = ownFiles
   }
 
-  /** The verdict on one line, passed without its LF. `now`: milliseconds, the time of reading. */
+  /** The verdict on one line without its LF. `now`: the time of reading, in milliseconds. */
   recognize(text: string, now: number): Verdict {
     const line = (this.#ownFiles ? parseOwnFileLine(text) : undefined) ?? parseSyslogLine(text)
     if (!('unreadable' in line)) return this.recognizeParsed(line, now)
@@ -108,8 +104,8 @@ export class LoginRecognizer {
   }
 
   /**
-   * As `recognize`, for a line of a log file that a container runtime may write: then the runtime's
-   * stamp counts. `containers` is the state of this file.
+   * Like `recognize`, for a line of a log file. If a container runtime writes the file, the stamp
+   * of the runtime counts. `containers` is the state of this file.
    */
   recognizeFileLine(text: string, containers: ContainerLines, now: number): Verdict {
     const inner = containers.unwrap(text)
@@ -120,7 +116,7 @@ export class LoginRecognizer {
     return this.recognizeParsed({ ...line, stamp: inner.stamp }, now)
   }
 
-  /** As `recognize`, for a line that came apart already: an entry of the journal. */
+  /** Like `recognize`, for a line in parts: an entry of the journal. */
   recognizeParsed(line: SyslogLine, now: number): Verdict {
     const dialects = this.#byTag.get(line.tag)
     if (dialects === undefined) return ignore(this.#unknownTag(line.tag), line.tag)
@@ -139,9 +135,9 @@ export class LoginRecognizer {
   }
 
   /**
-   * A syslogd that joins equal lines writes "message repeated 3 times: [ … ]". Such a line is a
-   * login only directly after the login that it repeats: the same host, tag, PID and text. So it
-   * can renew a grant, and open nothing new.
+   * The verdict on a line "message repeated 3 times: [ … ]", which syslogd writes for equal lines.
+   * The line is a login only directly after the login that it repeats, with the same host, tag, PID
+   * and text. So it can renew a grant, but open no new one.
    */
   #repeat(line: SyslogLine, text: string, dialects: readonly Dialect[], now: number): Verdict {
     const last = this.#last.get(lastKey(line))
@@ -155,9 +151,9 @@ export class LoginRecognizer {
   #read(line: SyslogLine, dialects: readonly Dialect[], now: number): Verdict {
     let verdict: Verdict | undefined
     for (const dialect of dialects) {
-      const heard = dialect.read(line.message, line.tag)
-      if (heard === undefined) continue
-      verdict = this.#verdictOf(heard, dialect, line, now)
+      const fields = dialect.read(line.message, line.tag)
+      if (fields === undefined) continue
+      verdict = this.#verdictOf(fields, dialect, line, now)
       if (verdict.verdict !== 'ignore') return verdict
     }
     return verdict ?? ignore(`not a login line of ${dialects.map(({ name }) => name).join(', ')}`, line.tag)
@@ -174,12 +170,12 @@ export class LoginRecognizer {
     return isOfHost ? undefined : 'host is not in syslog_hosts'
   }
 
-  #verdictOf(heard: Heard, dialect: Dialect, line: SyslogLine, now: number): Verdict {
+  #verdictOf(fields: DialectFields, dialect: Dialect, line: SyslogLine, now: number): Verdict {
     const { host, tag, pid } = line
     const process = `${host} ${tag} ${pid}`
-    switch (heard.kind) {
+    switch (fields.kind) {
       case 'session': {
-        const ip = parseIpAddress(heard.address)
+        const ip = parseIpAddress(fields.address)
         if (pid === '') return ignore('session line without PID', tag)
         this.#sessions.take(process, now)
         if (ip === undefined) return ignore('address is not a numeric address', tag)
@@ -192,21 +188,21 @@ export class LoginRecognizer {
       case 'success': {
         const ip = this.#sessions.take(process, now)
         if (ip === undefined) return ignore('login line without its session line', tag)
-        return this.#login({ ...heard, ip }, dialect, line, now)
+        return this.#login({ ...fields, ip }, dialect, line, now)
       }
       case 'login': {
-        const ip = parseIpAddress(heard.address)
+        const ip = parseIpAddress(fields.address)
         if (ip === undefined) return ignore('address is not a numeric address', tag)
-        return this.#login({ ...heard, ip }, dialect, line, now)
+        return this.#login({ ...fields, ip }, dialect, line, now)
       }
     }
   }
 
-  #login(heard: HeardLine, dialect: Dialect, { form, tag, stamp }: SyslogLine, now: number): Verdict {
-    const { ip, login, imap = false, method = 'pass', tls, cut = false } = heard
+  #login(fields: LoginFields, dialect: Dialect, { form, tag, stamp }: SyslogLine, now: number): Verdict {
+    const { ip, login, imap = false, method = 'pass', tls, cut = false } = fields
     if (imap && !this.#imap) return ignore('IMAP login: check_imap is off', tag)
-    // RFC 5424 has a mark for "no stamp". A live source then delivers the line of now; the line of
-    // a file may be of any age.
+    // In RFC 5424 the stamp `-` means "no stamp". A live source delivers lines at once, so that now
+    // is the time of the login. A line of a file may be of any age.
     const written = stamp === '-' && !this.#ownFiles ? now : stampTime(stamp, now)
     const at = Math.min(written ?? now, now)
     const ahead = Math.max((written ?? now) - now, 0)
@@ -224,8 +220,8 @@ export class LoginRecognizer {
   }
 }
 
-/** A login line whose address is known. */
-type HeardLine = {
+/** The fields of a login whose address is known. */
+type LoginFields = {
   readonly ip: IpAddress
   readonly login: string
   readonly imap?: boolean
@@ -245,37 +241,34 @@ function formatAge(milliseconds: number): string {
   return minutes < 2880 ? `${Math.floor(minutes / 60)} h` : `${Math.floor(minutes / 1440)} d`
 }
 
-/** Sessions remembered at once; the oldest is forgotten for a new one. */
+/** Sessions that are kept. The oldest is dropped first. */
 const MAX_SESSIONS = 4096
-/** A login that comes later than this after its session line is not accepted, in milliseconds. */
-const SESSION_LIFE = 120_000
+/** Longest time from a session line to its login line. */
+const SESSION_LIFE_MS = 120_000
 
 /**
- * Joins the two lines of daemons that log address and login apart: by host, tag and PID
+ * Joins the address and the login of daemons that log them in two lines, by host, tag and PID
  * (spec/syslog.md §7).
  */
 class SessionJoin {
   readonly #sessions = new BoundedMap<string, { readonly ip: IpAddress; readonly at: number }>(MAX_SESSIONS)
 
-  /** A session began; an older one of the same process is forgotten. */
+  /** Keeps the address of a new session. It replaces an older session of the same process. */
   begin(process: string, ip: IpAddress, now: number): void {
     this.#sessions.renew(process, { ip, at: now })
   }
 
-  /**
-   * The session of this process ended or logged in: returns its address if it is fresh. Each
-   * session is returned once.
-   */
+  /** Removes the session of this process, and returns its address if the session is recent. */
   take(process: string, now: number): IpAddress | undefined {
     const session = this.#sessions.get(process)
     this.#sessions.delete(process)
-    // A clock that was set back proves nothing of the age either.
-    if (session === undefined || now < session.at || now - session.at > SESSION_LIFE) return undefined
+    // If the clock was set back, the age is unknown.
+    if (session === undefined || now < session.at || now - session.at > SESSION_LIFE_MS) return undefined
     return session.ip
   }
 }
 
-/** The settings that decide which log lines count. Times are in seconds. */
+/** The settings that decide which log lines count as logins. Times are in seconds. */
 export type LineSettings = {
   readonly authd: {
     readonly check_imap: boolean
@@ -288,8 +281,8 @@ export type LineSettings = {
 }
 
 /**
- * The recognizer's options from the settings, the same for authd, `test-line` and `replay`, and the
- * faults in these settings.
+ * The options of a recognizer by the settings, and the faults in these settings. authd, `test-line`
+ * and `replay` all use this function, so that they find the same logins.
  */
 export function recognizerOptions({ authd, grants }: LineSettings): {
   readonly options: RecognizerOptions & { readonly maxAge: number }

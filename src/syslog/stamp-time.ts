@@ -1,10 +1,12 @@
+/** Stamps of log lines: their forms, and their times. */
+
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
-const MINUTE = 60_000
-const DAY = 86_400_000
+const MINUTE_MS = 60_000
+const DAY_MS = 86_400_000
 
 /**
- * The stamp of RFC 3164, and its variants of syslog-ng and appliances: day unpadded, year in front
- * or behind, fractions.
+ * Pattern of the stamp of RFC 3164, with the variants of syslog-ng and appliances: an unpadded day,
+ * a year in front or behind, fractions of a second.
  */
 export const BSD_STAMP = String.raw`(?:\d{4} )?[A-Z][a-z]{2} [ \d]?\d (?:\d{4} )?\d\d:\d\d:\d\d(?:\.\d{1,9})?`
 export const RFC3339_STAMP = String.raw`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)`
@@ -13,10 +15,10 @@ const BSD = /^(?:(\d{4}) )?([A-Z][a-z]{2}) {1,2}(\d{1,2}) (?:(\d{4}) )?(\d\d):(\
 const ISO = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:(Z)|([+-])(\d\d):?(\d\d))?$/
 
 /**
- * The time of a stamp, in milliseconds; undefined if it contains no time. A stamp without a zone is
- * local time. A stamp without a year belongs to the latest year in which it is at most a day after
- * `now`. An hour that the end of summer time repeats is read as its latest reading that is not
- * after `now`.
+ * The time of a stamp, in milliseconds since 1970; undefined if it contains no valid time. A stamp
+ * without a zone is local time. A stamp without a year belongs to the latest year in which it is at
+ * most a day after `now`. At the end of summer time an hour comes twice: a stamp in that hour means
+ * the second one, unless that is after `now`.
  */
 export function stampTime(stamp: string, now: number): number | undefined {
   const bsd = BSD.exec(stamp)
@@ -32,7 +34,7 @@ export function stampTime(stamp: string, now: number): number | undefined {
   const written = yearBefore ?? yearBehind
   if (written !== undefined) return inYear(Number(written))
   const year = new Date(now).getFullYear()
-  return [year + 1, year, year - 1].map(inYear).find(at => at !== undefined && at <= now + DAY)
+  return [year + 1, year, year - 1].map(inYear).find(at => at !== undefined && at <= now + DAY_MS)
 }
 
 function isoTime(stamp: string, now: number): number | undefined {
@@ -51,7 +53,7 @@ function isoTime(stamp: string, now: number): number | undefined {
   if (utc === undefined && sign === undefined) return localTime(fields, milliseconds, now)
   const [h, m] = [Number(zoneHours ?? 0), Number(zoneMinutes ?? 0)]
   if (!isTime(fields) || h > 23 || m > 59) return undefined
-  const offset = (sign === '-' ? -1 : 1) * (h * 60 + m) * MINUTE
+  const offset = (sign === '-' ? -1 : 1) * (h * 60 + m) * MINUTE_MS
   return Date.UTC(...fields) + milliseconds - offset
 }
 
@@ -61,15 +63,15 @@ type TimeFields = [number, number, number, number, number, number]
 function localTime(fields: TimeFields, milliseconds: number, now: number): number | undefined {
   if (!isTime(fields)) return undefined
   const at = new Date(...fields).getTime() + milliseconds
-  // An hour that comes twice is the first one for Date; three hours later the clock of the second
-  // one is in force.
-  const behind = new Date(at + 180 * MINUTE).getTimezoneOffset() - new Date(at).getTimezoneOffset()
-  const second = at + behind * MINUTE
+  // For an hour that comes twice, Date means the first one. The offset three hours later is that of
+  // the second one.
+  const behind = new Date(at + 180 * MINUTE_MS).getTimezoneOffset() - new Date(at).getTimezoneOffset()
+  const second = at + behind * MINUTE_MS
   const isTwice = behind > 0 && new Date(second).getHours() === fields[3] && new Date(second).getDate() === fields[2]
   return isTwice && second <= now ? second : at
 }
 
-/** False for a day that its month does not have. 60 is a leap second. */
+/** False for a time that does not exist, such as 30 February. Second 60 is a leap second. */
 function isTime([year, month, day, hours, minutes, seconds]: TimeFields): boolean {
   const date = new Date(Date.UTC(year, month, day))
   return date.getUTCMonth() === month && date.getUTCDate() === day && hours < 24 && minutes < 60 && seconds <= 60

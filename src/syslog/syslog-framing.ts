@@ -1,19 +1,17 @@
+/** The messages of a syslog connection over TCP. */
 import { LineSplitter, type SplitLines } from '../wire/lines.ts'
 import { MAX_SYSLOG_LINE } from './syslog-line.ts'
 
 const SPACE = 0x20
 const MAX_COUNT_DIGITS = 7
 
-/**
- * The lines that one chunk completed. `broken`: the peer uses neither framing, so nothing after
- * this can be trusted.
- */
+/** The messages that one chunk completed. `broken`: the framing is invalid, so no more follow. */
 export type Frames = Omit<SplitLines, 'overlongAt'> & { readonly broken: boolean }
 
 /**
- * Syslog over TCP (RFC 6587): octet counting (`LENGTH SP MESSAGE`) or lines ended by LF, told apart
- * once for a connection by its first octets. Holds at most one message; longer ones are dropped
- * whole and counted.
+ * Splits a connection of syslog over TCP into messages (RFC 6587). The framing is octet counting
+ * (`LENGTH SP MESSAGE`) or lines that end with LF; the first octets of the connection decide. Holds
+ * at most one message. Longer messages are dropped whole and counted.
  */
 export class SyslogFraming {
   #mode: 'unknown' | 'counted' | 'lines' | 'broken' = 'unknown'
@@ -21,7 +19,7 @@ export class SyslogFraming {
   #skip = 0
   readonly #splitter = new LineSplitter(MAX_SYSLOG_LINE)
 
-  /** Takes the next octets; the chunk may be reused afterwards. */
+  /** Adds octets. The caller may change the chunk when the call returns. */
   push(chunk: Buffer): Frames {
     switch (this.#mode) {
       case 'unknown': {
@@ -76,7 +74,7 @@ export class SyslogFraming {
 
 const NOTHING: Frames = { lines: [], overlong: 0, broken: false }
 
-/** A message begins with `<` or a stamp; only a count is digits and a space. */
+/** A message begins with `<` or a stamp, so digits and a space are a count. */
 function framingOf(octets: Buffer): 'unknown' | 'counted' | 'lines' {
   const start = octets.toString('latin1', 0, MAX_COUNT_DIGITS + 1)
   if (/^[1-9]\d{0,6} /.test(start)) return 'counted'

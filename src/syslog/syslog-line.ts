@@ -1,24 +1,25 @@
+/** Lines of syslog, and of log files that Dovecot writes itself: their parts. */
 import { BSD_STAMP, RFC3339_STAMP } from './stamp-time.ts'
 
-/** Longest line that is parsed, in octets; a longer one is not a line of a POP3 daemon. */
+/** Longest line that is parsed, in octets. POP3 daemons write no longer lines. */
 export const MAX_SYSLOG_LINE = 8192
 
-/** A line of syslog, or of a daemon's own log file, taken apart. */
+/** The parts of a line of syslog, or of a daemon's own log file. */
 export type SyslogLine = {
   /**
-   * `bsd`: RFC 3164 stamp; `rfc3339`: the same with an RFC 3339 stamp; `rfc5424`; `file`: a log
-   * file that Dovecot writes itself, or that a container runtime writes for it; `journal`: an entry
-   * of the systemd journal.
+   * `bsd`: RFC 3164. `rfc3339`: the same with a stamp of RFC 3339. `rfc5424`: RFC 5424. `file`: a
+   * log file that Dovecot writes itself, or that a container runtime writes for Dovecot. `journal`:
+   * an entry of the systemd journal.
    */
   readonly form: 'bsd' | 'rfc3339' | 'rfc5424' | 'file' | 'journal'
   /** The stamp as written. Any process that can write to the log socket can choose it. */
   readonly stamp: string
-  /** The sending host; empty in a log file of a daemon's own. */
+  /** The sending host; empty for the form `file`. */
   readonly host: string
   readonly tag: string
-  /** Process id, or empty if the daemon logs none. */
+  /** Process id; empty if the line has none. */
   readonly pid: string
-  /** Everything after `TAG[PID]: `. The only text that a dialect gets to see. */
+  /** The text after `TAG[PID]: `. A dialect gets no other text of the line. */
   readonly message: string
 }
 
@@ -40,8 +41,8 @@ export function readParts(pattern: RegExp, text: string): Parts | undefined {
   return match === null ? undefined : partsOf(match)
 }
 
-// A host name does not end in a colon. In a line without a host the first word is `TAG:`, and the
-// text after it may come from a peer. It must not pass for a tag.
+// A host name does not end with a colon. In a line without a host the first word is `TAG:`. It must
+// not pass for a host, because the text of a client behind it would then pass for a tag.
 const HOST = '[A-Za-z0-9._:%@/-]{0,254}[A-Za-z0-9._%@/-]'
 const PREFIX = String.raw`^(?:<(\d{1,3})>)?(?:(${BSD_STAMP})|(${RFC3339_STAMP})) (?:<[\w.]{1,20}> )?(${HOST}) `
 
@@ -56,8 +57,8 @@ const RFC5424_WITHOUT_PRI = /^1 (?:-|\d{4}-\d\d-\d\dT)/
 const SOLARIS_ID = /^\[ID \d{1,10} [a-z0-9]{1,16}\.[a-z]{1,16}\] /
 
 /**
- * Dovecot writing its own file: 2.x, 1.2 and 1.0 order; stamps with and without year, zone and
- * fractions.
+ * Lines of a file that Dovecot writes itself, in the order of 2.x, 1.2 and 1.0. The stamp may have
+ * a year, a zone and fractions.
  */
 const DOVECOT_STAMP = String.raw`${BSD_STAMP}|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?`
 const DOVECOT_FILE = new RegExp(
@@ -69,7 +70,7 @@ const DOVECOT_OTHER = new RegExp(
   `^(?:dovecot: )?(?:${DOVECOT_STAMP}) [^ :]{1,200}: (?:Debug|Info|Warning|Error|Fatal|Panic): `,
 )
 
-/** The parts of the beginning of a syslog line, to name the missing part. */
+/** Patterns of the parts at the beginning of a syslog line, to name a missing part. */
 const PRI_PIECE = /^(?:<\d{1,3}>)?/
 const STAMP_PIECE = new RegExp(`^(?:${BSD_STAMP}|${RFC3339_STAMP})(?: |$)`)
 const HOST_PIECE = new RegExp(String.raw`^(?:<[\w.]{1,20}> )?${HOST}(?: |$)`)
@@ -77,8 +78,8 @@ const RFC5424_PIECE = /^(?:<\d{1,3}>)?1 (?:-|\d{4}-\d\d-\d\dT\S*) /
 const MAX_NEAR = 40
 
 /**
- * Parses one line of syslog from a file, a pipe or a TCP listener, in the forms A to F. The line is
- * given without its LF. Never throws; a line in another form is unreadable, with the reason.
+ * Parses one line of syslog without its LF, from a file, a FIFO or a TCP listener. Returns the
+ * reason for a line of no known form. Never throws.
  */
 export function parseSyslogLine(line: string): SyslogLine | UnreadableLine {
   if (line === '') return { unreadable: 'empty line' }
@@ -98,11 +99,11 @@ export function parseSyslogLine(line: string): SyslogLine | UnreadableLine {
       message: message.replace(SOLARIS_ID, ''),
     }
   }
-  return parseRfc5424(line) ?? (REPEATED.test(line) ? { unreadable: 'repeat line' } : stumbledOver(line))
+  return parseRfc5424(line) ?? (REPEATED.test(line) ? { unreadable: 'repeat line' } : missingPart(line))
 }
 
-/** The missing piece of a syslog line, and the text in its place. */
-function stumbledOver(line: string): UnreadableLine {
+/** The first missing part of a syslog line, and the text in its place. */
+function missingPart(line: string): UnreadableLine {
   const unreadable = (missing: string, rest: string): UnreadableLine => ({
     unreadable: `not a syslog line: ${missing}`,
     near: rest.slice(0, MAX_NEAR),
@@ -119,9 +120,9 @@ function stumbledOver(line: string): UnreadableLine {
 }
 
 /**
- * Parses one line of a file that a daemon writes without syslogd: Dovecot's `log_path`. Such a line
- * names no host and has the tag `dovecot`. Undefined for another line. Only for files that no other
- * program writes.
+ * Parses one line of a file that Dovecot writes itself (`log_path`). The line has no host and gets
+ * the tag `dovecot`. Undefined for another line. Use this only for files that no other program
+ * writes, because the line names no program.
  */
 export function parseOwnFileLine(line: string): SyslogLine | undefined {
   const parts = readParts(DOVECOT_FILE, line)
@@ -136,8 +137,8 @@ function parseRfc5424(line: string): SyslogLine | UnreadableLine | undefined {
   const [, pri, stamp, host, app, pid, text] = parts
   if (!isPriority(pri)) return { unreadable: 'priority above 191' }
   if (app === '-') return { unreadable: 'no program name' }
-  // rsyslog keeps the space between `TAG:` and the text as the first character of MSG when it
-  // forwards in this form.
+  // In this form rsyslog forwards the space between `TAG:` and the text as the first character of
+  // MSG.
   const message = text.startsWith(' ') ? text.slice(1) : text
   return { form: 'rfc5424', stamp, host, tag: baseName(app), pid: pid === '-' ? '' : pid, message }
 }

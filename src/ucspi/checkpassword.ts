@@ -2,7 +2,7 @@
  * Running checkpassword programs.
  *
  * verifyLogin asks whether a login is right: behind the checker it runs the witness, a shell that
- * waits. The kernel then tells the ids, the directory and the environment that the checker set.
+ * waits. /proc then shows the ids, the directory and the environment that the checker set.
  * startChain runs a POP3 server behind the checker, on the client's session.
  */
 import { closeSync, readFileSync, readlinkSync, realpathSync, writeSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /** Dialects of servers for POP3 and IMAP. */
 
 import type { LoginMethod } from '../../wire/login-event.ts'
-import type { Dialect, Heard } from '../dialect.ts'
+import type { Dialect, DialectFields } from '../dialect.ts'
 import { parseOwnFileLine, partsOf, readParts } from '../syslog-line.ts'
 
 // The closing bracket is required: host names are cut at 80 octets, and a cut address could be
@@ -29,7 +29,7 @@ export const ipop3d: Dialect = {
   setting: 'check_daemon_ipop3d',
   tags: ['ipop3d', 'ipop3sd', 'ipop2d', 'sipop3d', 'imapd', 'imapsd', 'simapd'],
   doc: 'University of Washington ipop3d and imapd',
-  // `%.80s`, without a mark.
+  // ipop3d cuts the login with `%.80s` and does not mark the cut.
   longestLogin: 80,
   read(message, tag) {
     const imap = tag.includes('imap')
@@ -47,7 +47,8 @@ const DOVECOT_LOGIN =
   /^(pop3|imap)-login: (?:Login|Logged in): user=<([^<>,\s]{1,80})>, method=([\w-]{1,40}), rip=([0-9A-Fa-f:.]{2,45}), lip=[0-9A-Fa-f:.]{2,45}(|, .*\S)$/
 
 /**
- * Of a name above 80 octets Dovecot writes 74 to 77 (no character is cut in two) and three dots.
+ * Dovecot cuts a name above 80 octets to 74 to 77 octets, because it cuts no character in two, and
+ * appends three dots.
  */
 const DOVECOT_CUT_NAME = /\.\.\.$/
 const DOVECOT_SHORTEST_CUT = 77
@@ -63,7 +64,7 @@ export const dovecot: Dialect = {
   doc: 'Dovecot to 2.4',
   longestLogin: 255,
   read(message) {
-    // Written to standard output, e.g. in a container, the message begins with Dovecot's own stamp
+    // On standard output, for example in a container, the message begins with Dovecot's own stamp
     // and level.
     const text = parseOwnFileLine(message)?.message ?? message
     const parts = readParts(DOVECOT_LOGIN, text)
@@ -86,9 +87,10 @@ function dovecotMethod(mechanism: string): LoginMethod {
   return mechanism === 'PLAIN' ? 'pass' : 'sasl'
 }
 
-// The login also stands before the words of success. So it holds no space, bracket or comma, and
-// the text after `lip=` is a closed list. A message is shorter than any limit at which a syslogd
-// cuts. So no text in a failure line can end the line behind a forged success.
+// The login stands also before the words of success, where a client could forge the rest of the
+// line. So the pattern accepts no space, bracket or comma in the login, and only listed words after
+// `lip=`. The message must be shorter than each limit at which a syslogd cuts, because a cut could
+// end a failure line behind a forged success.
 const DOVECOT_MAX_PROXY_MESSAGE = 600
 const DOVECOT_PROXY_NAME = String.raw`[^<>(),\s]{1,128}`
 const DOVECOT_PROXIED_LOGIN = new RegExp(
@@ -99,9 +101,9 @@ const DOVECOT_PROXIED_LOGIN = new RegExp(
 )
 
 /**
- * A Dovecot that hands its clients to other servers: the server behind has accepted the login when
- * the proxy writes this line.
- * The servers behind log the address of the proxy, unless they trust it (`login_trusted_networks`).
+ * A Dovecot that passes its clients to other servers. The server behind has accepted the login when
+ * the proxy writes this line. The servers behind log the address of the proxy, unless they trust it
+ * (`login_trusted_networks`).
  */
 export const dovecotProxy: Dialect = {
   name: 'dovecot-proxy',
@@ -130,7 +132,7 @@ export const dovecotProxy: Dialect = {
 const COURIER_LOGIN =
   /^LOGIN, user=([^\s,]{1,255}), ip=\[([0-9A-Fa-f:.]{2,45})\](?:, port=\[\d{1,5}\])?(?:, protocol=(\w{1,20}))?(, (?:stls|starttls)=1)?$/
 
-/** Courier pop3d and imapd; they log without PID (spec/syslog.md §7). */
+/** Courier pop3d and imapd. Their lines have no PID (spec/syslog.md §7). */
 export const courier: Dialect = {
   name: 'courier',
   setting: 'check_daemon_courier',
@@ -164,17 +166,14 @@ export const courier: Dialect = {
 const CYRUS_LOGIN =
   /^login: (?:[A-Za-z0-9._-]{1,255} ?)?\[([0-9A-Fa-f:.]{2,45})\] (\S{1,255}) ([A-Za-z0-9_-]{2,20})(\+TLS)? User logged in(?: SESSIONID=<[^<>\s]{0,255}>)?$/
 
-/**
- * One `key=value` of logfmt at the given place; the value bare, or quoted with `\"` `\\` `\n`
- * `\x{HH}`.
- */
+/** One `key=value` of logfmt. The value is bare, or in quotes with `\"` `\\` `\n` `\x{HH}`. */
 const CYRUS_LOGFMT_PAIR =
   /([A-Za-z][\w.]{0,63})=(?:"((?:[^"\\]|\\(?:["\\nrt]|x\{[0-9A-Fa-f]{2,6}\})){0,1024})"|([^\s"\\=]{0,1024}))( |$)/y
 const CYRUS_CLIENT_HOST = /^(?:(?:[A-Za-z0-9._-]{1,255} ?)?\[([0-9A-Fa-f:.]{2,45})\]|([0-9A-Fa-f:.]{2,45}))$/
 
 /**
- * Cyrus: `login: …` to 3.8, `event=login.good …` from the 3.13 line on (spec/syslog.md §7).
- * Anonymous logins prove nothing.
+ * Cyrus: `login: …` up to 3.8, `event=login.good …` from 3.13 on (spec/syslog.md §7). Anonymous
+ * logins are not accepted, because they prove nothing.
  */
 export const cyrus: Dialect = {
   name: 'cyrus',
@@ -193,12 +192,13 @@ export const cyrus: Dialect = {
   },
 }
 
-function readCyrusLogfmt(message: string, imap: boolean): Heard | undefined {
+function readCyrusLogfmt(message: string, imap: boolean): DialectFields | undefined {
   const pairs = parseLogfmt(message)
   if (pairs === undefined) return undefined
   const host = readParts(CYRUS_CLIENT_HOST, pairs.get('r.clienthost') ?? '')
   const login = pairs.get('u.username') ?? ''
-  if (host === undefined || login === '' || /\s/.test(login)) return undefined
+  // Escapes are not decoded, and a login with one could not be compared with the blocked logins.
+  if (host === undefined || login === '' || /[\s\\]/.test(login)) return undefined
   const anonymous = pairs.has('login.anonymous') && pairs.get('login.anonymous') !== '0'
   if (anonymous || isAnonymous(login) || isAnonymous(pairs.get('login.mech') ?? '')) return undefined
   const [, inBrackets, bare] = host
@@ -206,7 +206,8 @@ function readCyrusLogfmt(message: string, imap: boolean): Heard | undefined {
 }
 
 /**
- * The whole message as pairs; undefined if any part of it has another shape or a key comes twice.
+ * The pairs of a whole message, with escapes as they are written. Undefined if a part of the
+ * message has another form, or if a key comes twice.
  */
 function parseLogfmt(message: string): ReadonlyMap<string, string> | undefined {
   const pairs = new Map<string, string>()
@@ -216,7 +217,6 @@ function parseLogfmt(message: string): ReadonlyMap<string, string> | undefined {
     if (parts === undefined) return undefined
     const [, key, quoted, bare, space] = parts
     if (pairs.has(key)) return undefined
-    // A value with an escape in it is not needed by anyone: keep it as it stands.
     pairs.set(key, quoted + bare)
     if (space === ' ' && CYRUS_LOGFMT_PAIR.lastIndex === message.length) return undefined
   }
@@ -225,13 +225,12 @@ function parseLogfmt(message: string): ReadonlyMap<string, string> | undefined {
 
 const isAnonymous = (text: string): boolean => text.toLowerCase() === 'anonymous'
 
-// The success word stands at the end, behind text of the client. A line cut by syslog could end
-// inside that text, right after a forged status="ok". So a line must stay below the 800 octets at
-// which a syslogd cuts, and no key may come twice.
+// The success word stands at the end, behind text of the client. A line that syslog has cut could
+// end inside that text, directly after a forged status="ok". So a line must be shorter than the 800
+// octets at which a syslogd cuts, and no key may come twice.
 const PERDITION_MAX_MESSAGE = 600
-// On a socket for both families perdition writes IPv4 addresses as `::ffff:192.0.2.7:39757`. Of
-// addresses without brackets only this form is accepted, because the place of the port of another
-// IPv6 address is ambiguous.
+// On a socket for both families perdition writes IPv4 addresses as `::ffff:192.0.2.7:39757`. Other
+// IPv6 addresses must have brackets, because otherwise the place of the port is ambiguous.
 const PERDITION_IPV4 = '(?:::ffff:(?=[0-9.]{7,15}:))?([0-9.]{7,15})'
 const PERDITION_ENDPOINT = String.raw`(?:${PERDITION_IPV4}|\[([0-9A-Fa-f:.]{2,45})\])(?::\d{1,5})?`
 const PERDITION_LOGIN = new RegExp(

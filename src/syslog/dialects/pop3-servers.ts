@@ -3,12 +3,11 @@
 import type { Dialect } from '../dialect.ts'
 import { readParts } from '../syslog-line.ts'
 
-// Failure lines begin with the name that the client gave. None of them can end like these, and none
-// that syslog cuts (at
-// 800 octets or more) can be as short as the bounds of these fields demand.
+// Failure lines begin with the name that the client gave. No failure line can end like these lines.
+// A line that syslog has cut has 800 octets or more, and the bounds of these fields permit less.
 const QPOPPER_LOGIN =
   /^\(v[\w.]{1,40}\) POP login by user "([^"\s]{1,64})" at \(([^()\s]{0,255})\) ([0-9A-Fa-f:.]{2,45})(?: \[\w{1,40}\.c:\d{1,6}\])?$/
-/** Versions before 4 name the address only in the figures at the end of a session. */
+/** Versions before 4 write the address only into the statistics at the end of a session. */
 const QPOPPER_STATS =
   /^Stats: (\S{1,64}) \d{1,10} \d{1,10} \d{1,10} \d{1,10} (?:[A-Za-z0-9._-]{1,255} )?([0-9A-Fa-f:.]{2,45})$/
 
@@ -32,11 +31,11 @@ export const qpopper: Dialect = {
   },
 }
 
-// The first bracket is the server's own address. The client's is the last.
+// The first bracket has the server's own address, the last one the client's.
 const TEAPOP_LOGIN =
   /^Successful login for (\S{1,255}) \[[0-9A-Fa-f:.]{2,45}\] from (\S{1,255}) \[([0-9A-Fa-f:.]{2,45})\]$/
 
-/** teapop; it logs to facility local0 (spec/syslog.md §7). */
+/** teapop, which logs to facility local0 (spec/syslog.md §7). */
 export const teapop: Dialect = {
   name: 'teapop',
   setting: 'check_daemon_teapop',
@@ -88,13 +87,13 @@ export const gnuPop3d: Dialect = {
 
 const unquote = (name: string): string => (/^'[^']+'$/.test(name) ? name.slice(1, -1) : name)
 
-// Written at the end of a session; only the form of the line shows a successful login. Other lines
-// of the daemon ("lost NAME", "authentication failure NAME") end in text of the client, which could
-// complete the form. A line that begins with such a word is not a login.
+// cucipop writes the line at the end of a session, and only the form of the line shows a login.
+// Other lines of cucipop ("lost NAME", "authentication failure NAME") end with text of the client,
+// which could complete the form. So a line that begins with such a word is not a login.
 const CUCIPOP_SESSION =
   /^(?!(?:lost|auth|authentication|connect|connection|error|bad|invalid|timeout)\b)([^\s,:()]{1,64}) (\d[0-9.]{6,14}) \d{1,10}, \d{1,10} \(\d{1,10}\), \d{1,10} \(\d{1,10}\)$/
 
-/** cucipop: IPv4, at the end of a session only. The weakest anchor of all (spec/syslog.md §7). */
+/** cucipop, IPv4 only, at the end of a session (spec/syslog.md §7). The easiest dialect to forge. */
 export const cucipop: Dialect = {
   name: 'cucipop',
   setting: 'check_daemon_cucipop',

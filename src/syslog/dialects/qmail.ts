@@ -35,13 +35,13 @@ const VCHKPW_METHODS: ReadonlyMap<string, LoginMethod> = new Map([
   ['APOP', 'apop'],
   ['CRAM-MD5', 'sasl'],
 ])
-/** Ports of services that never open a relay here: SMTP in its three forms. */
+/** Ports of SMTP. A login by SMTP is not a POP3 login. */
 const SMTP_PORTS = new Set(['25', '465', '587'])
 const IMAP_PORTS = new Set(['143', '993'])
 
 /**
- * vpopmail's vchkpw (spec/syslog.md §3); it logs successes only when built with
- * `--enable-logging=y` or `v`. The classes smtp, submission and webmail are no logins.
+ * vpopmail's vchkpw (spec/syslog.md §3). It logs successes only if it was built with
+ * `--enable-logging=y` or `v`. The classes smtp, submission and webmail are no POP3 logins.
  */
 export const vchkpw: Dialect = {
   name: 'vchkpw',

@@ -11,7 +11,7 @@ const POPA3D_SUCCESS = /^Authentication passed for (\S{1,255})$/
 const POPA3D_FAILURE = /^(?:Authentication failed for |Didn't attempt authentication)/
 
 /**
- * popa3d: address and login in two lines, joined by PID; or one, with the patch that is about
+ * popa3d: address and login in two lines, joined by PID. With a common patch they are in one line
  * (spec/syslog.md §7).
  */
 export const popa3d: Dialect = {

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest'
-import type { Dialect, Heard } from '../../../src/syslog/dialect.ts'
+import type { Dialect, DialectFields } from '../../../src/syslog/dialect.ts'
 import { DIALECTS, dialectNamed } from '../../../src/syslog/dialects.ts'
 import { LOGINS } from './known-lines.ts'
 
 const dialect = (name: string): Dialect => dialectNamed(name) ?? expect.unreachable(name)
-const heard = (name: string, tag: string, message: string): Heard | undefined => dialect(name).read(message, tag)
+const heard = (name: string, tag: string, message: string): DialectFields | undefined =>
+  dialect(name).read(message, tag)
 
-type Login = Extract<Heard, { kind: 'login' }>
+type Login = Extract<DialectFields, { kind: 'login' }>
 const login = (rest: Partial<Login> = {}): Login => ({ kind: 'login', address: '192.0.2.7', login: 'ann', ...rest })
 
 const DOVECOT = 'user=<ann>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1'
@@ -16,7 +17,7 @@ const PERDITION = 'Auth: 192.0.2.7:1->198.51.100.9:110'
 const QPOPPER_END = 'at (h.example.net) 192.0.2.7'
 
 describe('every part of a login line', () => {
-  test.each<[string, string, string, Heard]>([
+  test.each<[string, string, string, DialectFields]>([
     ['ipop3d', 'ipop3d', 'Login user=ann host=[192.0.2.7] nmsgs=1/1', login({ imap: false, method: 'pass' })],
     ['ipop3d', 'ipop3d', 'Auth user=ann host=[192.0.2.7] no mailbox', login({ imap: false, method: 'sasl' })],
     ['ipop3d', 'ipop3d', 'APOP user=ann host=h.net [192.0.2.7] nmsgs=1/1', login({ imap: false, method: 'apop' })],
@@ -177,7 +178,7 @@ describe('a quoted name of gnu-pop3d', () => {
 })
 
 describe('two lines of one session', () => {
-  test.each<[string, string, Heard]>([
+  test.each<[string, string, DialectFields]>([
     ['popa3d', 'Session from 192.0.2.7', { kind: 'session', address: '192.0.2.7' }],
     ['popa3d', 'Session from ', { kind: 'session', address: '' }],
     ['popa3d', 'Authentication passed for ann', { kind: 'success', login: 'ann' }],

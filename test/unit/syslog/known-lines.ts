@@ -399,6 +399,7 @@ export const NO_LOGINS: readonly KnownLine[] = [
   no('cyrus', 'cyrus/pop3', 'event=login.good r.clienthost=203.0.113.9 u.username=ann login.tls=0 login.anonymous=1'),
   no('cyrus', 'cyrus/pop3', 'event=login.good r.clienthost=203.0.113.9 r.clienthost=198.51.100.66 u.username=ann'),
   no('cyrus', 'cyrus/pop3', 'event=login.good r.clienthost=203.0.113.9 u.username="a'),
+  no('cyrus', 'cyrus/pop3', String.raw`event=login.good r.clienthost=203.0.113.9 u.username="an\"n"`),
   no(
     'qpopper',
     'in.qpopper',
