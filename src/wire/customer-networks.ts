@@ -59,9 +59,8 @@ export class CustomerNetworks {
     this.embeddings = [...translators, SIX_TO_FOUR, TEREDO, LOCAL_TRANSLATION]
     this.#embeddings = [...translators.map(translation), sixToFour, teredo]
     // An ordinary address may share its /64 with a translator's prefix: a grant for that /64 would
-    // hold all of IPv4.
-    const shared = translators.filter(({ prefixLength }) => prefixLength > 64)
-    this.#alone = [prefixBytes(LOCAL_TRANSLATION), ...shared.map(({ base }) => prefixBytes(networkOf(base, 64)))]
+    // hold all of IPv4. Within a prefix of 64 bits or less every address embeds another one.
+    this.#alone = [prefixBytes(LOCAL_TRANSLATION), ...translators.map(({ base }) => prefixBytes(networkOf(base, 64)))]
   }
 
   /** The IPv4 address from which the IPv6 address was made; undefined for all others. */
@@ -85,7 +84,7 @@ export class CustomerNetworks {
 
   /** Text of that network: the same for all addresses of a customer, and for no others. */
   keyOf(ip: IpAddress): string {
-    return familyOf(ip) === 4 ? ip : formatCustomer(this.networkOf(ip))
+    return formatCustomer(this.networkOf(ip))
   }
 
   /**

@@ -54,6 +54,26 @@ describe('the network of one customer', () => {
     expect(site.keyOf(ip(address))).toBe(site.keyOf(ip('192.0.2.33')))
   })
 
+  // The octets of these two begin like the prefixes of 6to4 and Teredo.
+  test.each(['192.0.2.7', '32.2.3.4', '32.1.0.0'])('the IPv4 address %s is one customer, and embeds none', text => {
+    expect(customers.embeddedIpv4(ip(text))).toBeUndefined()
+    expect(customers.networkOf(ip(text))).toEqual({ base: text, prefixLength: 32 })
+    expect(customers.grantedNetworkOf(ip(text))).toEqual({ base: text, prefixLength: 32 })
+    expect(customers.keyOf(ip(text))).toBe(text)
+  })
+
+  test('an ordinary IPv6 address is granted with its /64, which is the key too', () => {
+    expect(formatNetwork(customers.grantedNetworkOf(ip('2001:db8:1:2:3::')))).toBe('2001:db8:1:2::/64')
+    expect(customers.keyOf(ip('2001:db8:1:2:3::'))).toBe('2001:db8:1:2::/64')
+  })
+
+  test('the networks with embedded addresses, the longest translator first', () => {
+    const site = new CustomerNetworks([net('2001:db8::/32')])
+    expect(site.embeddings.map(formatNetwork)).toEqual([
+      ...['64:ff9b::/96', '::ffff:0:0:0/96', '::/96', '2001:db8::/32', '2002::/16', '2001::/32', '64:ff9b:1::/48'],
+    ])
+  })
+
   test('a prefix of the site has precedence over the rule for all sites', () => {
     const site = new CustomerNetworks([net('64:ff9b:1::/48'), net('64:ff9b:1:fffe::/96')])
     expect(networkText('64:ff9b:1:c000:2:2100::', site)).toBe('192.0.2.33/32')
