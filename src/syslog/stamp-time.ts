@@ -23,12 +23,12 @@ const ISO = /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9}))?(?:
 export function stampTime(stamp: string, now: number): number | undefined {
   const bsd = BSD.exec(stamp)
   if (bsd === null) return isoTime(stamp, now)
-  const [, yearBefore, name = '', day, yearBehind, hours, minutes, seconds, fraction = '0'] = bsd
+  const [, yearBefore, name = '', day, yearBehind, hours, minutes, seconds, fraction] = bsd
   if (yearBefore !== undefined && yearBehind !== undefined) return undefined
   const inYear = (year: number): number | undefined =>
     localTime(
       [year, MONTHS.indexOf(name), Number(day), Number(hours), Number(minutes), Number(seconds)],
-      Math.floor(Number(fraction) * 1000),
+      Math.floor(Number(fraction ?? 0) * 1000),
       now,
     )
   const written = yearBefore ?? yearBehind
@@ -40,7 +40,7 @@ export function stampTime(stamp: string, now: number): number | undefined {
 function isoTime(stamp: string, now: number): number | undefined {
   const match = ISO.exec(stamp)
   if (match === null) return undefined
-  const [, year, month, day, hours, minutes, seconds, fraction = '0', utc, sign, zoneHours, zoneMinutes] = match
+  const [, year, month, day, hours, minutes, seconds, fraction, utc, sign, zoneHours, zoneMinutes] = match
   const fields: TimeFields = [
     Number(year),
     Number(month) - 1,
@@ -49,7 +49,7 @@ function isoTime(stamp: string, now: number): number | undefined {
     Number(minutes),
     Number(seconds),
   ]
-  const milliseconds = Math.floor(Number(`0.${fraction}`) * 1000)
+  const milliseconds = Math.floor(Number(`0.${fraction ?? 0}`) * 1000)
   if (utc === undefined && sign === undefined) return localTime(fields, milliseconds, now)
   const [h, m] = [Number(zoneHours ?? 0), Number(zoneMinutes ?? 0)]
   if (!isTime(fields) || h > 23 || m > 59) return undefined
@@ -63,16 +63,19 @@ type TimeFields = [number, number, number, number, number, number]
 function localTime(fields: TimeFields, milliseconds: number, now: number): number | undefined {
   if (!isTime(fields)) return undefined
   const at = new Date(...fields).getTime() + milliseconds
-  // For an hour that comes twice, Date means the first one. The offset three hours later is that of
-  // the second one.
+  // For a time that comes twice, Date means the first one. The offset three hours later is that of
+  // the second one. Not every summer time is a whole hour ahead.
   const behind = new Date(at + 180 * MINUTE_MS).getTimezoneOffset() - new Date(at).getTimezoneOffset()
-  const second = at + behind * MINUTE_MS
-  const isTwice = behind > 0 && new Date(second).getHours() === fields[3] && new Date(second).getDate() === fields[2]
-  return isTwice && second <= now ? second : at
+  const second = new Date(at + behind * MINUTE_MS)
+  const isTwice = second.getDate() === fields[2] && second.getHours() === fields[3] && second.getMinutes() === fields[4]
+  return isTwice && second.getTime() <= now ? second.getTime() : at
 }
 
-/** False for a time that does not exist, such as 30 February. Second 60 is a leap second. */
+/**
+ * False for a time that does not exist, such as 30 February, which is a day of another month. Second
+ * 60 is a leap second.
+ */
 function isTime([year, month, day, hours, minutes, seconds]: TimeFields): boolean {
   const date = new Date(Date.UTC(year, month, day))
-  return date.getUTCMonth() === month && date.getUTCDate() === day && hours < 24 && minutes < 60 && seconds <= 60
+  return date.getUTCMonth() === month && hours < 24 && minutes < 60 && seconds <= 60
 }

@@ -16,3 +16,12 @@ export const MUTATION_TESTS: string[] = chosen?.split(',') ?? [
  * Runs tens of thousands of attacks on every dialect, which takes longer than all other tests.
  */
 export const TESTS_LEFT_OUT: string[] = ['test/unit/syslog/forgery.property.test.ts']
+
+/**
+ * Titles of tests that are left out for the same reason: thousands of attacks, and the time of a
+ * huge input.
+ */
+export const TITLES_LEFT_OUT = /no text of an attacker opens the relay|grows only with its length/
+
+/** Inputs of a property. Fewer inputs make a run shorter, and cannot kill more mutants. */
+export const MUTATION_INPUTS = Number(process.env['MUTATION_INPUTS'] ?? 100)

@@ -85,15 +85,19 @@ describe('stampTime', () => {
   })
 })
 
-describe('the hour that the end of summer time repeats', () => {
+const inZone = (name: string): void => {
   const zone = process.env['TZ']
   beforeAll(() => {
-    process.env['TZ'] = 'Europe/Berlin'
+    process.env['TZ'] = name
   })
   afterAll(() => {
     if (zone === undefined) delete process.env['TZ']
     else process.env['TZ'] = zone
   })
+}
+
+describe('the hour that the end of summer time repeats', () => {
+  inZone('Europe/Berlin')
 
   // 2026-10-25: at 01:00 UTC the clocks go back from 03:00 to 02:00.
   const stamp = 'Oct 25 02:30:00'
@@ -105,5 +109,30 @@ describe('the hour that the end of summer time repeats', () => {
     expect(stampTime('2026-07-05T10:11:12Z', 0)).toBe(Date.UTC(2026, 6, 5, 10, 11, 12))
     expect(stampTime('Oct 25 03:30:00', Date.UTC(2026, 9, 25, 2, 30, 1))).toBe(Date.UTC(2026, 9, 25, 2, 30))
     expect(stampTime('Oct 25 01:30:00', Date.UTC(2026, 9, 25, 2, 30, 1))).toBe(Date.UTC(2026, 9, 24, 23, 30))
+  })
+})
+
+describe('summer time of half an hour', () => {
+  inZone('Australia/Lord_Howe')
+
+  // 2026-04-04: at 15:00 UTC the clocks go back from 02:00 to 01:30.
+  it('repeats half an hour', () => {
+    const later = Date.UTC(2026, 3, 4, 18)
+    expect(stampTime('Apr  5 01:15:00', later), 'this time comes once').toBe(Date.UTC(2026, 3, 4, 14, 15))
+    expect(stampTime('Apr  5 01:45:00', later)).toBe(Date.UTC(2026, 3, 4, 15, 15))
+    expect(stampTime('Apr  5 01:45:00', Date.UTC(2026, 3, 4, 15))).toBe(Date.UTC(2026, 3, 4, 14, 45))
+  })
+
+  // 2026-10-03: at 15:30 UTC the clocks go forward from 02:00 to 02:30.
+  it('begins without a repetition', () => {
+    expect(stampTime('Oct  4 01:45:00', Date.UTC(2026, 9, 3, 18))).toBe(Date.UTC(2026, 9, 3, 15, 15))
+  })
+})
+
+describe('a day that a country left out', () => {
+  inZone('Pacific/Apia')
+
+  it('repeats no hour of the day before', () => {
+    expect(stampTime('2011-12-29 23:30:00', Date.UTC(2012, 0, 1))).toBe(Date.UTC(2011, 11, 30, 9, 30))
   })
 })
