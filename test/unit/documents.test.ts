@@ -146,17 +146,6 @@ describe('test/mutation/RESULT.md', () => {
     expect(files.filter(({ name }) => !existsSync(`${root}${name}`))).toEqual([])
   })
 
-  test('each file of the mutated rooms has a row, and nine of ten of its mutants are killed', () => {
-    const { mutate } = v.parse(v.object({ mutate: v.array(v.string()) }), JSON.parse(textOf('test/mutation/stryker.json')))
-    const mutated = globSync(mutate, { cwd: root }).sort()
-    expect(mutated.length).toBeGreaterThan(30)
-    expect(files.map(({ name }) => name).sort()).toEqual(mutated)
-    const belowBound = files.filter(({ counts: [killed = 0, survived = 0, unreached = 0] }) => {
-      return killed < 0.9 * (killed + survived + unreached)
-    })
-    expect(belowBound).toEqual([])
-  })
-
   test('the last row is the sum of the others', () => {
     const sum = [0, 1, 2].map(column => files.reduce((total, { counts }) => total + (counts[column] ?? 0), 0))
     expect(rows.find(({ name }) => name === 'all')?.counts).toEqual(sum)
