@@ -72,8 +72,8 @@ function localTime(fields: TimeFields, milliseconds: number, now: number): numbe
 }
 
 /**
- * False for a time that does not exist, such as 30 February, which is a day of another month. Second
- * 60 is a leap second.
+ * False for a time that does not exist, such as 30 February, which is a day of another month.
+ * Second 60 is a leap second.
  */
 function isTime([year, month, day, hours, minutes, seconds]: TimeFields): boolean {
   const date = new Date(Date.UTC(year, month, day))
