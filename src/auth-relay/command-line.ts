@@ -109,7 +109,7 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
 /** Every verb with its options, for the command line and for the manual. */
 export function commandTree(surroundings: Surroundings, choose: (action: Action) => void): Command {
   const program = new Command('auth-relay')
-    .description('POP before SMTP: an address may send mail for a while because a mailbox was opened from it.')
+    .description('POP before SMTP: an address may send mail for a limited time after a mailbox was opened from it.')
     .version(`auth-relay ${manifest.version}`, '-V, --version', 'print the version')
     .addHelpText('after', EXAMPLES)
     .helpCommand('help [verb]', 'explain a verb')

@@ -70,7 +70,7 @@ function remedyFor(message: string, where: string, { hosts, user }: ConnectionOp
   if (/database ".*" does not exist/.test(message)) {
     return setupCommand(hosts, 'make it with createdb, then run auth-relay migrate --user postgres')
   }
-  if (message.includes('no pg_hba.conf entry')) return `let ${user} in: a line in pg_hba.conf of ${where}`
+  if (message.includes('no pg_hba.conf entry')) return `admit ${user} by a line in pg_hba.conf of ${where}`
   return `start PostgreSQL at ${where}, or change database.dbhost, dbname, dbuser or dbpass`
 }
 
@@ -80,7 +80,7 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
   const where = hosts.map(({ host, port }) => (host.startsWith('/') ? host : `${host}:${port}`)).join(', ')
   if (error instanceof OutcomeUnknown) {
     return new TemporaryFault(
-      `the outcome is unknown, and a failover may lose the change: ${error.message}: look whether it is there, and repeat the command`,
+      `the outcome is unknown, and a failover may lose the change: ${error.message}: check whether it is there, and repeat the command`,
       error,
     )
   }
@@ -121,10 +121,10 @@ export async function checkSchema(connection: ConnectionOptions): Promise<number
   const known = await knownSchema()
   if (found < known) {
     const command = setupCommand(connection.hosts, 'auth-relay migrate')
-    throw new UsageFault(`the database has schema ${found}, we need ${known}: run ${command}`)
+    throw new UsageFault(`the database has schema ${found}, auth-relay needs ${known}: run ${command}`)
   }
   if (found > known)
-    throw new UsageFault(`the database has schema ${found}, we know ${known}: install a newer auth-relay`)
+    throw new UsageFault(`the database has schema ${found}, auth-relay knows ${known}: install a newer auth-relay`)
   return found
 }
 

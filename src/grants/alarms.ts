@@ -44,7 +44,7 @@ export const ALARM_RULES: readonly AlarmRule[] = [
   {
     name: 'refusals_rise',
     summary: 'The gates refuse far more clients than on the day before.',
-    remedy: 'auth-relay watch shows who is refused',
+    remedy: 'auth-relay watch shows the refused clients',
     severity: 'warning',
     isOfDatabase: true,
   },

@@ -306,7 +306,7 @@ test('--password writes a password that an old control panel can store in passwd
   const words = ['add', 'panel', '--login', 'panel', '--password', '--json']
   await expect(commandWith(settings, ...words)).rejects.toThrow(/has no account panel: make it first/)
   await expect(commandWith(`${settings}listen = []\n`, ...words)).rejects.toThrow(
-    'which nothing reads here (popup.listen is empty): give panel its password at the server that checks it',
+    'which popup does not read here (popup.listen is empty): give panel its password at the server that checks it',
   )
   await expect(commandWith(`${settings}checker = "system"\n`, ...words)).rejects.toThrow('(popup.checker is "system")')
   expect((await command('show', 'panel')).status).toBe(1)
@@ -378,7 +378,7 @@ test('a device may be in a country or an AS besides its networks; only files of 
   expect(() => new NetworkFacts([`${directory.path}/none`]).placesOf(ip('192.0.2.7'))).toThrow('grants.mmdb_files')
 
   const words = ['add', 'roaming', '--login', 'roaming', '--from', 'DE,AS64500,203.0.113.0/24']
-  await expect(command(...words)).rejects.toThrow('nothing here knows where DE, AS64500 is')
+  await expect(command(...words)).rejects.toThrow('this host does not know the addresses of DE, AS64500')
   const settings = `[grants]\nmmdb_files = ["${countries}", "${systems}"]\n`
   expect((await commandWith(settings, ...words)).text).toContain('from: 203.0.113.0/24, DE, AS64500')
   const reader = createGrantReader(database.open('authwrap'), grantPolicy({}))

@@ -118,7 +118,7 @@ ${lines.join('\n')}
     }
     try {
       expect(await adviceAt(port)).toEqual([
-        expect.stringMatching(/^advice: a connection pooler answers for PostgreSQL/),
+        expect.stringMatching(/^advice: a connection pooler in session mode answers for PostgreSQL/),
       ])
       expect(await adviceAt(cluster.port)).toEqual([])
     } finally {

@@ -71,7 +71,7 @@ test('alerts test triggers each rule; an unknown rule and settings without a cha
   const fired = await alerts('test')
   expect(fired.ending?.code, fired.transcript()).toBe(0)
   expect(fired.lines).toHaveLength(9)
-  expect(fired.lines).toContain('device_rate by mail: told')
+  expect(fired.lines).toContain('device_rate by mail: reported')
   expect(mailed().match(/^Subject: .* test$/gm)?.length).toBe(18)
   configure({ off: ['no_such_rule'] })
   const wrong = await alerts('run')
@@ -83,7 +83,7 @@ test('alerts test triggers each rule; an unknown rule and settings without a cha
   const nobody = await alerts('test')
   expect([nobody.ending?.code, nobody.transcript()]).toEqual([
     100,
-    expect.stringContaining('alarms are only logged: set alerts.mail_to'),
+    expect.stringContaining('there is no way to report: set alerts.mail_to'),
   ])
 })
 

@@ -174,7 +174,7 @@ describeWith([NETWORK_NAMESPACES], 'proxies on other hosts', () => {
   test('a proxy cannot be allowed, and is left out of an allowed network', async () => {
     expect(await verb('allow', POP3_PROXY)).toMatchObject({
       status: 1,
-      text: expect.stringContaining('a proxy has it'),
+      text: expect.stringContaining('it contains the address of a proxy'),
     })
     const { status, text } = await verb('allow', '192.0.2.0/28', '--for', '1h')
     expect(status).toBe(0)

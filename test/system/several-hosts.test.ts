@@ -96,7 +96,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     )
     expect(await said(smtp)).toEqual([
       expect.stringMatching(/^fine database\.wrap_dbuser: authwrap reaches the database/),
-      expect.stringMatching(/^advice authd\.usage_socket: no authd of this host takes what the gate reports/),
+      expect.stringMatching(/^advice authd\.usage_socket: no authd of this host reads the reports of the gate/),
     ])
   })
 

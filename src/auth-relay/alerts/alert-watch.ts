@@ -38,7 +38,7 @@ const AWAY = 'database_away'
 export const ruleNamed = (name: string): AlarmRule =>
   ALARM_RULES.find(rule => rule.name === name) ?? {
     name,
-    summary: `The rule ${name} speaks.`,
+    summary: `The rule ${name} has found an alarm.`,
     remedy: 'auth-relay alerts',
     severity: 'warning',
     isOfDatabase: true,

@@ -26,7 +26,7 @@ export function checkReplication(settings: Pick<Settings, 'database'>, seen: Rol
       ...found,
       advice(
         'database.require_sync',
-        'the server waits for synchronous standbys, and auth-relay does not insist on them',
+        'the server waits for synchronous standbys, but auth-relay does not require them',
         'set require_sync = true if a failover must not lose logins',
       ),
     ]
@@ -45,7 +45,7 @@ export function checkReplication(settings: Pick<Settings, 'database'>, seen: Rol
     found.push(
       unsafe(
         'database.standby_age',
-        'the owner of the function standby_replies() may not read pg_stat_replication: the gate believes no primary',
+        'the owner of the function standby_replies() may not read pg_stat_replication: the gate accepts no answer',
         'as a superuser: GRANT pg_read_all_stats TO the owner of the tables, or set standby_age = 0',
       ),
     )
@@ -94,8 +94,8 @@ export async function checkPatroni({ database }: Pick<Settings, 'database'>): Pr
   return [
     advice(
       'database.patroni_port',
-      `no Patroni answers, so its settings were not looked at (${reasons.join('; ')})`,
-      'start Patroni, let this host ask its REST interface, or set patroni_port = 0 if another program promotes standbys',
+      `no Patroni answers, so its settings were not checked (${reasons.join('; ')})`,
+      'start Patroni, give this host access to its REST interface, or set patroni_port = 0 if another program promotes standbys',
     ),
   ]
 }
@@ -124,7 +124,7 @@ export function patroniFindings(
     found.push(
       unsafe(
         'patroni',
-        'synchronous_mode_strict is not in force: Patroni lets commits through that no standby has',
+        'synchronous_mode_strict is not in force: Patroni permits commits that no standby has',
         'patronictl edit-config -s synchronous_mode=true -s synchronous_mode_strict=true',
       ),
     )
@@ -134,7 +134,7 @@ export function patroniFindings(
     found.push(
       unsafe(
         'database.standby_age',
-        `is ${standbyAge === 0 ? 'without limit' : formatDuration(standbyAge)}, and Patroni promotes another server after ttl = ${formatDuration(config.ttl)}: the gate may believe a primary that was replaced`,
+        `is ${standbyAge === 0 ? 'without limit' : formatDuration(standbyAge)}, and Patroni promotes another server after ttl = ${formatDuration(config.ttl)}: the gate may accept an answer of a primary that was replaced`,
         `set standby_age to at most ${formatDuration(Math.floor(config.ttl / 2))}`,
       ),
     )

@@ -116,7 +116,7 @@ function parseCertificate(name: string, cert: string, key: string, now: Date): F
     return [
       advice(
         name,
-        `there is no ${cert}: a self-signed one is made at the first start, and clients complain`,
+        `there is no ${cert}: sslwrap makes a self-signed one at its first start, and clients show a warning`,
         'auth-relay cert --csr NAME makes a request for a real one',
       ),
     ]
@@ -135,7 +135,7 @@ function parseCertificate(name: string, cert: string, key: string, now: Date): F
       found.push(
         advice(
           name,
-          `${cert} is self-signed: clients complain`,
+          `${cert} is self-signed: clients show a warning`,
           'auth-relay cert --csr NAME makes a request for a real one',
         ),
       )
@@ -186,7 +186,7 @@ function checkQmail({ wrap }: Settings): Finding[] {
         `list your own domains in ${rcpthosts}, one a line`,
       ),
     )
-  } else found.push(fine(rcpthosts, 'is there: only its domains are taken without RELAYCLIENT'))
+  } else found.push(fine(rcpthosts, 'exists: without RELAYCLIENT only its domains are accepted'))
   const smtpd = wrap.smtpd[0] ?? join(wrap.qmaildir, 'bin', wrap.qmail_smtpd_noauth)
   if (!isExecutable(smtpd) && isGate) {
     found.push(
@@ -239,7 +239,7 @@ function checkAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings, pa
     return [
       advice(
         'accounts',
-        'you are not root: every program would run as you',
+        'not started as root: every program would run under one account',
         'start as root, so that each program gets its own account',
       ),
     ]
@@ -263,7 +263,7 @@ function checkAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings, pa
     }
     if (name === 'wrap.smtpd_user' && wrap.listen.length > 0 && account === wrap.user) {
       const remedy = 'name an account of the smtpd alone, e.g. qmaild'
-      return [unsafe(name, `${account} is wrap.user too: an smtpd that is taken over has the gate`, remedy)]
+      return [unsafe(name, `${account} is wrap.user too: an attacker who controls the smtpd controls the gate`, remedy)]
     }
     try {
       const { uid } = idsOf(account, name)

@@ -22,7 +22,13 @@ export function checkCdb({ wrap, grants }: Settings): readonly Finding[] {
   if (wrap.tcprules_cdb === '') {
     return wrap.tcprules_static === ''
       ? []
-      : [advice('wrap.tcprules_static', 'no cdb is made of it', 'set tcprules_cdb, or remove tcprules_static')]
+      : [
+          advice(
+            'wrap.tcprules_static',
+            'it has no effect without tcprules_cdb',
+            'set tcprules_cdb, or remove tcprules_static',
+          ),
+        ]
   }
   const account = accountOfGate(wrap.user)
   return [
@@ -70,7 +76,7 @@ function checkDirectory(cdb: string, account: ProgramAccount): Finding[] {
 
 function checkRules(path: string, account: ProgramAccount): Finding[] {
   const about = 'wrap.tcprules_static'
-  if (!existsSync(path)) return [unsafe(about, `there is no ${path}`, 'write the rules there; an empty file will do')]
+  if (!existsSync(path)) return [unsafe(about, `there is no ${path}`, 'write the rules there; an empty file suffices')]
   if (!mayAccount(account, 'r', path)) {
     return [unsafe(about, `${account.name} cannot read ${path}`, `make it readable: chmod a+r ${path}`)]
   }
@@ -96,7 +102,7 @@ function checkRules(path: string, account: ProgramAccount): Finding[] {
       : [
           advice(
             about,
-            `${byName.key}:deny does not hold against a grant: tcpserver finds the address before the name`,
+            `${byName.key}:deny does not override a grant: tcpserver finds the address before the name`,
             'deny addresses',
           ),
         ]),
@@ -171,7 +177,7 @@ export function checkExim(
     advice(
       'wrap.query_listen',
       'the query of Exim does not name the message, so that no limit of a device or of [wrap] holds there',
-      'take the lines of INSTALL, section Exim, with instance=',
+      'use the lines of INSTALL, section Exim, with instance=',
     ),
   ]
 }

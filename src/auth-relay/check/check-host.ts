@@ -48,7 +48,7 @@ export function checkUses({ authd }: Pick<Settings, 'authd'>, parts: PartsInUse)
   return [
     advice(
       'authd.usage_socket',
-      `no authd of this host takes what the gate reports: mail is relayed, and auth-relay report does not count it`,
+      `no authd of this host reads the reports of the gate: mail is relayed, and auth-relay report does not count it`,
       'give this host the password of dbuser and start authd here, or set usage_socket = ""',
     ),
   ]
@@ -96,7 +96,7 @@ async function checkDatabase(settings: Settings, running: boolean, parts: PartsI
       checkEmbedded(new Date()),
       advice(
         'database.embedded',
-        'does not run now: tables, roles and clock were not looked at',
+        'does not run now: tables, roles and clock were not checked',
         'start auth-relay up, then check again',
       ),
     ]
@@ -121,7 +121,7 @@ export function checkEmbedded(now: Date): Finding {
     : advice(
         'database.embedded',
         text,
-        'for production install postgresql of the distribution and set database.dbhost; for a trial nothing need be done',
+        'for production install postgresql of the distribution and set database.dbhost; for a trial there is nothing to do',
       )
 }
 
@@ -199,8 +199,8 @@ async function checkRole(settings: Settings, role: DatabaseRole): Promise<Findin
       found.push(
         advice(
           'database.dbhost',
-          'a connection pooler answers for PostgreSQL; it pools sessions, as it must',
-          'leave pool_mode = session, and mind that a pooler with one server follows no failover',
+          'a connection pooler in session mode answers for PostgreSQL',
+          'keep pool_mode = session; a pooler for one server follows no failover',
         ),
       )
     }

@@ -37,7 +37,7 @@ export function* maildirsBelow(paths: readonly string[]): Generator<string> {
       yield maildir
     }
     if (!found) {
-      throw new UsageFault(`${path}: no maildrop there: name a directory that holds new/ and cur/, or one above it`)
+      throw new UsageFault(`${path}: there is no maildrop: name a directory that holds new/ and cur/, or one above it`)
     }
   }
 }
@@ -196,7 +196,7 @@ export function inspectMaildir(maildir: string, now: number, maxFiles = MAX_FILE
     const owner = statSync(maildir)
     for (const file of filesOf(maildir)) {
       if (files >= maxFiles) {
-        error = `more than ${maxFiles} files: the others were not looked at`
+        error = `more than ${maxFiles} files: the others were not checked`
         break
       }
       files += 1
@@ -268,7 +268,7 @@ export function checkMaildir(report: MaildirReport, compat: 'none' | 'qmail'): r
     `${count(symbolic_links.count, 'symbolic link')}, not listed: qmail-pop3d follows them`,
     'put the files in their place',
   )
-  if (error !== undefined) found.push(unsafe(maildir, `not looked at in full: ${error}`, 'run as root'))
+  if (error !== undefined) found.push(unsafe(maildir, `not checked in full: ${error}`, 'run as root'))
   return found
 }
 

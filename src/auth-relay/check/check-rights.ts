@@ -74,8 +74,7 @@ function checkFifo(path: string, account: ProgramAccount): Finding[] {
 function checkFollowed(path: string, account: ProgramAccount): Finding[] {
   const about = 'authd.follow_files'
   const status = statOf(path)
-  if (status === undefined)
-    return [advice(about, `there is no ${path} yet`, 'nothing, if a daemon is about to make it')]
+  if (status === undefined) return [advice(about, `there is no ${path} yet`, 'nothing, if a daemon will create it')]
   if (mayAccount(account, 'r', path)) return [fine(about, `${account.name} can read ${path}`)]
   const { uid } = account.ids
   const closed = closedDirectory(account, path)
@@ -176,7 +175,7 @@ export function mayAccount({ name, ids, groups }: ProgramAccount, right: 'r' | '
   // program, it exits with another status.
   if (status === 1) return false
   const reason = error?.message ?? stderr.trim()
-  throw new RightsUnknown(`${path} could not be tried as ${name} (uid ${ids.uid}): ${reason || `status ${status}`}`)
+  throw new RightsUnknown(`${path} could not be tested as ${name} (uid ${ids.uid}): ${reason || `status ${status}`}`)
 }
 
 /**

@@ -16,7 +16,7 @@ function checkFront(wrap: Settings['wrap']): Finding[] {
     return [
       advice(
         'wrap.front',
-        'the gate accepts no SMTP connection, so that nothing stands in it',
+        'the gate accepts no SMTP connection, so that the front has no effect',
         'set wrap.listen, or remove wrap.front',
       ),
     ]
@@ -25,8 +25,8 @@ function checkFront(wrap: Settings['wrap']): Finding[] {
   return [
     unsafe(
       'wrap.front',
-      `${program} takes a client behind the front for a local user: its own rules for addresses do not hold`,
-      'remove wrap.front, and let the server ask the policy, socketmap or query service',
+      `${program} treats a client behind the front as a local user: its own rules for addresses do not apply`,
+      'remove wrap.front, and let the server query the policy, socketmap or query service',
     ),
   ]
 }
@@ -94,7 +94,7 @@ function checkGrants({ grants }: Settings): Finding[] {
       advice(
         'grants.ipv6_prefix',
         '64: behind a translator (NAT64, SIIT) with your own prefix, one login grants every IPv4 client; 64:ff9b::/96 is known',
-        'name the prefixes of your translators in nat64_prefixes; without translators nothing need be done',
+        'name the prefixes of your translators in nat64_prefixes; without translators there is nothing to do',
       ),
     )
   }
@@ -116,7 +116,7 @@ function checkTrust(settings: Settings): Finding[] {
       : [
           advice(
             name,
-            `no client in ${text(wide)} is ever granted, because a proxy speaks for other clients`,
+            `no client in ${text(wide)} is ever granted, because a proxy's address says nothing about its clients`,
             'list the addresses of your proxies alone',
           ),
         ]
@@ -175,7 +175,11 @@ function checkAuthd({ authd }: Settings): Finding[] {
   }
   if (!sources && dialects.length > 0) {
     found.push(
-      advice(`authd.${dialects[0]}`, 'no log is read, so it does nothing', 'set syslog_listen = ["127.0.0.1:6514"]'),
+      advice(
+        `authd.${dialects[0]}`,
+        'authd reads no log, so it has no effect',
+        'set syslog_listen = ["127.0.0.1:6514"]',
+      ),
     )
   }
   for (const address of authd.syslog_listen.filter(each => !isLoopback(each))) {
@@ -200,7 +204,7 @@ function checkAuthd({ authd }: Settings): Finding[] {
     found.push(
       advice(
         'authd.check_daemon_vchkpw',
-        'both it and the patched qmail-pop3d log a login; behind a TLS proxy that changes no TCPREMOTEIP vchkpw names the proxy',
+        'vchkpw and the patched qmail-pop3d both log each login; behind a TLS proxy that changes no TCPREMOTEIP vchkpw names the proxy',
         'keep check_daemon_hacked_qmailpop3d alone behind such a proxy',
       ),
     )
@@ -236,7 +240,7 @@ function checkAskers(wrap: Settings['wrap']): Finding[] {
     found.push(
       advice(
         'wrap.socket_mode',
-        'every account of this host can ask who is logged in from where',
+        'every account of this host can read which login came from which address',
         'set socket_mode = "0660" and socket_group to the group of the mail server',
       ),
     )
@@ -251,8 +255,8 @@ function checkAskers(wrap: Settings['wrap']): Finding[] {
     found.push(
       advice(
         'wrap.policy_listen',
-        'every account of this host can ask on a port and use up the limits of others',
-        'let Postfix ask on a Unix socket',
+        'every account of this host can query a port, and its requests count for the limits of others',
+        'let Postfix query a Unix socket',
       ),
     )
   }
@@ -287,7 +291,7 @@ function checkDatabase({ database }: Settings): Finding[] {
   for (const name of ['dbpass', 'wrap_dbpass', 'status_dbpass'] as const) {
     const password = database[name]
     if (password !== '' && password === database[users[name]]) {
-      found.push(unsafe(`database.${name}`, 'everybody guesses it', `write a random one: openssl rand -base64 24`))
+      found.push(unsafe(`database.${name}`, 'attackers try it first', `write a random one: openssl rand -base64 24`))
     }
   }
   for (const [name, who] of [

@@ -50,7 +50,7 @@ function checkFifo(path: string, user: string, lines: readonly SyslogLine[]): Fi
   }
   return [
     lines.some(({ text }) => text.includes(path))
-      ? fine(about, `${path} is there, and the system's syslogd knows it`)
+      ? fine(about, `${path} is there, and the system's syslogd writes to it`)
       : advice(
           about,
           `no syslogd of this host writes to ${path}`,
@@ -92,7 +92,7 @@ function checkNetwork(lines: readonly SyslogLine[]): Finding[] {
     .map(({ file, line, text }) =>
       unsafe(
         'syslogd',
-        `it takes lines from the network (${file}:${line}: ${text}): each host that sends it a line can open the relay`,
+        `it accepts lines from the network (${file}:${line}: ${text}): each host that sends it a line can open the relay`,
         'let it listen on 127.0.0.1 alone, or not at all',
       ),
     )

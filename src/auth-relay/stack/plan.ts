@@ -155,6 +155,9 @@ function checkReadable(path: string, setting: string): void {
   try {
     accessSync(path, constants.R_OK)
   } catch (error) {
-    throw new UsageFault(`${setting}: ${path} cannot be read: give it to the account that starts us, mode 0600`, error)
+    throw new UsageFault(
+      `${setting}: ${path} cannot be read: give it to the account that starts auth-relay, mode 0600`,
+      error,
+    )
   }
 }

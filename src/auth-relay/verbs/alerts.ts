@@ -33,7 +33,7 @@ export const alerts: Verb = (program, { environment, print }, choose) => {
     .description('list the alarms, report each rule as a test, or compute and report alarms as a daemon')
     .argument('[action]', 'list (the default), test, or run')
     .option('--days <number>', 'list: days for which alarms that ended are shown', '7')
-    .option('--rules', 'list: the rules with what to do')
+    .option('--rules', 'list: print the rules with their remedies')
     .option('--json', 'print JSON')
     .addHelpText(
       'after',
@@ -43,9 +43,9 @@ Examples:
   auth-relay alerts test          sends each kind of alarm, marked as a test
   auth-relay alerts --rules
 
-run is for a supervisor: auth-relay up starts it if [alerts] names a recipient. It
-computes the rules once a minute; without it no alarm begins. An alarm has one start and one
-end: it ends when its rule has found nothing for 30 minutes.
+A supervisor starts run; auth-relay up does so if [alerts] names a recipient. run computes
+the rules once a minute, and without run no alarm begins. An alarm has one start and one end.
+It ends when its rule has found nothing for 30 minutes.
 Exit status of list: 1 if an alarm lasts. Of test: 1 if a way to report failed.`,
     )
     .action((action = 'list', options: Options) => {
@@ -105,7 +105,7 @@ async function list(
 async function testTellers(settings: Settings, { json }: Options, print: (text: string) => void): Promise<number> {
   const tellers = tellersOf(settings)
   if (tellers.length === 0)
-    throw new UsageFault('alarms are only logged: set alerts.mail_to, alerts.webhook_file or alerts.program')
+    throw new UsageFault('there is no way to report: set alerts.mail_to, alerts.webhook_file or alerts.program')
   const now = new Date(systemClock())
   const results: { rule: string; by: string; fault?: string }[] = []
   for (const { name: rule, ...texts } of ALARM_RULES.filter(({ name }) => !settings.alerts.off.includes(name)))
@@ -121,7 +121,7 @@ async function testTellers(settings: Settings, { json }: Options, print: (text: 
   if (json === true) print(`${JSON.stringify(results)}\n`)
   else
     for (const { rule, by, fault } of results)
-      print(`${rule} by ${by}: ${fault === undefined ? 'told' : printable(fault)}\n`)
+      print(`${rule} by ${by}: ${fault === undefined ? 'reported' : printable(fault)}\n`)
   return results.some(({ fault }) => fault !== undefined) ? 1 : 0
 }
 

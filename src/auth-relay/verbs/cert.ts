@@ -119,9 +119,9 @@ function formatFacts({ file, key, keyFits, names, issuer, selfSigned, from, unti
   const left = (Date.parse(until) - Date.now()) / 1000
   return `${file}
   names   ${printable(names)}
-  issuer  ${selfSigned ? 'itself: clients complain; see auth-relay cert --help for a real one' : printable(issuer)}
+  issuer  ${selfSigned ? 'itself: clients show a warning; see auth-relay cert --help for a real one' : printable(issuer)}
   valid   ${formatMoment(new Date(from))} to ${formatMoment(new Date(until))} (${left > 0 ? `${formatDuration(left)} left` : 'ended'})
-  key     ${key} ${keyFits ? 'belongs to it' : 'DOES NOT BELONG TO IT: name the pair that belongs together'}
+  key     ${key} ${keyFits ? 'belongs to the certificate' : 'DOES NOT BELONG TO THE CERTIFICATE: name the pair that belongs together'}
   sha256  ${sha256}
 `
 }

@@ -95,7 +95,7 @@ function checkMaildirs(
     else print(findings.map(finding => formatFinding(finding, style)).join(''))
   }
   if (json !== true && !(quiet === true && withFindings === 0)) {
-    print(`${count(looked, 'maildrop')}, ${withFindings} with something to say.\n`)
+    print(`${count(looked, 'maildrop')}, ${withFindings} with findings.\n`)
   }
   return withFindings === 0 ? 0 : 1
 }

@@ -112,7 +112,7 @@ function zsh(verbs: readonly VerbWords[]): string {
   return `#compdef auth-relay
 _auth_relay() {
   local -a verbs options values
-  verbs=(${verbs.map(({ name, about }) => described(name, about)).join(' ')} 'help:say what a command does')
+  verbs=(${verbs.map(({ name, about }) => described(name, about)).join(' ')} 'help:explain a command')
   if (( CURRENT == 2 )); then
     options=('--help:say what the commands do' '--version:print the version')
     if [[ $PREFIX == -* ]]; then _describe -t options option options; else _describe -t commands command verbs; fi
@@ -153,7 +153,7 @@ function fish(verbs: readonly VerbWords[]): string {
   })
   return `${[
     ...lines,
-    `${start} -f -n '__fish_use_subcommand' -a help -d 'say what a command does'`,
+    `${start} -f -n '__fish_use_subcommand' -a help -d 'explain a command'`,
     `${start} -f -n '__fish_use_subcommand' -l version -d 'print the version'`,
     `${start} -f -n '__fish_seen_subcommand_from help' -a '${names}'`,
   ].join('\n')}\n`

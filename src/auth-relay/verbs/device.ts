@@ -39,7 +39,7 @@ type Options = {
 /** `auth-relay device`: sets the mail that a login may send. */
 export const device: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('device'))
-    .description('say what a device may send: senders, networks, recipient domains, limits')
+    .description('set what a device may send: senders, networks, recipient domains, limits')
     .argument('<action>', 'add, set, show, list, remove or adopt')
     .argument('[name]', 'name of the device; for adopt the login')
     .option('--login <names>', 'POP3 logins of the device, separated by commas')
@@ -323,7 +323,7 @@ function passwordChange({ name, logins }: Device, settings: Settings): () => Pro
   const { checker, passwd_file } = settings.popup
   if (!partsInUse(settings).popup || checker !== 'passwd-file')
     throw new UsageFault(
-      `--password writes popup.passwd_file, which nothing reads here (${checker === 'passwd-file' ? 'popup.listen is empty' : `popup.checker is "${checker}"`}): give ${login} its password at the server that checks it`,
+      `--password writes popup.passwd_file, which popup does not read here (${checker === 'passwd-file' ? 'popup.listen is empty' : `popup.checker is "${checker}"`}): give ${login} its password at the server that checks it`,
     )
   if (others.length > 0)
     throw new UsageFault(
@@ -348,7 +348,7 @@ function passwordChange({ name, logins }: Device, settings: Settings): () => Pro
 function refuseWithoutEffect({ name, networks, places }: Device, settings: Settings): void {
   if (places.length > 0 && settings.grants.mmdb_files.length === 0)
     throw new UsageFault(
-      `device ${name}: nothing here knows where ${places.join(', ')} is: set grants.mmdb_files, or name networks with --from`,
+      `device ${name}: this host does not know the addresses of ${places.join(', ')}: set grants.mmdb_files, or name networks with --from`,
     )
   if (places.length > 0) return
   const { neverList } = policyOf(settings)

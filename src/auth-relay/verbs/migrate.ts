@@ -34,7 +34,7 @@ export const migrate: Verb = (program, { environment, print }, choose) => {
 Examples:
   createdb pop3authd && auth-relay migrate --user postgres
   auth-relay migrate --user postgres --wait 5m
-  psql -d pop3authd -f sql/pop3authd.sql       the same without us; passwords are set apart
+  psql -d pop3authd -f sql/pop3authd.sql       the same; then set the passwords
 
 The embedded database is brought up to date by auth-relay up at every start.`,
     )

@@ -75,8 +75,8 @@ Examples:
           const known = accounts.has(login)
           const tail = tailOf(login, options, accounts.tailOf(login))
           await accounts.setPassword(login, await readPassword(login, popup.compat), tail)
-          if (known) say('changed', `Changed the password of ${login} in ${file}. It counts from now on.`)
-          else say('added', `Added ${login} in ${file}. It counts from now on.`)
+          if (known) say('changed', `Changed the password of ${login} in ${file}. The change takes effect at once.`)
+          else say('added', `Added ${login} in ${file}. The change takes effect at once.`)
           return 0
         },
       })

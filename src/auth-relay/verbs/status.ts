@@ -197,7 +197,7 @@ function problemsOfCertificate({ address, found }: ShownCertificate, now: Date):
 /** `auth-relay status`: shows the state of the site on one screen. */
 export const status: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('status'))
-    .description('one screen: programs, database, log sources, grants, the last hour, certificates and problems')
+    .description('show programs, database, log sources, grants, the last hour, certificates and problems')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',

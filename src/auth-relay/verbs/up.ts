@@ -13,8 +13,8 @@ export const up: Verb = (program, surroundings, choose) => {
     .command('up')
     .description('run the whole stack: database, authd, popup, sslwrap, wrap and the status page')
     .option('--config <file>', 'settings file', SETTINGS_FILE)
-    .option('--demo', 'on free ports, with an account, a maildrop and an SMTP server to play with')
-    .option('--dir <directory>', 'with --demo: where everything is kept', 'var')
+    .option('--demo', 'on free ports, with an account, a maildrop and an SMTP server for trials')
+    .option('--dir <directory>', 'with --demo: directory of all files', 'var')
     .addHelpText(
       'after',
       `

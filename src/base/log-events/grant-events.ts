@@ -6,7 +6,7 @@ export const AUTHD = {
   grant_stored: {
     levels: ['debug', 'info'],
     fields: ['id', 'ip', 'user', 'daemon', 'source', 'until'],
-    meaning: 'A login was stored. The address may relay until then.',
+    meaning: 'A login was stored. The address may relay until the time in `until`.',
   },
   grant_refused: {
     levels: ['info'],
@@ -22,19 +22,19 @@ export const AUTHD = {
     levels: ['warn'],
     fields: ['id', 'ip', 'user', 'daemon', 'source', 'reason'],
     meaning:
-      'Another transaction has locked the row of the address. The login waits, apart from the logins of other addresses.',
-    action: 'If it repeats, look in pg_stat_activity for a transaction that stays open or waits for a standby.',
+      'Another transaction has locked the row of the address. The login waits; logins of other addresses do not.',
+    action: 'If the line repeats, look in pg_stat_activity for a transaction that stays open or waits for a standby.',
   },
   login_unstorable: {
     levels: ['error'],
     fields: ['id', 'ip', 'user', 'daemon', 'source', 'reason'],
-    meaning: 'The database refuses the data of a login for ever. The address is not granted.',
+    meaning: 'The database refuses the data of a login, and a new try cannot help. The address is not granted.',
     action: 'Report a bug, with the reason.',
   },
   login_dropped: {
     levels: ['warn'],
     fields: ['source', 'path', 'reason', 'detail', 'remedy', 'times', 'ip', 'user', 'daemon', 'stamp', 'uid', 'unit'],
-    meaning: 'A login of a log line is true and grants nothing, e.g. because the line is too old.',
+    meaning: 'A log line proves a login, but grants nothing, for example because the line is too old.',
     action: 'Do what the field `remedy` says.',
   },
   logins_dropped: {
@@ -52,7 +52,7 @@ export const AUTHD = {
   store_unavailable: {
     levels: ['error'],
     fields: ['reason', 'waiting'],
-    meaning: 'Logins cannot be stored. They wait, POP3 works, and the relay stays closed for new addresses.',
+    meaning: 'Logins cannot be stored, so they wait. POP3 works, and the relay stays closed for new addresses.',
     action: 'Start PostgreSQL, or run `auth-relay check`.',
   },
   store_available: {
@@ -63,7 +63,7 @@ export const AUTHD = {
   database_connected: {
     levels: ['info'],
     fields: ['state', 'host', 'pooled'],
-    meaning: 'authd is connected to the primary of the database, or looks for it.',
+    meaning: 'authd is connected to the primary of the database, or searches for the primary.',
   },
   synchronous_commit_lowered: {
     levels: ['warn'],
@@ -97,7 +97,7 @@ export const AUTHD = {
   usage_dropped: {
     levels: ['warn'],
     fields: ['lines', 'reason'],
-    meaning: 'An account reported more used grants than a gate has to report. The rest was dropped.',
+    meaning: 'An account sent more reports of used grants than authd accepts. The rest was dropped.',
     action: 'Find the process of that account.',
   },
   grants_swept: {
@@ -265,7 +265,7 @@ export const GATE = {
   starter_lost: {
     levels: ['error'],
     fields: ['pid', 'reason', 'left'],
-    meaning: 'A process that starts smtpds ended. The others go on.',
+    meaning: 'A process that starts smtpds ended. The others continue.',
     action: 'Restart wrap. If the line comes again, report a bug.',
   },
   front_ended: {
@@ -307,7 +307,7 @@ export const GATE = {
   cdb_kept: {
     levels: ['error'],
     fields: ['path', 'reason'],
-    meaning: 'The gate stopped and could not remove the grants from the cdb. They do not end.',
+    meaning: 'The gate stopped and could not remove the grants from the cdb. These grants do not end.',
     action: 'Remove the file, or start the gate.',
   },
   cdb_rules_refused: {

@@ -68,7 +68,8 @@ export const SEVERAL_PROGRAMS = {
   connections_exhausted: {
     levels: ['warn'],
     fields: ['service', 'connections'],
-    meaning: 'A local service has all the connections that it accepts. It closes the most silent one.',
+    meaning:
+      'A local service has all the connections that it accepts, so it closes the connection that was silent longest.',
     action: 'Look for a client that leaves connections open (`ss -xp`, `ss -tp`).',
   },
   request_refused: {
@@ -114,7 +115,7 @@ export const SEVERAL_PROGRAMS = {
   tls_failed: {
     levels: ['info'],
     fields: ['ip', 'reason', 'hint', 'listener'],
-    meaning: 'A TLS handshake failed. The hint names the remedy for a client that cannot do better.',
+    meaning: 'A TLS handshake failed. The hint names the remedy for clients with old TLS or without TLS.',
   },
   certificate_expiring: {
     levels: ['warn'],
@@ -256,7 +257,7 @@ export const ALERTS = {
   alarm_started: {
     levels: ['warn'],
     fields: ['rule', 'subject', 'detail'],
-    meaning: 'An alarm began, and is being reported.',
+    meaning: 'An alarm began. The process reports it.',
     action: 'Run `auth-relay alerts`, which prints the remedy.',
   },
   alarm_ended: {

@@ -6,7 +6,7 @@ export const POPUP_AND_POP3D = {
   login_accepted: {
     levels: ['info', 'warn'],
     fields: ['id', 'ip', 'user', 'method', 'tls', 'grant', 'until', 'reason'],
-    meaning: 'A login is right. The field `grant` names the result. Level `warn`: the address is unknown.',
+    meaning: 'A login succeeded. The field `grant` names the result. Level `warn`: the address is unknown.',
     action: 'For `ip=unknown`, let the program before popup set TCPREMOTEIP.',
   },
   login_failed: {
@@ -86,7 +86,7 @@ export const POPUP_AND_POP3D = {
   maildrop_unreachable: {
     levels: ['error'],
     fields: ['reason'],
-    meaning: 'A login is right, and the pop3d worker of its owner cannot be reached.',
+    meaning: 'A login succeeded, but the pop3d worker of its owner cannot be reached.',
     action: 'Look at the reason and at the lines of the worker.',
   },
   chain_reply_unexpected: {
@@ -99,7 +99,7 @@ export const POPUP_AND_POP3D = {
     levels: ['warn'],
     fields: ['ip', 'reason'],
     meaning: 'A client sent the command `SSL` with a wrong password or without a numeric address.',
-    action: 'Give popup and sslwrap the same `ssl_hack_pass`. From elsewhere the line is an attack, which failed.',
+    action: 'Give popup and sslwrap the same `ssl_hack_pass`. From any other host the line is an attack that failed.',
   },
   ssl_hack_pass_unusable: {
     levels: ['error'],

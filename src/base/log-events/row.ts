@@ -117,12 +117,12 @@ export const LOG_FIELDS = {
   to: 'schema after, or the recipient',
   trigger: 'cause of the reload: `signal` or `file`',
   uid: 'user id',
-  value: 'value of a setting',
   unit: 'systemd unit of the sender',
   until: 'end of the grant',
   used: 'directory that is used',
   user: 'login name',
   uses: 'number of used grants that gates reported',
+  value: 'value of a setting',
   waiting: 'number of logins that wait for the store',
   wanted: 'directory that the settings name',
 } as const

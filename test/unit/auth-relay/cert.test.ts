@@ -42,7 +42,7 @@ test('every certificate of sslwrap: names, end, key', async () => {
   const { status, said } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('second')}`)
   expect(said).toContain('names   DNS:pop.example.org\n')
   expect(said).toContain('names   DNS:mail.example.net\n')
-  expect(said).toContain(`key     ${at('tls.key')} belongs to it\n`)
+  expect(said).toContain(`key     ${at('tls.key')} belongs to the certificate\n`)
   expect(status).toBe(0)
 })
 

@@ -49,7 +49,7 @@ describe('qmail behind the gate', () => {
     ])
     writeFileSync(`${qmail}/control/rcpthosts`, 'example.org\n')
     expect(said(`${qmail}/control/rcpthosts`, toml)).toEqual([
-      'fine: is there: only its domains are taken without RELAYCLIENT',
+      'fine: exists: without RELAYCLIENT only its domains are accepted',
     ])
   })
 
@@ -113,7 +113,7 @@ describe('certificates', () => {
 
   test('self-signed, about to expire, expired, not valid yet', () => {
     const key = file('tls.key', pair.key, 0o600)
-    expect(said('sslwrap.cert', toml(key))).toEqual(['advice: /tls.crt is self-signed: clients complain'])
+    expect(said('sslwrap.cert', toml(key))).toEqual(['advice: /tls.crt is self-signed: clients show a warning'])
     expect(said('sslwrap.cert', toml(key), days(820))[0]).toMatch(/^advice: \/tls\.crt ends in \d+ d/)
     expect(said('sslwrap.cert', toml(key), days(900))[0]).toMatch(/^unsafe: \/tls\.crt ended on 20/)
     expect(said('sslwrap.cert', toml(key), days(-30))[0]).toMatch(/^unsafe: \/tls\.crt begins on 20/)
@@ -132,7 +132,7 @@ describe('certificates', () => {
 
   test('no certificate yet: the finding names the next step', () => {
     expect(said('sslwrap.cert', `[sslwrap]\ncert = "${path}/no.crt"\nkey = "${path}/no.key"`)[0]).toContain(
-      'advice: there is no /no.crt: a self-signed one is made',
+      'advice: there is no /no.crt: sslwrap makes a self-signed one',
     )
   })
 })
@@ -158,7 +158,7 @@ describe('syslogd', () => {
     writeFileSync(`${etc}/rsyslog.d/a.conf`, `# mail.* |${fifo}\n`)
     expect(of(toml)[0]).toContain('advice')
     writeFileSync(`${etc}/rsyslog.d/a.conf`, `mail.* |${fifo}\n`)
-    expect(of(toml)).toEqual(["fine: authd.syslog_fifo: /etc/fifo is there, and the system's syslogd knows it"])
+    expect(of(toml)).toEqual(["fine: authd.syslog_fifo: /etc/fifo is there, and the system's syslogd writes to it"])
   })
 
   test('delivery by TCP', () => {
@@ -181,7 +181,7 @@ describe('syslogd', () => {
     writeFileSync(`${etc}/rsyslog.conf`, `${line}\n`)
     const found = of('[authd]\nsyslog_listen = ["127.0.0.1:0"]')
     expect(found).toHaveLength(1)
-    expect(found[0]).toContain(`unsafe: syslogd: it takes lines from the network (/etc/rsyslog.conf:1: ${line})`)
+    expect(found[0]).toContain(`unsafe: syslogd: it accepts lines from the network (/etc/rsyslog.conf:1: ${line})`)
   })
 
   test.each([

@@ -112,7 +112,7 @@ describe('a maildrop', () => {
   test('with more files than check examines gives a finding', () => {
     const maildir = maildirIn(site(), 'new/A "x"', 'new/B "x"', 'new/C "x"')
     const report = inspectMaildir(maildir, now, 2)
-    expect(report).toMatchObject({ files: 2, error: 'more than 2 files: the others were not looked at' })
+    expect(report).toMatchObject({ files: 2, error: 'more than 2 files: the others were not checked' })
     expect(checkMaildir(report, 'none')).toHaveLength(1)
   })
 })
@@ -158,14 +158,14 @@ describe('auth-relay check --maildirs', () => {
     const config = ['--config', `${home}/none.toml`]
     expect(await check('--maildirs', good, ...config)).toEqual({
       status: 0,
-      text: '1 maildrop, 0 with something to say.\n',
+      text: '1 maildrop, 0 with findings.\n',
     })
     expect(await check('--maildirs', good, '--quiet', ...config)).toEqual({ status: 0, text: '' })
     const odd = maildirIn(home, `new/${LONG} "x"`)
     const { status, text } = await check('--maildirs', home, ...config)
     expect(status).toBe(1)
     expect(text).toMatch(
-      /^advice {2}\S+: 1 message would be downloaded again .*, e\.g\. new\/n+\n {8}do: set popup\.compat = "qmail".*\n2 maildrops, 1 with something to say\.\n$/,
+      /^advice {2}\S+: 1 message would be downloaded again .*, e\.g\. new\/n+\n {8}do: set popup\.compat = "qmail".*\n2 maildrops, 1 with findings\.\n$/,
     )
     expect(text).toContain(`${odd}: `)
     writeFileSync(`${home}/qmail.toml`, '[popup]\ncompat = "qmail"\n')

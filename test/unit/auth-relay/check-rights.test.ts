@@ -84,8 +84,8 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
       // A host without setpriv(1).
       process.env['PATH'] = `${path}/empty`
       expect(said(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]\nsyslog_fifo = "${fifo}"`)).toEqual([
-        `advice authd.syslog_fifo: /open.fifo could not be tried as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
-        `advice authd.follow_files: /open.log could not be tried as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
+        `advice authd.syslog_fifo: /open.fifo could not be tested as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
+        `advice authd.follow_files: /open.log could not be tested as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
       ])
       // A host that cannot start another program.
       mkdirSync(`${path}/tools`)

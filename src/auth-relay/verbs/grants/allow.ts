@@ -9,10 +9,10 @@ import { withConfigOption } from '../../verb.ts'
 type Options = { config: string; for?: string; reason: string; end?: true; json?: true }
 
 const WHY: Readonly<Record<Refusal, string>> = {
-  loopback: 'it holds loopback addresses',
-  never: 'it holds addresses that are never granted (never_grant, link-local, multicast)',
-  proxy: 'a proxy has it, which speaks for other clients (popup.ssl_hack_trust, popup.proxy_trust, wrap.proxy_trust)',
-  own: 'it holds an address of this host',
+  loopback: 'it contains loopback addresses',
+  never: 'it contains addresses that are never granted (never_grant, link-local, multicast)',
+  proxy: 'it contains the address of a proxy (popup.ssl_hack_trust, popup.proxy_trust, wrap.proxy_trust)',
+  own: 'it contains an address of this host',
   private: 'deny_private is set',
   blocked: 'it is blocked. To end the block: auth-relay unblock',
 }

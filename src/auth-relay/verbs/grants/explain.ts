@@ -36,9 +36,9 @@ type Options = { config: string; at?: string; sender?: string; to?: string; json
 export const explain: Verb = (program, surroundings, choose) => {
   const { print, isTerminal, environment } = surroundings
   withConfigOption(program.command('explain'))
-    .description('would mail from an address be relayed, by whose login and until when, or which rule says no')
+    .description('explain whether mail from an address is relayed: by which login and until when, or why not')
     .argument('<address>', 'numeric address')
-    .option('--at <time>', "a past moment: '2026-11-22 18:24', 18:24, 2026-11-22T18:24:58Z, or 2h for two hours ago")
+    .option('--at <time>', "a past time: '2026-11-22 18:24', 18:24, 2026-11-22T18:24:58Z, or 2h for two hours ago")
     .option('--sender <address>', "envelope sender to check as the gate does; '' is the null sender")
     .option('--to <address>', 'envelope recipient to check')
     .option('--json', 'print one JSON object')
@@ -131,7 +131,7 @@ export async function limitsLeft(device: GrantedDevice | null, { wrap }: Pick<Se
   const limits = device === null ? [] : limitsOf(device).filter(({ limit }) => limit > 0)
   if (device === null || limits.length === 0) return {}
   const [address] = wrap.query_listen
-  if (address === undefined) return { leftUnknown: 'set wrap.query_listen, so that the gate can be asked' }
+  if (address === undefined) return { leftUnknown: 'set wrap.query_listen, so that explain can query the gate' }
   try {
     const counts = parseDeviceCounts(await askLine(address, formatCountsQuery(device.name), GATE_DEADLINE))
     if (counts === undefined) return { leftUnknown: `${formatSocketAddress(address)} gave no counts` }

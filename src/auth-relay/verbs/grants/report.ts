@@ -29,7 +29,7 @@ Examples:
 
 Hints: polls (a mail program that looks for mail), sends-only (opens the mailbox just to
 send, as scanners do), apop, no-tls, roams (several addresses), never-relays.
-Logins that never relay need no POP before SMTP: they will not notice its end.`,
+A login with the hint never-relays does not need POP before SMTP.`,
     )
     .action((options: Options) => {
       if (!/^\d{1,4}$/.test(options.days) || options.days === '0') {

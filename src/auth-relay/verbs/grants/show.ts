@@ -14,7 +14,7 @@ type Options = { config: string; json?: true }
 export const show: Verb = (program, surroundings, choose) => {
   const { print, columns } = surroundings
   withConfigOption(program.command('show'))
-    .description('who may relay now: address, until when, by whose login')
+    .description('list the addresses that may relay now, with the end and the login of each')
     .option('--json', 'a JSON array of the grants, newest login first')
     .addHelpText(
       'after',
@@ -87,7 +87,7 @@ export function formatGrants(grants: readonly GrantRow[], now: Date, width: numb
   )
 }
 
-const endOf = (until: Date | null): string => (until === null ? 'for good' : formatMoment(until))
+const endOf = (until: Date | null): string => (until === null ? 'no end' : formatMoment(until))
 
 function formatAllowances(allowances: readonly AllowanceRow[], width: number): string {
   const columns = [{ title: 'ALLOWED' }, { title: 'UNTIL' }, { title: 'BY' }, { title: 'REASON', mayShrink: true }]

@@ -37,7 +37,7 @@ const MINUTE = 60_000
  */
 export const watch: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('watch'))
-    .description('logins, grants, refusals, relayed mail and gate decisions as they happen, until Ctrl-C')
+    .description('print logins, grants, refusals, relayed mail and gate decisions as they happen, until Ctrl-C')
     .option('--json', 'one JSON object a line')
     .addHelpText(
       'after',
@@ -47,10 +47,10 @@ Examples:
   auth-relay watch --json | jq -r 'select(.kind == "refused") | .ip'
 
 Events appear in the order of their times, about five seconds after they happened. The
-command reads the database, so it shows those of all hosts. "closed" is a client without a
-grant, which may send to local domains only. This is a sample of at most 20 a second for
-each service. "tally" counts all decisions by host, service and minute. "on" names the host
-that received the login event, or whose gate decided.`,
+command reads the database, so it shows the events of all hosts. "closed" is a client
+without a grant, which may send to local domains only. This is a sample of at most 20 a
+second for each service. "tally" counts all decisions by host, service and minute. "on"
+names the host that received the login event, or whose gate decided.`,
     )
     .action((options: Options) => {
       choose({

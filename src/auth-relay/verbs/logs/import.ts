@@ -13,10 +13,12 @@ type Options = { config: string; shadow?: true; json?: true }
 /** `auth-relay import`: imports the grants of another POP-before-SMTP program. */
 export const importGrants: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('import'))
-    .description('take over the grants of another program, each until the end that it would have had here')
+    .description(
+      'import the grants of another program, each from the time of its login, or from now if that is unknown',
+    )
     .argument('<format>', Object.keys(FORMATS).join(', '))
     .argument('<file>', 'the file, the directory of relay-ctrl, or - for standard input')
-    .option('--shadow', 'grant nothing: only say what is found')
+    .option('--shadow', 'grant nothing: only print what is found')
     .option('--json', 'print one JSON object')
     .addHelpText(
       'after',
@@ -32,8 +34,8 @@ Examples:
   auth-relay import drac /etc/mail/dracd.db
   psql -AtF, -f old-grants.sql | auth-relay import csv -
 
-A time is in Unix seconds, with or without a fraction. Blanks around a field do no harm. The
-first ten entries that are not understood are shown with their line numbers.
+A time is in Unix seconds, with or without a fraction. Blanks around a field are ignored. The
+first ten invalid entries are shown with their line numbers.
 
 Exit status 1 if nothing is found.`,
     )
@@ -72,7 +74,7 @@ Exit status 1 if nothing is found.`,
           if (options.json === true) print(`${JSON.stringify(counts)}\n`)
           else {
             print(
-              `${count(logins.length, 'grant')} found, ${young.length} of them less than exp_time old, ${never} of those of addresses that are never granted, ${count(faults, 'entry', 'entries')} not understood.\n`,
+              `${count(logins.length, 'grant')} found, ${young.length} of them less than exp_time old, ${never} of those of addresses that are never granted, ${count(faults, 'entry', 'entries')} invalid.\n`,
             )
             for (const { n, text } of samples)
               print(`  ${reader.line === undefined ? 'entry' : 'line'} ${n}: ${printable(text)}\n`)

@@ -21,9 +21,9 @@ type Options = { config: string; dialect?: string; shadow?: true; json?: true }
  */
 export const replay: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('replay'))
-    .description('read a log from its beginning: count its grants by daemon, and the unknown lines by tag')
+    .description('read a log from its beginning: count its logins by daemon, and all other lines by tag')
     .argument('<file>', 'log file, or - for standard input')
-    .option('--shadow', 'grant nothing and ask no database: only say what would be')
+    .option('--shadow', 'grant nothing and use no database: only print the counts')
     .option('--dialect <names>', 'daemons whose lines count, or all; without it those of the settings')
     .option('--json', 'print one JSON object')
     .addHelpText(

@@ -20,13 +20,11 @@ type Options = { config: string; dialect?: string; imap?: true; ownFiles?: true;
  */
 export const testLine: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('test-line'))
-    .description(
-      'show for each line of a log on standard input whether it would grant, the address, or the reason against it',
-    )
+    .description('show for each line of a log on standard input whether it would grant its address, and why not')
     .option('--dialect <names>', 'daemons whose lines count, separated by commas; without it all')
     .option('--imap', 'IMAP logins count as well (check_imap)')
     .option('--any-age', 'read old lines as if they were new')
-    .option('--own-files', 'no longer needed: lines of a log file that a daemon writes itself are always known')
+    .option('--own-files', 'older option without effect: log files of a daemon are always read')
     .option('--json', 'one JSON object a line')
     .addHelpText(
       'after',
@@ -40,8 +38,8 @@ Examples:
 
 Each line has one of three verdicts. grant: a login that grants its address. drop: a login
 that grants nothing, because of its age, its name or its address. ignore: no login.
-The settings file says what counts; without one, the defaults. Blocks in the database are
-not asked for.
+The settings file decides which lines count; without a file the defaults do. test-line does
+not read the blocks in the database.
 
 Exit status 1 if no line would grant.`,
     )
