@@ -40,6 +40,10 @@ const [rounds = 5, seconds = 3, connections = 100_000] = positionals.map(Number)
  */
 const engines = options.engine === undefined ? undefined : enginePair(options.engine)
 const CLIENTS = 16
+/** The address of bench/gate/clients.c. */
+const CLIENT = '127.0.0.2'
+/** Most connections of a gate to PostgreSQL. */
+const DATABASE_CONNECTIONS = 4
 /** Connections of each other gate before the rounds. */
 const WARM = 10_000
 const root = new URL('..', import.meta.url).pathname
@@ -110,14 +114,14 @@ const server = await startEmbeddedServer({
 const database = openDatabase({ ...server.connection, applicationName: 'bench' })
 await migrate(database, `${root}sql/`)
 await database.script(`ALTER ROLE authwrap PASSWORD 'authwrap';
-  INSERT INTO grants (ip, until, daemon, username) VALUES ('127.0.0.1', now() + interval '1 day', 'bench', 'ann'), ('127.0.0.2', now() + interval '1 day', 'bench', 'ann')`)
+  INSERT INTO grants (ip, until, daemon, username) VALUES ('127.0.0.1', now() + interval '1 day', 'bench', 'ann'), ('${CLIENT}', now() + interval '1 day', 'bench', 'ann')`)
 const [host] = server.connection.hosts
 if (host === undefined) throw new Error('no database')
 
 // As root the gate and its smtpd have separate accounts, as in production; `together` starts the
 // smtpd itself, under its own account.
 const isRoot = process.geteuid?.() === 0
-const IDS = { gate: 61313, smtpd: 61314 } as const
+const IDS = { gate: 61313, smtpd: 61314, sslwrap: 61315, database: 61316, authd: 61317 } as const
 chmodSync(directory.path, 0o755)
 mkdirSync(at('cdb'))
 if (isRoot) chownSync(at('cdb'), IDS.gate, IDS.gate)
@@ -160,29 +164,46 @@ async function startGate(name: string, wrap: Overrides[string], engine = engines
   return { programs: [program], port, word: 'relay' }
 }
 
-/** sslwrap on a separate port. It sends the client's address to the gate behind it. */
-async function startSecured(): Promise<Server> {
-  const behind = await startGate('secured', { ...alone, proxy_trust: ['127.0.0.1/32'] })
-  const port = await freePort()
-  writeFileSync(
-    at('sslwrap.toml'),
-    `configured = true
-log_level = "warn"
-[sslwrap]
-user = "61315"
-workers = ${tlsSite.workers}
-max_per_address = 0
-cert = "${tlsSite.certificate}"
-key = "${tlsSite.key}"
-[[sslwrap.listener]]
-listen = "127.0.0.1:${port}"
-backend = "127.0.0.1:${behind.port}"
-preamble = "proxy-v2"
-protocol = "smtp"
-`,
-  )
-  const sslwrap = new Program('sslwrap', [process.execPath, `${root}dist/sslwrap.js`, '--config', at('sslwrap.toml')])
-  return { programs: [...behind.programs, sslwrap], port, word: 'relay', tls: true }
+/**
+ * The whole stack as `auth-relay up` runs it, with its embedded PostgreSQL, authd and the history
+ * of relayed mail. Clients connect to the gate, or to sslwrap as on port 465.
+ */
+async function startStack(): Promise<{ readonly clear: Server; readonly secured: Server }> {
+  const [port, tlsPort] = [await freePort(), await freePort()]
+  mkdirSync(at('up'))
+  chmodSync(at('up'), 0o755)
+  const stack: Overrides = {
+    '': { configured: true, run_dir: at('up/run'), state_dir: at('up/state'), syslog: false },
+    database: { embedded: true, ...(isRoot ? { embedded_user: `${IDS.database}` } : {}) },
+    grants: { grant_loopback: true },
+    popup: { listen: [] },
+    authd: {
+      socket: at('up/run/authd.sock'),
+      usage_socket: at('up/run/uses.sock'),
+      ...(isRoot ? { user: `${IDS.authd}` } : {}),
+    },
+    wrap: { ...alone, listen: [`127.0.0.1:${port}`], proxy_trust: ['127.0.0.1/32'] },
+    sslwrap: {
+      workers: tlsSite.workers,
+      max_per_address: 0,
+      cert: tlsSite.certificate,
+      key: tlsSite.key,
+      listener: [
+        { listen: `127.0.0.1:${tlsPort}`, backend: `127.0.0.1:${port}`, preamble: 'proxy-v2', protocol: 'smtp' },
+      ],
+      ...(isRoot ? { user: `${IDS.sslwrap}` } : {}),
+    },
+  }
+  writeFileSync(at('up.toml'), formatSettings(stack, { head: ['bench'], withDefaults: false }), { mode: 0o600 })
+  const command = [process.execPath, `${root}dist/auth-relay.js`]
+  const program = new Program('up', [...command, 'up', '--config', at('up.toml')], {
+    prefix: ['sh', '-c', 'exec "$@" >"$0" 2>&1', at('up.log')],
+  })
+  await eventually(`port ${tlsPort}`, () => isOpen(tlsPort), 60_000)
+  const { ending, lines } = await run([...command, 'allow', CLIENT, '--config', at('up.toml')])
+  if (ending?.code !== 0) throw new Error(`allow: ${lines.join(' ')}`)
+  const programs = [program]
+  return { clear: { programs, port, word: 'relay' }, secured: { programs, port: tlsPort, word: 'relay', tls: true } }
 }
 
 const TCPSERVER = ['tcpserver', '-HRl', 'bench', '-c', '100', '-b', '512']
@@ -203,7 +224,7 @@ const oneAccount = { ...alone, smtpd_user: '' }
 const tlsSite = { directory: directory.path, ...makeCertificate(directory.path), workers: 2 }
 const gate = await startGate('wrap', settings.wrap)
 const conninfo = `host=${host.host} port=${host.port} dbname=${server.connection.database} user=authwrap password=authwrap`
-const OTHERS = ['front', 'cdb', 'libpq', 'secured', 'haproxy', 'stunnel'] as const
+const OTHERS = ['front', 'cdb', 'libpq', 'up', 'secured', 'haproxy', 'stunnel'] as const
 const OTHER_GATES = ['other', 'otherTogether'] as const
 type Name = 'gate' | 'together' | 'bare' | (typeof OTHERS)[number] | (typeof OTHER_GATES)[number]
 const servers = new Map<Name, Server>([
@@ -214,7 +235,9 @@ const servers = new Map<Name, Server>([
 if (engines === undefined) {
   servers.set('front', await startGate('front', { ...alone, front: true }))
   servers.set('cdb', await tcpserver('relay', '-x', at('cdb/relay.cdb'), at('smtpd')))
-  servers.set('secured', await startSecured())
+  const { clear, secured } = await startStack()
+  servers.set('up', clear)
+  servers.set('secured', secured)
   for (const { name, ...peer } of TLS_PEERS) {
     if ((name !== 'haproxy' && name !== 'stunnel') || versionHere(peer) === undefined) continue
     const behind = await tcpserver('relay', '-x', at('cdb/relay.cdb'), at('smtpd'))
@@ -251,14 +274,14 @@ const driveGate = async () => {
   total += (await load(gate)).perSecond * seconds
 }
 await driveGate()
-// By now the gate has opened all the files that it keeps open.
-const before = descriptors()
+// By now the gate has opened all the files that it keeps open, except connections to PostgreSQL.
+const before = descriptors() + DATABASE_CONNECTIONS
 while (total < connections) await driveGate()
 await eventually('children reaped', () => smtpdsOf(gatePid) === 0)
 await eventually('descriptors as before', () => descriptors() <= before)
 
 // As many connections for the other gates, so that no engine has the advantage of a warm compiler.
-for (const name of ['together', 'front', 'secured', ...OTHER_GATES] as const) {
+for (const name of ['together', 'front', 'up', 'secured', ...OTHER_GATES] as const) {
   const other = servers.get(name)
   if (other === undefined) continue
   for (let driven = 0; driven < Math.min(total, WARM); ) driven += (await load(other)).perSecond * seconds
@@ -277,6 +300,7 @@ const UNITS: Readonly<Record<What, string>> = {
 }
 const peerNames: Readonly<Partial<Record<Name, string>>> = {
   bare: 'tcpserver',
+  cdb: 'tcpserver with the cdb',
   libpq: 'the original’s design',
   haproxy: 'haproxy + tcpserver with the cdb',
   stunnel: 'stunnel + tcpserver with the cdb',
@@ -300,6 +324,11 @@ function beside(load: string, name: Name, other: Name, what: What, ratio?: numbe
   })
 }
 if (engines === undefined) {
+  const whole = 'whole connection under auth-relay up'
+  beside(whole, 'up', 'cdb', 'perSecond', 0.85)
+  beside(whole, 'up', 'libpq', 'perSecond', 8)
+  for (const what of ['p99', 'cpu'] as const)
+    for (const peer of ['cdb', 'libpq'] as const) beside(whole, 'up', peer, what)
   beside('resident gate', 'gate', 'bare', 'perSecond', 0.85)
   beside('resident gate and smtpd, one account', 'together', 'bare', 'perSecond')
   beside('resident gate', 'gate', 'libpq', 'perSecond', 8)
@@ -313,7 +342,7 @@ if (engines === undefined) {
   for (const peer of ['haproxy', 'stunnel'] as const)
     if (servers.has(peer))
       for (const what of ['perSecond', 'p99', 'cpu'] as const)
-        beside('port 465: sslwrap and gate', 'secured', peer, what)
+        beside('port 465 under auth-relay up', 'secured', peer, what)
   report.add({
     load: 'content of messages through the front, one connection',
     unit: 'MB/s',
@@ -344,7 +373,7 @@ if (engines === undefined) {
   }
 }
 report.note(
-  `${CLIENTS} clients connect at a time. Every server in this comparison starts the same small smtpd, which is written in C. In the original’s design, tcpserver starts a small program that queries PostgreSQL with libpq, and then the smtpd. tcpserver alone makes no query. Before the rounds the gate served ${Math.round(total)} connections. After them it had no additional open descriptor and no child process.`,
+  `${CLIENTS} clients connect at a time. Every server in this comparison starts the same small smtpd, which is written in C. In the original’s design, tcpserver starts a small program that queries PostgreSQL with libpq, and then the smtpd. tcpserver alone makes no query. The figures under “auth-relay up” include the CPU of its PostgreSQL and authd, those of the original’s design do not. Before the rounds the gate served ${Math.round(total)} connections. After them it had no additional open descriptor, except connections to PostgreSQL, and no child process.`,
 )
 report.measured({ name: 'tcpserver', version: installedVersion('ucspi-tcp') ?? '', settings: TCPSERVER.join(' ') })
 report.measured({
@@ -352,6 +381,12 @@ report.measured({
   version: (await run([process.execPath, `${root}dist/wrap.js`, '--version'])).lines.join(' '),
   settings: readFileSync(at('wrap.toml'), 'utf8'),
 })
+if (engines === undefined)
+  report.measured({
+    name: 'auth-relay up',
+    version: (await run([process.execPath, `${root}dist/auth-relay.js`, '--version'])).lines.join(' '),
+    settings: readFileSync(at('up.toml'), 'utf8'),
+  })
 report.finish()
 
 for (const { programs } of [...servers.values(), ...Object.values(contents)])
