@@ -17,7 +17,7 @@ import { LineReader } from '../wire/lines.ts'
 import {
   CHANNEL_LINE,
   MAX_SESSION_TICKET_LINE,
-  type MaildropWorkerNews,
+  type MaildropWorkerReport,
   type MaildropWorkerSettings,
   type MaildropWorkerStart,
   parseMaildropWorkerChange,
@@ -133,7 +133,7 @@ class Worker {
     setImmediate(() => this.#stopped.resolve())
   }
 
-  #say(news: MaildropWorkerNews): void {
+  #say(news: MaildropWorkerReport): void {
     this.#channel.send(news)
   }
 

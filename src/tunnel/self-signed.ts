@@ -57,9 +57,9 @@ export function makeSelfSigned({ names, now, days = 825 }: SelfSignedOptions): {
 
 /**
  * Makes a certificate, and writes the key (mode 0600), then the certificate (mode 0644). `owner`:
- * the account that reads them, if it is another one. A file appears complete or not at all. An existing
- * file stays as it is, so the caller first checks that both are missing. Returns true if both files
- * were written.
+ * the account that reads them, if it is another one. A file appears complete or not at all. An
+ * existing file stays as it is, so the caller first checks that both are missing. Returns true if
+ * both files were written.
  */
 export function writeSelfSigned(
   files: { readonly cert: string; readonly key: string },

@@ -1,4 +1,6 @@
-/** A record of a constant database. Keys may repeat; the first one counts. */
+/** The cdb format (cr.yp.to/cdb/cdb.txt): writing a file, and looking up keys in one. */
+
+/** A record of a cdb. Keys may repeat; the first one counts. */
 export type CdbRecord = { readonly key: Uint8Array; readonly value: Uint8Array }
 
 const TABLES = 256
@@ -12,7 +14,7 @@ function hashOf(key: Uint8Array): number {
   return hash
 }
 
-/** A whole cdb file (cr.yp.to/cdb/cdb.txt). Throws RangeError above 4 GiB, the format's end. */
+/** Makes a cdb file. Throws RangeError above 4 GiB, the limit of the format. */
 export function formatCdb(records: readonly CdbRecord[]): Buffer {
   const data = records.reduce((size, { key, value }) => size + 8 + key.length + value.length, 0)
   const size = HEADER + data + records.length * 16
@@ -50,8 +52,8 @@ export class CdbDamaged extends Error {
 }
 
 /**
- * Asks a cdb held in memory. Every position is checked: a damaged file throws CdbDamaged and never
- * answers nonsense.
+ * A cdb in memory. Every position is checked, so that a damaged file throws CdbDamaged instead of
+ * returning wrong data.
  */
 export class Cdb {
   readonly #file: Buffer

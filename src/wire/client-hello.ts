@@ -1,11 +1,13 @@
-/** The parts of a TLS client's first message that decide the answer. */
+/** The first message of a TLS client (RFC 8446 §4.1.2), read before the handshake. */
+
+/** The parts of the message that decide the certificate and the protocol. */
 export type ClientHello = {
   /**
    * Server name (RFC 6066 §3), lower case, without a final dot; undefined if the client names none,
    * or no DNS name.
    */
   readonly servername: string | undefined
-  /** Application protocols offered (RFC 7301), in the client's order. */
+  /** Application protocols that the client offers (RFC 7301), in its order. */
   readonly alpn: readonly string[]
 }
 
@@ -31,13 +33,10 @@ const HOST_NAME = 0
 const ALPN = 16
 const NOTHING: ClientHelloParse = { state: 'hello', hello: { servername: undefined, alpn: [] } }
 
-/** True for bytes that begin like the first message of a TLS client. */
+/** True for bytes that begin like the first message of a TLS client (RFC 8446 §5.1). */
 export const beginsLikeTls = ([first, major]: Uint8Array): boolean => first === HANDSHAKE_RECORD && major === 3
 
-/**
- * Reads the first bytes of a connection without consuming them (RFC 8446 §4.1.2 and §5.1). Never
- * throws.
- */
+/** Parses the first bytes of a connection. Call it with all bytes so far. Never throws. */
 export function parseClientHello(bytes: Uint8Array): ClientHelloParse {
   const [first, major] = bytes
   if (first === undefined) return { state: 'more' }
@@ -63,7 +62,7 @@ function handshakeBytes(bytes: Uint8Array): Uint8Array | undefined {
     if (bytes[at] !== HANDSHAKE_RECORD) return undefined
     const record = recordAt(bytes, at)
     if (record === undefined) break
-    // An empty record would let a client keep this loop running.
+    // A client could send empty records without end.
     if (record.next === at + 5) return undefined
     parts.push(record.body)
     at = record.next
@@ -146,17 +145,14 @@ class Reader {
     return octets === 1 ? first : first * 256 + (this.#bytes[at + 1] ?? 0)
   }
 
-  /**
-   * Where the vector ends whose length, in `lengthOctets` octets, comes next; it may not reach
-   * beyond `limit`.
-   */
+  /** Reads the length of a vector, in `lengthOctets` octets. Returns its end, at most `limit`. */
   vectorEnd(lengthOctets: 1 | 2, limit = this.#bytes.length): number {
     const length = this.number(lengthOctets)
     if (this.#at + length > limit) this.failed = true
     return this.#at + length
   }
 
-  /** A vector preceded by its length in `lengthOctets` octets, which ends before `limit`. */
+  /** Reads a vector as text. Its length, in `lengthOctets` octets, precedes it. */
   text(lengthOctets: 1 | 2, limit: number): string {
     const end = this.vectorEnd(lengthOctets, limit)
     const text = this.#bytes.toString('latin1', this.#at, end)

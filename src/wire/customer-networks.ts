@@ -1,3 +1,4 @@
+/** Customers as networks: the addresses that count together in limits and delays. */
 import {
   addressBytes,
   familyOf,
@@ -12,7 +13,7 @@ import {
 /** Lengths of a translator's prefix (RFC 6052 section 2.2). */
 export const TRANSLATION_PREFIX_LENGTHS: readonly number[] = [32, 40, 48, 56, 64, 96]
 
-/** Prefixes in front of a whole IPv4 address, with which every host may see IPv4 clients. */
+/** Prefixes of addresses that embed an IPv4 address. Each host may see clients with them. */
 const WELL_KNOWN = {
   /** RFC 6052: NAT64 and SIIT. */
   translation: '64:ff9b::/96',
@@ -22,7 +23,7 @@ const WELL_KNOWN = {
   compatible: '::/96',
 } as const
 
-/** `at`: where the octets of the IPv4 address stand. `mask` is XORed with each of them. */
+/** `at`: places of the octets of the IPv4 address. `mask` is XORed with each of them. */
 type Embedding = {
   readonly prefix: Uint8Array
   readonly at: readonly [number, number, number, number]
@@ -30,19 +31,19 @@ type Embedding = {
 }
 
 /**
- * Says which addresses belong to one customer: for limits of connections, delays after failures,
+ * Decides which addresses belong to one customer, for limits of connections, delays after failures,
  * and `ipv6_prefix = 64`.
  *
- * The network of a customer is the IPv4 address alone, and the /64 of an IPv6 address. An IPv6
- * address that a transition mechanism has made of an IPv4 address belongs to the customer of that
- * IPv4 address, because all of IPv4 can stand in one /64. ISATAP (RFC 5214) is no such mechanism:
- * every host may choose an interface identifier of this form, and its /64 belongs to one site.
+ * The network of a customer is an IPv4 address alone, or the /64 of an IPv6 address. An IPv6
+ * address that embeds an IPv4 address belongs to the customer of the IPv4 address, because a
+ * translator puts all of IPv4 into one /64. ISATAP (RFC 5214) does not count as embedding: each
+ * host may choose an interface identifier of this form, and its /64 belongs to one site.
  */
 export class CustomerNetworks {
   /** Networks whose addresses embed IPv4 addresses. */
   readonly embeddings: readonly Network[]
   readonly #embeddings: readonly Embedding[]
-  /** Each address in these networks counts as a separate customer. */
+  /** In these networks each address counts as a separate customer. */
   readonly #alone: readonly Uint8Array[]
 
   /**
@@ -51,15 +52,16 @@ export class CustomerNetworks {
    * @throws RangeError for another length.
    */
   constructor(sitePrefixes: readonly Network[] = []) {
-    // The longest first, because a site may use a part of its translator's prefix for another
+    // Longest prefix first, because a site may use a part of a translator's prefix for another
     // translator.
     const translators = [...sitePrefixes, ...Object.values(WELL_KNOWN).map(networkFrom)].sort(
       (a, b) => b.prefixLength - a.prefixLength,
     )
     this.embeddings = [...translators, SIX_TO_FOUR, TEREDO, LOCAL_TRANSLATION]
     this.#embeddings = [...translators.map(translation), sixToFour, teredo]
-    // An ordinary address may share its /64 with a translator's prefix: a grant for that /64 would
-    // hold all of IPv4. Within a prefix of 64 bits or less every address embeds another one.
+    // An ordinary address may have the same /64 as a translator's prefix. A grant for that /64
+    // would open the relay for all of IPv4. Within a prefix of 64 bits or less every address embeds
+    // an IPv4 address.
     this.#alone = [prefixBytes(LOCAL_TRANSLATION), ...translators.map(({ base }) => prefixBytes(networkOf(base, 64)))]
   }
 
@@ -69,9 +71,8 @@ export class CustomerNetworks {
   }
 
   /**
-   * The network of the customer who has this address. It holds the address, unless it is an IPv4
-   * address that is embedded
-   * in it.
+   * The network of the customer with this address. It contains the address, or is the IPv4 address
+   * that the address embeds.
    */
   networkOf(ip: IpAddress): Network {
     if (familyOf(ip) === 4) return { base: ip, prefixLength: 32 }
@@ -82,14 +83,14 @@ export class CustomerNetworks {
     return networkOf(ip, 64)
   }
 
-  /** Text of that network: the same for all addresses of a customer, and for no others. */
+  /** Text of the customer's network, for use as a key. */
   keyOf(ip: IpAddress): string {
     return formatCustomer(this.networkOf(ip))
   }
 
   /**
-   * The largest network that holds the address and, of IPv6, no address of another customer. An
-   * address that embeds an IPv4 address stands alone in it.
+   * The network to grant with `ipv6_prefix = 64`: that of the customer, but the address alone if it
+   * embeds an IPv4 address.
    */
   grantedNetworkOf(ip: IpAddress): Network {
     if (familyOf(ip) === 4) return { base: ip, prefixLength: 32 }
@@ -115,10 +116,10 @@ function networkFrom(text: string): Network {
   return network
 }
 
-/** The octets that the network fixes; its length is a multiple of 8. */
+/** The octets of the prefix, whose length is a multiple of 8. */
 const prefixBytes = ({ base, prefixLength }: Network): Uint8Array => addressBytes(base).subarray(0, prefixLength / 8)
 
-/** RFC 6052 section 2.2: the IPv4 address follows the prefix, but leaves out bits 64 to 71. */
+/** RFC 6052 section 2.2: the IPv4 address follows the prefix, without the use of bits 64 to 71. */
 function translation(network: Network): Embedding {
   const { base, prefixLength } = network
   if (familyOf(base) !== 6 || !TRANSLATION_PREFIX_LENGTHS.includes(prefixLength)) {
@@ -130,8 +131,8 @@ function translation(network: Network): Embedding {
 }
 
 /**
- * RFC 8215: translators of one site. The RFC leaves the length of their prefix to the site, so only
- * the setting gives the place of the IPv4 address.
+ * RFC 8215: translators of one site. The site chooses the length of the prefix, so only the setting
+ * `nat64_prefixes` gives the place of the IPv4 address.
  */
 const LOCAL_TRANSLATION = networkFrom('64:ff9b:1::/48')
 

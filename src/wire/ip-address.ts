@@ -1,15 +1,13 @@
+/** IP addresses in canonical form, networks, sets of networks, and their differences. */
 import { BlockList, isIPv4, isIPv6 } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
-/** A network by its octets, so that networks can be compared bit by bit. */
+/** A network as octets, so that networks can be compared bit by bit. */
 type Bits = { readonly bytes: Uint8Array; readonly length: number }
 
 const bitsOf = ({ base, prefixLength }: Network): Bits => ({ bytes: addressBytes(base), length: prefixLength })
 
-/**
- * Takes networks out of other networks: for tables whose rows are networks and that cannot hold
- * exceptions.
- */
+/** Takes networks out of other networks, for tables of networks that cannot hold exceptions. */
 export class NetworkDifference {
   readonly #taken: readonly Bits[]
 
@@ -29,13 +27,13 @@ export class NetworkDifference {
 }
 
 /**
- * `taken`: networks that overlap `network`. Each of them costs one network per bit of its length at
- * most.
+ * The parts of `network` outside of `taken`, networks that overlap it. Each of them adds at most
+ * one part for each bit of its length.
  */
 function remainder(network: Bits, taken: readonly Bits[]): readonly Network[] {
   if (taken.length === 0) {
     const base = readAddress(network.bytes)
-    // IPv4-mapped addresses are IPv4 addresses: as IPv6 ones they never come.
+    // Leave out IPv4-mapped addresses, because in canonical form they are IPv4 addresses.
     return familyOf(base) === (network.bytes.length === 4 ? 4 : 6) ? [{ base, prefixLength: network.length }] : []
   }
   if (taken.some(({ length }) => length <= network.length)) return []
@@ -54,7 +52,7 @@ function halvesOf({ bytes, length }: Bits): readonly Bits[] {
   return [bytes, upper].map(half => ({ bytes: half, length: length + 1 }))
 }
 
-/** Two networks overlap if one holds the other: they agree in the bits of the shorter prefix. */
+/** True if one network contains the other: they have the same bits in the shorter prefix. */
 function overlap(a: Bits, b: Bits): boolean {
   if (a.bytes.length !== b.bytes.length) return false
   const length = Math.min(a.length, b.length)
@@ -66,14 +64,14 @@ function overlap(a: Bits, b: Bits): boolean {
 
 declare const canonical: unique symbol
 /**
- * The one canonical text of an address: dotted quad, or RFC 5952. An IPv4-mapped IPv6 address is
- * its IPv4 address.
+ * An address as its canonical text: dotted quad, or RFC 5952. An IPv4-mapped IPv6 address has the
+ * text of its IPv4 address.
  */
 export type IpAddress = string & { readonly [canonical]: 'IpAddress' }
 
 /**
- * Canonical text of a numeric address, or undefined: no zone, no short or octal IPv4
- * (spec/syslog.md §5 rule 5).
+ * Parses a numeric address. Undefined for all other texts, for an address with a zone, and for
+ * short or octal forms of IPv4 (spec/syslog.md §5 rule 5).
  */
 export function parseIpAddress(text: string): IpAddress | undefined {
   if (isIPv4(text)) return brand(text)
@@ -83,8 +81,8 @@ export function parseIpAddress(text: string): IpAddress | undefined {
 }
 
 /**
- * `::192.0.2.7` as `::c000:0207`: the parser takes the dotted form of an IPv4-compatible address
- * for an IPv4-mapped one.
+ * Returns `::c000:0207` for `::192.0.2.7`, because ipaddr.js reads an IPv4-compatible address in
+ * dotted form as an IPv4-mapped one.
  */
 function withoutDottedTail(text: string): string {
   const tail = text.slice(text.lastIndexOf(':') + 1)
@@ -93,11 +91,11 @@ function withoutDottedTail(text: string): string {
   return `${text.slice(0, -tail.length)}${hex.slice(0, 2).join('')}:${hex.slice(2).join('')}`
 }
 
-/** Address family as node:net and PostgreSQL's family() number it. */
+/** The address family, 4 or 6, as in node:net and in PostgreSQL's family(). */
 export const familyOf = (ip: IpAddress): 4 | 6 => (ip.includes(':') ? 6 : 4)
 
 /**
- * The address in network byte order, 4 or 16 octets; an IPv4 address asked for as family 6 is
+ * The octets of the address in network byte order, 4 or 16. With family 6 an IPv4 address becomes
  * IPv4-mapped.
  */
 export function addressBytes(ip: IpAddress, family = familyOf(ip)): Uint8Array {
@@ -107,8 +105,8 @@ export function addressBytes(ip: IpAddress, family = familyOf(ip)): Uint8Array {
 }
 
 /**
- * The address of 4 or 16 octets in network byte order; the inverse of addressBytes. Other lengths
- * throw a TypeError.
+ * Inverse of addressBytes: the address of 4 or 16 octets in network byte order. Throws TypeError
+ * for another length.
  */
 export function readAddress(bytes: Uint8Array): IpAddress {
   if (bytes.length === 4) return brand(`${bytes[0]}.${bytes[1]}.${bytes[2]}.${bytes[3]}`)
@@ -121,8 +119,8 @@ export function readAddress(bytes: Uint8Array): IpAddress {
 export type Network = { readonly base: IpAddress; readonly prefixLength: number }
 
 /**
- * `192.0.2.0/24`, `2001:db8::/32`, or a single address. Undefined if it is neither, or if host bits
- * are set.
+ * Parses `192.0.2.0/24`, `2001:db8::/32`, or a single address. Undefined for all other texts, and
+ * if host bits are set.
  */
 export function parseNetwork(text: string): Network | undefined {
   const slash = text.indexOf('/')
@@ -137,8 +135,7 @@ export function parseNetwork(text: string): Network | undefined {
 }
 
 /**
- * The block of the given length that holds the address; lengths above the family's width mean the
- * address alone.
+ * The network of this length that contains the address. A length above 32 for IPv4 counts as 32.
  */
 export function networkOf(ip: IpAddress, prefixLength: number): Network {
   const parsed = ipaddr.parse(ip)
@@ -150,32 +147,29 @@ export function networkOf(ip: IpAddress, prefixLength: number): Network {
   return { base: brand(text), prefixLength: length }
 }
 
-/** CIDR text of a network. */
+/** The network in CIDR notation. */
 export const formatNetwork = ({ base, prefixLength }: Network): string => `${base}/${prefixLength}`
 
 /** True for a network of one address. */
 export const isSingleAddress = ({ base, prefixLength }: Network): boolean =>
   prefixLength === (familyOf(base) === 4 ? 32 : 128)
 
-/** True if the address lies in the network; families never match each other. */
+/** True if the network contains the address. Different families never match. */
 export function networkContains({ base, prefixLength }: Network, ip: IpAddress): boolean {
   return familyOf(base) === familyOf(ip) && networkOf(ip, prefixLength).base === base
 }
 
 /**
- * A fixed set of networks with many lookups. An empty set holds nothing, so an empty list of
- * trusted peers trusts no peer.
+ * A fixed set of networks, for many lookups. An empty set contains no address, so that an empty
+ * list of trusted peers trusts no peer.
  */
 export class NetworkSet {
   readonly networks: readonly Network[]
-  /**
-   * IPv4 by length of the prefix, because BlockList makes an object for each address that it is
-   * asked about.
-   */
+  /** IPv4 bases by mask. A BlockList is slower, because it makes an object for each lookup. */
   readonly #ipv4 = new Map<number, Set<number>>()
   /**
-   * A separate list, because BlockList treats an IPv4 address as its mapped IPv6 one, and `::/0` as
-   * every address.
+   * IPv6 networks alone, because a BlockList treats an IPv4 address as its mapped IPv6 address,
+   * which `::/0` contains.
    */
   #ipv6: BlockList | undefined
 
@@ -205,7 +199,7 @@ export class NetworkSet {
 
 const ipv4Mask = (prefixLength: number): number => (prefixLength === 0 ? 0 : -1 << (32 - prefixLength))
 
-/** The 32 bits of a dotted quad, the highest of them as the sign. */
+/** The 32 bits of a dotted quad as a signed number. */
 function ipv4Number(ip: IpAddress): number {
   let [number, octet] = [0, 0]
   for (let at = 0; at < ip.length; at += 1) {
@@ -226,25 +220,22 @@ const listed = (...texts: string[]): Network[] =>
     return network
   })
 
-/** Loopback, both families. Never granted unless `grant_loopback` (demo and tests). */
+/** Loopback of both families. Never granted without `grant_loopback` (demonstration and tests). */
 export const LOOPBACK = new NetworkSet(listed('127.0.0.0/8', '::1/128'))
 
-/** Never stored and never honoured, loopback apart (spec/wrap-and-db.md §4). */
+/** Other networks that are never granted (spec/wrap-and-db.md §4). */
 export const NEVER_GRANTED = new NetworkSet(
   listed('0.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '240.0.0.0/4', '::/128', 'fe80::/10', 'ff00::/8'),
 )
 
 /**
- * Private and carrier-grade NAT ranges, refused when `deny_private` is set (spec/wrap-and-db.md
- * §4).
+ * Private and carrier-grade NAT networks, not granted with `deny_private` (spec/wrap-and-db.md §4).
  */
 export const PRIVATE_NETWORKS = new NetworkSet(
   listed('10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', 'fc00::/7'),
 )
 
-/**
- * The only place where a text becomes an IpAddress: each caller has just made the text canonical.
- */
+/** Marks a text as an IpAddress. Each caller has made the text canonical. */
 function brand(text: string): IpAddress {
   if (!isCanonical(text)) throw new TypeError(`not a canonical address: ${text}`)
   return text

@@ -1,21 +1,18 @@
 /**
- * Lines: cut from a stream of octets, and made of `key=value`. There are two readers. LineSplitter
- * takes all lines of a chunk at once, for streams that have nothing but lines. LineReader takes one
- * at a time, for dialogues.
+ * Lines of a stream of octets, and lines of `key=value`. There are two readers. LineSplitter
+ * returns all lines of a chunk together, for streams that contain only lines. LineReader returns
+ * one line at a time, for dialogues.
  */
 
 const LF = 0x0a
 
 /** The lines that one chunk of octets completed. */
 export type SplitLines = {
-  /**
-   * Whole lines without their LF, decoded as UTF-8; octets that are not UTF-8 become U+FFFD, none
-   * is dropped.
-   */
+  /** Whole lines without their LF, decoded as UTF-8. Octets that are not UTF-8 become U+FFFD. */
   readonly lines: readonly string[]
-  /** How many lines were longer than the limit: each was dropped whole, up to its LF. */
+  /** Number of lines above the limit. Each was dropped whole, up to its LF. */
   readonly overlong: number
-  /** For each of these, in order, how many of `lines` stood before it. */
+  /** For each dropped line, in order, the number of `lines` before it. */
   readonly overlongAt: readonly number[]
 }
 
@@ -34,7 +31,7 @@ export class LineSplitter {
     this.#limit = limit
   }
 
-  /** Takes the next octets; returns the lines they complete. The chunk may be reused afterwards. */
+  /** Adds octets and returns the lines that they complete. The caller may then change the chunk. */
   push(chunk: Buffer): SplitLines {
     const lines: string[] = []
     const overlongAt: number[] = []
@@ -50,22 +47,19 @@ export class LineSplitter {
     return { lines, overlong: overlongAt.length, overlongAt }
   }
 
-  /**
-   * The end of the stream: octets after the last LF are not a line (it may have been cut) and are
-   * dropped.
-   */
+  /** Drops octets after the last LF, because at the end of a stream they may be a cut line. */
   end(): { readonly unfinished: boolean } {
     const unfinished = this.#dropping || this.#heldOctets > 0
     this.#forget()
     return { unfinished }
   }
 
-  /** Octets held of a line that has not ended yet. */
+  /** Number of octets that are held of an unfinished line. */
   get pending(): number {
     return this.#heldOctets
   }
 
-  /** True if the line that has not ended yet is longer than the limit already. */
+  /** True if the unfinished line is longer than the limit. */
   get isOverlong(): boolean {
     return this.#dropping
   }
@@ -107,12 +101,12 @@ const CR = 0x0d
 const EMPTY: Buffer = Buffer.alloc(0)
 
 /**
- * Takes lines from octets one at a time, each with its limit, and leaves the octets behind them.
- * For dialogues, in which a line decides how the next octets are read.
+ * Returns lines one at a time, each with its own limit, for dialogues in which a line decides how
+ * the next octets are read.
  *
- * Push a chunk, and take lines until there is none before the next push. Between two pushes the
- * reader then holds at most `limit` octets of an unfinished line. A longer line is discarded up to
- * its LF. The chunk belongs to the reader from then on.
+ * Push a chunk, then take lines until there is none, then push again. So the reader holds at most
+ * `limit` octets of an unfinished line between two pushes. A longer line is discarded up to its LF.
+ * The reader keeps the chunk, so the caller must not change it.
  */
 export class LineReader {
   #octets: Buffer = EMPTY
@@ -138,7 +132,7 @@ export class LineReader {
     return text.includes('\0') ? { type: 'holdsNul' } : { type: 'line', text }
   }
 
-  /** Returns the next line as it came, with its LF. */
+  /** Returns the octets of the next line, with its LF. */
   take(limit: number): Buffer | 'tooLong' | undefined {
     const [octets, begin] = [this.#octets, this.#begin]
     const end = this.#cut(limit)
@@ -155,7 +149,7 @@ export class LineReader {
     return taken
   }
 
-  /** True if the line that has not ended yet is longer than its limit. */
+  /** True if the unfinished line is longer than its limit. */
   get isDiscarding(): boolean {
     return this.#isDiscarding
   }
@@ -201,8 +195,8 @@ const asBuffer = (octets: Uint8Array): Buffer =>
   Buffer.isBuffer(octets) ? octets : Buffer.from(octets.buffer, octets.byteOffset, octets.byteLength)
 
 /**
- * Percent-encodes the UTF-8 octets of everything outside `[A-Za-z0-9._-]`: the result holds no
- * space, `=` or control.
+ * Percent-encodes the UTF-8 octets of all characters outside `[A-Za-z0-9._-]`, so that the result
+ * contains no space, `=` or control character.
  */
 export function percentEncode(text: string): string {
   if (/^[\w.-]*$/.test(text)) return text
@@ -212,17 +206,19 @@ export function percentEncode(text: string): string {
   )
 }
 
-/** The same for a path, whose `/` stay. */
+/** Percent-encodes a path like percentEncode, but keeps `/`. */
 export const percentEncodePath = (path: string): string =>
   /^[\w./-]*$/.test(path) ? path : path.split('/').map(percentEncode).join('/')
 
-/** Inverse of both; undefined for a stray `%` or octets that are not UTF-8. */
+/**
+ * Inverse of percentEncode and percentEncodePath; undefined for an invalid `%` or invalid UTF-8.
+ */
 export function percentDecode(text: string): string | undefined {
   if (!text.includes('%')) return text
   try {
     return decodeURIComponent(text)
   } catch {
-    return undefined // the one thing decodeURIComponent throws for is malformed input
+    return undefined // decodeURIComponent throws only for malformed input
   }
 }
 

@@ -1,35 +1,28 @@
+/** Login events between popup and authd, ids of sessions, and names of logins. */
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
 import { parseKeyValues, percentDecode, percentEncode } from './lines.ts'
 
 declare const checked: unique symbol
-/**
- * Names one POP3 session in every log line, from sslwrap through popup and pop3d to authd:
- * `7f3a.12`.
- */
+/** The id of a POP3 session, `7f3a.12`, the same in the log lines of all programs. */
 export type SessionId = string & { readonly [checked]: 'SessionId' }
 
-/**
- * A session id as this project's programs make them: hexadecimal process id, dot, decimal counter.
- */
+/** True for the form of session ids: hexadecimal process id, dot, decimal counter. */
 export const isSessionId = (text: string): text is SessionId => /^[0-9a-f]{1,8}\.[0-9]{1,12}$/.test(text)
 
-/** The id of a process's n-th session; n counts from 1. */
+/** The id of a process's session. `counter`: the number of the session, from 1. */
 export function sessionId(pid: number, counter: number): SessionId {
   const id = `${pid.toString(16)}.${counter}`
   if (!isSessionId(id)) throw new RangeError(`no session id: pid ${pid}, counter ${counter}`)
   return id
 }
 
-/**
- * The msg-id of a greeting, which APOP digests: `<ID.SECONDS@HOST>`, different for every connection
- * (RFC 1939 §7).
- */
+/** The msg-id of a greeting for APOP, which differs for each connection: `<ID.SECONDS@HOST>`. */
 export const formatTimestamp = (id: SessionId, unixSeconds: number, host: string): string =>
   `<${id}.${unixSeconds}@${host}>`
 
 /**
- * The session id in the greeting of this project's popup, which may omit the brackets; undefined
- * for another server.
+ * The session id in the greeting of popup, which may have no angle brackets; undefined for another
+ * server.
  */
 export function sessionIdOfGreeting(greeting: string): SessionId | undefined {
   const text = /^\+OK (?:.*<([^<>]+)>|([^<>\s]+))\s*$/.exec(greeting)
@@ -44,7 +37,7 @@ export const isLoginMethod = (text: string): text is LoginMethod =>
   text === 'pass' || text === 'apop' || text === 'sasl'
 
 /**
- * A login was proved by POP3 from an address. The event does not grant the address: authd decides.
+ * Report that an address proved a login by POP3. authd decides whether the address gets a grant.
  */
 export type LoginEvent = {
   /** Session id: the same in every log line of the session. */
@@ -54,27 +47,24 @@ export type LoginEvent = {
   readonly daemon: string
   readonly tls: boolean
   readonly method: LoginMethod
-  /** Login name as typed, as text; at most 255 characters. */
+  /** Text of the login name; at most 255 characters. */
   readonly user: string
-  /** Seconds since the login, for an event that is sent late; left out: the login is of now. */
+  /** Seconds since the login, for an event that is sent late. Undefined: 0. */
   readonly age?: number
 }
 
-/** authd's answer to an event. `until`: Unix seconds. */
+/** The answer of authd to an event. `until`: Unix seconds. */
 export type LoginAnswer =
   | { readonly verdict: 'committed'; readonly id: string; readonly until: number }
   | { readonly verdict: 'queued'; readonly id: string }
   | { readonly verdict: 'refused'; readonly id: string; readonly reason: string }
 
-/**
- * A line that is not a login event of version 1. `id` if one could be read, so that the sender gets
- * an answer.
- */
+/** A line that is not a login event of version 1. `id`: for the answer; `-` if it is invalid. */
 export type BadLoginEvent = { readonly reason: 'syntax' | 'version' | 'key' | 'value'; readonly id: string }
 
 /**
- * Longest event or answer line, in octets without LF; longer lines are refused unread. A name of
- * 255 characters fits, in any script.
+ * Longest event or answer line, in octets without LF. Longer lines are refused unread. A name of
+ * 255 characters of any script fits.
  */
 export const MAX_LOGIN_EVENT_LINE = 4096
 
@@ -84,7 +74,7 @@ const KEYS = ['v', 'id', 'ip', 'daemon', 'tls', 'method', 'user']
 /** Whole seconds. */
 const AGE = /^\d{1,6}$/
 
-/** The line of docs/WIRE.md, without LF. */
+/** The line of an event, without LF (docs/WIRE.md). */
 export function formatLoginEvent({ id, ip, daemon, tls, method, user, age }: LoginEvent): string {
   const name = percentEncode([...user].slice(0, 255).join(''))
   const late = age === undefined ? '' : ` age=${age}`
@@ -140,14 +130,14 @@ export function parseLoginAnswer(line: string): LoginAnswer | undefined {
   return { verdict: 'queued', id }
 }
 
-/** A database text column holds no NUL; the length is what the table takes. */
+/** True for a name that the database accepts: no NUL, at most 255 characters. */
 const isUserName = (user: string | undefined): user is string =>
   user !== undefined && !user.includes('\0') && [...user].length <= 255
 
 /**
- * The text by which logins are compared: two logins with the same key are one. Letters of ASCII
- * count without their case, because POP3 servers differ in what else they fold; the dot of the root
- * behind a domain is left out. The function login_key of the database is the same (sql/000010).
+ * The text by which logins are compared. ASCII letters become lower case; other letters do not,
+ * because POP3 servers differ there. Dots at the end of a domain are left out. The database's
+ * function login_key returns the same text (sql/000010).
  */
 export function loginKey(login: string): string {
   const key = login.replace(/[A-Z]+/g, letters => letters.toLowerCase())
@@ -155,8 +145,8 @@ export function loginKey(login: string): string {
 }
 
 /**
- * The text that octets (one character each) stand for: UTF-8 if they are, else each octet is the
- * character of its number. Names in files and databases are texts; the wire has octets.
+ * Decodes octets, one character each: as UTF-8 if they are valid UTF-8, otherwise as Latin-1. Names
+ * are octets in protocols, and texts in files and databases.
  */
 export function decodeLogin(octets: string): string {
   if (!/[\x80-\xff]/.test(octets)) return octets
@@ -171,24 +161,18 @@ declare const text: unique symbol
 /** A login name as the client sent it, one character per octet. */
 export type LoginOctets = string & { readonly [octets]: 'LoginOctets' }
 
-/** The same name as text: the form for delays, intervals, files, databases and log lines. */
+/** A login name as text, for delays, intervals, files, databases and log lines. */
 export type LoginText = string & { readonly [text]: 'LoginText' }
 
 export const isLoginOctets = (value: string): value is LoginOctets => /^[\x01-\xff]*$/.test(value)
 
-/**
- * Marks a name from a POP3 line or a SASL message. Throws TypeError if a character is not an octet,
- * or is NUL.
- */
+/** Marks a name as LoginOctets. Throws TypeError if a character is not an octet, or is NUL. */
 export function loginOctets(value: string): LoginOctets {
   if (!isLoginOctets(value)) throw new TypeError('a login name holds octets other than NUL')
   return value
 }
 
-/**
- * The text of a login name: UTF-8 where the octets are UTF-8, else each octet is the character of
- * its number.
- */
+/** The text of a login name, by decodeLogin. */
 export function loginText(login: LoginOctets): LoginText {
   const value = decodeLogin(login)
   if (!isLoginText(value)) throw new TypeError('the text of a login name holds no NUL')

@@ -1,27 +1,18 @@
-/**
- * The octets that a proxy sends before the client’s first octet: the SSL command, or a PROXY
- * header.
- */
+/** Preambles: octets that a proxy sends before the client's. The SSL command, and PROXY headers. */
 import { addressBytes, familyOf, type IpAddress, parseIpAddress, readAddress } from './ip-address.ts'
 
-/**
- * The data that a TLS proxy sends before the client's first byte: the client's address, and the
- * password that popup and the proxy share.
- */
+/** The data of the SSL command: the client's address, and the password of popup and the proxy. */
 export type SslPreamble = { readonly host: IpAddress; readonly pass: string }
 
-/** Longest command, CRLF included (spec/sslwrap.md §3). */
+/** Longest SSL command in octets, with CRLF (spec/sslwrap.md §3). */
 export const SSL_PREAMBLE_MAX_OCTETS = 255
 
-/**
- * True if the text can stand as the password: 1 to 200 printable ASCII bytes, blanks and colons
- * among them.
- */
+/** True for a valid password: 1 to 200 printable ASCII characters, with spaces and colons. */
 export const isPreamblePassword = (text: string): boolean => /^[\x20-\x7e]{1,200}$/.test(text)
 
 /**
- * The command with its CRLF. IPv6 goes in brackets. Throws a TypeError (without the password) if
- * the password has no form on the wire.
+ * Formats the SSL command with its CRLF. An IPv6 address gets brackets. Throws TypeError, without
+ * the password in its message, if the password is invalid.
  */
 export function formatSslPreamble({ host, pass }: SslPreamble): string {
   if (!isPreamblePassword(pass)) throw new TypeError('the preamble password must be 1 to 200 printable ASCII bytes')
@@ -29,10 +20,10 @@ export function formatSslPreamble({ host, pass }: SslPreamble): string {
 }
 
 /**
- * Parses a line without its line end. Undefined if the verb is not SSL at all; 'malformed' if it
- * is, and the rest is not `host:pass`. Whether the password is right, and whether the peer may say
- * this, is the caller's matter. An IPv4 host ends at the first colon and a bracketed one at its
- * bracket, so that the password may hold colons (spec/sslwrap.md §3).
+ * Parses an SSL command without its line end. Undefined for another verb; `malformed` if the rest
+ * is not `host:pass`. An IPv4 host ends at the first colon and one in brackets at its bracket,
+ * because the password may contain colons (spec/sslwrap.md §3). The caller checks the password and
+ * the peer.
  */
 export function parseSslPreamble(line: string): SslPreamble | 'malformed' | undefined {
   if (!/^ssl(?: |$)/i.test(line)) return undefined
@@ -60,7 +51,7 @@ export type ProxyTls = {
   readonly verified: boolean
 }
 
-/** The fields of version 2 that are read and written; all others are skipped. */
+/** The fields of version 2 that this project uses. Other fields are skipped. */
 export type ProxyFields = {
   readonly alpn?: string | undefined
   /** The server name that the client asked for (SNI). */
@@ -70,11 +61,11 @@ export type ProxyFields = {
 }
 
 /**
- * The ends of the connection.
+ * A PROXY header.
  *
- * - `proxied`: the client's ends.
- * - `unknown`: version 1 `UNKNOWN`, version 2 without an IP address. `local`: a health check of the
- *   proxy itself. The real ends of the connection count, if the caller's settings allow it.
+ * - `proxied`: the ends of the client's connection.
+ * - `unknown`: version 1 `UNKNOWN`, or version 2 without an IP address.
+ * - `local`: a connection that the proxy makes for itself, such as a health check.
  */
 export type ProxyHeader =
   | {
@@ -88,9 +79,9 @@ export type ProxyHeader =
   | { readonly kind: 'local'; readonly version: 2 }
 
 /**
- * `more`: the bytes so far are a valid beginning; `atLeast` more must come, and reading exactly
- * `atLeast` bytes never reads past the header. `done`: the header is the first `length` bytes; the
- * client's bytes follow.
+ * Result of parsing. `more`: the bytes are a valid beginning. At least `atLeast` bytes of the
+ * header follow, so that reading them never reads past the header. `done`: the header has `length`
+ * bytes; the client's bytes follow.
  */
 export type ProxyParse =
   | { readonly state: 'more'; readonly atLeast: number }
@@ -99,7 +90,9 @@ export type ProxyParse =
 
 const V1_MAX_OCTETS = 107
 const V2_HEAD_OCTETS = 16
-/** The standard allows 65,551 octets; real senders stay under 600. */
+/**
+ * Longest header that is accepted. The standard allows 65,551 octets; real senders use up to 600.
+ */
 export const PROXY_HEADER_MAX_OCTETS = 4096
 const V2_SIGNATURE = Uint8Array.of(0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a)
 const V1_SIGNATURE = Uint8Array.of(0x50, 0x52, 0x4f, 0x58, 0x59, 0x20)
@@ -110,10 +103,9 @@ const SSL_TLV = { version: 0x21, commonName: 0x22, cipher: 0x23 } as const
 const SSL_CLIENT = { tls: 0x01, certificateOnConnection: 0x02, certificateInSession: 0x04 } as const
 
 /**
- * Parses the header that begins with the first byte of `bytes`. Call it with all bytes so far until
- * the result is no longer `more`, which it never is for a header of more than
- * PROXY_HEADER_MAX_OCTETS. Never throws. Accepts only the listed versions (haproxy's
- * doc/proxy-protocol.txt).
+ * Parses a PROXY header of one of `versions` (haproxy's doc/proxy-protocol.txt). Call it with all
+ * bytes so far until the result is not `more`. A header above PROXY_HEADER_MAX_OCTETS is malformed.
+ * Never throws.
  */
 export function parseProxyHeader(bytes: Uint8Array, versions: readonly (1 | 2)[] = [1, 2]): ProxyParse {
   const first = bytes[0]
@@ -123,11 +115,11 @@ export function parseProxyHeader(bytes: Uint8Array, versions: readonly (1 | 2)[]
   return malformed('no PROXY header')
 }
 
-/** True for bytes that begin with the signature of a header, of either version. */
+/** True for bytes that begin with the signature of either version. */
 export const beginsWithProxyHeader = (bytes: Uint8Array): boolean =>
   [V1_SIGNATURE, V2_SIGNATURE].some(signature => bytes.length >= signature.length && beginsAlike(bytes, signature))
 
-/** Version 1 text of a header. Ends of different families are both written as IPv6. */
+/** Formats a header of version 1. If the families differ, both ends are written as IPv6. */
 export function formatProxyV1(source: Endpoint, destination: Endpoint): string {
   const family = sharedFamily(source, destination)
   const text = ({ ip }: Endpoint): string => (family === 6 && familyOf(ip) === 4 ? `::ffff:${ip}` : ip)
@@ -135,8 +127,7 @@ export function formatProxyV1(source: Endpoint, destination: Endpoint): string {
 }
 
 /**
- * Version 2 bytes of a header, with its CRC32C. Throws a RangeError if the fields do not fit into
- * the bound that we accept ourselves.
+ * Formats a header of version 2, with its CRC32C. Throws RangeError above PROXY_HEADER_MAX_OCTETS.
  */
 export function formatProxyV2(source: Endpoint, destination: Endpoint, fields: ProxyFields = {}): Buffer {
   const family = sharedFamily(source, destination)
@@ -157,7 +148,7 @@ export function formatProxyV2(source: Endpoint, destination: Endpoint, fields: P
   return header
 }
 
-/** Version 2 header of a connection that the proxy makes for itself, such as a health check. */
+/** Formats a header of version 2 for a connection that the proxy makes for itself. */
 export const formatProxyLocal = (): Buffer => v2Head(0x20, 0x00)
 
 function parseV1(bytes: Uint8Array): ProxyParse {
@@ -215,9 +206,7 @@ function parseV2(bytes: Uint8Array): ProxyParse {
 }
 
 const UNIX_OCTETS = 216
-/**
- * Octets of addresses and ports, by family and protocol. Datagrams have no business on a stream.
- */
+/** Octets of addresses and ports, by family and protocol. Datagrams cannot come on a stream. */
 const ADDRESS_OCTETS = new Map([
   [0x00, 0],
   [0x11, 12],
@@ -259,7 +248,7 @@ function readTlvs(bytes: Uint8Array, from: number): readonly Tlv[] | undefined {
   if (bytes.length < from) return undefined
   const list: Tlv[] = []
   for (let at = from; at < bytes.length; ) {
-    // Octets of the length that are missing count as zero, so that a field cut there ends too late.
+    // Missing octets of the length count as 0, so a field that is cut there ends behind the bytes.
     const end = at + 3 + uint16(bytes, at + 1)
     if (end > bytes.length) return undefined
     list.push({ type: bytes[at] ?? 0, value: bytes.subarray(at + 3, end), at: at + 3 })
@@ -268,10 +257,7 @@ function readTlvs(bytes: Uint8Array, from: number): readonly Tlv[] | undefined {
   return list
 }
 
-/**
- * The checksum is that of the whole header with its own four octets taken as zero
- * (doc/proxy-protocol.txt §2.2.3).
- */
+/** Checks the CRC32C of the header, with zeros in its own place (doc/proxy-protocol.txt §2.2.3). */
 function checksumHolds(header: Uint8Array, { value, at }: Tlv): boolean {
   if (value.length !== 4) return false
   const blank = Uint8Array.from(header)
@@ -324,10 +310,7 @@ const latin1 = (bytes: Uint8Array): string =>
 const beginsAlike = (bytes: Uint8Array, signature: Uint8Array): boolean =>
   signature.every((byte, i) => i >= bytes.length || bytes[i] === byte)
 
-/**
- * Text of a field. Octets that are not UTF-8 count as absent: they decide nothing, and must not
- * reach a log.
- */
+/** Text of a field; undefined if the field is missing or not UTF-8, which must not reach a log. */
 function textOf(list: readonly Tlv[], type: number): string | undefined {
   const found = list.find(entry => entry.type === type)
   if (found === undefined) return undefined

@@ -1,44 +1,37 @@
-/**
- * The protocols of the gate’s services: Postfix’s policy delegation, socketmap, and our own query.
- */
+/** The protocols of the gate's services: Postfix's policy delegation, socketmap, and the query. */
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
 import { parseKeyValues, percentDecode, percentEncode } from './lines.ts'
 
 /** Attributes of one request of Postfix's policy delegation (SMTPD_POLICY_README). */
 export type PolicyRequest = ReadonlyMap<string, string>
 
-/** Octets of one request that are held at most; Postfix sends about 600. */
+/** Longest request in octets. Postfix sends about 600. */
 export const MAX_POLICY_REQUEST = 16_384
 
-/** The client's address, if Postfix gave one that is an address (`unknown` otherwise). */
+/** The client's address; undefined if Postfix does not know it (`unknown`). */
 export const clientOf = (request: PolicyRequest): IpAddress | undefined =>
   parseIpAddress(request.get('client_address') ?? '')
 
-/** One request with the empty line that ends it. Attributes must hold no line end. */
+/** Formats a request with the empty line at its end. Attributes must contain no line end. */
 export function formatPolicyRequest(request: PolicyRequest): string {
   return `${[...request].map(([name, value]) => `${name}=${value}\n`).join('')}\n`
 }
 
-/**
- * The answer: one `action=` line and an empty one. Line ends inside the action cannot begin another
- * attribute.
- */
+/** Formats an answer. Line ends in the action become spaces, so that they begin no attribute. */
 export const formatPolicyAnswer = (action: string): string => `action=${action.replace(/[\r\n]+/g, ' ')}\n\n`
 
-/**
- * The client sends no requests of this protocol, or too long ones: the connection must be closed.
- */
+/** The input is not a policy request, or too long. The connection must be closed. */
 export class PolicyFault extends Error {
   override readonly name = 'PolicyFault'
 }
 
-/** Cuts a stream of octets into policy requests; holds at most one of MAX_POLICY_REQUEST octets. */
+/** Splits a stream of octets into requests. Holds at most MAX_POLICY_REQUEST octets. */
 export class PolicyReader {
   #held = ''
 
   /**
-   * Takes the next octets, one character per octet, and returns the requests that they complete.
-   * Throws PolicyFault.
+   * Adds octets, one character per octet, and returns the requests that they complete. Throws
+   * PolicyFault.
    */
   push(text: string): PolicyRequest[] {
     this.#held += text
@@ -67,20 +60,17 @@ function parse(block: string): PolicyRequest {
   return attributes
 }
 
-/** `5:hello,` (cr.yp.to/proto/netstrings.txt). */
+/** Formats a netstring: `5:hello,` (cr.yp.to/proto/netstrings.txt). */
 export function formatNetstring(content: string): string {
   return `${Buffer.byteLength(content)}:${content},`
 }
 
-/**
- * The stream is not made of netstrings, or of longer ones than allowed: nothing that follows can be
- * understood.
- */
+/** The input is not a netstring, or too long. The connection must be closed. */
 export class NetstringFault extends Error {
   override readonly name = 'NetstringFault'
 }
 
-/** Cuts a stream of octets into netstrings; holds at most one of `limit` octets. */
+/** Splits a stream of octets into netstrings of at most `limit` octets. Holds at most one. */
 export class NetstringReader {
   readonly #limit: number
   #held = Buffer.alloc(0)
@@ -89,10 +79,7 @@ export class NetstringReader {
     this.#limit = limit
   }
 
-  /**
-   * Takes the next octets and returns the contents that they complete, as UTF-8. Throws
-   * NetstringFault.
-   */
+  /** Adds octets and returns the contents that they complete, as UTF-8. Throws NetstringFault. */
   push(chunk: Buffer): string[] {
     let bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk])
     const contents: string[] = []
@@ -108,7 +95,7 @@ export class NetstringReader {
       contents.push(bytes.toString('utf8', colon + 1, end))
       bytes = bytes.subarray(end + 1)
     }
-    // A copy: the chunk's memory belongs to the socket.
+    // Copy the rest, because the caller may change the chunk.
     this.#held = Buffer.from(bytes)
     return contents
   }
@@ -117,13 +104,13 @@ export class NetstringReader {
 /** A request of Postfix or sendmail: the map, and the key (socketmap_table(5)). */
 export type SocketmapQuery = { readonly map: string; readonly key: string }
 
-/** The answers of socketmap_table(5). `temporary` makes the mail system try again later. */
+/** The answers of socketmap_table(5). After `temporary` the mail system tries again later. */
 export type SocketmapAnswer =
   | { readonly type: 'ok'; readonly data: string }
   | { readonly type: 'notfound' }
   | { readonly type: 'temporary' | 'permanent'; readonly reason: string }
 
-/** Content of the netstring that asks. */
+/** Content of a query's netstring. */
 export const formatSocketmapQuery = ({ map, key }: SocketmapQuery): string => `${map} ${key}`
 
 /** Inverse of formatSocketmapQuery; undefined if there is no space. */
@@ -132,7 +119,7 @@ export function parseSocketmapQuery(content: string): SocketmapQuery | undefined
   return space < 1 ? undefined : { map: content.slice(0, space), key: content.slice(space + 1) }
 }
 
-/** Content of the netstring that answers. */
+/** Content of an answer's netstring. */
 export function formatSocketmapAnswer(answer: SocketmapAnswer): string {
   switch (answer.type) {
     case 'ok':
@@ -147,9 +134,9 @@ export function formatSocketmapAnswer(answer: SocketmapAnswer): string {
 }
 
 /**
- * "May this address relay?", sent to the resident gate on its query socket. Sender and recipient
- * are envelope addresses, in UTF-8; the empty sender is the null sender. `instance` is the same for
- * every recipient of one message: with it, the query counts against the limits.
+ * A query whether an address may relay. Sender and recipient are envelope addresses in UTF-8; the
+ * empty sender is the null sender. `instance` is the same for all recipients of one message. Only a
+ * query with an instance counts against the limits.
  */
 export type RelayQuery = {
   readonly ip: IpAddress
@@ -158,7 +145,7 @@ export type RelayQuery = {
   readonly instance?: string
 }
 
-/** `relay v=1 ip=192.0.2.7`, without LF. */
+/** The line of a query, without LF: `relay v=1 ip=192.0.2.7`. */
 export const formatRelayQuery = ({ ip, sender, recipient, instance }: RelayQuery): string =>
   [
     `relay v=1 ip=${ip}`,
@@ -170,8 +157,8 @@ export const formatRelayQuery = ({ ip, sender, recipient, instance }: RelayQuery
 const KEYS: ReadonlySet<string> = new Set(['v', 'ip', 'sender_encoded', 'recipient_encoded', 'instance'])
 
 /**
- * Inverse of formatRelayQuery; undefined for another version, key, or no address. A CR before the
- * line end is forgiven.
+ * Inverse of formatRelayQuery; undefined for another version, an unknown key or an invalid value. A
+ * CR at the end of the line is ignored.
  */
 export function parseRelayQuery(line: string): RelayQuery | undefined {
   const text = line.endsWith('\r') ? line.slice(0, -1) : line
@@ -191,8 +178,8 @@ export function parseRelayQuery(line: string): RelayQuery | undefined {
 }
 
 /**
- * Null if the text is not base64 of UTF-8. Exim's `${base64:...}` writes it, so that an address
- * cannot break the line.
+ * Decodes base64; null if the text is not base64 of UTF-8. Addresses are in base64 (Exim's
+ * `${base64:...}`), so that an address cannot break the line.
  */
 function fromBase64(text: string | undefined): string | undefined | null {
   if (text === undefined) return undefined
@@ -201,9 +188,9 @@ function fromBase64(text: string | undefined): string | undefined | null {
 }
 
 /**
- * The answer. `until`: Unix seconds. `later`: a limit is reached, and `reply` is the SMTP reply;
- * only queries with an instance get it. `unknown` means that there is no answer: the client must
- * keep the relay closed.
+ * The answer to a RelayQuery. `until`: Unix seconds. `later`: a limit is reached, and `reply` is
+ * the SMTP reply; only queries with an instance get this answer. `unknown`: the gate cannot decide,
+ * so the client must keep the relay closed.
  */
 export type RelayAnswer =
   | { readonly verdict: 'yes'; readonly until: number; readonly login: string | undefined }
@@ -214,7 +201,10 @@ export type RelayAnswer =
 /** Longest line of either direction, in octets without LF. */
 export const MAX_RELAY_QUERY_LINE = 4096
 
-/** `yes until=1764000000 user=ann%40example.org`, `no`, `later 450 …` or `unknown`, without LF. */
+/**
+ * The line of an answer, without LF: `yes until=1764000000 user=ann%40example.org`, `no`,
+ * `later 450 …` or `unknown`.
+ */
 export function formatRelayAnswer(answer: RelayAnswer): string {
   if (answer.verdict === 'later') return `later ${answer.reply.replace(/[\r\n]+/g, ' ')}`
   if (answer.verdict !== 'yes') return answer.verdict
@@ -233,7 +223,7 @@ export function parseRelayAnswer(line: string): RelayAnswer | undefined {
   return user !== undefined && login === undefined ? undefined : { verdict: 'yes', until: Number(until), login }
 }
 
-/** How much a gate has counted for a device within the last hour and the last day, rounded up. */
+/** The counts of a gate for a device within the last hour and the last day, rounded up. */
 export type DeviceCounts = {
   readonly messagesPerHour: number
   readonly messagesPerDay: number

@@ -1,3 +1,17 @@
+/**
+ * Rules of tcprules(1): the keys of a rules cdb, and the text and data of rules.
+ *
+ * Three programs make and read such files. They spell IPv6 addresses and networks differently, so
+ * that a program does not find the rules of another one:
+ *
+ * - ucspi-tcp knows IPv4 only: the address, then prefixes that end in a dot.
+ * - ucspi-tcp with the IPv6 patch (Debian's ucspi-tcp-ipv6) takes the text of the address, then
+ *   prefixes of that text that end in a dot or a colon (`2001:db8::`).
+ * - ucspi-tcp6 writes an IPv6 address as eight groups of four capital digits, and a network as `^`
+ *   (IPv6) or `_` (IPv4) with a character for each bit; before version 1.11 a NUL follows.
+ *
+ * A key has one character for each octet.
+ */
 import {
   addressBytes,
   familyOf,
@@ -8,19 +22,6 @@ import {
   parseIpAddress,
 } from './ip-address.ts'
 
-/**
- * Keys of a rules cdb. Three programs make and read such files, and they spell IPv6 and networks
- * differently, so that a rule of one is invisible to the others:
- *
- * - ucspi-tcp knows IPv4 only: the address, then prefixes that end in a dot.
- * - ucspi-tcp with the IPv6 patch (Debian's ucspi-tcp-ipv6) takes the text of the address, then
- *   prefixes of that text that end in a dot or a colon (`2001:db8::`).
- * - ucspi-tcp6 writes an IPv6 address as eight groups of four capital digits, and a network as `^`
- *   (IPv6) or `_` (IPv4) with a character for each bit; before version 1.11 a NUL follows.
- *
- * A key has one character for each octet.
- */
-
 /** The properties of a connection that rules use. */
 export type TcpRuleQuery = {
   readonly ip: IpAddress
@@ -29,8 +30,8 @@ export type TcpRuleQuery = {
 }
 
 /**
- * The addresses under which a rule may stand, in the order in which tcpserver asks for them: the
- * first hit counts (tcprules(1)).
+ * The keys that a rule for a connection may have, in the order of tcpserver's lookups. The first
+ * key that is found counts (tcprules(1)).
  */
 export function* tcpRuleKeys({ ip, host, info }: TcpRuleQuery): Generator<string> {
   const name = host?.toLowerCase()
@@ -43,7 +44,8 @@ export function* tcpRuleKeys({ ip, host, info }: TcpRuleQuery): Generator<string
   if (name !== undefined) yield `=${name}`
   yield* textPrefixes(textOf(ip))
   yield* bitKeysAround({ base: ip, prefixLength: widthOf(ip) })
-  // No tcpserver looks these up. The gate does, so that CIDR in a rules text has its usual meaning.
+  // No tcpserver looks up these keys. The gate does, so that CIDR in a rules text has its usual
+  // meaning.
   if (familyOf(ip) === 6) for (let length = 127; length > 0; length--) yield formatNetwork(networkOf(ip, length))
   if (name !== undefined) {
     for (let dot = name.indexOf('.'); dot >= 0; dot = name.indexOf('.', dot + 1)) yield `=${name.slice(dot)}`
@@ -52,18 +54,15 @@ export function* tcpRuleKeys({ ip, host, info }: TcpRuleQuery): Generator<string
   yield ''
 }
 
-/**
- * Keys of one network: its own, and those that tcpserver asks for after it, the most specific
- * first.
- */
+/** Keys of a network: its own, and the keys that tcpserver looks up after it, in this order. */
 export type TcpRuleKeys = { readonly own: readonly string[]; readonly around: readonly string[] }
 
 /**
- * Keys that ucspi-tcp and Debian's ucspi-tcp-ipv6 ask for about every address of the network. There
+ * Keys that ucspi-tcp and Debian's ucspi-tcp-ipv6 look up for every address of the network. There
  * are none for an IPv6 network that does not end between two groups, and at most 128 for an IPv4
- * network. A key for an IPv6 network names each group, because a prefix that holds `::` begins
- * addresses of other networks as well; addresses that are printed with `::` within the prefix are
- * therefore not found.
+ * network. A key for an IPv6 network writes each group, because a prefix with `::` would also begin
+ * addresses of other networks. So addresses that are printed with `::` within the prefix are not
+ * found.
  */
 export function textRuleKeys(network: Network): readonly TcpRuleKeys[] {
   const { base, prefixLength } = network
@@ -83,7 +82,7 @@ function textsOf(base: IpAddress, prefixLength: number): readonly string[] {
     : []
 }
 
-/** 10.1.128.0/17 as `10.1.128.`, `10.1.129.` … `10.1.255.`. */
+/** The prefixes of an IPv4 network: `10.1.128.`, … `10.1.255.` for 10.1.128.0/17. */
 function dottedTexts(base: IpAddress, prefixLength: number): readonly string[] {
   const octets = Math.ceil(prefixLength / 8)
   const numbers = [...addressBytes(base)].slice(0, octets)
@@ -92,7 +91,7 @@ function dottedTexts(base: IpAddress, prefixLength: number): readonly string[] {
   return Array.from({ length: 2 ** (octets * 8 - prefixLength) }, (_, i) => [...numbers, last + i].join('.') + end)
 }
 
-/** Keys that ucspi-tcp6 asks for about every address of the network. */
+/** Keys that ucspi-tcp6 looks up for every address of the network. */
 export function bitRuleKeys(network: Network): TcpRuleKeys {
   const { base, prefixLength } = network
   if (prefixLength === 0) return { own: [], around: [''] }
@@ -103,8 +102,8 @@ export function bitRuleKeys(network: Network): TcpRuleKeys {
 }
 
 /**
- * Keys under which ucspi-tcp6's tcprules files a rule for this address text, as far as they are not
- * the text itself. Empty for everything that is no IPv6 address and no network in CIDR notation.
+ * Keys, other than the text itself, under which ucspi-tcp6's tcprules stores a rule for this
+ * address text. Empty for a text that is neither an IPv6 address nor a network in CIDR notation.
  */
 export function bitKeysOfText(address: string): readonly string[] {
   if (address.includes('=')) return []
@@ -117,8 +116,8 @@ export function bitKeysOfText(address: string): readonly string[] {
 }
 
 /**
- * The network that ucspi-tcp6 reads in `2001:db8::/32`, `2001:db8::7`, `10.0.0.0/8` and `10./8`;
- * undefined for `10.` and all else.
+ * Parses a network as ucspi-tcp6 does: `2001:db8::/32`, `2001:db8::7`, `10.0.0.0/8`, `10./8`.
+ * Undefined for `10.` and all other texts.
  */
 export function networkOfText(address: string): Network | undefined {
   const [text = '', digits, ...rest] = address.split('/')
@@ -137,8 +136,8 @@ function fourOctets(text: string): string {
 const widthOf = (ip: IpAddress): number => (familyOf(ip) === 4 ? 32 : 128)
 
 /**
- * Prefixes of a text that end in a dot or a colon, the longest first; the text itself too, if it
- * ends so.
+ * Prefixes of a text that end in a dot or a colon, the longest first. The text itself is one if it
+ * ends in this way.
  */
 function* textPrefixes(text: string): Generator<string> {
   for (let length = text.length; length > 0; length--) {
@@ -153,7 +152,7 @@ const groupsOf = (ip: IpAddress): readonly string[] => {
 }
 
 /**
- * As ucspi-tcp-ipv6 prints an address: unlike RFC 5952, `::` also stands for a single group of
+ * The address as ucspi-tcp-ipv6 prints it. Unlike in RFC 5952, `::` may stand for one group of
  * zeros.
  */
 function textOf(ip: IpAddress): string {
@@ -169,7 +168,7 @@ function textOf(ip: IpAddress): string {
   return `${groups.slice(0, from).join(':')}::${groups.slice(from + count).join(':')}`
 }
 
-/** As ucspi-tcp6 spells an address in a key. */
+/** The address as ucspi-tcp6 writes it in a key. */
 const fullTextOf = (ip: IpAddress): string =>
   familyOf(ip) === 4
     ? ip
@@ -179,7 +178,7 @@ const fullTextOf = (ip: IpAddress): string =>
 
 const IPV4_ONES = 'abcdefghijklmnopqrstuvwxyz123456'
 
-/** The network as `^` or `_` and its bits: zeros as `0`, ones as letters that count on. */
+/** The network as `^` or `_` and its bits: a zero as `0`, a one as a letter. */
 function bitsOf({ base, prefixLength }: Network): string {
   const octets = addressBytes(base)
   const isIpv4 = octets.length === 4
@@ -187,7 +186,7 @@ function bitsOf({ base, prefixLength }: Network): string {
   let ones = 0
   for (let bit = 0; bit < prefixLength; bit++) {
     const isOne = ((octets[bit >> 3] ?? 0) & (0x80 >> (bit & 7))) !== 0
-    // A letter for its place in IPv4, for its number among the ones in IPv6.
+    // In IPv4 the letter shows the place of the bit, in IPv6 its number among the ones.
     if (!isOne) text += '0'
     else text += isIpv4 ? IPV4_ONES.charAt(bit) : String.fromCharCode(96 + ones++)
   }
@@ -219,10 +218,10 @@ export type TcpRuleRecord = { readonly key: string; readonly data: Uint8Array }
 export type TcpRuleFault = { readonly line: number; readonly reason: string }
 
 /**
- * Reads a rules text as tcprules does, octet by octet: the same lines are rules, the same lines are
- * skipped, the same records follow. An address may hold colons where Debian's ucspi-tcp-ipv6 and
- * ucspi-tcp6 take them: the instruction begins at the first `:allow` or `:deny`. A line without a
- * colon is skipped. tcprules stops at the first fault; all of them are named here.
+ * Parses a rules text like tcprules: it accepts and skips the same lines, and makes the same
+ * records. An address may contain colons, as in Debian's ucspi-tcp-ipv6 and ucspi-tcp6: the
+ * instruction begins at the first `:allow` or `:deny`. A line without a colon is skipped. Returns
+ * all faults, while tcprules stops at the first one.
  */
 export function parseTcpRules(text: Uint8Array): {
   readonly records: readonly TcpRuleRecord[]
@@ -243,7 +242,7 @@ export function parseTcpRules(text: Uint8Array): {
 
 const CARRIAGE_RETURN = 'the line ends in a carriage return. Save the file with Unix line ends'
 
-/** A carriage return stays, because tcprules treats it as a part of the rule. */
+/** Removes spaces and tabs at the end. A carriage return stays, because it does in tcprules too. */
 function withoutBlanks(line: string): string {
   let length = line.length
   while (line[length - 1] === ' ' || line[length - 1] === '\t') length--
@@ -267,7 +266,10 @@ function parseLine(line: string): readonly TcpRuleRecord[] | string {
 
 const INSTRUCTIONS = ['deny', 'allow'] as const
 
-/** `,NAME="value",NAME=/value/` as data of a record: the character after `=` is the quote. */
+/**
+ * Parses `,NAME="value",NAME=/value/` into the data of a record. The character after `=` is the
+ * quote. Undefined if the text has another form.
+ */
 function parseVariables(line: string, start: number): string | undefined {
   let data = ''
   for (let at = start; at < line.length; ) {
@@ -283,8 +285,9 @@ function parseVariables(line: string, start: number): string | undefined {
 }
 
 /**
- * `1.2.3.37-53` is seventeen addresses, `10.0.1-3.` three prefixes, `10.0.5-3.` none. Host names
- * and idents (`user@1.2.3.4`, `=.example.org`) have no ranges.
+ * The addresses or prefixes of a range: `1.2.3.37-53` has seventeen addresses, `10.0.1-3.` three
+ * prefixes, `10.0.5-3.` none. Host names and idents (`user@1.2.3.4`, `=.example.org`) have no
+ * ranges.
  */
 function expand(address: string): readonly string[] | undefined {
   const hyphen = address.indexOf('-')
@@ -303,7 +306,7 @@ function expand(address: string): readonly string[] | undefined {
   return keys
 }
 
-/** As scan_ulong reads it: up to a NUL, no digits are 0, and 64 bits are kept. */
+/** Parses a number like tcprules' scan_ulong: up to a NUL, no digits mean 0, modulo 2^64. */
 function numberOf(text: string): bigint | undefined {
   const [digits = ''] = text.split('\0')
   if (!/^\d*$/.test(digits)) return undefined
@@ -313,7 +316,7 @@ function numberOf(text: string): bigint | undefined {
 }
 
 /**
- * Data of a rule in a tcprules cdb: `D` first for deny, then `+NAME=value` NUL for each variable.
+ * The data of a rule's record: `D` and NUL for deny, then `+NAME=value` and NUL for each variable.
  */
 export function formatTcpRule({ allow, environment }: TcpRule): Buffer {
   const variables = Object.entries(environment).flatMap(([name, value]) => [
@@ -324,10 +327,7 @@ export function formatTcpRule({ allow, environment }: TcpRule): Buffer {
   return Buffer.concat([...(allow ? [] : [Buffer.from('D\0')]), ...variables])
 }
 
-/**
- * Inverse of formatTcpRule, for files that tcprules made as well. Values that are not UTF-8 stay
- * octets.
- */
+/** Inverse of formatTcpRule, also for files of tcprules. Values that are not UTF-8 stay octets. */
 export function parseTcpRule(data: Uint8Array): TcpRule {
   const environment: Record<string, string | Uint8Array> = {}
   let allow = true

@@ -1,9 +1,10 @@
+/** Reports of the gate to authd: used grants, and counts of decisions. */
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
 import { parseKeyValues } from './lines.ts'
 
 /**
- * A grant was used: some mail server let this address relay because of it. Sent by the gate, which
- * may not write the database.
+ * A usage event: a mail server let this address relay because of a grant. The gate sends it to
+ * authd, because the gate may not write to the database.
  */
 export type RelayUse = {
   readonly ip: IpAddress
@@ -21,10 +22,7 @@ const SERVICE = /^[a-z]{1,16}$/
 /** A gate that was not restarted after an upgrade still sends the former key `door`. */
 const serviceOf = (pairs: ReadonlyMap<string, string>): string => pairs.get('service') ?? pairs.get('door') ?? ''
 
-/**
- * `use v=1 ip=192.0.2.7 at=1764000000 service=gate`, without LF. Nothing answers it: it is a
- * report, best effort.
- */
+/** The line of a usage event, without LF. It gets no answer. */
 export const formatRelayUse = ({ ip, at, service }: RelayUse): string => `use v=1 ip=${ip} at=${at} service=${service}`
 
 /** Inverse of formatRelayUse; undefined for anything else. */
@@ -40,34 +38,32 @@ export function parseRelayUse(line: string): RelayUse | undefined {
 }
 
 /**
- * The gate's decision for a client: a grant was found; no grant was found; no answer came in time,
- * so the relay stays closed; or no lookup, because nothing opens the relay for such an address.
+ * The gate's decision for a client. `relayed`: a grant was found. `refused`: no grant was found.
+ * `undecided`: no answer came in time, so the relay stays closed. `never`: the address can have no
+ * grant, so no lookup was made.
  */
 export const RELAY_VERDICTS = ['relayed', 'refused', 'undecided', 'never'] as const
 export type RelayVerdict = (typeof RELAY_VERDICTS)[number]
 
-/**
- * The number of decisions of one service of a gate since its last report. The gate sends it,
- * because the gate may not write to the database.
- */
+/** The number of decisions of one service of a gate since its last report. */
 export type RelayTally = {
-  /** Unix seconds of the last decision; all of them are of the same minute. */
+  /** Unix seconds of the last decision. All decisions are of one minute. */
   readonly at: number
-  /** As in RelayUse. */
+  /** See RelayUse. */
   readonly service: string
   readonly counts: Readonly<Record<RelayVerdict, number>>
-  /** Some of the refused addresses, the latest last; at most MAX_RECENT. */
+  /** The last refused addresses, the latest last; at most MAX_RECENT. */
   readonly recent: readonly IpAddress[]
 }
 
-/** Refused clients come from the whole Internet: a report has a sample of them. */
+/** Addresses of refused clients in a report. More would fill memory, because anyone can connect. */
 export const MAX_RECENT = 20
-/** With every number and address at its longest. */
+/** Longest line in octets without LF, for the longest numbers and addresses. */
 export const MAX_RELAY_TALLY_LINE = 1024
 
 /**
- * `tally v=1 at=1764000000 service=gate relayed=3 refused=120 undecided=0 never=1
- * recent=192.0.2.7,2001:db8::7`, without LF. Nothing answers it.
+ * The line of a tally, without LF: `tally v=1 at=1764000000 service=gate relayed=3 refused=120
+ * undecided=0 never=1 recent=192.0.2.7,2001:db8::7`. It gets no answer.
  */
 export const formatRelayTally = ({ at, service, counts, recent }: RelayTally): string =>
   `tally v=1 at=${at} service=${service} ${RELAY_VERDICTS.map(verdict => `${verdict}=${counts[verdict]}`).join(' ')} recent=${recent.join(',')}`

@@ -6,9 +6,9 @@ import { type ProxyHeader, parseProxyHeader } from '../../wire/preamble.ts'
 const LIMIT_MS = 3_000
 
 /**
- * The header and `rest`, the client's octets behind it. Or `reason`, for the log, if no valid header
- * came in time. `octets`: number of octets that came. `isLate`: the time ended, for example with a
- * client that waits for a greeting.
+ * The header and `rest`, the client's octets behind it. Or `reason`, for the log, if no valid
+ * header came in time. `octets`: number of octets that came. `isLate`: the time ended, for example
+ * with a client that waits for a greeting.
  */
 export type ReadHeader =
   | { readonly header: ProxyHeader; readonly rest: Buffer }

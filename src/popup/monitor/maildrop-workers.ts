@@ -12,7 +12,7 @@ import {
   type MaildropWorkerChange,
   type MaildropWorkerSettings,
   type MaildropWorkerStart,
-  parseMaildropWorkerNews,
+  parseMaildropWorkerReport,
   type SessionTicket,
   type UsedTicket,
 } from '../../wire/workers/maildrop-worker.ts'
@@ -184,7 +184,7 @@ export class MaildropWorkers {
     }
     owner.usedTickets = []
     worker.channel.onMessage(message => {
-      const news = parseMaildropWorkerNews(message)
+      const news = parseMaildropWorkerReport(message)
       if (news?.type === 'usedTickets') owner.usedTickets = news.tickets
     })
     worker.channel.send(start)

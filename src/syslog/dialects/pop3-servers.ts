@@ -93,7 +93,9 @@ const unquote = (name: string): string => (/^'[^']+'$/.test(name) ? name.slice(1
 const CUCIPOP_SESSION =
   /^(?!(?:lost|auth|authentication|connect|connection|error|bad|invalid|timeout)\b)([^\s,:()]{1,64}) (\d[0-9.]{6,14}) \d{1,10}, \d{1,10} \(\d{1,10}\), \d{1,10} \(\d{1,10}\)$/
 
-/** cucipop, IPv4 only, at the end of a session (spec/syslog.md §7). The easiest dialect to forge. */
+/**
+ * cucipop, IPv4 only, at the end of a session (spec/syslog.md §7). The easiest dialect to forge.
+ */
 export const cucipop: Dialect = {
   name: 'cucipop',
   setting: 'check_daemon_cucipop',

@@ -1,10 +1,7 @@
-/**
- * The control channel between a parent and a child: JSON, one message a line, and two words beside
- * the messages.
- */
+/** The control channel between a parent and a child: one message in JSON per line. */
 import * as v from 'valibot'
 
-/** Longest message, in octets without LF: PEM chains and settings fit, floods do not. */
+/** Longest message, in octets without LF. Settings with PEM chains fit. */
 export const MAX_MESSAGE = 1_048_576
 
 /**

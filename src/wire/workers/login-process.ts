@@ -57,13 +57,13 @@ const connection = {
 }
 
 const OUTCOMES = ['yes', 'no', 'temporary', 'inUse', 'loginDelay'] as const
-/** The answer of another server to a login. */
+/** The result of a login at another server. */
 export type Outcome = (typeof OUTCOMES)[number]
 
 const fromLogin = v.variant('type', [
   /** The login process has its settings, has dropped its privileges and accepts connections. */
   v.strictObject({ type: v.literal('ready') }),
-  /** Is this secret right, and whose maildrop is it? Also the beginning of a chain. */
+  /** Asks for the check of a secret, and for the maildrop of the login. Also begins a chain. */
   v.strictObject({
     type: v.literal('verify'),
     ...attempt,
@@ -71,18 +71,18 @@ const fromLogin = v.variant('type', [
     secret: octets(12_288),
     timestamp: octets(320),
   }),
-  /** Another server decides: may the attempt be made now? The secret stays with login. */
+  /** Asks whether a login at another server may be tried now. The secret stays in the process. */
   v.strictObject({
     type: v.literal('attempt'),
     ...attempt,
-    /** Fingerprint of login and secret together, of use in this login process alone. */
+    /** Fingerprint of login and secret together, with a key of this login process. */
     proof: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
   }),
   /** The reply of that server, or of the chained program. */
   v.strictObject({ type: v.literal('outcome'), n: requestNumber, outcome: v.picklist(OUTCOMES) }),
   /** The client has disconnected: drop the request. */
   v.strictObject({ type: v.literal('cancel'), n: requestNumber }),
-  /** For the record: an attempt that login itself refused, or a preamble that was wrong. */
+  /** Reports a preamble that the login process refused. */
   v.strictObject({ type: v.literal('preambleRefused'), ip: ipAddress, reason: v.picklist(['badpass', 'badhost']) }),
 ])
 
@@ -126,8 +126,8 @@ const loginSettings = v.strictObject({
    */
   directory: v.string(),
   /**
-   * For each inherited listening socket, from descriptor 4 on: does a PROXY header come first, or a
-   * TLS handshake?
+   * For each inherited listening socket, from descriptor 4 on: `proxy`, a PROXY header comes first;
+   * `tls`, a TLS handshake comes first.
    */
   listeners: v.array(v.strictObject({ proxy: v.boolean(), tls: v.boolean() })),
   /** The authenticator: the monitor's checker, a chained program, or the server behind. */
@@ -154,27 +154,26 @@ const loginSettings = v.strictObject({
   maxPerAddress: v.number(),
   maxPerLogin: v.number(),
   maxPerOwner: v.number(),
-  /** Prefixes of the site's translators: whose connections count together. */
+  /** Prefixes of the site's translators: connections of an embedded address count together. */
   nat64Prefixes: networkSet,
-  /** Milliseconds. */
+  /** Both in milliseconds. */
   loginTime: v.number(),
   idleTime: v.number(),
   upstream: v.nullable(upstreamServer),
 })
 
 /**
- * The settings of a login process. They hold no secret but the preamble's password and the key for
- * STLS.
+ * The settings of a login process. Their only secrets are the preamble's password and the TLS key.
  */
 export type LoginSettings = v.InferOutput<typeof loginSettings>
 export type LoginSettingsMessage = v.InferInput<typeof loginSettings>
 
 const toLogin = v.variant('type', [
-  /** First message, and again after a reload; then `ids` and `listeners` no longer count. */
+  /** The first message, and again after a reload. Then `ids` and `listeners` have no effect. */
   v.strictObject({ type: v.literal('settings'), settings: loginSettings }),
-  /** The maildrop is open: connect there and begin with this line. */
+  /** A worker serves the maildrop: connect to `socket` and send `ticket` first. */
   v.strictObject({ type: v.literal('open'), n: requestNumber, socket: v.string(), ticket: v.string() }),
-  /** Ask the server behind now, or: the chained program is being started. */
+  /** The attempt may be made now. For a chain: the program is being started. */
   v.strictObject({ type: v.literal('proceed'), n: requestNumber }),
   /** The login is announced: +OK may go out. */
   v.strictObject({ type: v.literal('announced'), n: requestNumber }),
@@ -183,7 +182,7 @@ const toLogin = v.variant('type', [
     n: requestNumber,
     failure: v.picklist(['credentials', 'temporary', 'permanent', 'inUse', 'loginDelay', 'crashed']),
   }),
-  /** Take no new connections; end when the last session has. */
+  /** Stop accepting, and exit after the last session. */
   v.strictObject({ type: v.literal('drain') }),
 ])
 

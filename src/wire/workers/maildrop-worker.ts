@@ -21,14 +21,11 @@ export type SessionTicket = {
   readonly ip: IpAddress
   readonly tls: boolean
   readonly method: LoginMethod
-  /** Unix seconds; after that the ticket is void. */
+  /** Unix seconds; afterwards the ticket is invalid. */
   readonly expires: number
 }
 
-/**
- * A ticket as received. `ticket` is valid only after HMAC-SHA256 of `signedText` was found equal to
- * `mac`.
- */
+/** A ticket as received. It is valid only if HMAC-SHA256 of `signedText` is `mac`. */
 export type PresentedTicket = { readonly ticket: SessionTicket; readonly signedText: string; readonly mac: string }
 
 /** Longest ticket line, in octets without LF. */
@@ -49,10 +46,7 @@ export function formatSessionTicket(ticket: SessionTicket, mac: (text: string) =
 const LINE =
   /^(session v=1 id=(\S+) ip=(\S+) tls=([01]) method=([a-z]+) expires=(\d{1,12}) user=(\S*) maildir=(\/\S*)) mac=([0-9a-f]{64})$/
 
-/**
- * Reads a ticket line; undefined if it has not exactly the form of formatSessionTicket. Checks no
- * MAC.
- */
+/** Parses a ticket line; undefined for any other form. Does not check the MAC. */
 export function parseSessionTicket(line: string): PresentedTicket | undefined {
   const match = LINE.exec(line)
   if (match === null) return undefined
@@ -67,27 +61,27 @@ export function parseSessionTicket(line: string): PresentedTicket | undefined {
   return signedTextOf(ticket) === signedText ? { ticket, signedText, mac } : undefined
 }
 
-/**
- * The handoff channel between a login process and a pop3d worker, over which client sockets are
- * handed over (docs/WIRE.md): a Unix connection to the worker's socket. Each `take` line belongs to
- * one descriptor, in the same order.
+/*
+ * The handoff channel is a Unix connection of a login process to a pop3d worker, through which
+ * client sockets are handed over (docs/WIRE.md). Each `take` line belongs to one descriptor, in the
+ * same order.
  */
 
 /**
- * The first line of both: login's in place of a ticket, then the worker's when descriptors may
- * come.
+ * The first line of both sides: of the login process in place of a ticket, and of the worker when
+ * it accepts descriptors.
  */
 export const CHANNEL_LINE = 'link v=1'
 
-/** Octets read ahead that go with a socket, at most. */
+/** Most octets of the client that were read and are sent with its socket. */
 export const MAX_READ_AHEAD = 131_072
 
 /** Longest `take` line, in octets without LF. */
 export const MAX_TAKE_LINE = MAX_SESSION_TICKET_LINE + 64
 
 /**
- * Login to worker: a socket whose session `ticket` opens. `octets` octets of the client's input
- * follow the line.
+ * Login process to worker: hands a socket over. `octets` octets of the client's input follow the
+ * line.
  */
 export type Take = { readonly n: number; readonly octets: number; readonly ticket: string }
 
@@ -102,8 +96,8 @@ export function parseTake(line: string): Take | undefined {
 }
 
 /**
- * Messages of a worker to the login process: sockets may be passed; the session of that socket is
- * over; or the worker accepts no more, and the login process should end its side.
+ * Worker to login process. `open`: the worker accepts sockets. `ended`: the session of a socket has
+ * ended. `bye`: the worker accepts no more sockets, and the login process must end its side.
  */
 export type HandoffReply =
   | { readonly type: 'open' }
@@ -111,12 +105,12 @@ export type HandoffReply =
   | { readonly type: 'bye' }
 
 /** The line, without LF. */
-export function formatHandoffReply(news: HandoffReply): string {
-  switch (news.type) {
+export function formatHandoffReply(reply: HandoffReply): string {
+  switch (reply.type) {
     case 'open':
       return CHANNEL_LINE
     case 'ended':
-      return `ended n=${news.n}`
+      return `ended n=${reply.n}`
     case 'bye':
       return 'bye'
   }
@@ -145,8 +139,8 @@ const settings = v.strictObject({
   /** Seconds without a command. */
   idleTime: seconds,
   /**
-   * Seconds without a session after which the process ends with status 0. Connections that wait by
-   * then are the next one's.
+   * Seconds without a session after which the process ends with status 0. The next process accepts
+   * the connections that then wait.
    */
   workerIdle: seconds,
   /** The capabilities after login (CAPA). */
@@ -172,14 +166,11 @@ const start = v.strictObject({
   /** Key of the session tickets: 32 octets, hexadecimal. */
   key: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
   /**
-   * The account of the login processes, which alone may connect besides root and the owner; null
-   * where all are one user.
+   * The account of the login processes. Besides root and the owner, no other account may connect.
+   * Null if all processes have one account.
    */
   loginUid: v.nullable(v.pipe(v.number(), v.integer())),
-  /**
-   * Tickets that the worker before this one took, and until when (Unix seconds) they would have
-   * been good.
-   */
+  /** Tickets that the previous worker has accepted, with their ends in Unix seconds. */
   usedTickets: v.array(usedTicket),
   logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
   /** The engine of the connections. */
@@ -189,7 +180,7 @@ const start = v.strictObject({
 
 const change = v.strictObject({ type: v.literal('settings'), settings })
 
-/** Sent to a worker that runs: its sessions from now on have these settings. */
+/** Sent to a running worker. Later sessions have these settings. */
 export type MaildropWorkerChange = v.InferOutput<typeof change>
 
 /** @throws TypeError, see requireMessage. */
@@ -207,11 +198,12 @@ export const parseMaildropWorkerStart = (message: unknown): MaildropWorkerStart 
 
 const news = v.variant('type', [
   v.strictObject({ type: v.literal('ready') }),
-  /** It ends: tickets that have not expired, for the next worker. */
+  /** Last message before a clean exit: the accepted tickets that have not expired. */
   v.strictObject({ type: v.literal('usedTickets'), tickets: v.pipe(v.array(usedTicket), v.maxLength(100_000)) }),
 ])
 
-export type MaildropWorkerNews = v.InferOutput<typeof news>
+export type MaildropWorkerReport = v.InferOutput<typeof news>
 
 /** Reads a message of a worker; undefined if it is invalid. */
-export const parseMaildropWorkerNews = (message: unknown): MaildropWorkerNews | undefined => readMessage(news, message)
+export const parseMaildropWorkerReport = (message: unknown): MaildropWorkerReport | undefined =>
+  readMessage(news, message)

@@ -1,29 +1,28 @@
 /**
- * The descriptor channel between the gate and its starter, over which the sockets of SMTP clients
- * go to the smtpd's account (docs/WIRE.md): a Unix socket pair. Each `start` line belongs to one
- * descriptor, in the same order. Strings of programs follow their line as octets, each ended by
- * NUL.
+ * The channel between the gate and a starter, which carries the sockets of SMTP clients to the
+ * smtpd's account (docs/WIRE.md). Each `start` line belongs to one socket, in the same order. A
+ * line is followed by a block of strings, which each end with NUL.
  */
 
 /** Longest line of either side, in octets without LF. */
 export const MAX_STARTER_LINE = 128
 
-/** Octets that follow a line, at most. */
+/** Longest block in octets. */
 export const MAX_STARTER_BLOCK = 1_048_576
 
 /** Gate to starter. */
 export type StarterOrder =
   /**
-   * The program of all later starts. The block: path, `args` arguments, then `NAME=value` of every
-   * start. `files`: soft limit of open files.
+   * Sets the program of all later starts. The block has its path, `args` arguments, and the
+   * `NAME=value` strings of every start. `files`: soft limit of open files.
    */
   | { readonly type: 'program'; readonly args: number; readonly files: number; readonly octets: number }
   /**
-   * Run it on the descriptor. The block: `without` names that this start lacks, then its own
-   * `NAME=value`.
+   * Runs the program on the socket. The block has `without` names of variables that this start does
+   * not get, then its own `NAME=value` strings.
    */
   | { readonly type: 'start'; readonly n: number; readonly without: number; readonly octets: number }
-  /** End another starter of the same account, which has stopped answering. */
+  /** Kills another starter of the same account, which has stopped answering. */
   | { readonly type: 'kill'; readonly pid: number }
   | { readonly type: 'ping'; readonly n: number }
 
@@ -60,7 +59,7 @@ export function parseStarterOrder(line: string): StarterOrder | undefined {
 }
 
 /** Starter to gate. */
-export type StarterNews =
+export type StarterReply =
   /** The starter runs under its own account, and accepts orders. */
   | { readonly type: 'ready' }
   | { readonly type: 'started'; readonly n: number; readonly pid: number }
@@ -71,7 +70,7 @@ export type StarterNews =
   | { readonly type: 'pong'; readonly n: number }
 
 /** The line, without LF. */
-export function formatStarterNews(news: StarterNews): string {
+export function formatStarterReply(news: StarterReply): string {
   switch (news.type) {
     case 'ready':
       return 'ready'
@@ -93,7 +92,7 @@ const KILLED = new RegExp(`^ended pid=${NUMBER} signal=${NUMBER}$`)
 const PONG = new RegExp(`^pong n=${NUMBER}$`)
 
 /** Reads a line of the starter; undefined if it is invalid. */
-export function parseStarterNews(line: string): StarterNews | undefined {
+export function parseStarterReply(line: string): StarterReply | undefined {
   const [n = 0, startedPid = 0] = numbersOf(STARTED, line)
   if (isPid(startedPid)) return { type: 'started', n, pid: startedPid }
   const [exitedPid = 0, status = 0] = numbersOf(EXITED, line)
@@ -107,7 +106,7 @@ export function parseStarterNews(line: string): StarterNews | undefined {
   return pong === undefined ? undefined : { type: 'pong', n: pong }
 }
 
-/** The strings one after the other, each with its NUL. Throws TypeError on a NUL inside one. */
+/** Formats a block of strings. Throws TypeError if a string contains a NUL. */
 export function formatStrings(strings: readonly (string | Uint8Array)[]): Buffer {
   const octets = strings.every(piece => typeof piece === 'string')
     ? Buffer.from(strings.length === 0 ? '' : `${strings.join('\0')}\0`)
@@ -116,7 +115,7 @@ export function formatStrings(strings: readonly (string | Uint8Array)[]): Buffer
   return octets
 }
 
-/** The strings of a block; undefined if the last one has no end. */
+/** Parses a block of strings; undefined if the last one has no NUL. */
 export function parseStrings(block: Buffer): readonly Buffer[] | undefined {
   const strings: Buffer[] = []
   for (let start = 0; start < block.length; ) {
@@ -136,7 +135,7 @@ function countStrings(block: Buffer): number {
   return count
 }
 
-/** Process ids that are no group and not ourselves to kill(2). */
+/** True for a number that means one process to kill(2), and not init. */
 const isPid = (pid: number): boolean => pid > 1 && pid < 2 ** 31
 
 /** The numbers of a line of this pattern; none for another line. */

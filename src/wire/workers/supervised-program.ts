@@ -1,6 +1,5 @@
 /**
- * Between `auth-relay up` and a program that it supervises: the report of a start, and the order to
- * reload.
+ * Messages between `auth-relay up` and its programs: the report of a start, the order to reload.
  */
 import * as v from 'valibot'
 import { readMessage } from './control-channel.ts'
@@ -18,17 +17,16 @@ const report = v.variant('type', [
 /** From the program. */
 export type StartReport = v.InferOutput<typeof report>
 
-/** Reads a message of a program; undefined if it is another one. */
+/** Reads a message of a program; undefined if it is invalid. */
 export const parseStartReport = (message: unknown): StartReport | undefined => readMessage(report, message)
 
 const order = v.strictObject({ type: v.literal('reload'), files: v.record(v.string(), v.string()) })
 
 /**
- * To the program. `files`: texts of files that the program cannot read again after it drops root,
- * by path: the settings file, and for a secret file the secret. The supervisor, which is still
- * root, reads the files.
+ * To the program. `files`: the text of the settings file and the secrets of secret files, by path.
+ * The supervisor reads them, because the program cannot read them again after it drops root.
  */
 export type ReloadOrder = v.InferOutput<typeof order>
 
-/** Reads a message of the supervisor; undefined if it is another one. */
+/** Reads a message of the supervisor; undefined if it is invalid. */
 export const parseReloadOrder = (message: unknown): ReloadOrder | undefined => readMessage(order, message)

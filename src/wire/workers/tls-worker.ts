@@ -1,6 +1,6 @@
 /**
- * Between sslwrap and a worker of sslwrap: the data that the worker serves by, and the answers of
- * the worker. The worker speaks TLS with every client, so sslwrap takes its messages for hostile.
+ * Messages between sslwrap and its workers: the orders, and the answers. A worker speaks TLS with
+ * every client, so sslwrap checks its messages like hostile input.
  */
 import * as v from 'valibot'
 import { parseNetwork } from '../ip-address.ts'
@@ -21,7 +21,7 @@ const id = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 /** 0: no limit. */
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 const milliseconds = v.pipe(v.number(), v.finite(), v.minValue(0))
-/** Since 1970. */
+/** Milliseconds since 1970. */
 const moment = v.pipe(v.number(), v.finite())
 
 const certificate = v.strictObject({
@@ -48,7 +48,7 @@ const listener = v.strictObject({
 
 const serve = v.strictObject({
   type: v.literal('serve'),
-  /** The account of the worker before it reads an octet; undefined: nothing is separated. */
+  /** The account for the worker, which it takes first. Undefined: it keeps its account. */
   ids: v.optional(v.strictObject({ uid: id, gid: id })),
   logLevel: v.picklist(['debug', 'info', 'warn', 'error']),
   listeners: v.array(listener),
@@ -72,16 +72,13 @@ const serve = v.strictObject({
   metricsListen: v.optional(socketAddress),
 })
 
-/**
- * All data that a worker needs to serve, and their replacement after a reload. The nth listener is
- * the nth inherited socket.
- */
+/** All data that a worker needs. A later order replaces them. Listener n has inherited socket n. */
 export type ServeOrder = v.InferOutput<typeof serve>
 export type TlsListener = v.InferOutput<typeof listener>
 
 const order = v.variant('type', [
   serve,
-  /** Accept no connection; end with the last session. */
+  /** Stop accepting, and exit after the last session. */
   v.strictObject({ type: v.literal('drain') }),
 ])
 
@@ -91,7 +88,7 @@ export type TlsWorkerOrder = v.InferOutput<typeof order>
 /** Reads a message of sslwrap. @throws TypeError, see requireMessage. */
 export const parseTlsWorkerOrder = (message: unknown): TlsWorkerOrder => requireMessage(order, message)
 
-/** Characters of a reason that are sent. */
+/** Most characters of a reason. */
 const MAX_REASON = 2000
 
 const answer = v.variant('type', [

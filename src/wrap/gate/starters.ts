@@ -15,8 +15,8 @@ import {
   formatStrings,
   MAX_STARTER_BLOCK,
   MAX_STARTER_LINE,
-  parseStarterNews,
-  type StarterNews,
+  parseStarterReply,
+  type StarterReply,
 } from '../../wire/workers/starter.ts'
 
 /**
@@ -297,7 +297,7 @@ class StarterProcess {
   #receive(octets: Buffer): void {
     const { lines, overlong } = this.#lines.push(octets)
     for (const line of lines) {
-      const news = parseStarterNews(line)
+      const news = parseStarterReply(line)
       if (this.#isLost) continue
       if (news === undefined || !this.#hear(news)) this.#lose('it sent an invalid message')
       else this.#pings.alive()
@@ -306,7 +306,7 @@ class StarterProcess {
   }
 
   /** Returns false if a correct starter cannot have sent the message. */
-  #hear(news: StarterNews): boolean {
+  #hear(news: StarterReply): boolean {
     switch (news.type) {
       case 'ready':
         this.#isReady()

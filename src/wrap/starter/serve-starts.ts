@@ -7,13 +7,13 @@ import { type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd
 import { limitOpenFiles } from '../../ucspi/run-next.ts'
 import { LineReader } from '../../wire/lines.ts'
 import {
-  formatStarterNews,
+  formatStarterReply,
   MAX_STARTER_BLOCK,
   MAX_STARTER_LINE,
   parseStarterOrder,
   parseStrings,
-  type StarterNews,
   type StarterOrder,
+  type StarterReply,
 } from '../../wire/workers/starter.ts'
 
 type Ending = NonNullable<Awaited<InetdChild['ended']>>
@@ -159,9 +159,9 @@ class Starter {
   }
 
   /** Sends the replies of one event loop turn in one write. */
-  #say(news: StarterNews): void {
+  #say(news: StarterReply): void {
     if (this.#news === '') setImmediate(this.#flush)
-    this.#news += `${formatStarterNews(news)}\n`
+    this.#news += `${formatStarterReply(news)}\n`
   }
 
   readonly #flush = (): void => {

@@ -1,16 +1,16 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
 import {
-  formatStarterNews,
   formatStarterOrder,
+  formatStarterReply,
   formatStrings,
   MAX_STARTER_BLOCK,
   MAX_STARTER_LINE,
-  parseStarterNews,
   parseStarterOrder,
+  parseStarterReply,
   parseStrings,
-  type StarterNews,
   type StarterOrder,
+  type StarterReply,
 } from '../../../../src/wire/workers/starter.ts'
 
 const number = fc.nat({ max: 999_999_999_999_999 })
@@ -24,7 +24,7 @@ const order: fc.Arbitrary<StarterOrder> = fc.oneof(
   fc.record({ type: literal('kill'), pid }),
   fc.record({ type: literal('ping'), n: number }),
 )
-const news: fc.Arbitrary<StarterNews> = fc.oneof(
+const news: fc.Arbitrary<StarterReply> = fc.oneof(
   fc.constant({ type: 'ready' } as const),
   fc.record({ type: literal('started'), n: number, pid }),
   fc.record({ type: literal('failed'), n: number, errno: number }),
@@ -40,9 +40,9 @@ describe('messages between gate and starter', () => {
     expect(parseStarterOrder(line)).toEqual(value)
   })
   property.prop([news])('what a starter says is read as it was written, on a short line', value => {
-    const line = formatStarterNews(value)
+    const line = formatStarterReply(value)
     expect(line.length).toBeLessThanOrEqual(MAX_STARTER_LINE)
-    expect(parseStarterNews(line)).toEqual(value)
+    expect(parseStarterReply(line)).toEqual(value)
   })
   const digits = fc.oneof(fc.nat({ max: 300 }).map(String), fc.constantFrom('', '0', '01', '+1', '-1', '1 ', '1e3'))
   const end = fc.tuple(fc.constantFrom('', ' n=', ' pid=', ' status=', ' without=0 octets=', ' x='), digits)
@@ -53,15 +53,15 @@ describe('messages between gate and starter', () => {
     )
     .map(([word, ends]) => word + ends.flat().join(''))
   property.prop([fc.oneof(fc.string(), nearMiss)], { numRuns: 2000 })('any other text is none of them', text => {
-    const [asOrder, asNews] = [parseStarterOrder(text), parseStarterNews(text)]
+    const [asOrder, asNews] = [parseStarterOrder(text), parseStarterReply(text)]
     expect(asOrder === undefined ? text : formatStarterOrder(asOrder)).toBe(text)
-    expect(asNews === undefined ? text : formatStarterNews(asNews)).toBe(text)
+    expect(asNews === undefined ? text : formatStarterReply(asNews)).toBe(text)
   })
 
   test('some near misses of that property are accepted', () => {
     const read = fc
       .sample(nearMiss, 2000)
-      .filter(text => (parseStarterOrder(text) ?? parseStarterNews(text)) !== undefined)
+      .filter(text => (parseStarterOrder(text) ?? parseStarterReply(text)) !== undefined)
     expect(read.length).toBeGreaterThan(10)
   })
 
@@ -93,7 +93,7 @@ describe('messages between gate and starter', () => {
     'ended pid=9 signal=128',
     'ready ',
     '',
-  ])('not a line of a starter: %s', line => expect(parseStarterNews(line)).toBeUndefined())
+  ])('not a line of a starter: %s', line => expect(parseStarterReply(line)).toBeUndefined())
 
   const withoutNul = fc.oneof(
     fc.uint8Array().map(octets => octets.map(octet => octet || 1)),
