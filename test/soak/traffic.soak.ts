@@ -6,6 +6,7 @@ import { freePort } from '../harness/free-port.ts'
 import { resourcesOf } from '../harness/process-status.ts'
 import { type Program, run } from '../harness/program.ts'
 import { TEST_PASSWORD, type TestAccount } from '../harness/stack.ts'
+import { swaksCommand } from '../harness/swaks.ts'
 import { INSPECTED, liveMemory } from './live-memory.ts'
 import { SOAK } from './settings.ts'
 import { Site } from './site.ts'
@@ -132,19 +133,8 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
     return client('mpop', ({ ending }) => ending?.code === 0, 'mpop', '-q', '-C', rc, 'a')
   }
   const swaks = (from: string, to: string, reply: string) => {
-    const words = [
-      '--server',
-      `127.0.0.1:${site.smtp}`,
-      '--local-interface',
-      from,
-      '--from',
-      'ann@example.org',
-      '--to',
-      to,
-      '--quit-after',
-      'RCPT',
-    ]
-    return client(`swaks, ${reply}`, ({ lines }) => lines.some(line => line.includes(` ${reply} `)), 'swaks', ...words)
+    const says = ({ lines }: Program) => lines.some(line => line.includes(` ${reply} `))
+    return client(`swaks, ${reply}`, says, ...swaksCommand(site.smtp, to, '--local-interface', from))
   }
 
   /** A client that has read mail may send mail; a client that has not may not. */

@@ -6,6 +6,7 @@ import { GateDatabase } from '../harness/gate-database.ts'
 import { installBlock, installText } from '../harness/install-recipe.ts'
 import { Program, run } from '../harness/program.ts'
 import { Stack } from '../harness/stack.ts'
+import { swaksCommand } from '../harness/swaks.ts'
 
 const root = new URL('../..', import.meta.url).pathname
 /** The command with which the launcher starts the program. */
@@ -218,20 +219,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
       // tcpserver does not print the port that it got for port 0; the kernel's table has it.
       const inodes = await run(['sh', '-c', `ls -l /proc/${server.pid}/fd; cat /proc/net/tcp`])
       const port = await portOf(server, inodes)
-      const swaks = (to: string) =>
-        run([
-          'swaks',
-          '--server',
-          '127.0.0.1',
-          '--port',
-          String(port),
-          '--from',
-          'ann@example.org',
-          '--to',
-          to,
-          '--quit-after',
-          'RCPT',
-        ])
+      const swaks = (to: string) => run(swaksCommand(port, to))
       const said = (program: Program, pattern: RegExp) => program.lines.some(line => pattern.test(line))
       const refused = await swaks('bob@elsewhere.example')
       expect(said(refused, /^<\*\* 553 /), `${refused.transcript()}\n${server.transcript()}`).toBe(true)

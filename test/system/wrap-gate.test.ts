@@ -18,6 +18,7 @@ import { eventually } from '../harness/eventually.ts'
 import { GateDatabase } from '../harness/gate-database.ts'
 import { type Program, run } from '../harness/program.ts'
 import { Stack, TEST_IDS, type TestSettings } from '../harness/stack.ts'
+import { swaksCommand } from '../harness/swaks.ts'
 
 describeWith(
   [command('swaks'), command('tcprulescheck', 'ucspi-tcp'), command('tcprules', 'ucspi-tcp')],
@@ -45,20 +46,7 @@ describeWith(
       await stack.waitForEngine('wrap', 'wrap.engine')
       return gate
     }
-    const mail = (to: string) =>
-      run([
-        'swaks',
-        '--server',
-        '127.0.0.1',
-        '--port',
-        String(stack.port('wrap')),
-        '--from',
-        'ann@example.org',
-        '--to',
-        to,
-        '--quit-after',
-        'RCPT',
-      ])
+    const mail = (to: string) => run(swaksCommand(stack.port('wrap'), to))
     const code = (program: Program) =>
       program.lines.flatMap(line => /^<(?:-|\*\*) +(\d{3}) /.exec(line)?.[1] ?? []).at(-2)
     /** Sends a text to a socket of the gate and returns the output when `enough` accepts it. */
