@@ -59,6 +59,11 @@ class InProcessRunner {
     })
     // The same inputs for each mutant, and no search for the smallest one that fails.
     fc.configureGlobal({ seed: 1, endOnFailure: true, numRuns: MUTATION_INPUTS })
+  }
+
+  /** Imports the tests, and with them the modules, unless that was done. */
+  async #load(): Promise<void> {
+    if (this.#tests.size > 0) return
     await import(pathToFileURL(resolve('test/harness/count-assertions.ts')).href)
     for (const file of globSync(MUTATION_TESTS, { exclude: TESTS_LEFT_OUT }).sort()) {
       const tests = await collectTests(() => import(pathToFileURL(resolve(file)).href))
@@ -70,6 +75,7 @@ class InProcessRunner {
 
   async dryRun(): Promise<object> {
     instrumentation.activeMutant = undefined
+    await this.#load()
     const tests: Outcome[] = []
     for (const id of this.#tests.keys()) {
       instrumentation.currentTestId = id
@@ -85,8 +91,17 @@ class InProcessRunner {
     readonly activeMutant: { readonly id: string }
     readonly testFilter?: readonly string[]
     readonly hitLimit?: number
+    readonly mutantActivation?: 'static' | 'runtime'
   }): Promise<object> {
-    const { activeMutant, testFilter = [...this.#tests.keys()], hitLimit } = options
+    const { activeMutant, hitLimit, mutantActivation } = options
+    // A mutant of a table must be active before the module is loaded.
+    if (mutantActivation === 'static') instrumentation.activeMutant = activeMutant.id
+    try {
+      await this.#load()
+    } catch (error) {
+      return { status: 'error', errorMessage: `the modules cannot be loaded: ${String(error)}` }
+    }
+    const { testFilter = [...this.#tests.keys()] } = options
     // Most mutants fail a quick example, so that the slow properties need not run.
     const quickestFirst = testFilter.toSorted((a, b) => this.#durationOf(a) - this.#durationOf(b))
     Object.assign(instrumentation, { activeMutant: activeMutant.id, hitCount: 0, hitLimit })
@@ -109,11 +124,12 @@ class InProcessRunner {
   }
 
   async #run(id: string): Promise<Outcome> {
+    // A missing test is an error of the run. It must not count as a test that fails.
+    const test = this.#tests.get(id)
+    if (test === undefined) throw new TypeError(`no such test: ${id}`)
     const begin = performance.now()
     const about = () => ({ id, name: id, timeSpentMs: performance.now() - begin })
     try {
-      const test = this.#tests.get(id)
-      if (test === undefined) throw new TypeError(`no such test: ${id}`)
       await test.run()
       return { ...about(), status: 0 }
     } catch (error) {

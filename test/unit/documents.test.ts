@@ -1,5 +1,6 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, globSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
 import { commandTree } from '../../src/auth-relay/command-line.ts'
 import { LOG_EVENTS } from '../../src/base/log-events.ts'
@@ -144,6 +145,20 @@ describe('test/mutation/RESULT.md', () => {
   test('each row names a file that exists', () => {
     expect(files.length).toBeGreaterThan(5)
     expect(files.filter(({ name }) => !existsSync(`${root}${name}`))).toEqual([])
+  })
+
+  test('each file of the mutated rooms has a row, and nine of ten of its mutants are killed', () => {
+    const { mutate } = v.parse(
+      v.object({ mutate: v.array(v.string()) }),
+      JSON.parse(textOf('test/mutation/stryker.json')),
+    )
+    const mutated = globSync(mutate, { cwd: root }).sort()
+    expect(mutated.length).toBeGreaterThan(30)
+    expect(files.map(({ name }) => name).sort()).toEqual(mutated)
+    const belowBound = files.filter(({ counts: [killed = 0, survived = 0, unreached = 0] }) => {
+      return killed < 0.9 * (killed + survived + unreached)
+    })
+    expect(belowBound).toEqual([])
   })
 
   test('the last row is the sum of the others', () => {

@@ -45,8 +45,8 @@ describe('a real client', () => {
     for (const size of [1, 7, 100]) {
       const records = refragment(hello, size)
       expect(parseClientHello(records)).toEqual(expected)
-      // An octet that belongs to the record header or to the message: there is always more to come.
-      for (let cut = 0; cut < records.length; cut += size === 1 ? 5 : 1)
+      // The last octet may belong to the header of a record, or to the message.
+      for (let cut = 0; cut < 250; cut += 1)
         expect(parseClientHello(records.subarray(0, cut))).toEqual({ state: 'more' })
     }
   })

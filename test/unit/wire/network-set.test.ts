@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { type IpAddress, type Network, NetworkSet, networkContains, networkOf } from '../../../src/wire/ip-address.ts'
-import { ip as address } from '../../harness/addresses.ts'
+import { ip as address, net } from '../../harness/addresses.ts'
 
 const anyAddress: fc.Arbitrary<IpAddress> = fc.oneof(fc.ipV4(), fc.ipV6()).map(address)
 const anyNetwork: fc.Arbitrary<Network> = fc
@@ -32,6 +32,16 @@ describe('NetworkSet', () => {
     expect(all4.has(address('2001:db8::1'))).toBe(false)
     expect(all6.has(address('2001:db8::1'))).toBe(true)
     expect(all4.has(address('192.0.2.1'))).toBe(true)
+  })
+
+  test.each([
+    ['192.0.2.7/32', ['192.0.2.7'], ['192.0.2.6', '192.0.2.8', '192.0.2.70']],
+    ['192.0.2.6/31', ['192.0.2.6', '192.0.2.7'], ['192.0.2.5', '192.0.2.8']],
+    ['255.255.255.255/32', ['255.255.255.255'], ['255.255.255.254', '0.0.0.0']],
+  ])('%s ends at the bit of its length', (network, inside, outside) => {
+    const set = new NetworkSet([net(network)])
+    expect(inside.filter(text => !set.has(address(text)))).toEqual([])
+    expect(outside.filter(text => set.has(address(text)))).toEqual([])
   })
 
   test('an empty set contains nothing', () => {
