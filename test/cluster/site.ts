@@ -61,6 +61,8 @@ export type LoginResult = {
   readonly grant: string | undefined
   /** Milliseconds from PASS to its reply. */
   readonly waited: number
+  /** Milliseconds of them that popup waited for the grant. */
+  readonly grantWait: number
 }
 
 /** Longest time of a POP3 session, in milliseconds; a later reply counts as missing. */
@@ -74,7 +76,7 @@ export class Pop3Host {
   readonly #v6: string
   readonly #prefix: readonly string[]
   #read = 0
-  readonly #grants = new Map<string, string>()
+  readonly #grants = new Map<string, { readonly grant: string; readonly grantWait: number }>()
 
   private constructor(network: TestNetwork, v4: string, v6: string, clock: number) {
     this.host = network.client(v4, v6)
@@ -132,7 +134,7 @@ export class Pop3Host {
       return text.split('\r\n')[lines - 1] ?? ''
     }
     try {
-      if (!(await reply(1)).startsWith('+OK')) return { ok: false, grant: undefined, waited: 0 }
+      if (!(await reply(1)).startsWith('+OK')) return { ok: false, grant: undefined, waited: 0, grantWait: 0 }
       socket.write('USER ann\r\n')
       await reply(2)
       const sent = performance.now()
@@ -141,7 +143,8 @@ export class Pop3Host {
       const waited = performance.now() - sent
       socket.write('QUIT\r\n')
       await reply(4)
-      return { ok: answer.startsWith('+OK'), grant: this.#grantOf(from), waited }
+      const { grant, grantWait = 0 } = this.#grantOf(from) ?? {}
+      return { ok: answer.startsWith('+OK'), grant, waited, grantWait }
     } finally {
       clearTimeout(deadline)
       socket.destroy()
@@ -149,11 +152,12 @@ export class Pop3Host {
   }
 
   /** popup's log line for the login from this address, which logs in once. */
-  #grantOf(ip: string): string | undefined {
+  #grantOf(ip: string): { readonly grant: string; readonly grantWait: number } | undefined {
     const { lines } = this.stack.program('popup')
     for (const line of lines.slice(this.#read)) {
       const fields = parseLogLine(line)?.fields ?? {}
-      if (fields['event'] === 'login_accepted') this.#grants.set(fields['ip'] ?? '', fields['grant'] ?? '')
+      const { event, ip: from = '', grant = '', grant_ms: grantWait } = fields
+      if (event === 'login_accepted') this.#grants.set(from, { grant, grantWait: Number(grantWait ?? 0) })
     }
     this.#read = lines.length
     return this.#grants.get(ip)

@@ -45,6 +45,8 @@ export class Traffic {
   readonly lost = new Set<string>()
   /** Longest wait from PASS to its reply since the last round began. */
   worstWait = 0
+  /** Longest time for which popup waited for a grant, in milliseconds. */
+  worstGrantWait = 0
   refusedLogins = 0
   /** The last time of a wrong negative answer of a gate. */
   lastNotYes = 0
@@ -140,12 +142,13 @@ export class Traffic {
       }
       this.logins.set(ip, login)
       try {
-        const { ok, grant = 'unknown', waited } = await host.login(this.#clients, ip)
+        const { ok, grant = 'unknown', waited, grantWait } = await host.login(this.#clients, ip)
         login.ok = ok
         login.grant = grant
         login.answeredAt = performance.now()
         login.isByClockAhead ||= this.#rowsInvalidUntil() > login.answeredAt
         this.worstWait = Math.max(this.worstWait, waited)
+        this.worstGrantWait = Math.max(this.worstGrantWait, grantWait)
         if (!ok) this.refusedLogins += 1
         if (grant === 'committed') this.#order.push(ip)
       } catch (error) {

@@ -976,7 +976,13 @@ class Monitor {
       SILENT,
       () => time.now,
     )
-    this.#announcer = new Announcer(connection, ip => policy.neverList.loginRefusal(ip), false, log)
+    this.#announcer = new Announcer(
+      connection,
+      ip => policy.neverList.loginRefusal(ip),
+      false,
+      log,
+      () => time.now,
+    )
     this.#logins = new Logins({
       authenticator: { type: 'upstream' },
       delays: new FailureDelays([2000], clock, customers),

@@ -5,7 +5,7 @@ import type { LogEventRows } from './row.ts'
 export const POPUP_AND_POP3D = {
   login_accepted: {
     levels: ['info', 'warn'],
-    fields: ['id', 'ip', 'user', 'method', 'tls', 'grant', 'until', 'reason'],
+    fields: ['id', 'ip', 'user', 'method', 'tls', 'grant', 'grant_ms', 'until', 'reason'],
     meaning: 'A login succeeded. The field `grant` names the result. Level `warn`: the address is unknown.',
     action: 'For `ip=unknown`, let the program before popup set TCPREMOTEIP.',
   },

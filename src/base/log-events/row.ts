@@ -47,6 +47,7 @@ export const LOG_FIELDS = {
   gate_undecided: 'number of clients for which the database gave no answer',
   gid: 'group id',
   grant: 'result for the grant: `committed`, `queued` or `refused`',
+  grant_ms: 'milliseconds for which the reply to PASS waited for the grant',
   grants: 'number of grants',
   helo: 'name that the client sent in HELO or EHLO',
   hint: 'what to change on the client or in the settings',

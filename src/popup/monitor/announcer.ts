@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { type Clock, monotonicClock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
 import { policyOf } from '../../grants/grant-policy.ts'
 import type { Settings } from '../../settings/settings.ts'
@@ -39,10 +40,18 @@ export class Announcer {
   readonly #log: Log
   readonly #logins: SyslogWriter | undefined
   readonly #failures: SyslogWriter | undefined
+  readonly #clock: Clock
   #refusal: LoginRefusal
 
   /** Without authd only the syslog lines report the login. */
-  constructor(authd: AuthdConnection | undefined, refusal: LoginRefusal, syslog: boolean, log: Log) {
+  constructor(
+    authd: AuthdConnection | undefined,
+    refusal: LoginRefusal,
+    syslog: boolean,
+    log: Log,
+    clock: Clock = monotonicClock,
+  ) {
+    this.#clock = clock
     this.#authd = authd
     this.#refusal = refusal
     this.#log = log
@@ -65,10 +74,12 @@ export class Announcer {
     const refusal = this.#refusal(ip)
     // Without a settings file popup does not know of grant_loopback: authd decides about loopback.
     const isRefused = refusal !== undefined && refusal !== 'loopback'
+    const begun = this.#clock()
     const answer: LoginAnswer | undefined = isRefused
       ? { verdict: 'refused', id, reason: refusal }
       : await this.#authd?.announce({ ...attempt, daemon: 'popup' })
-    this.#log.info('login_accepted', { id, ip, user, method, tls: tls ? 1 : 0, ...grantFields(answer) })
+    const waited = Math.round(this.#clock() - begun)
+    this.#log.info('login_accepted', { id, ip, user, method, tls: tls ? 1 : 0, ...grantFields(answer, waited) })
     if (!isRefused) this.#logins?.write(formatLoginLine(attempt))
   }
 
@@ -97,14 +108,14 @@ export class Announcer {
   }
 }
 
-function grantFields(answer: LoginAnswer | undefined): Record<string, string | number> {
+function grantFields(answer: LoginAnswer | undefined, waited: number): Record<string, string | number> {
   switch (answer?.verdict) {
     case undefined:
       return {}
     case 'committed':
-      return { grant: 'committed', until: answer.until }
+      return { grant: 'committed', grant_ms: waited, until: answer.until }
     case 'queued':
-      return { grant: 'queued' }
+      return { grant: 'queued', grant_ms: waited }
     case 'refused':
       return { grant: 'refused', reason: answer.reason }
   }

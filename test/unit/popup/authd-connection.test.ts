@@ -125,11 +125,20 @@ describe('AuthdConnection', () => {
 })
 
 describe('Announcer', () => {
-  test('the log line of a login has the result of the grant', async () => {
+  test('the log line of a login has the result of the grant, and the time for which +OK waited for it', async () => {
     authd = await AuthdDouble.listen(path())
-    const announcer = new Announcer(connect(60_000), () => undefined, false, log)
-    await announcer.login(attempt(1, 'ann'))
-    expect(lines.at(-1)).toMatch(/event=login_accepted .*user=ann .*grant=committed until=2000000000/)
+    let now = 5000
+    const announcer = new Announcer(
+      connect(60_000),
+      () => undefined,
+      false,
+      log,
+      () => now,
+    )
+    const committed = announcer.login(attempt(1, 'ann'))
+    now += 812
+    await committed
+    expect(lines.at(-1)).toMatch(/event=login_accepted .*user=ann .*grant=committed grant_ms=812 until=2000000000/)
     authd.answer = ({ id }) => ({ verdict: 'refused', id, reason: 'loopback' })
     await announcer.login(attempt(2, 'bob'))
     expect(lines.at(-1)).toMatch(/user=bob .*grant=refused reason=loopback/)
