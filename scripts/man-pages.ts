@@ -153,7 +153,7 @@ function settingsPage(): string {
   })
   return `${header('AUTH-RELAY.TOML', 5, 'auth-relay.toml', 'settings of auth-relay')}.SH DESCRIPTION
 The settings are one TOML file for all programs, with a section for each. Each program reads it at its start and again at SIGHUP.
-The environment variable of a setting overrides it; there, spaces or commas separate the items of a list.
+An environment variable overrides a setting. In the variable, spaces or commas separate the items of a list.
 Unknown names are errors. All faults of a file are reported together, each with its line and its remedy.
 .PP
 .B auth\\-relay init
