@@ -1,3 +1,4 @@
+/** The database as the store of grants, for the gate's services and for one query in exec mode. */
 import { type AddressRules, addressRulesOf, closedBy } from '../grants/devices/mail-rules.ts'
 import { policyOf } from '../grants/grant-policy.ts'
 import { openGrantReader } from '../grants/grant-reader.ts'
@@ -8,15 +9,13 @@ import type { IpAddress } from '../wire/ip-address.ts'
 import { type AskGrant, type Decision, decide } from './decision.ts'
 import type { ListedGrant } from './services/cdb-export.ts'
 
-/** The database as the store of grants, for the gate's services and for one query in exec mode. */
-
 /** The store of grants for the services. */
 export type GrantSource = {
   readonly ask: AskGrant
   /** Lists all grants and allowances that are in force. */
   readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
-  /** Calls `heard` soon after the list has changed. The notification may be lost. */
-  readonly onChange: (heard: () => void) => void
+  /** Calls `changed` soon after the list has changed. The notification may be lost. */
+  readonly onChange: (changed: () => void) => void
   readonly rules: AddressRules
   /** Returns why an address can never be granted; undefined if it can. */
   readonly refusal: (ip: IpAddress) => string | undefined
@@ -70,16 +69,16 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
 }
 
 /**
- * The end of a grant by the clock of this host, in Unix seconds, from the seconds that are left by
- * the database's clock. The two clocks may differ by minutes. The sum starts before the query and
- * is rounded down, so that no reported end is later than the end of the grant.
+ * The end of a grant by the clock of this host, in Unix seconds. `secondsLeft` are left by the
+ * database's clock, which may differ by minutes. `asked`: milliseconds, the time before the query.
+ * Rounded down, so that no reported end is later than the end of the grant.
  */
 const endHere = (asked: number, secondsLeft: number | null): number | undefined =>
   secondsLeft === null ? undefined : Math.floor(asked / 1000 + secondsLeft)
 
 /**
- * Decides by a query to the database, for a program that asks once. Settings come from the settings
- * file if there is one, and the environment overrides them. Throws UsageFault.
+ * Decides by one query to the database, for exec mode. Settings come from the settings file, if
+ * there is one, and the environment overrides them. Throws UsageFault.
  */
 export async function askDatabaseOnce(
   file: string | undefined,

@@ -1,3 +1,7 @@
+/**
+ * The decision whether an address may relay: making it, counting it, logging it, and its variables
+ * for the smtpd. If there is any doubt, the relay stays closed.
+ */
 import { asError } from '../base/errors.ts'
 import type { FieldsOf, Log } from '../base/log.ts'
 import { type AddressRules, closedBy, localMinute, type OpenedBy, sharersOf } from '../grants/devices/mail-rules.ts'
@@ -44,7 +48,7 @@ export type DecideOptions = {
   readonly rules?: AddressRules
 }
 
-/** A grant suffices. The rules of devices apply nevertheless. */
+/** Rules that permit all mail of a granted address. The rules of its device apply nevertheless. */
 const GRANT_IS_ENOUGH: AddressRules = {
   withoutDevice: 'relay',
   sharedAddresses: 'as_before',
@@ -54,8 +58,8 @@ const GRANT_IS_ENOUGH: AddressRules = {
 }
 
 /**
- * Decides about a client. Never rejects and never exceeds the limit. After an error the relay stays
- * closed and mail for local domains flows (spec/wrap-and-db.md §1).
+ * Decides about a client. Never rejects, and never exceeds `timeoutMs`. After an error the relay
+ * stays closed, and mail for local domains is still accepted (spec/wrap-and-db.md §1).
  */
 export async function decide(
   ip: IpAddress | undefined,
@@ -77,7 +81,7 @@ export async function decide(
   }
 }
 
-/** The deadline also holds for an action that ignores its signal. */
+/** Runs an action with a deadline, which holds even if the action ignores its signal. */
 async function within<T>(timeoutMs: number, action: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController()
   const { promise: deadline, reject } = Promise.withResolvers<never>()
@@ -106,10 +110,7 @@ export function verdictOf(decision: Decision): RelayVerdict {
   return NEVER_REASONS.has(decision.reason) ? 'never' : 'refused'
 }
 
-/**
- * Returns the decision as variables of the smtpd. A connection that already has RELAYCLIENT is not
- * decided and keeps its value.
- */
+/** Returns the variables of a decision for the smtpd: RELAYCLIENT, and those of the grant. */
 export function relayVariables(decision: Decision, relayclientValue: string): Readonly<Record<string, string>> {
   return decision.relay ? { RELAYCLIENT: relayclientValue, ...grantVariables(decision) } : {}
 }

@@ -1,3 +1,4 @@
+/** The rules for the mail of a granted client, and its counts against hourly and daily limits. */
 import type { EnvelopeRules } from '../grants/devices/mail-rules.ts'
 import type { Refusal, Reservation } from '../smtp/transaction.ts'
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
@@ -8,7 +9,7 @@ import type { HourlyRate, PolicyRates } from './services/policy-rates.ts'
 
 /** Rules of the policy service and the front for the mail of a granted client. */
 export type MailRules = EnvelopeRules & {
-  /** Network of the customer, whose mail counts together in the rates for each address. */
+  /** Key of the customer's network, for the rates for each address. */
   readonly customer: string
   readonly rates: PolicyRates
 }
@@ -26,6 +27,7 @@ export const mailRules = (
   onForeignSender: (sender: string) => void,
 ): MailRules => ({ ...site, login, device, sharedBy, customer: customers.keyOf(ip), onForeignSender })
 
+/** A counter that one more message or recipient increases. */
 type Counted = {
   readonly rate: HourlyRate
   readonly key: string
@@ -71,7 +73,7 @@ export function recipientCounts({ login, device, customer, rates }: MailRules): 
   ]
 }
 
-/** Returns a refusal if one more exceeds a limit. */
+/** Returns a refusal if one more message or recipient exceeds a limit. */
 export function refuseCount(counted: readonly Counted[]): Refusal | undefined {
   const over = counted.find(({ rate, key, limit }) => !rate.allows(key, limit))
   if (over === undefined) return undefined
@@ -81,7 +83,7 @@ export function refuseCount(counted: readonly Counted[]): Refusal | undefined {
   return { rule, reply: `450 4.7.1 device "${key}" has reached its limit of ${limit} in ${period}; try again later` }
 }
 
-/** Counts one more if every limit permits it. */
+/** Counts one more message or recipient if every limit permits it. */
 export function reserve(counted: readonly Counted[]): Refusal | Reservation {
   const refusal = refuseCount(counted)
   if (refusal !== undefined) return refusal

@@ -3,8 +3,8 @@ import { inheritance } from '../ucspi/run-next.ts'
 import { execMode, parseExecLine } from './exec/exec-mode.ts'
 
 /**
- * Exec mode runs once for each connection, so everything else, the database too, is loaded only
- * when it is needed.
+ * Runs exec mode, or loads the rest of `wrap`. Exec mode runs once for each connection, so all
+ * other code, such as the database, is loaded only when it is needed.
  */
 async function main(): Promise<void> {
   const taken = inheritance()

@@ -1,3 +1,4 @@
+/** The program `wrap` apart from exec mode: its command line, its settings, its start. */
 import { existsSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { EXIT, messageOf, UsageFault } from '../base/errors.ts'
@@ -12,8 +13,6 @@ import {
   type Settings,
 } from '../settings/settings.ts'
 import { startGate } from './gate/gate-daemon.ts'
-
-/** The program `wrap` apart from exec mode: its command line, its settings, its start. */
 
 const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, under tcpserver or inetd
        wrap [--config FILE]                  the gate and its services, by the settings
@@ -33,7 +32,7 @@ Called qmail-smtpd or auth-wrap, it runs QMAILDIR/bin/QMAIL_SMTPD_NOAUTH. Every 
 environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...).
 `
 
-/** The request of a command line. */
+/** The meaning of a command line. */
 type Invocation =
   /** Help or version, for standard output. */
   | { readonly type: 'about'; readonly text: string }

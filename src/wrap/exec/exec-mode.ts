@@ -1,3 +1,7 @@
+/**
+ * Exec mode: one run for each connection in place of qmail-smtpd, with its command line and its few
+ * settings.
+ */
 import { existsSync, statSync, writeSync } from 'node:fs'
 import { asError, EXIT, UsageFault } from '../../base/errors.ts'
 import { createLog, type Log } from '../../base/log.ts'
@@ -8,11 +12,6 @@ import { findProgram, type Inheritance, runNext } from '../../ucspi/run-next.ts'
 import { askUnix } from '../../ucspi/unwatched-sockets.ts'
 import { MAX_RELAY_QUERY_LINE, parseRelayAnswer } from '../../wire/relay-services.ts'
 import { type Decision, logDecision, relayVariables } from '../decision.ts'
-
-/**
- * Exec mode: one run for each connection in place of qmail-smtpd, with its command line and its few
- * settings.
- */
 
 /** The command line of exec mode. */
 type ExecLine = {
@@ -72,12 +71,12 @@ const VARIABLES = {
 /**
  * Reads the few settings that every connection needs, from the environment and from the `[wrap]`
  * table of a settings file. If WRAP_ASK is in the environment, the file is not read, because
- * reading it costs a quarter of an empty program's start. `file` undefined: no file. Throws
- * UsageFault.
+ * reading it takes a quarter of the time that an empty program takes to start. `file` undefined:
+ * there is no file. Throws UsageFault.
  */
 export async function readExecSettings(file: string | undefined, environment: Environment): Promise<ExecSettings> {
-  const isToldAll = file === undefined || environment[VARIABLES.ask] !== undefined
-  const table = isToldAll ? {} : (await import('./wrap-table.ts')).readWrapTable(file)
+  const needsNoFile = file === undefined || environment[VARIABLES.ask] !== undefined
+  const table = needsNoFile ? {} : (await import('./wrap-table.ts')).readWrapTable(file)
   const written = (name: keyof ExecSettings): unknown =>
     environment[VARIABLES[name]] ?? table[name] ?? EXEC_DEFAULTS[name]
   const text = (name: keyof ExecSettings): string => {
@@ -134,11 +133,11 @@ const ADDRESS = /^[0-9A-Fa-f:.]{2,45}$/
 
 /**
  * Takes the place of qmail-smtpd: asks whether the client may relay, sets RELAYCLIENT if it may,
- * and becomes the real smtpd. Never reads descriptor 0. Only if the smtpd cannot run, writes to
- * descriptor 1 and returns an exit status.
+ * and replaces this process with the real smtpd. Never reads descriptor 0. If the smtpd cannot run,
+ * writes a reply to descriptor 1 and returns an exit status.
  *
- * Runs once for each connection. Imports of this file must be cheap compared with the start of an
- * empty program; node:net, the address library and the settings table are not.
+ * Runs once for each connection. Imports of this file must load fast compared with the start of an
+ * empty program; node:net, the address library and the settings table do not.
  */
 export async function execMode(request: ExecModeRequest, askDatabase: AskDatabase): Promise<number> {
   const log = createLog('wrap')

@@ -3,8 +3,8 @@ import type { Decision, RelayGrant } from '../decision.ts'
 
 /**
  * The grant of a session. During the session a login may renew the grant, a block may end it, and
- * the rules of its device may change. `renew` looks up the grant before each MAIL. Without a sure
- * answer the relay is closed, as for a new client.
+ * the rules of its device may change. So `renew` looks up the grant before each MAIL. If the lookup
+ * fails, the relay is closed, as for a new client.
  */
 export class GrantTerm {
   readonly #decide: () => Promise<Decision>

@@ -1,3 +1,4 @@
+/** The SMTP front: the sockets, the limits and the log lines of a FrontDialogue. */
 import type { FieldsOf, Log } from '../../base/log.ts'
 import { FrontDialogue, type FrontEvent } from '../../smtp/front-dialogue.ts'
 import type { FrontRules } from '../../smtp/transaction.ts'
@@ -24,8 +25,8 @@ export type SmtpFrontOptions = {
 /** Limits in milliseconds. */
 export type FrontTimes = {
   /**
-   * Time without an octet in either direction. Longer than the limit of each known server
-   * (sendmail: one hour).
+   * Time without an octet in either direction. It is longer than the limits of servers (sendmail:
+   * one hour), so that a server ends the session first.
    */
   readonly idle: number
   /** Time for the rest of a message whose line ends were refused. */
@@ -80,13 +81,13 @@ export class SmtpFront {
     this.#server = TwoWaySocket.adopt(server, {
       data: octets => this.#fromServer(octets),
       ended: () => this.#serverEnded(),
-      room: () => this.#turn(),
+      room: () => this.#updateReading(),
     })
     try {
       this.#client = new TwoWaySocket(client, {
         data: octets => this.#fromClient(octets),
         ended: () => this.#clientEnded(),
-        room: () => this.#turn(),
+        room: () => this.#updateReading(),
       })
     } catch (error) {
       this.#server.destroy()
@@ -112,7 +113,7 @@ export class SmtpFront {
     })
     this.#client.noDelay()
     this.#idle.set(times.idle, () => this.endSession('idle', '421 4.4.2 idle'))
-    this.#turn()
+    this.#updateReading()
   }
 
   /** Ends the session with `reply`, which says why; `reason` is for the log. */
@@ -128,14 +129,14 @@ export class SmtpFront {
     }
     this.#idle.refresh()
     this.#dialogue.fromClient(octets)
-    this.#turn()
+    this.#updateReading()
   }
 
   #fromServer(octets: Uint8Array): void {
     if (this.#isClosing) return
     this.#idle.refresh()
     this.#dialogue.fromServer(octets)
-    this.#turn()
+    this.#updateReading()
   }
 
   #clientEnded(): void {
@@ -143,7 +144,7 @@ export class SmtpFront {
     if (this.#isClosing) this.#finishIfEnded()
     else {
       this.#dialogue.clientEnded()
-      this.#turn()
+      this.#updateReading()
     }
   }
 
@@ -152,12 +153,12 @@ export class SmtpFront {
     if (this.#isClosing) this.#finishIfEnded()
     else {
       this.#dialogue.serverEnded()
-      this.#turn()
+      this.#updateReading()
     }
   }
 
-  /** Reads each peer only while the other one accepts output. */
-  #turn(): void {
+  /** Pauses or resumes each peer, so that it is read only while the other one accepts output. */
+  #updateReading(): void {
     if (this.#isClosing) return
     const clientReads = this.#client.unsent < MAX_WAITING
     if (clientReads) this.#server.resume()
@@ -174,7 +175,7 @@ export class SmtpFront {
   #renewRules(): void {
     void this.#options.renewRules().then(() => {
       this.#dialogue.rulesRenewed()
-      this.#turn()
+      this.#updateReading()
     })
   }
 

@@ -1,3 +1,4 @@
+/** The gate as a daemon: its accounts, its listening sockets, its start, reload and stop. */
 import type { Server } from 'node:net'
 import { monotonicClock } from '../../base/clock.ts'
 import { UsageFault } from '../../base/errors.ts'
@@ -24,11 +25,8 @@ import { GateSetup } from './gate-setup.ts'
 import { ResidentGate, type ResidentGateOptions } from './resident-gate.ts'
 import { Starters } from './starters.ts'
 
-/** The gate as a daemon: its accounts, its listening sockets, its start, reload and stop. */
-
 /**
- * Descriptors of the gate besides those of its connections: listening sockets, the database,
- * clients that are refused.
+ * Descriptors for other uses than connections: listening sockets, the database, refused clients.
  */
 const OTHER_DESCRIPTORS = 256
 
@@ -142,7 +140,7 @@ class Services {
     return texts
   }
 
-  /** Starts the starters. The smtpd runs under its own account from now on. */
+  /** Starts the starters, which run all later smtpds under the smtpd's account. */
   async startStarters(ids: Ids): Promise<Starters> {
     this.#starters = await Starters.start({
       ids,
@@ -174,8 +172,8 @@ class Services {
   }
 
   /**
-   * Replaces everything that new settings can change while connections and smtpds go on. Throws
-   * UsageFault, and then nothing has changed.
+   * Applies new settings. Connections and smtpds go on. Throws UsageFault, and then nothing has
+   * changed.
    */
   async use(next: GateSetup): Promise<void> {
     const old = this.#setup
@@ -214,7 +212,8 @@ class Services {
   }
 
   /**
-   * Without a limit of connections the number of descriptors is unknown, so the raised limit stays.
+   * Sets the limit of open files. Without a limit of connections the number of descriptors is
+   * unknown, so the hard limit is set.
    */
   #shareOpenFiles(): void {
     const { connections, service_connections, front } = this.#setup.settings.wrap

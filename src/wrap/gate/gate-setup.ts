@@ -1,3 +1,4 @@
+/** The parts of the gate that the settings decide. */
 import { isAbsolute, join } from 'node:path'
 import { type Clock, monotonicClock, systemClock } from '../../base/clock.ts'
 import { UsageFault } from '../../base/errors.ts'
@@ -21,13 +22,11 @@ import type { QueryServiceOptions, ServiceOptions } from '../services/query-serv
 import type { OpenFront, ResidentGateOptions } from './resident-gate.ts'
 import { reverseDns } from './reverse-dns.ts'
 import { TcpRulesFile } from './tcp-rules-file.ts'
-import { UseReporter } from './usage-reporter.ts'
-
-/** The parts of the gate that the settings decide. */
+import { UsageReporter } from './usage-reporter.ts'
 
 /**
- * Database connections of the gate. One answers thousands of queries a second; the others replace
- * it while it waits.
+ * Database connections of the gate. One of them answers thousands of queries a second; the others
+ * are used while it waits.
  */
 const DATABASE_CONNECTIONS = 4
 
@@ -42,7 +41,7 @@ export class GateSetup {
   readonly settings: Settings
   readonly log: Log
   readonly #source: GrantSource
-  readonly #uses: UseReporter | undefined
+  readonly #usage: UsageReporter | undefined
   /** Accounts besides root and the gate's own whose queries count as mail. */
   readonly #mailUids: ReadonlySet<number>
   readonly #decide: (ip: IpAddress | undefined) => Promise<Decision>
@@ -61,7 +60,7 @@ export class GateSetup {
     this.log = createLog('wrap', { level: settings.top.log_level, byTurn: true })
     this.#source = askDatabase(settings, DATABASE_CONNECTIONS)
     const { usage_socket } = settings.authd
-    this.#uses = usage_socket === '' ? undefined : new UseReporter(usage_socket)
+    this.#usage = usage_socket === '' ? undefined : new UsageReporter(usage_socket)
     this.#mailUids = new Set(knownUids(settings.wrap.policy_users))
     const { ask, refusal, rules } = this.#source
     const timeoutMs = settings.wrap.wrap_timeout * 1000
@@ -82,8 +81,8 @@ export class GateSetup {
 
   #report(service: string, ip: IpAddress | undefined, decision: Decision): void {
     const at = Math.floor(systemClock() / 1000)
-    if (decision.relay && ip !== undefined) this.#uses?.report({ ip, at, service })
-    this.#uses?.count(service, verdictOf(decision), ip, at)
+    if (decision.relay && ip !== undefined) this.#usage?.report({ ip, at, service })
+    this.#usage?.count(service, verdictOf(decision), ip, at)
   }
 
   /** Throws UsageFault if the smtpd does not exist. */
@@ -180,7 +179,7 @@ export class GateSetup {
 
   /** Waits for the answers to pending queries, then closes. */
   async close(): Promise<void> {
-    this.#uses?.close()
+    this.#usage?.close()
     await this.#source.close()
   }
 }
@@ -188,10 +187,10 @@ export class GateSetup {
 type SharedQuery = { hasBegun: boolean; readonly answer: Promise<Decision> }
 
 /**
- * Shares a query of the store among callers that ask about the same address before the query has
- * begun. So no answer is older than its request: a client that has read `+OK` is relayed, and a
- * client whose block was answered is not. At most one query about an address is under way and one
- * waits for its end; `timeoutMs` covers the wait and the query.
+ * Makes a function that shares one query of the store among callers that ask about the same address
+ * before the query begins. So no answer is older than its request: a client that has read `+OK` may
+ * relay, and a client with a new block may not. For each address at most one query runs, and one
+ * waits for its end. `timeoutMs` is the limit for the wait and the query together.
  */
 export function shareDecisions(
   decide: (ip: IpAddress | undefined, timeoutMs: number) => Promise<Decision>,
@@ -219,13 +218,9 @@ export function shareDecisions(
   }
 }
 
-/**
- * Returns the command of the real smtpd: that of the settings, or qmail-smtpd under its second
- * name. `args` follow the command.
- */
-function smtpdCommand({ wrap }: Pick<Settings, 'wrap'>, args: readonly string[] = []): readonly string[] {
-  if (wrap.smtpd.length > 0) return [...wrap.smtpd, ...args]
+/** Returns the command of the real smtpd: `wrap.smtpd`, or the renamed qmail-smtpd. */
+function smtpdCommand({ wrap }: Pick<Settings, 'wrap'>): readonly string[] {
+  if (wrap.smtpd.length > 0) return wrap.smtpd
   const { qmaildir, qmail_smtpd_noauth } = wrap
-  const file = isAbsolute(qmail_smtpd_noauth) ? qmail_smtpd_noauth : join(qmaildir, 'bin', qmail_smtpd_noauth)
-  return [file, ...args]
+  return [isAbsolute(qmail_smtpd_noauth) ? qmail_smtpd_noauth : join(qmaildir, 'bin', qmail_smtpd_noauth)]
 }

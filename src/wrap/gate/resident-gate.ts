@@ -1,3 +1,5 @@
+/** The resident gate: from an accepted SMTP connection to the end of its smtpd. */
+import { closeSync, writeSync } from 'node:fs'
 import { asError } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { ConnectionLimits } from '../../process/connection-limits.ts'
@@ -50,15 +52,16 @@ export type ResidentGateOptions = {
   readonly proxyTrust: NetworkSet
   readonly maxConnections: number
   readonly maxPerAddress: number
-  /** Defines which connections count together for `maxPerAddress`. */
+  /** Decides which connections count together for `maxPerAddress`. */
   readonly customers: CustomerNetworks
   /** Opens a front between a granted client and its smtpd. Undefined: no front. */
   readonly front?: OpenFront | undefined
 }
 
 /**
- * Takes over the client's socket and one end of a socket pair, with the smtpd at the other end.
- * Throws SystemCallError; then only the second descriptor is closed.
+ * Opens a front, which takes over the client's socket and one end of a socket pair, with the smtpd
+ * at the other end. Throws SystemCallError; the second descriptor is then closed, and the caller
+ * still owns the first one.
  */
 export type OpenFront = (client: number, server: number, session: FrontSession) => SmtpFront
 
@@ -152,7 +155,7 @@ export class ResidentGate {
     const { log, maxConnections } = this.#options
     const peer = connection.remoteIp
     const isProxy = this.#options.proxyTrust.has(peer)
-    // The address of a proxy does not show how many connections one client has.
+    // A proxy takes no place, because its address does not show how many connections a client has.
     const first = this.#acquire(socket, peer, isProxy)
     if (!first) return
     let client = peer
@@ -178,10 +181,7 @@ export class ResidentGate {
     }
   }
 
-  /**
-   * Takes a place for the client, or refuses it with a banner. A proxy that has not sent its header
-   * yet takes no place.
-   */
+  /** Takes a place for the client, or refuses it with a banner. A proxy takes no place. */
   #acquire(socket: AcceptedSocket, ip: IpAddress, isProxy: boolean): boolean {
     if (isProxy) return true
     const answer = this.#limits.acquire(ip)
@@ -205,8 +205,8 @@ export class ResidentGate {
   }
 
   /**
-   * Runs the smtpd on the connection and closes the gate's copy. If a rule denies the connection,
-   * closes it and returns undefined.
+   * Runs the smtpd on the connection and closes the gate's descriptor. Returns undefined if a rule
+   * denies the connection, or if the front cannot be opened; the connection is then closed.
    */
   async #start(socket: AcceptedSocket, { connection, isNamed }: Served): Promise<Started | undefined> {
     const { rules, reverseDns, relayclientValue, log } = this.#options
@@ -234,9 +234,16 @@ export class ResidentGate {
         far.close()
         throw error
       })
-      const front = openFront(socket.detach(), near.release(), { ip, grant: decision, pid: child.pid })
-      this.#fronts.add(front)
-      return { child, decision, isPreset, host, front }
+      const descriptor = socket.detach()
+      try {
+        const front = openFront(descriptor, near.release(), { ip, grant: decision, pid: child.pid })
+        this.#fronts.add(front)
+        return { child, decision, isPreset, host, front }
+      } catch (error) {
+        log.error('connection_failed', { ip, reason: asError(error) })
+        refuseDetached(descriptor)
+        return undefined
+      }
     }
     // A rule for the proxy's address, or an environment that opens the relay for all clients, does
     // not apply to a client without a name.
@@ -260,6 +267,17 @@ export class ResidentGate {
     if (front === undefined) return
     await front.closed
     this.#fronts.delete(front)
+  }
+}
+
+/** Sends a banner to a client that is a bare descriptor, and closes the descriptor. */
+function refuseDetached(descriptor: number): void {
+  try {
+    writeSync(descriptor, CANNOT_RUN)
+  } catch {
+    // The client has closed the connection.
+  } finally {
+    closeSync(descriptor)
   }
 }
 

@@ -1,15 +1,16 @@
+/** Names of clients' addresses, from the DNS. */
 import { Resolver } from 'node:dns/promises'
 import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
 
 /**
- * Returns the name of a client's address in lower case. Undefined if there is none in time, or if
- * it is not a host name.
+ * Returns the name of a client's address in lower case. Undefined if no valid host name comes in
+ * time. Never rejects.
  */
 export type ReverseDns = (ip: IpAddress) => Promise<string | undefined>
 
 /**
- * Asks the system's name servers, with a deadline in milliseconds. `forward`: the name must resolve
- * to the address (tcpserver -p).
+ * Makes a ReverseDns that queries `servers`, or the name servers of the system, with a deadline in
+ * milliseconds. `forward`: the name must resolve to the address (tcpserver -p).
  */
 export function reverseDns(deadlineMs: number, forward: boolean, servers: readonly string[] = []): ReverseDns {
   return async ip => {

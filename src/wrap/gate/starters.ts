@@ -1,3 +1,4 @@
+/** The gate's side of the starters, which run smtpds under their own account. */
 import type { ChildProcess } from 'node:child_process'
 import { constants } from 'node:os'
 import { errorCodeOf, TemporaryFault } from '../../base/errors.ts'
@@ -20,14 +21,14 @@ import {
 } from '../../wire/workers/starter.ts'
 
 /**
- * Number of starters. Two, because a start blocks its starter until the smtpd runs. One suffices
- * afterwards; the gate cannot start another, because it has dropped the right to start a process of
- * the smtpd's account.
+ * Number of starters. There are two, because a start blocks its starter until the smtpd runs. If
+ * one is lost, the other one continues alone: the gate has dropped root, so it cannot start
+ * another.
  */
 const STARTERS = 2
 const READY_WITHIN_MS = 30_000
-/** Time between two checks whether an smtpd of an ended starter still runs. */
-const LOOK_EVERY_MS = 1_000
+/** Time between two checks whether an smtpd of a lost starter still runs. */
+const ORPHAN_CHECK_MS = 1_000
 
 type Ending = Awaited<InetdChild['ended']>
 
@@ -37,7 +38,7 @@ export type StartersOptions = {
   /** Engine of the channels that carry the clients' sockets to the starters. */
   readonly engine: Engine
   readonly log: Log
-  /** Soft limit of open files of the smtpds, called when it is needed. */
+  /** Returns the soft limit of open files for the smtpds. */
   readonly openFiles: () => number
   /** Path of the starter program. */
   readonly script?: string
@@ -78,7 +79,7 @@ export class Starters {
   /** Smtpds whose starter has ended. */
   readonly #orphans = new Map<number, (ending: Ending) => void>()
   #lastStart = 0
-  #look: NodeJS.Timeout | undefined
+  #orphanCheck: NodeJS.Timeout | undefined
   #isClosed = false
 
   private constructor(options: StartersOptions) {
@@ -117,7 +118,7 @@ export class Starters {
   /** Ends the starters. Running smtpds go on. */
   close(): void {
     this.#isClosed = true
-    clearInterval(this.#look)
+    clearInterval(this.#orphanCheck)
     for (const starter of this.#all) starter.close()
   }
 
@@ -165,10 +166,10 @@ export class Starters {
     if (this.#isClosed) return
     const next = this.#leastBusy
     this.#options.log.error('starter_lost', { pid: starter.pid, reason, left: this.#all.size })
-    // The other starter has the account's right to send the signal; the gate does not.
+    // Only a process of the smtpd's account may send the signal, so the other starter sends it.
     if (starter.pid !== undefined) next?.kill(starter.pid)
     for (const [pid, resolve] of starter.children) this.#orphans.set(pid, resolve)
-    if (this.#orphans.size > 0) this.#look ??= setInterval(() => this.#lookAtOrphans(), LOOK_EVERY_MS)
+    if (this.#orphans.size > 0) this.#orphanCheck ??= setInterval(() => this.#checkOrphans(), ORPHAN_CHECK_MS)
     for (const start of starter.underWay.values()) start.reject(new Error(`the starter is lost: ${reason}`))
     if (next === undefined) {
       for (const start of this.#waiting.splice(0)) start.reject(new Error('no starter is left'))
@@ -178,15 +179,15 @@ export class Starters {
     } else this.#pump()
   }
 
-  #lookAtOrphans(): void {
+  #checkOrphans(): void {
     for (const [pid, resolve] of this.#orphans) {
       if (runs(pid)) continue
       this.#orphans.delete(pid)
       resolve(undefined)
     }
     if (this.#orphans.size > 0) return
-    clearInterval(this.#look)
-    this.#look = undefined
+    clearInterval(this.#orphanCheck)
+    this.#orphanCheck = undefined
   }
 }
 
@@ -197,8 +198,8 @@ type StarterListener = {
 }
 
 /**
- * The gate's view of one starter. Its messages are checked like hostile input, because it runs
- * under the account that processes mail from the network.
+ * A starter process. Its messages are checked like hostile input, because it runs under the account
+ * that processes mail from the network.
  */
 class StarterProcess {
   /** Settles when the starter runs under its account. Rejects with TemporaryFault. */
@@ -209,7 +210,9 @@ class StarterProcess {
   readonly #channel: SocketChannel
   readonly #listener: StarterListener
   readonly #lines = new LineSplitter(MAX_STARTER_LINE)
-  /** Each message of the starter is an answer, because a ping waits behind the starts before it. */
+  /**
+   * Each message of the starter counts as an answer, because a ping waits behind earlier starts.
+   */
   readonly #pings: Pings
   #lastPing = 0
   #program: Program | undefined
@@ -297,34 +300,34 @@ class StarterProcess {
   #receive(octets: Buffer): void {
     const { lines, overlong } = this.#lines.push(octets)
     for (const line of lines) {
-      const news = parseStarterReply(line)
+      const reply = parseStarterReply(line)
       if (this.#isLost) continue
-      if (news === undefined || !this.#hear(news)) this.#lose('it sent an invalid message')
+      if (reply === undefined || !this.#handle(reply)) this.#lose('it sent an invalid message')
       else this.#pings.alive()
     }
     if (overlong > 0) this.#lose('it sent an invalid message')
   }
 
   /** Returns false if a correct starter cannot have sent the message. */
-  #hear(news: StarterReply): boolean {
-    switch (news.type) {
+  #handle(reply: StarterReply): boolean {
+    switch (reply.type) {
       case 'ready':
         this.#isReady()
         return true
       case 'pong':
-        return news.n <= this.#lastPing
+        return reply.n <= this.#lastPing
       case 'started':
-        return this.#started(news.n, news.pid)
+        return this.#started(reply.n, reply.pid)
       case 'failed': {
-        const start = this.underWay.get(news.n)
-        this.underWay.delete(news.n)
-        start?.reject(new Error(`cannot run ${start.program.file}: ${nameOfErrno(news.errno)}`))
+        const start = this.underWay.get(reply.n)
+        this.underWay.delete(reply.n)
+        start?.reject(new Error(`cannot run ${start.program.file}: ${nameOfErrno(reply.errno)}`))
         return start !== undefined
       }
       case 'ended': {
-        const resolve = this.children.get(news.pid)
-        this.children.delete(news.pid)
-        resolve?.('status' in news ? { code: news.status } : { signal: nameOfSignal(news.signal) })
+        const resolve = this.children.get(reply.pid)
+        this.children.delete(reply.pid)
+        resolve?.('status' in reply ? { code: reply.status } : { signal: nameOfSignal(reply.signal) })
         return resolve !== undefined
       }
     }
@@ -354,7 +357,7 @@ class StarterProcess {
 const starterScript = (): string =>
   programBeside('smtpd-starter').replace(/\/smtpd-starter\/main\.ts$/, '/wrap/starter/main.ts')
 
-/** True if a process of another account runs. For such a process, the kernel answers EPERM. */
+/** True if the process runs. For a process of another account the kernel answers EPERM. */
 function runs(pid: number): boolean {
   try {
     return process.kill(pid, 0)

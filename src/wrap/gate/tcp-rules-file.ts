@@ -8,8 +8,7 @@ const MAX_OCTETS = 256 * 1024 * 1024
 const EVERYBODY: TcpRule = { allow: true, environment: {} }
 
 /**
- * The rules of `tcpserver -x`: a cdb of tcprules. A replaced file applies from the next connection
- * on.
+ * The rules of `tcpserver -x`: a cdb of tcprules. A new file applies from the next connection on.
  */
 export class TcpRulesFile {
   readonly #path: string

@@ -1,3 +1,4 @@
+/** The reports of the gate to authd: usage events, and counts of decisions. */
 import { connect, type Socket } from 'node:net'
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
@@ -12,16 +13,17 @@ import {
 
 /** Usage events kept while authd is unreachable. The oldest are dropped first. */
 const MAX_WAITING = 10_000
+/** Time from an event to its sending, so that several events are sent together. */
 const FLUSH_MS = 200
 /** Time between two reports of counts. */
 const TALLY_MS = 1_000
 const RETRY_MS = 5_000
 
 /**
- * Reports to authd which grants were used and how often each service decided what, for the history.
- * Best effort: never waits, never fails, never keeps the process running.
+ * Reports used grants and counts of decisions to authd, for the history. Reports may be lost: the
+ * reporter never waits for authd, never throws, and never keeps the process running.
  */
-export class UseReporter {
+export class UsageReporter {
   readonly #path: string
   readonly #waiting: string[] = []
   #socket: Socket | undefined
@@ -44,7 +46,7 @@ export class UseReporter {
     this.#flushIn(FLUSH_MS)
   }
 
-  /** Counts a decision. Counts are reported once a second. `at`: Unix seconds. */
+  /** Counts a decision. Counts are sent once a second. `at`: Unix seconds. */
   count(service: string, verdict: RelayVerdict, ip: IpAddress | undefined, at: number): void {
     this.#tallies.count(service, verdict, ip, at)
     if (this.#tallyIsDue) return
@@ -106,7 +108,7 @@ export class UseReporter {
 }
 
 /**
- * Counts of one hour for every service, kept while authd is unreachable. The oldest are dropped
+ * Tallies kept while authd is unreachable: one hour of the five services. The oldest are dropped
  * first.
  */
 const MAX_TALLIES = 300
@@ -118,10 +120,7 @@ type OpenTally = {
   readonly recent: IpAddress[]
 }
 
-/**
- * Counts decisions by service and minute until they are taken. Memory is bounded: of the refused
- * addresses only the last few are kept.
- */
+/** Counts decisions by service and minute. Keeps at most MAX_RECENT refused addresses of each. */
 export class DecisionTallies {
   readonly #open = new BoundedMap<string, OpenTally>(MAX_TALLIES)
 
@@ -139,7 +138,7 @@ export class DecisionTallies {
     tally.recent.push(ip)
   }
 
-  /** Takes the counts since the last call, oldest minute first. */
+  /** Removes and returns the counts since the last call, oldest minute first. */
   take(): readonly RelayTally[] {
     const tallies = [...this.#open.values()]
     this.#open.clear()

@@ -1,3 +1,4 @@
+/** The cdb export: a tcprules cdb with the site's rules and the current grants. */
 import {
   closeSync,
   constants,
@@ -32,8 +33,8 @@ export type CdbExportOptions = {
   readonly rulesPath: string
   readonly relayclientValue: string
   readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
-  /** Calls `heard` soon after the list has changed. The notification may be lost. */
-  readonly onChange: (heard: () => void) => void
+  /** Calls `changed` soon after the list has changed. The notification may be lost. */
+  readonly onChange: (changed: () => void) => void
   readonly refusal: (ip: IpAddress) => string | undefined
   readonly timeoutMs: number
   /**
@@ -45,11 +46,10 @@ export type CdbExportOptions = {
   readonly log: Log
 }
 
-/** Milliseconds to wait after a change, because further changes may follow. */
-const SOON = 20
+/** Time from a change to the next query, because further changes may follow. */
+const SETTLE_MS = 20
 /**
- * At the stop: the time in which removing the grants from an unwritable file is tried, and the time
- * between two tries.
+ * Longest time at the stop for removing the grants from the file, and the time between two tries.
  */
 const STOP_MS = 5_000
 const STOP_RETRY_MS = 200
@@ -57,10 +57,10 @@ const STOP_RETRY_MS = 200
 /**
  * Keeps a tcprules cdb up to date for sites that use tcpserver.
  *
- * The file has two parts that fail independently. The grants are always the present ones: each
+ * The file has two parts that fail independently. The grants are always the current ones: each
  * expiry and each change of the store leads to a new file. The site's rules are the last valid
  * ones: a rules text that is missing or invalid is logged and changes nothing. After a restart the
- * last valid rules are those in the cdb.
+ * last valid rules come from the cdb.
  *
  * tcpserver cannot know that a grant has expired, so the grants of a killed gate stay in the file
  * until the gate starts again. Each start first writes the file without grants.
@@ -80,10 +80,7 @@ export class CdbExport {
   /** Milliseconds that the last query took. */
   #took = 0
   #round: Promise<void> | undefined
-  /**
-   * The last error that was logged about the rules and about the file, so that each error is logged
-   * once.
-   */
+  /** The last logged error about the rules and about the file, so that each is logged once. */
   readonly #complaints = new Map<'rules' | 'file', string>()
 
   constructor(options: CdbExportOptions) {
@@ -107,7 +104,7 @@ export class CdbExport {
       const why = messageOf(error)
       throw new UsageFault(`cannot write wrap.tcprules_cdb ${path}: ${why}. Give its directory to wrap.user`, error)
     }
-    await this.#look()
+    await this.#update()
     this.#options.onChange(() => this.#changed())
     this.#schedule()
   }
@@ -123,7 +120,7 @@ export class CdbExport {
    */
   async refresh(): Promise<void> {
     await this.#round
-    await this.#look()
+    await this.#update()
   }
 
   /**
@@ -154,10 +151,10 @@ export class CdbExport {
     clearTimeout(this.#timer)
     if (this.#isClosed) return
     const { intervalMs } = this.#options
-    const wait = this.#isDue ? Math.max(SOON, 9 * this.#took) : intervalMs
+    const wait = this.#isDue ? Math.max(SETTLE_MS, 9 * this.#took) : intervalMs
     this.#timer = setTimeout(
       () => {
-        this.#round = this.#look().finally(() => {
+        this.#round = this.#update().finally(() => {
           this.#round = undefined
           this.#schedule()
         })
@@ -166,7 +163,8 @@ export class CdbExport {
     )
   }
 
-  async #look(): Promise<void> {
+  /** Queries the store and writes the file. */
+  async #update(): Promise<void> {
     const started = performance.now()
     this.#isDue = false
     await this.#fetch()
@@ -225,14 +223,11 @@ export class CdbExport {
       if (this.#complaints.delete('rules')) log.info('cdb_rules_accepted', { path: rulesPath })
     } catch (error) {
       this.#siteVersion = version
-      this.#complain('rules', 'cdb_rules_refused', error, 'the rules that were good last stay in force')
+      this.#complain('rules', 'cdb_rules_refused', error, 'the last valid rules stay in force')
     }
   }
 
-  /**
-   * Writes the present state to the file. Returns false after a failure, which is logged and
-   * retried.
-   */
+  /** Writes the current grants to the file. Returns false after a failure, which is logged. */
   #write(): boolean {
     const { path, log } = this.#options
     clearTimeout(this.#endTimer)
@@ -267,8 +262,8 @@ export class CdbExport {
   }
 
   /**
-   * Waits for the next expiry of a grant in the file, or for the next try if the file could not be
-   * written. A grant that expired during the write is still in the file, so it counts too.
+   * Schedules the next write: at the next expiry of a grant in the file, or for a retry. A grant
+   * that expired during the write is still in the file, so it counts too.
    */
   #awaitEnd(isWritten: boolean, grants: readonly ListedGrant[]): void {
     const { clock, intervalMs } = this.#options
@@ -296,7 +291,7 @@ export class CdbExport {
   }
 }
 
-/** Longest time for setTimeout. */
+/** Longest time that setTimeout accepts. */
 const MAX_TIMER_MS = 2_147_483_647
 
 function versionOf(path: string): string {

@@ -1,26 +1,25 @@
+/** Counts of messages and recipients within the last hour or day, with their limits. */
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import type { DeviceCounts } from '../../wire/relay-services.ts'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
-/**
- * Keys that are counted at a time. The oldest ones are dropped, so that no sender can fill the
- * memory.
- */
+/** Keys of a rate. The oldest one is dropped first, so that no sender can fill the memory. */
 const MAX_KEYS = 50_000
 
+/** Counts of the period with number `hour` (`now`), and of the period before it. */
 type Count = { hour: number; now: number; before: number }
 
 /**
- * Counts for each key over the last hour or another period. Each key has two counters. The counter
- * of the previous period counts in proportion to the part of it that lies within the last period. A
- * client therefore cannot use the limit twice around the full hour.
+ * Counts for each key over the last hour or another period. Each key has a counter for the current
+ * clock hour and one for the previous clock hour. The previous hour counts in proportion to its
+ * part within the last 60 minutes. So a client cannot use the limit twice around the full hour.
  */
 export class HourlyRate {
   /**
-   * Limit for each hour and key, unless a call has its own. With 0 there is no limit, and nothing
-   * is counted. The limit can be changed.
+   * Limit for each period and key, unless a call has its own. With 0 there is no limit, and nothing
+   * is counted. A reload changes the limit.
    */
   limit: number
   readonly #clock: Clock
@@ -33,7 +32,7 @@ export class HourlyRate {
     this.#period = period
   }
 
-  /** True if one more is within the limit. Does not count; call `add` when the answer is used. */
+  /** True if one more is within the limit. Counts nothing: call `add` if the mail is accepted. */
   allows(key: string, limit = this.limit): boolean {
     return limit === 0 || this.#rate(key) + 1 <= limit
   }
@@ -108,7 +107,7 @@ export class PolicyRates {
     }
   }
 
-  /** The counts of a device. */
+  /** Returns the counts of a device. */
   countsOf(name: string): DeviceCounts {
     const { messagesPerHour, messagesPerDay, recipientsPerHour, recipientsPerDay } = this.device
     return {
@@ -119,6 +118,7 @@ export class PolicyRates {
     }
   }
 
+  /** Changes the limits. */
   limit(limits: PolicyLimits): void {
     this.messagesPerLogin.limit = limits.messages_per_login
     this.messagesPerAddress.limit = limits.messages_per_address

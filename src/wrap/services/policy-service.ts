@@ -7,18 +7,16 @@ import { type Decision, logAnswer, type RelayGrant } from '../decision.ts'
 import { type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
 import type { QueryServiceOptions } from './query-service.ts'
 
-/** No decision: the restrictions that follow in main.cf decide (Postfix access(5)). */
+/** Answer without a decision: the later restrictions of main.cf decide (Postfix access(5)). */
 const NO_OPINION = 'DUNNO'
-/**
- * Longer than 1,000 s, after which Postfix closes a connection at the latest
- * (smtpd_policy_service_max_ttl).
- */
+/** Postfix closes a connection after at most 1,000 s (smtpd_policy_service_max_ttl), so first. */
 const IDLE_MS = 1_200_000
 
 /**
  * Makes Postfix's policy service (SMTPD_POLICY_README), for `check_policy_service` before
- * `reject_unauth_destination`. The answer is OK for a granted client and DUNNO for all others.
- * `options` is called for each query, because settings may change.
+ * `reject_unauth_destination`. The answer for a granted client is OK, or the reply of the rule that
+ * refuses its mail. The answer for all others is DUNNO. `options` is called for each query, because
+ * settings may change.
  */
 export function policyService(options: () => QueryServiceOptions): LineServer<PolicyRequest> {
   return new LineServer({
@@ -36,12 +34,9 @@ class PolicyConnection implements LineService<PolicyRequest> {
   readonly #options: () => QueryServiceOptions
   readonly #uid: number | undefined
   readonly #reader = new PolicyReader()
-  /**
-   * Message for which recipients were counted last. Postfix keeps `instance` the same during one
-   * message.
-   */
+  /** `instance` of the message that was counted last. It is the same during one message. */
   #instance = ''
-  /** Queries count in their order, even if their decisions arrive in another order. */
+  /** The last answer. Queries are counted in their order, even if decisions come in another. */
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(uid: number | undefined, options: () => QueryServiceOptions) {

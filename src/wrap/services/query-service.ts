@@ -1,3 +1,4 @@
+/** The query service, and the options that all services have. */
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Log } from '../../base/log.ts'
 import { refuseRecipient, refuseSender } from '../../grants/devices/mail-rules.ts'
@@ -24,10 +25,10 @@ import {
   type SiteMailRules,
 } from '../mail-rules.ts'
 
-/** Milliseconds. Clients of this service send their query immediately. */
+/** Clients of this service send their query immediately, so this time is short. */
 const IDLE_MS = 60_000
 
-/** Instances that are kept. The recipients of an older instance count as a new message. */
+/** Instances that are kept. Further recipients of a dropped instance count as a new message. */
 const MAX_INSTANCES = 10_000
 
 /**

@@ -23,8 +23,8 @@ export class SiteRules {
   /** tcpserver uses the first record of a key. */
   readonly #first = new Map<string, Uint8Array>()
   /**
-   * Networks that are denied in CIDR notation. tcpserver finds a prefix in text form first, or does
-   * not find these networks at all.
+   * Networks that are denied in CIDR notation. A record of a grant in text form could hide such a
+   * rule: tcpserver finds a prefix in text form first, or does not find CIDR keys at all.
    */
   readonly #denied: readonly Network[]
 
@@ -64,8 +64,8 @@ export class SiteRules {
 
   /**
    * Makes a cdb of these rules and of records for granted networks. `dataFor` makes the data of a
-   * grant's record. A record hides the site's rule for a wider network, so `dataFor` gets that
-   * rule. If that rule is a deny, the grant gets no record, because a deny of the site overrides a
+   * grant's record from the grant and from the site's rule for a wider network, which the record
+   * hides. If that rule is a deny, the grant gets no record, because a deny of the site overrides a
    * grant.
    */
   format<T extends { readonly network: Network }>(

@@ -11,8 +11,8 @@ import { logAnswer } from '../decision.ts'
 import type { ServiceOptions } from './query-service.ts'
 
 /**
- * If the connection to the map was closed meanwhile, sendmail replies 4xx to its client. An SMTP
- * session may be silent for an hour.
+ * An SMTP session may be silent for an hour. If the service closes sendmail's connection in that
+ * time, sendmail replies 4xx to its client.
  */
 const IDLE_MS = 2 * 3_600_000
 /** Longest query of sendmail in octets. */
@@ -28,10 +28,10 @@ const MAPS: ReadonlyMap<string, { readonly found: string; readonly clientOf: (ke
 const EIGHT_GROUPS = /^[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){7}$/i
 
 /**
- * Returns the client of sendmail's key `Connect:`. sendmail asks for the whole address and then for
- * prefixes of it, cut off at the right. An IPv6 address must show that it is complete, by brackets
- * or by all eight groups. `2001:db8::7` may be a part of `2001:db8::7:9`, which sendmail writes in
- * this form with UseCompressedIPv6Addresses.
+ * Returns the client of sendmail's key `Connect:`. sendmail looks up the whole address and then
+ * prefixes of it. An IPv6 address must show that it is complete, by brackets or by all eight
+ * groups. `2001:db8::7` may be a prefix of `2001:db8::7:9`, which sendmail writes in this form with
+ * UseCompressedIPv6Addresses.
  */
 function connectKey(key: string): IpAddress | undefined {
   const text = /^connect:(.*)$/is.exec(key)?.[1] ?? ''
@@ -44,7 +44,7 @@ function connectKey(key: string): IpAddress | undefined {
 /**
  * Makes the socketmap service for Postfix (socketmap_table(5)) and sendmail.
  * - Map `relay`: the key is an address, the answer is `OK` for Postfix's check_client_access.
- *   Postfix asks a socketmap for whole addresses only.
+ *   Postfix looks up only whole addresses in a socketmap.
  * - Map `access`: the key is `Connect:` and an address, the answer is sendmail's `RELAY`. A key
  *   without this tag may be the domain of a sender or a recipient (`bob@[192.0.2.7]`), for which
  *   `RELAY` would open the relay to every client.
@@ -64,8 +64,8 @@ export function socketmapService(options: () => ServiceOptions): LineServer<stri
     const decision = await decide(ip)
     logAnswer(log, decision, { ip, service: 'socketmap' })
     onDecision(ip, decision)
-    // "Not found" after an error too, because a temporary error would delay all mail while the
-    // database is down.
+    // Answer "not found" also after an error, because a temporary error would delay all mail while
+    // the database is unavailable.
     if (!decision.relay) return { type: 'notfound' }
     return { type: 'ok', data: map.found }
   }

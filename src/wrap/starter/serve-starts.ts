@@ -1,3 +1,4 @@
+/** The work of a starter: it starts smtpds on the sockets that the gate sends. */
 import { constants } from 'node:os'
 import { EXIT } from '../../base/errors.ts'
 import { dropPrivileges, forbidInspection, type Ids } from '../../process/privileges.ts'
@@ -29,8 +30,7 @@ type Exit = (status: number) => never
  */
 export function serveStarts(engine: Engine, ids: Ids, exit: Exit): void {
   forbidInspection()
-  // Ctrl-C in a terminal and signals to all processes of the account must not end a starter. The
-  // gate ends it by closing the channel.
+  // Ignore signals, such as Ctrl-C in a terminal: the gate ends a starter by closing the channel.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
   dropPrivileges(ids)
   new Starter(engine, exit)
@@ -38,38 +38,37 @@ export function serveStarts(engine: Engine, ids: Ids, exit: Exit): void {
 
 /**
  * Starts smtpds one after the other on its only thread. A start blocks the thread until the smtpd's
- * execve is done; meanwhile the starter has no other work. A second starter uses a second
- * processor.
+ * execve is done. A second starter uses a second processor.
  */
 class Starter {
   readonly #exit: Exit
   readonly #engine: Engine
   readonly #channel: SocketChannel
   /**
-   * Sockets whose `start` has not arrived yet, in order of arrival. Null stands for a socket that
-   * the process had no descriptor for.
+   * Sockets whose `start` has not arrived yet, in order of arrival. Null: the process had no
+   * descriptor left for the socket.
    */
   readonly #sockets: (OpenSocket | null)[] = []
   readonly #lines = new LineReader()
   /** The order whose block has not arrived in full. */
   #order: StarterOrder | undefined
-  #news = ''
+  #replies = ''
   #program: InetdProgram | SpawnedProgram | undefined
 
   constructor(engine: Engine, exit: Exit) {
     this.#engine = engine
     this.#exit = exit
     this.#channel = engine.channelToParent({
-      data: (octets, passed) => {
-        if (passed !== undefined) this.#sockets.push(passed)
+      data: (octets, socket) => {
+        if (socket !== undefined) this.#sockets.push(socket)
         this.#receive(octets)
       },
       end: () => exit(EXIT.done),
       closed: () => exit(EXIT.done),
     })
-    // The runtime must reap the children that it has started itself.
+    // With the engine `node` the runtime starts the children, and reaps them itself.
     if (engine.name !== 'node') process.on('SIGCHLD', () => InetdProgram.reapStarted(this.#ended))
-    this.#say({ type: 'ready' })
+    this.#reply({ type: 'ready' })
   }
 
   #receive(octets: Buffer): void {
@@ -80,7 +79,7 @@ class Starter {
       const block = this.#lines.takeOctets('octets' in order ? order.octets : 0)
       this.#order = block === undefined ? order : undefined
       if (block === undefined) break
-      this.#obey(order, block)
+      this.#execute(order, block)
     }
     if (this.#lines.pending.length > MAX_STARTER_BLOCK) this.#refuse()
   }
@@ -92,7 +91,7 @@ class Starter {
     return parseStarterOrder(line.toString('latin1', 0, line.length - 1)) ?? this.#refuse()
   }
 
-  #obey(order: StarterOrder, block: Buffer): void {
+  #execute(order: StarterOrder, block: Buffer): void {
     // A block of strings ends with the NUL of its last string.
     if (block.length > 0 && block.at(-1) !== 0) this.#refuse()
     switch (order.type) {
@@ -111,7 +110,7 @@ class Starter {
         kill(order.pid)
         return
       case 'ping':
-        this.#say({ type: 'pong', n: order.n })
+        this.#reply({ type: 'pong', n: order.n })
     }
   }
 
@@ -119,7 +118,7 @@ class Starter {
     const socket = this.#sockets.shift()
     if (socket === undefined || this.#program === undefined) this.#refuse()
     if (socket === null) {
-      this.#say({ type: 'failed', n, errno: constants.errno.EMFILE })
+      this.#reply({ type: 'failed', n, errno: constants.errno.EMFILE })
       return
     }
     if (this.#program instanceof SpawnedProgram) {
@@ -127,9 +126,9 @@ class Starter {
       return
     }
     try {
-      this.#say({ type: 'started', n, pid: this.#program.startHere(socket.descriptor, block, without) })
+      this.#reply({ type: 'started', n, pid: this.#program.startHere(socket.descriptor, block, without) })
     } catch (error) {
-      this.#say({ type: 'failed', n, errno: errnoOf(error) })
+      this.#reply({ type: 'failed', n, errno: errnoOf(error) })
     } finally {
       socket.close()
     }
@@ -141,33 +140,33 @@ class Starter {
     const names = strings.slice(0, without).map(name => name.toString('latin1'))
     program.run(socket, strings.slice(without), names).then(
       ({ pid, ended }) => {
-        this.#say({ type: 'started', n, pid })
+        this.#reply({ type: 'started', n, pid })
         void ended.then(ending => {
           if (ending !== undefined) this.#ended(pid, ending)
         })
       },
       (error: unknown) => {
         socket.close()
-        this.#say({ type: 'failed', n, errno: errnoOf(error) })
+        this.#reply({ type: 'failed', n, errno: errnoOf(error) })
       },
     )
   }
 
   readonly #ended = (pid: number, ending: Ending): void => {
-    if ('code' in ending) this.#say({ type: 'ended', pid, status: ending.code })
-    else this.#say({ type: 'ended', pid, signal: numberOf(ending.signal) })
+    if ('code' in ending) this.#reply({ type: 'ended', pid, status: ending.code })
+    else this.#reply({ type: 'ended', pid, signal: numberOf(ending.signal) })
   }
 
   /** Sends the replies of one event loop turn in one write. */
-  #say(news: StarterReply): void {
-    if (this.#news === '') setImmediate(this.#flush)
-    this.#news += `${formatStarterReply(news)}\n`
+  #reply(reply: StarterReply): void {
+    if (this.#replies === '') setImmediate(this.#flush)
+    this.#replies += `${formatStarterReply(reply)}\n`
   }
 
   readonly #flush = (): void => {
-    const news = this.#news
-    this.#news = ''
-    this.#channel.write(news)
+    const replies = this.#replies
+    this.#replies = ''
+    this.#channel.write(replies)
   }
 
   /**
@@ -180,7 +179,7 @@ class Starter {
   }
 }
 
-/** Returns the system's error number, which the runtime has as a negative number. */
+/** The system's error number of an error, which is negative in an error of the runtime. */
 const errnoOf = (error: unknown): number =>
   error instanceof Error && 'errno' in error ? Math.abs(Number(error.errno)) : constants.errno.EINVAL
 

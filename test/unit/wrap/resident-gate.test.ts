@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { chmodSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, closeSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
@@ -96,6 +96,18 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
   }
 
   describe('a connection', () => {
+    test('whose front cannot be opened gets 421 and is closed', async () => {
+      const front: ResidentGateOptions['front'] = (_client, server) => {
+        closeSync(server)
+        throw new Error('no room for another watch')
+      }
+      const { gate, talk, lines } = await start({ ask: granted, front })
+      expect(await talk()).toBe('421 unable to run smtpd (#4.3.0)\r\n')
+      await eventually('a free place', () => gate.connections === 0)
+      expect(lines.filter(line => line.includes('event=connection_failed'))).toHaveLength(1)
+      expect(lines.join()).toMatch(/no room for another watch/)
+    })
+
     test('of a client with a grant: RELAYCLIENT is set and empty, and the login is named', async () => {
       const { talk, lines, relayed } = await start({ ask: granted })
       expect(await talk('EHLO\r\n', 'MAIL\r\n')).toBe(

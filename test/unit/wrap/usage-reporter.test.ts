@@ -3,7 +3,7 @@ import { createServer } from 'node:net'
 import { afterAll, expect, onTestFinished, test, vi } from 'vitest'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { parseRelayUse } from '../../../src/wire/usage-event.ts'
-import { UseReporter } from '../../../src/wrap/gate/usage-reporter.ts'
+import { UsageReporter } from '../../../src/wrap/gate/usage-reporter.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -16,7 +16,7 @@ test('usage events reach authd, also those from a time without authd, and no rep
   if (ip === undefined) throw new Error('no address')
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
   onTestFinished(() => void vi.useRealTimers())
-  const reporter = new UseReporter(path, 20)
+  const reporter = new UsageReporter(path, 20)
   reporter.report({ ip, at: 1, service: 'gate' })
   vi.advanceTimersByTime(200)
   expect(vi.getTimerCount()).toBe(0)
@@ -44,7 +44,7 @@ test('usage events reach authd, also those from a time without authd, and no rep
 test('decisions are counted and arrive as one line for each service, also those from a time without authd', async () => {
   const path = `${directory.path}/tallies.sock`
   const [ann, bob] = [parseIpAddress('192.0.2.7'), parseIpAddress('2001:db8::7')]
-  const reporter = new UseReporter(path, 20)
+  const reporter = new UsageReporter(path, 20)
   for (let n = 0; n < 1000; n++) reporter.count('gate', 'refused', ann, 60)
   reporter.count('gate', 'relayed', ann, 61)
   reporter.count('gate', 'refused', bob, 62)
