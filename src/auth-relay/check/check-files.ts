@@ -7,7 +7,7 @@ import { formatDuration } from '../../settings/duration.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { isSelfSigned } from '../certificates.ts'
-import { type PartsInUse, partsInUseHere } from '../stack/plan.ts'
+import { type PartsInUse, partsInUseHere, servesPop3 } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { checkCdb, checkExim, checkPostfix } from './check-gate.ts'
 import { rolesInUse } from './check-host.ts'
@@ -202,7 +202,7 @@ function checkQmail({ wrap }: Settings): Finding[] {
 
 /** The programs that decide about passwords. */
 function checkChecker({ popup }: Settings): Finding[] {
-  if (popup.listen.length === 0 && popup.proxy_listen.length === 0 && popup.tls_listen.length === 0) return []
+  if (!servesPop3(popup)) return []
   const programs =
     popup.checker === 'checkpassword'
       ? [['popup.checkpassword', popup.checkpassword] as const]

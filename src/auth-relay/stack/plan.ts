@@ -29,20 +29,22 @@ export type PartsInUse = {
  * popup, unless popup does the TLS handshake.
  */
 export function partsInUse({ popup, sslwrap, authd, wrap, statusPage, alerts }: Settings): PartsInUse {
-  const servesTls = popup.tls_listen.length > 0
-  const servesPop3 = servesTls || popup.listen.length > 0 || popup.proxy_listen.length > 0
   const readsLogs =
     authd.syslog_fifo !== '' || authd.syslog_listen.length > 0 || authd.follow_files.length > 0 || authd.journal
   const services = [wrap.listen, wrap.policy_listen, wrap.socketmap_listen, wrap.query_listen]
   return {
-    popup: servesPop3,
-    sslwrap: (servesPop3 && !servesTls) || sslwrap.listener.length > 0,
-    authd: servesPop3 || readsLogs,
+    popup: servesPop3(popup),
+    sslwrap: (servesPop3(popup) && popup.tls_listen.length === 0) || sslwrap.listener.length > 0,
+    authd: servesPop3(popup) || readsLogs,
     gate: services.some(addresses => addresses.length > 0) || wrap.tcprules_cdb !== '',
     statusPage: statusPage.listen !== undefined,
     alerts: alerts.mail_to.length > 0 || alerts.webhook_file !== '' || alerts.program.length > 0,
   }
 }
+
+/** True if popup listens on any address. */
+export const servesPop3 = ({ listen, proxy_listen, tls_listen }: Settings['popup']): boolean =>
+  [listen, proxy_listen, tls_listen].some(addresses => addresses.length > 0)
 
 /**
  * The same on this host: sslwrap, which no setting switches off, is not in use where the
@@ -134,7 +136,7 @@ export async function checkBeforeStart(settings: Settings): Promise<void> {
     checkReadable(popup.stls_cert, 'popup.stls_cert')
     checkReadable(popup.stls_key, 'popup.stls_key')
   }
-  if (popup.listen.length > 0 && popup.checker === 'passwd-file') {
+  if (servesPop3(popup) && popup.checker === 'passwd-file') {
     if (!existsSync(popup.passwd_file)) {
       throw new UsageFault(
         `popup.passwd_file: there is no ${popup.passwd_file}: make one with: auth-relay passwd LOGIN, or choose another popup.checker`,

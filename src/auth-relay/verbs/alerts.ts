@@ -161,7 +161,7 @@ async function startAlerts(load: () => Settings): Promise<RunningDaemon> {
   void watch.look()
   const timer = setInterval(() => void watch.look(), every * 1000)
   return {
-    ready: `every=${every}s told_by=${tellers.map(({ name }) => name).join(',') || 'nobody'}`,
+    ready: `every=${every}s told_by=${tellers.map(({ name }) => name).join(',') || 'none'}`,
     reload: () => log.info('settings_reloaded', restartFields('alerts', settings, load())),
     stop: async () => {
       clearInterval(timer)

@@ -10,7 +10,7 @@ import { LAST_LINES_FILE, lastLineKey, parseLastLines } from '../../wire/last-li
 import { type ShownCertificate, shownCertificates } from '../certificates.ts'
 import { type RunningProgram, runningPrograms } from '../check/processes.ts'
 import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
-import { partsInUseHere } from '../stack/plan.ts'
+import { partsInUseHere, servesPop3 } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { columnsOf, pad, printable, type Style, styleFor } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
@@ -159,7 +159,6 @@ export function sourcesOf({ authd, popup, top }: Pick<Settings, 'authd' | 'popup
     const found = lines.get(key)
     return found === undefined ? { source: name } : { source: name, last: new Date(found.at), line: found.text }
   }
-  const servesPop3 = popup.listen.length > 0 || popup.proxy_listen.length > 0
   return [
     ...authd.follow_files.map((path): LogSource => {
       const status = statSync(path, { throwIfNoEntry: false })
@@ -171,7 +170,7 @@ export function sourcesOf({ authd, popup, top }: Pick<Settings, 'authd' | 'popup
     ...authd.syslog_listen.map(address => source(`syslog to ${formatSocketAddress(address)}`, lastLineKey('tcp'))),
     ...(authd.syslog_fifo === '' ? [] : [source(`FIFO ${authd.syslog_fifo}`, lastLineKey('fifo'))]),
     ...(authd.journal ? [source('journal', lastLineKey('journal'))] : []),
-    ...(servesPop3 && authd.socket !== '' ? [source('login socket', lastLineKey('socket'))] : []),
+    ...(servesPop3(popup) && authd.socket !== '' ? [source('login socket', lastLineKey('socket'))] : []),
   ]
 }
 

@@ -1,7 +1,8 @@
 import { describe, expect, test } from 'vitest'
 import { shownCertificates } from '../../../src/auth-relay/certificates.ts'
+import { checkBeforeStart } from '../../../src/auth-relay/stack/plan.ts'
 import type { SiteStatus } from '../../../src/auth-relay/verbs/status.ts'
-import { exitStatusOf, formatStatus } from '../../../src/auth-relay/verbs/status.ts'
+import { exitStatusOf, formatStatus, sourcesOf } from '../../../src/auth-relay/verbs/status.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 
 const same = (text: string): string => text
@@ -83,5 +84,20 @@ describe('the certificates of this host', () => {
     const [shown, ...others] = await shownCertificates(settings)
     expect(others).toEqual([])
     expect(shown?.found).toEqual({ fault: expect.stringMatching(/ECONNREFUSED 127\.0\.0\.1:1$/) })
+  })
+})
+
+describe.each(['listen', 'proxy_listen', 'tls_listen'])('with popup.%s alone', name => {
+  const popup = { listen: '[]', [name]: '["127.0.0.1:0"]', passwd_file: '"/nonexistent/passwd"' }
+  const lines = Object.entries(popup).map(([key, value]) => `${key} = ${value}`)
+  const text = ['configured = true', 'state_dir = "/nonexistent"', '[popup]', 'checker = "passwd-file"', ...lines]
+  const { settings } = parseSettings(`${text.join('\n')}\n`, 'auth-relay.toml', {})
+
+  test('the login socket is a source', () => {
+    expect(sourcesOf(settings)).toEqual([{ source: 'login socket' }])
+  })
+
+  test('a missing password file is a fault before the start', async () => {
+    await expect(checkBeforeStart(settings)).rejects.toThrow('popup.passwd_file: there is no /nonexistent/passwd')
   })
 })
