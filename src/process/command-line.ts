@@ -1,3 +1,4 @@
+/** The arguments that all daemons share. */
 import { resolve } from 'node:path'
 import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../base/errors.ts'
@@ -6,7 +7,7 @@ import { UsageFault } from '../base/errors.ts'
 export type DaemonWords =
   /** `text` goes to standard output. */
   | { readonly type: 'about'; readonly text: string }
-  /** Serve as this settings file says; an absolute path. */
+  /** Serve by this settings file. `config`: an absolute path. */
   | { readonly type: 'serve'; readonly config: string }
   /** Arguments of the program itself. The first one does not begin with two dashes. */
   | { readonly type: 'own' }

@@ -9,7 +9,7 @@ import type { Log } from '../base/log.ts'
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import { familyOf, type IpAddress } from '../wire/ip-address.ts'
 
-/** The customer of an IPv6 address with open connections, and how many it has. */
+/** The customer of an IPv6 address with open connections, and the number of its connections. */
 type Counted = { readonly customer: string; places: number }
 
 /**
@@ -22,8 +22,8 @@ export class ConnectionLimits {
   #customers: CustomerNetworks
   readonly #open = new Map<string, number>()
   /**
-   * A place is given back to the customer who took it, also when other translators' prefixes are in
-   * force since then.
+   * The customers of IPv6 addresses, so that `release` frees the place of the right customer even
+   * if a reload has changed the translators' prefixes.
    */
   readonly #counted = new Map<IpAddress, Counted>()
   #total = 0
@@ -35,7 +35,7 @@ export class ConnectionLimits {
     this.#customers = customers
   }
 
-  /** Other limits from now on; connections that have their place keep it. */
+  /** Changes the limits. Open connections keep their places. */
   change(max: number, maxPerAddress: number, customers: CustomerNetworks): void {
     this.#max = max
     this.#maxPerAddress = maxPerAddress
@@ -47,7 +47,7 @@ export class ConnectionLimits {
     return this.#maxPerAddress === 0 || (this.#open.get(this.customerOf(ip)) ?? 0) < this.#maxPerAddress
   }
 
-  /** Names the customer for a connection of this address. */
+  /** Returns the key of the customer with this address. */
   customerOf(ip: IpAddress): string {
     return this.#counted.get(ip)?.customer ?? this.#customers.keyOf(ip)
   }
@@ -56,10 +56,7 @@ export class ConnectionLimits {
     return this.#total
   }
 
-  /**
-   * Takes a place, which `release` must free exactly once; otherwise returns the limit that is
-   * reached.
-   */
+  /** Takes a place, which `release` must free exactly once. Otherwise returns the reached limit. */
   acquire(ip: IpAddress): 'ok' | 'total' | 'address' {
     if (this.#max > 0 && this.#total >= this.#max) return 'total'
     if (!this.customerHasRoom(ip)) return 'address'
@@ -72,7 +69,7 @@ export class ConnectionLimits {
     return 'ok'
   }
 
-  /** Gives back a place that `acquire` granted. */
+  /** Frees a place that `acquire` took. */
   release(ip: IpAddress): void {
     const known = this.#counted.get(ip)
     const key = known?.customer ?? ip
@@ -89,7 +86,7 @@ export class ConnectionLimits {
 }
 
 /**
- * Connections before login of a server that is full: one of them makes room for a new one.
+ * Connections before login. If the server is full, it closes one of them for a new connection.
  *
  * The customer with most connections loses one, so that a crowd of one customer displaces no other
  * customer. The oldest connection of that customer is closed first. A connection with a password
@@ -101,9 +98,7 @@ export class WaitingConnections<T> {
   readonly #customers = new Map<T, string | undefined>()
   readonly #counts = new Map<string, number>()
 
-  /**
-   * Undefined stands for a proxy's connection whose client is not known yet: it counts for itself.
-   */
+  /** Undefined: the client behind a proxy is not known yet. The connection counts alone. */
   add(connection: T, customer: string | undefined): void {
     this.delete(connection)
     this.#customers.set(connection, customer)
@@ -144,12 +139,12 @@ export class WaitingConnections<T> {
   }
 }
 
-const LOOK_EVERY_MS = 1000
+const CHECK_INTERVAL_MS = 1_000
 
 /**
- * Logs when this process has no free descriptor, and when it has one again; checked once a second.
- * The runtime reports nothing: it accepts the next client on a reserved descriptor and closes it at
- * once.
+ * Logs when this process has no free descriptor, and when it has one again. Checks once a second,
+ * because the runtime reports nothing: it accepts the next client on a reserved descriptor and
+ * closes it at once.
  */
 export function watchDescriptors(log: Log, hasOne: () => boolean = hasDescriptor): { stop(): void } {
   let had = true
@@ -163,7 +158,7 @@ export function watchDescriptors(log: Log, hasOne: () => boolean = hasDescriptor
         reason: 'new clients are refused',
         remedy: 'raise LimitNOFILE (ulimit -n), or lower max_connections',
       })
-  }, LOOK_EVERY_MS).unref()
+  }, CHECK_INTERVAL_MS).unref()
   return { stop: () => clearInterval(timer) }
 }
 

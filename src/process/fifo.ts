@@ -1,20 +1,23 @@
+/** Opening a FIFO as its reader. */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import { errorCodeOf, messageOf, UsageFault } from '../base/errors.ts'
 import { setPipeSize } from '../libc/descriptors.ts'
 
-/** An open FIFO and how many octets it holds before its writers block or drop. */
+/** An open FIFO. `capacity`: octets that it holds before its writers block or drop lines. */
 export type OpenFifo = { readonly fd: number; readonly capacity: number; readonly inode: number }
 
-const LINUX_DEFAULT = 65_536
+/** Octets of a new pipe (pipe(7)). */
+const DEFAULT_OCTETS = 65_536
 /**
- * A second of lines at full speed. Without privilege the host allows less, 1 MiB as a rule
- * (/proc/sys/fs/pipe-max-size).
+ * Octets of one second of lines at full speed. Without privilege the host allows less, usually 1
+ * MiB (/proc/sys/fs/pipe-max-size).
  */
-const WANTED = 16_777_216
+const WANTED_OCTETS = 16_777_216
 
 /**
- * Opens a FIFO for reading, read-write and non-blocking: the reader never sees an end of file when
- * writers restart, and never waits for a writer. The FIFO is made as large as the host allows.
+ * Opens a FIFO for reading, and makes it as large as the host allows. It is opened read-write and
+ * non-blocking, so that the reader gets no end of file when writers restart, and never waits for a
+ * writer.
  * @throws UsageFault if the file is missing, has another type, or is not readable; `setting` is the
  * name for the message.
  */
@@ -34,14 +37,14 @@ export function openFifo(path: string, setting: string): OpenFifo {
 }
 
 function enlarge(fd: number): number {
-  for (let size = WANTED; size > LINUX_DEFAULT; size /= 2) {
+  for (let size = WANTED_OCTETS; size > DEFAULT_OCTETS; size /= 2) {
     try {
       return setPipeSize(fd, size)
     } catch {
-      // EPERM: this host allows less, so half is tried. With a smaller pipe lines are lost earlier.
+      // EPERM: this host allows less, so try half. With a smaller pipe lines are lost earlier.
     }
   }
-  return LINUX_DEFAULT
+  return DEFAULT_OCTETS
 }
 
 function explain(path: string, setting: string, error: unknown): UsageFault {

@@ -1,17 +1,17 @@
-/** Texts of files that come with the supervisor's order to reload, by path. */
+/** Texts of files, by path, that the supervisor sends with its order to reload. */
 import type { ReloadOrder } from '../wire/workers/supervised-program.ts'
 
 let inForce: ReadonlyMap<string, string> = new Map()
 
 /**
- * The text that the supervisor sent for this path with the reload that is under way; undefined:
- * read the file.
+ * The text that the supervisor sent for this path with the current reload. Undefined: the caller
+ * reads the file.
  */
 export const handedText = (path: string): string | undefined => inForce.get(path)
 
 /**
- * Runs a reload that finds these texts in place of the files. They are forgotten afterwards. One
- * reload runs at a time.
+ * Runs a reload in which `handedText` returns these texts. Run one reload at a time, because the
+ * texts are global until it ends.
  */
 export async function withInheritedFiles<T>(files: ReloadOrder['files'], run: () => Promise<T>): Promise<T> {
   inForce = new Map(Object.entries(files))

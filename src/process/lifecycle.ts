@@ -1,3 +1,4 @@
+/** The life of a program: start, readiness, reload, stop, and the report of its faults. */
 import { writeFileSync, writeSync } from 'node:fs'
 import { EXIT, isAccessDenied, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, sayOnStandardError } from '../base/log.ts'
@@ -10,7 +11,7 @@ import { unusedActivatedSockets } from './listener.ts'
 import { isRoot } from './privileges.ts'
 import { answerPings, CONTROL_DESCRIPTOR, isPinged, keepPingsToOurselves } from './worker-process.ts'
 
-/** A program that has started. */
+/** A daemon that has started. */
 export type RunningDaemon = {
   /** Text of the ready line, e.g. `listen=127.0.0.1:1110`. */
   readonly ready: string
@@ -52,8 +53,8 @@ export function nameProcess(name: string): void {
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
   nameProcess(program)
-  // An ordinary user's process may not read its own environment in /proc from here on: the start
-  // does that.
+  // Without root, forbidDumps also closes the process's own environment in /proc, which the start
+  // reads. So it is called again after the start.
   if (isRoot()) forbidDumps()
   keepPingsToOurselves()
   const daemon = await orExit(program, start, isPinged())
@@ -120,7 +121,10 @@ export async function runCommand(program: string, command: () => Promise<number>
   process.exitCode = await orExit(program, command)
 }
 
-/** `reports`: the faults go to the supervisor, which prints them once. */
+/**
+ * Runs an action. On a fault, writes its lines and exits with the status of the fault. `reports`:
+ * the lines go to the supervisor, which prints them once.
+ */
 async function orExit<T>(program: string, action: () => Promise<T>, reports = false): Promise<T> {
   try {
     return await action()
@@ -153,6 +157,7 @@ async function withRemedy(daemon: RunningDaemon): Promise<void> {
   }
 }
 
+/** Runs an action. Returns false after a fault, which is written to standard error. */
 async function orComplain(program: string, what: string, action: () => Promise<void>): Promise<boolean> {
   try {
     await action()

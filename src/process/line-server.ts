@@ -1,3 +1,4 @@
+/** A server for short requests and answers, with bounds for everything that a peer can cause. */
 import { createServer, type Server, type Socket } from 'node:net'
 import { asError, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
@@ -5,19 +6,19 @@ import { peerCredentials } from '../libc/sockets.ts'
 import { peerIsAllowed } from './unix-sockets.ts'
 
 /**
- * Server for short requests and answers on one connection: lines, netstrings, blocks.
+ * Options of a server for lines, netstrings or blocks.
  *
- * Bounds: at most `maxOpen` requests of a connection are being answered. The rest of the input
- * waits, at most one read (64 KiB), and reading pauses. Reading also pauses while the peer leaves
- * answers unread. At most `maxConnections` are open. Above that, the server closes the connection
- * that has been silent longest and waits for no answer. `cut` limits the length of a request by
+ * Bounds: at most `maxOpen` requests of a connection are in progress. The rest of the input waits,
+ * at most one read (64 KiB), and reading pauses. Reading also pauses while the peer leaves answers
+ * unread. At most `maxConnections` are open. For one more, the server closes the connection that
+ * has been silent longest and has no request in progress. `cut` limits the length of a request by
  * throwing.
  *
- * An answer that fails is logged and becomes `failure`, so that it affects neither the process nor
- * later requests.
+ * An answer that fails is logged and replaced by `failure`, so that it affects neither the process
+ * nor later requests.
  */
 export type LineServerOptions<Request> = {
-  /** For one connection. */
+  /** Makes the service of a connection. */
   readonly newService: (peer: Peer) => LineService<Request>
   readonly limits: () => LineServerLimits
   /**
@@ -27,10 +28,7 @@ export type LineServerOptions<Request> = {
   readonly order: 'asked' | 'any'
   /** Octets that replace an answer that failed; undefined: the connection is closed. */
   readonly failure: string | undefined
-  /**
-   * Accounts that may connect, as the kernel reports them; undefined: only the mode of the socket
-   * decides.
-   */
+  /** Accounts that may connect (peerIsAllowed). Undefined: only the mode of the socket decides. */
   readonly uids?: ReadonlySet<number> | undefined
   /** Called for each connection that `uids` refuses. */
   readonly onForeignPeer?: () => void
@@ -43,7 +41,7 @@ export type LineServerLimits = {
   readonly maxConnections: number
   /** Number of requests of one connection in progress. */
   readonly maxOpen: number
-  /** Milliseconds after which a silent connection that waits for no answer is closed; 0: never. */
+  /** Milliseconds after which a silent connection without a request is closed; 0: never. */
   readonly idleMs: number
 }
 
@@ -57,24 +55,24 @@ export type LineService<Request> = {
    * connection is closed.
    */
   cut(chunk: Buffer): readonly Request[]
-  /** The answer with all its delimiters; undefined: this request has none. */
+  /** The answer with all its delimiters. Undefined: this request gets no answer. */
   answer(request: Request): Promise<string> | undefined
 }
 
 export class LineServer<Request> {
   readonly server: Server
   readonly #options: LineServerOptions<Request>
-  /** The first connection has been silent longest. */
+  /** The connections in the order of their last requests, the one that was silent longest first. */
   readonly #connections = new Set<LineConnection<Request>>()
   #isFull = false
 
   constructor(options: LineServerOptions<Request>) {
     this.#options = options
-    // A client may close its half directly after its request.
+    // A client may end its output directly after its request.
     this.server = createServer({ allowHalfOpen: true }, socket => this.#accept(socket))
   }
 
-  /** Accepts no more; connections that are open get their answers. */
+  /** Stops accepting. Open connections still get answers. */
   stopListening(): void {
     this.server.close()
   }
@@ -88,7 +86,7 @@ export class LineServer<Request> {
     for (const connection of this.#connections) connection.drain()
   }
 
-  /** Accepts no more and ends every connection, after the answers that were written already. */
+  /** Stops accepting, and ends each connection after its pending answers. */
   close(): void {
     this.stopListening()
     for (const connection of this.#connections) connection.end()
@@ -133,7 +131,7 @@ export class LineServer<Request> {
   }
 }
 
-/** A pending answer, or one that waits for earlier ones. */
+/** An answer in the order of requests. `text` undefined: it is pending. */
 type Slot = { text: string | undefined }
 
 class LineConnection<Request> {
@@ -141,7 +139,7 @@ class LineConnection<Request> {
   readonly #options: LineServerOptions<Request>
   readonly #service: LineService<Request>
   readonly #onActivity: () => void
-  /** Complete requests that are not begun. */
+  /** Complete requests that are not in progress yet. */
   #waiting: Request[] = []
   /** Requests in progress, in their order if the answers keep it. */
   readonly #slots: Slot[] = []
@@ -210,7 +208,7 @@ class LineConnection<Request> {
     const { log, name } = this.#options
     try {
       const requests = this.#service.cut(chunk)
-      // A peer that sends a request octet by octet is as silent as one that sends none.
+      // Only complete requests count as activity, because a peer could send one octet by octet.
       if (requests.length > 0) {
         this.#onActivity()
         this.#silence?.refresh()
@@ -310,6 +308,6 @@ function uidOf(socket: Socket): number | undefined {
   try {
     return peerCredentials(socket).uid
   } catch {
-    return undefined // TCP, or closed meanwhile
+    return undefined // The socket is TCP, or the peer has closed it.
   }
 }

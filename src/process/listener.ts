@@ -1,4 +1,4 @@
-/** Listening sockets: opened here, taken from the service manager, or held for worker processes. */
+/** Listening sockets: of this process, of the service manager, and for worker processes. */
 
 import { chmodSync, chownSync, closeSync, existsSync, lstatSync, renameSync, rmSync, unlinkSync } from 'node:fs'
 import { createConnection, createServer, type ListenOptions, type Server } from 'node:net'
@@ -12,8 +12,8 @@ import { parseIpAddress, readAddress } from '../wire/ip-address.ts'
 import { formatSocketAddress, type SocketAddress } from './socket-address.ts'
 
 /** The first descriptor that a service manager passes (sd_listen_fds(3)). */
-const FIRST = 3
-const MOST = 64
+const FIRST_DESCRIPTOR = 3
+const MAX_DESCRIPTORS = 64
 
 /**
  * Listening sockets from the service manager, by their bound address. A setting with the same
@@ -23,8 +23,8 @@ const MOST = 64
 let waiting: Map<string, number> | undefined
 
 /**
- * The socket that is bound to exactly this address, once; undefined if the service manager passed
- * none, or if it was used before.
+ * Returns the socket that is bound to exactly this address. Undefined if the service manager passed
+ * none, or if an earlier call returned it.
  */
 export function takeActivatedSocket(address: SocketAddress): number | undefined {
   const found = activatedSockets()
@@ -43,9 +43,9 @@ function activatedSockets(): Map<string, number> {
 }
 
 function read(count = ''): Map<string, number> {
-  const number = /^\d{1,2}$/.test(count) ? Math.min(Number(count), MOST) : 0
+  const number = /^\d{1,2}$/.test(count) ? Math.min(Number(count), MAX_DESCRIPTORS) : 0
   const found = new Map<string, number>()
-  for (let descriptor = FIRST; descriptor < FIRST + number; descriptor++) {
+  for (let descriptor = FIRST_DESCRIPTOR; descriptor < FIRST_DESCRIPTOR + number; descriptor++) {
     const name = socketName(descriptor)
     if (name === undefined) continue
     const address: SocketAddress =
@@ -57,7 +57,7 @@ function read(count = ''): Map<string, number> {
   return found
 }
 
-/** One spelling for one address. */
+/** The text of an address, the same for all forms of an IP address. */
 function keyOf(address: SocketAddress): string {
   const ip = address.type === 'tcp' ? parseIpAddress(address.host) : undefined
   return formatSocketAddress(address.type === 'tcp' && ip !== undefined ? { ...address, host: ip } : address)
@@ -124,8 +124,8 @@ export async function openListener(
 }
 
 /**
- * A crash leaves the Unix socket behind. The file is removed only if the kernel reports that no
- * process listens there; a busy server keeps it.
+ * Removes the file of a Unix socket that a crash left behind, but only if the kernel reports that
+ * no process listens there.
  * @throws TemporaryFault if a process listens, UsageFault if the file is not a socket.
  */
 export async function removeStaleSocket(path: string, setting: string): Promise<void> {
@@ -174,10 +174,9 @@ function remedyWithoutRight(address: SocketAddress, setting: string): string {
 }
 
 /**
- * A socket that listens and from which this process never accepts: it is held for workers, which
- * inherit the descriptor.
- * Connections that come while no worker runs wait in the kernel's queue, so a crash or an idle end
- * of a worker loses none.
+ * A listening socket for workers, which inherit the descriptor. This process never accepts from it.
+ * Connections that come while no worker runs wait in the kernel's queue, so that a crash or an idle
+ * end of a worker loses none.
  */
 export type BoundSocket = {
   readonly descriptor: number
@@ -209,13 +208,12 @@ export async function holdListener(
   // rename() would silently replace a live server's socket, so look for one first.
   if (path !== undefined) await removeStaleSocket(path, setting)
   const server = createServer()
-  // The runtime's server would accept, and unlinks its path when it is closed: it binds under
-  // another name.
+  // The server of the runtime unlinks its path when it is closed, so bind it under another name.
   const temporary: SocketAddress = path === undefined ? address : { type: 'unix', path: `${path}.new` }
   const bound = await openListener(server, temporary, setting, access, options)
   const descriptor = duplicateDescriptor(descriptorOf(server), 10)
   if (path !== undefined) renameSync(`${path}.new`, path)
-  // Nothing was accepted: the event loop has not polled since the socket began to listen.
+  // The server has accepted nothing, because the event loop has not polled since `listen`.
   server.close()
   return {
     descriptor,
@@ -229,9 +227,9 @@ export async function holdListener(
 }
 
 /**
- * As holdListener, for several workers: a TCP port gets a socket for each, among which the kernel
- * spreads the clients (SO_REUSEPORT). From one socket the first worker to wake would take a whole
- * burst. Other addresses, and descriptors, get one socket for all.
+ * Like holdListener, for several workers. A TCP port gets a socket for each worker, so that the
+ * kernel spreads the clients (SO_REUSEPORT); from one socket, the first worker that wakes would
+ * accept a whole burst. Other addresses and passed sockets get one socket for all.
  */
 export async function holdListeners(
   address: SocketAddress,

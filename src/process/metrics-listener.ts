@@ -1,3 +1,4 @@
+/** The listener for Prometheus. */
 import { createServer } from 'node:http'
 import { openListener } from './listener.ts'
 import { requireLoopback, type SocketAddress } from './socket-address.ts'
@@ -5,7 +6,7 @@ import { requireLoopback, type SocketAddress } from './socket-address.ts'
 /** The part of a prom-client registry that the listener uses. */
 export type MetricsRegistry = { readonly contentType: string; metrics(): Promise<string> }
 
-/** Silent connections are looked for each second: sixteen of them would shut Prometheus out. */
+/** Limits for silent connections, of which sixteen would keep Prometheus from connecting. */
 const LIMITS = { requestTimeout: 5000, headersTimeout: 5000, connectionsCheckingInterval: 1000, maxHeaderSize: 8192 }
 
 export type MetricsListener = { readonly address: SocketAddress; close(): void }
@@ -27,7 +28,7 @@ export async function openMetricsListener(
     }
     registry.metrics().then(
       text => response.writeHead(200, { 'content-type': registry.contentType }).end(text),
-      () => response.writeHead(503).end(), // the next scrape counts again
+      () => response.writeHead(503).end(), // Prometheus scrapes again.
     )
   })
   server.maxConnections = 16

@@ -1,3 +1,4 @@
+/** Accounts, groups, and dropping the privileges of root. */
 import { UsageFault } from '../base/errors.ts'
 import { accountNamed, groupNamed } from '../libc/accounts.ts'
 import { loadNativeModule } from '../libc/native-function.ts'
@@ -6,11 +7,11 @@ import { forbidDumps } from '../libc/this-process.ts'
 /** The ids under which a process runs. */
 export type Ids = { readonly uid: number; readonly gid: number }
 
-/** A larger number means "leave it unchanged" to the kernel. */
+/** Largest id. The next number means "leave it unchanged" for the kernel. */
 const MAX_ID = 0xffff_fffe
 
 /**
- * Ids of an account: a name, or a number, or `uid:gid` for hosts that keep no account.
+ * Ids of an account: a name, a number, or `uid:gid` for hosts without such an account.
  * @throws UsageFault if the host knows no such account; `setting` is the name for the message.
  */
 export function idsOf(account: string, setting: string): Ids {
@@ -29,9 +30,9 @@ export function idsOf(account: string, setting: string): Ids {
 }
 
 /**
- * From now on no other process of this account can trace this one, read its memory or make it leave
- * a core file. Its own environment in /proc is closed to it as well, unless it is root:
- * `ownEnvironment` comes first.
+ * Prevents other processes of this account from tracing this one, reading its memory, and making it
+ * leave a core file. Without root, this process then cannot read its own environment in /proc, so
+ * call `ownEnvironment` first.
  */
 export const forbidInspection = (): void => forbidDumps()
 
@@ -49,7 +50,7 @@ export function gidOf(group: string, setting: string): number {
   return gid
 }
 
-/** User ids of those of the accounts that this host has. */
+/** User ids of the accounts. Accounts that this host does not have are left out. */
 export const knownUids = (accounts: readonly string[]): readonly number[] =>
   accounts.flatMap(account => (/^\d{1,10}$/.test(account) ? Number(account) : (accountNamed(account)?.uid ?? [])))
 

@@ -7,7 +7,7 @@ import { LOOPBACK, parseIpAddress } from '../wire/ip-address.ts'
 export type SocketAddress =
   | { readonly type: 'tcp'; readonly host: string; readonly port: number }
   | { readonly type: 'unix'; readonly path: string }
-  /** An inherited listening socket: systemd's and our own parents hand them over so. */
+  /** An inherited listening socket. */
   | { readonly type: 'descriptor'; readonly fd: number }
 
 /**
@@ -41,8 +41,8 @@ export function formatSocketAddress(address: SocketAddress): string {
 }
 
 /**
- * For listeners without authentication.
- * @throws UsageFault unless the address is reachable from this host alone.
+ * Checks the address of a listener without authentication.
+ * @throws UsageFault if other hosts can reach the address.
  */
 export function requireLoopback(address: SocketAddress, setting: string): void {
   if (address.type !== 'tcp') return

@@ -18,9 +18,9 @@ export type SocketDirectoryOptions = {
 
 /**
  * Makes the directory of a Unix socket if it is missing and is `runDir` or lies below it. The mode
- * is 0755: the mode of the socket decides which accounts connect. `owner` gets a directory below
- * `runDir`, so that a program that left root can remove its socket at its end. Anywhere else a
- * missing directory is the administrator's to make, because it may be a typing error.
+ * is 0755, because the mode of the socket decides which accounts connect. A directory below
+ * `runDir` belongs to `owner`, so that a program without root can remove its socket at its end. Any
+ * other missing directory is not made, because its name may be a typing error.
  * @throws UsageFault if the directory cannot be made.
  */
 export function makeSocketDirectory(address: SocketAddress, { runDir, setting, owner }: SocketDirectoryOptions): void {
@@ -41,7 +41,7 @@ export function makeSocketDirectory(address: SocketAddress, { runDir, setting, o
   }
 }
 
-const LOOK_EVERY_MS = 1000
+const CHECK_INTERVAL_MS = 1_000
 
 /**
  * Checks once a second that a Unix socket of this process is still at its path. A clean-up of /run
@@ -54,20 +54,19 @@ export function watchSocketFile(path: string): { readonly gone: Promise<string>;
     if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) return
     clearInterval(timer)
     resolve(`${path} was removed or replaced, so that no client can connect`)
-  }, LOOK_EVERY_MS).unref()
+  }, CHECK_INTERVAL_MS).unref()
   return { gone, stop: () => clearInterval(timer) }
 }
 
 /**
- * Decides, beside the mode of the directory, which accounts may use a Unix socket, by the peer's
- * uid from the kernel (SO_PEERCRED). Root and the account of this process always may. An unreadable
- * uid may not.
+ * True if the peer of a Unix socket is permitted, by its uid from the kernel (SO_PEERCRED): root,
+ * the account of this process, and `uids`. False if the uid is not readable.
  */
 export function peerIsAllowed(socket: Socket, uids: ReadonlySet<number>): boolean {
   try {
     const { uid } = peerCredentials(socket)
     return uid === 0 || uid === process.geteuid?.() || uids.has(uid)
   } catch {
-    return false // closed meanwhile, or not a Unix socket: no peer to permit
+    return false // The peer has closed the socket, or it is not a Unix socket.
   }
 }

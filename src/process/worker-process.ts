@@ -10,10 +10,7 @@ import { forbidDumps, scheduleAsBatch, trimHeap } from '../libc/this-process.ts'
 import { LineSplitter } from '../wire/lines.ts'
 import { formatMessage, MAX_MESSAGE, PING, PONG, parseMessage } from '../wire/workers/control-channel.ts'
 
-/**
- * Characters that the other end has not read, above which the channel is closed, because the other
- * end does not read.
- */
+/** Unsent characters above which the channel is closed, because the other end does not read. */
 const MAX_UNSENT = 16_777_216
 
 /**
@@ -25,12 +22,9 @@ export const FIRST_LISTENING_DESCRIPTOR = 4
 /** One end of the channel between a privileged parent and its worker: JSON, one message a line. */
 export type ControlChannel = {
   send(message: unknown): void
-  /** Characters that the other end has not taken yet. */
+  /** Characters that the kernel has not accepted. */
   readonly unsent: number
-  /**
-   * Messages come unchecked, each with its length in characters: a parent parses its worker's as
-   * hostile.
-   */
+  /** Adds a listener for messages, which are not checked, and their lengths in characters. */
   onMessage(listener: (message: unknown, length: number) => void): void
   /** The other end has closed the channel, sent an invalid message, or stopped reading. */
   onClose(listener: () => void): void
@@ -51,7 +45,7 @@ export type WorkerEnding = {
   readonly hung: boolean
 }
 
-/** How a worker ended, as fields of a log line. */
+/** The end of a worker as fields of a log line. */
 export const endingFields = ({ code, signal, hung }: WorkerEnding) => ({
   status: code ?? undefined,
   signal: signal ?? undefined,
@@ -183,8 +177,8 @@ export function programBeside(name: string, running = process.argv[1] ?? ''): st
   return source !== undefined ? `${source}/${name}/main.ts` : running.replace(/[^/]+$/, `${name}.js`)
 }
 
-/** `heard`: takes the words that are no messages. */
-function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG) => void): ControlChannel {
+/** Makes a channel over a stream. `onPing` is called for each PING and PONG. */
+function controlChannel(stream: Duplex, onPing: (word: typeof PING | typeof PONG) => void): ControlChannel {
   const lines = new LineSplitter(MAX_MESSAGE)
   let closed = false
   let unsent = ''
@@ -208,7 +202,7 @@ function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG)
       const message = parseMessage(line)
       if (message === undefined) return close()
       if (message === PING || message === PONG) {
-        heard(message)
+        onPing(message)
         continue
       }
       for (const listener of messageListeners) listener(message, line.length)
@@ -233,7 +227,7 @@ function controlChannel(stream: Duplex, heard: (word: typeof PING | typeof PONG)
   }
 }
 
-/** Secrets and what only the parent may know of its supervisor do not reach the worker. */
+/** The environment of a worker: without secrets, and without the variables of a supervisor. */
 function workerEnvironment(): NodeJS.ProcessEnv {
   const { DBPASS, WRAP_DBPASS, STATUS_DBPASS, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, ...some } = process.env
   const { AUTHRELAY_SUPERVISED, AUTHRELAY_PINGED, LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, ...forWorker } = some
