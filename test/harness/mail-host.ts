@@ -133,7 +133,10 @@ export class MailHost {
 const RECEIVE = `require('node:net').createServer(socket => {
   let isMessage = false
   socket.write('220 next.example ESMTP\\r\\n')
-  require('node:readline').createInterface(socket).on('line', line => {
+  const lines = require('node:readline').createInterface(socket)
+  // A mail server that restarts may reset its connection.
+  for (const stream of [socket, lines]) stream.on('error', () => {})
+  lines.on('line', line => {
     if (isMessage) {
       if (line.startsWith('Subject: ')) console.log(line)
       isMessage = line !== '.'
@@ -144,7 +147,6 @@ const RECEIVE = `require('node:net').createServer(socket => {
     if (/^QUIT$/i.test(line)) socket.end('221 next.example\\r\\n')
     else socket.write(isMessage ? '354 go ahead\\r\\n' : '250 next.example\\r\\n')
   })
-  socket.on('error', () => {})
 }).listen(25, '${NEXT_HOP}', () => console.log('listening'))`
 
 /** Postfix of a host with a mail domain, with the next server for other domains. */
