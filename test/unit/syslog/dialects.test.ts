@@ -238,6 +238,28 @@ describe('two lines of one session', () => {
   })
 })
 
+describe('a line that resembles one of two lines', () => {
+  test.each([
+    ['popa3d', ': Session from 192.0.2.7'],
+    ['popa3d', `Session from ${'x'.repeat(256)}`],
+    ['popa3d', ': Authentication passed for ann'],
+    ['popa3d', 'Authentication passed for ann x'],
+    ['popa3d', ': Authentication failed for ann'],
+    ['solid-pop3d-two-lines', ': connect from 192.0.2.7'],
+    ['solid-pop3d-two-lines', `connect from ${'x'.repeat(301)}`],
+    ['solid-pop3d-two-lines', ': user ann authenticated'],
+    ['solid-pop3d-two-lines', 'user ann authenticated x'],
+    ['solid-pop3d-two-lines', ': authentication failed'],
+    ['vm-pop3d-two-lines', ': Connect from 192.0.2.7'],
+    ['vm-pop3d-two-lines', `Connect from ${'x'.repeat(256)}`],
+    ['vm-pop3d-two-lines', ': User ann logged in'],
+    ['vm-pop3d-two-lines', 'User ann logged in x'],
+    ['vm-pop3d-two-lines', ': User ann - failed auth'],
+  ])('%s: %s', (name, message) => {
+    expect(heard(name, '', message)).toBeUndefined()
+  })
+})
+
 describe('a line that is not a login', () => {
   test.each(DIALECTS)('$name reads nothing in other texts', ({ name, tags, read }) => {
     const of = LOGINS.filter(known => known.dialect === name)
