@@ -1,8 +1,10 @@
+import { writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { UsageFault } from '../../../src/base/errors.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { EXEC_DEFAULTS, parseExecLine, readExecSettings } from '../../../src/wrap/exec/exec-mode.ts'
 import { parseCommandLine } from '../../../src/wrap/run-wrap.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 test.each<[readonly string[], string, unknown]>([
   [['smtpd', '-x', 'y'], 'wrap', { words: ['smtpd', '-x', 'y'], asQmailSmtpd: false }],
@@ -68,4 +70,21 @@ test('its settings come from the environment; an invalid one is a fault', async 
   ])
     await expect(readExecSettings(undefined, wrong)).rejects.toThrow(UsageFault)
   await expect(readExecSettings('/nonexistent', {})).rejects.toThrow(UsageFault)
+})
+
+test('the fault of a settings file that exec mode cannot read says why, in one line', async () => {
+  await expect(readExecSettings('/not/there.toml', {})).rejects.toThrow(
+    /^cannot read the settings file \/not\/there\.toml: ENOENT.*$/,
+  )
+  const directory = temporaryDirectory()
+  try {
+    const file = `${directory.path}/broken.toml`
+    writeFileSync(file, '[wrap\nask = ')
+    const fault = await readExecSettings(file, {}).catch((error: unknown) => error)
+    expect(fault).toBeInstanceOf(UsageFault)
+    expect(String(fault)).toMatch(/broken\.toml: Invalid TOML document: .+$/)
+    expect(String(fault)).not.toContain('\n')
+  } finally {
+    directory.remove()
+  }
 })
