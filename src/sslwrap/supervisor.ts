@@ -307,7 +307,7 @@ class Supervisor {
     this.#log.warn('certificate_self_signed', {
       path: selfSigned.cert,
       names: selfSigned.names.join(' '),
-      reason: 'clients will complain: get a real one',
+      reason: 'clients show a warning: install a certificate of an authority, see auth-relay cert --help',
     })
   }
 }

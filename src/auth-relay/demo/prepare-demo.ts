@@ -222,7 +222,7 @@ Try in another terminal, in ${cwd}:
 2. Open the mailbox. Then repeat command 1: now the relay is open.
    ${open}
 
-3. See who may relay, and until when.
+3. List the addresses that may relay, and until when.
    ${show}
 
 Nothing leaves this machine. Ctrl-C stops everything. What happens:
