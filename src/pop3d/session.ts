@@ -1,3 +1,16 @@
+/**
+ * A POP3 session after the login: the states TRANSACTION and UPDATE (RFC 1939 §5 and §6).
+ *
+ * The language is in src/pop3: a line gives effects, and a session performs them one after the
+ * other. Effects without a message are performed at once. A message that is not in memory is read
+ * and sent asynchronously; meanwhile no further line runs, and the connection is paused after one
+ * more chunk. Replies are collected and sent when no complete line is left, so that pipelined
+ * commands get few packets. The session yields to the others after a full time slice.
+ *
+ * A session has one end, `#finish`, which every path calls: QUIT, the end of the input, a reset, the
+ * idle limit, too many bad lines, and faults. Only QUIT removes messages, and the lock of the
+ * maildrop is released before its reply.
+ */
 import { closeSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { asError, errorCodeOf, messageOf } from '../base/errors.ts'

@@ -1,3 +1,18 @@
+/**
+ * The login process of popup: its start, and everything that its sessions share.
+ *
+ * The process serves clients before login. It has no rights, and of all secrets only the password
+ * of the SSL command and the key of a certificate. It reads POP3 in the state AUTHORIZATION
+ * (session.ts), and leaves each decision to the monitor.
+ *
+ * A connection counts in three ways: a place of its address, until its socket is closed here or in
+ * the worker that got it; a place among the connections before login, where a new client displaces
+ * the oldest of the network with the most; and a share of its login and owner, after the login. A
+ * connection behind a trusted proxy takes its place when the client is known.
+ *
+ * After the login the socket is passed to the worker of the maildrop, or this process relays to it.
+ * After the last reply a socket lingers until the client has read the reply, for a limited time.
+ */
 import { closeSync } from 'node:fs'
 import { monotonicClock, systemClock } from '../../base/clock.ts'
 import { asError } from '../../base/errors.ts'
@@ -29,8 +44,6 @@ import { readProxyHeaderAndRest } from './read-proxy-header.ts'
 import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
 import { SessionShares, type ShareLimits } from './session-shares.ts'
 import { upstreamAuthenticator } from './upstream-authenticator.ts'
-
-/** The login process: its start, and everything that its sessions share. */
 
 /**
  * The process that serves clients before login, without rights and with only one secret, the
@@ -113,8 +126,7 @@ export class LoginServer implements SessionHost {
   readonly #handoffs: HandoffSender | undefined
   /**
    * The address whose place each client has taken. A client keeps its place until its socket is
-   * closed, here or where it was
-   * passed to. A trusted proxy takes none until its client is known.
+   * closed, here or where it was passed to. A trusted proxy takes none until its client is known.
    */
   readonly #places = new Map<LoginSession, IpAddress | undefined>()
   readonly #beforeLogin = new WaitingConnections<LoginSession>()

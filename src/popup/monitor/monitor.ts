@@ -1,3 +1,21 @@
+/**
+ * The monitor of popup: the process with rights, which reads nothing from the network.
+ *
+ * It binds the listening sockets, starts the login processes and the maildrop workers, and answers
+ * the requests of the login processes. A login passes these steps, in logins.ts:
+ *
+ * 1. A login process sends login, password and address of a client (`verify`).
+ * 2. The monitor waits for the delay of earlier failures. Then the checker checks the password, in
+ *    a queue that is fair by network. A client that disconnects leaves the queue.
+ * 3. After a success the maildrop worker of the owner is started, if none runs, and makes a ticket.
+ *    At the same time the announcer asks authd for the grant and waits for at most `grant_wait`.
+ * 4. The login process gets the ticket (`open`), answers +OK, and passes the socket and the ticket
+ *    to the worker. With a chained program or a server behind popup, the login process relays.
+ *
+ * A login process may be taken over, so each of its messages is checked and bounded, and a false
+ * message ends the process. A reload makes all new objects first and then replaces the old ones, so
+ * that a fault changes nothing.
+ */
 import { mkdirSync } from 'node:fs'
 import { monotonicClock, systemClock } from '../../base/clock.ts'
 import { asError, UsageFault } from '../../base/errors.ts'

@@ -1,4 +1,24 @@
-/** The resident gate: from an accepted SMTP connection to the end of its smtpd. */
+/**
+ * The resident gate: from an accepted SMTP connection to the end of its smtpd.
+ *
+ * A connection passes these steps in order, and each step can end it:
+ *
+ * 1. The acceptor gives a socket from which nothing was read, because the smtpd must get the first
+ *    octet of the client.
+ * 2. If the peer is a trusted proxy, its header is read exactly to its end. It names the client.
+ * 3. The client takes a place in the limits, or gets a banner with 421.
+ * 4. The host name is looked up, if the settings require it. The rules of the site can deny the
+ *    client, or open the relay without a query.
+ * 5. The decision: a query to the store with a time limit. An error or a late answer is a negative
+ *    decision, so that mail for local domains flows and the relay stays closed.
+ * 6. The smtpd starts with the variables of the connection. A front stands only before clients that
+ *    may relay. Then the smtpd gets one end of a socket pair, and the front has the other end and
+ *    the client.
+ * 7. The place is free again when the smtpd has ended, and when the front has closed its sockets.
+ *
+ * A socket has one owner. `#serve` owns it until `#start` returns, and closes it after each error.
+ * Then the smtpd or the front owns it, and the gate has no descriptor of the connection.
+ */
 import { closeSync, writeSync } from 'node:fs'
 import { asError } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
