@@ -7,8 +7,8 @@
  * more chunk. Replies are collected and sent when no complete line is left, so that pipelined
  * commands get few packets. The session yields to the others after a full time slice.
  *
- * A session has one end, `#finish`, which every path calls: QUIT, the end of the input, a reset, the
- * idle limit, too many bad lines, and faults. Only QUIT removes messages, and the lock of the
+ * A session has one end, `#finish`, which every path calls: QUIT, the end of the input, a reset,
+ * the idle limit, too many bad lines, and faults. Only QUIT removes messages, and the lock of the
  * maildrop is released before its reply.
  */
 import { closeSync } from 'node:fs'
