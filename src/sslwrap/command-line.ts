@@ -1,5 +1,5 @@
 /** The command lines of sslwrap: its own, and those of the original program. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { isIPv4 } from 'node:net'
 import { resolve } from 'node:path'
 import { messageOf, UsageFault } from '../base/errors.ts'
@@ -83,15 +83,22 @@ const PREAMBLES = ['ssl', 'proxy-v1', 'proxy-v2', 'none'] as const
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-/** Parses the command line. @throws UsageFault naming every fault at once. */
-export function parseCommandLine(args: readonly string[], environment: Environment): Invocation {
+/**
+ * Parses the command line. `services`: the file of services(5).
+ * @throws UsageFault naming every fault at once.
+ */
+export function parseCommandLine(
+  args: readonly string[],
+  environment: Environment,
+  services = '/etc/services',
+): Invocation {
   if (args.length === 1 && args[0] === '--worker') return { type: 'worker' }
   const words = parseDaemonWords('sslwrap', USAGE, SETTINGS_FILE, args)
   if (words.type === 'about') return words
-  return words.type === 'serve' ? { type: 'daemon', config: words.config } : parseOriginal(args, environment)
+  return words.type === 'serve' ? { type: 'daemon', config: words.config } : parseOriginal(args, environment, services)
 }
 
-function parseOriginal(args: readonly string[], environment: Environment): Invocation {
+function parseOriginal(args: readonly string[], environment: Environment, services: string): Invocation {
   const faults: string[] = []
   const { values, flags, program } = readOptions(args, faults)
   const one = <T>(option: string, read: (value: string) => T | undefined, remedy: string): T | undefined => {
@@ -101,8 +108,9 @@ function parseOriginal(args: readonly string[], environment: Environment): Invoc
     if (result === undefined) faults.push(`${option} ${value}: ${remedy}`)
     return result
   }
-  const port = one('-port', portNumber, 'must be a port number or a name in /etc/services')
-  const accept = one('-accept', portNumber, 'must be a port number or a name in /etc/services')
+  const portNumber = (text: string): number | undefined => parsePort(text, services)
+  const port = one('-port', portNumber, `must be a port number or a name in ${services}`)
+  const accept = one('-accept', portNumber, `must be a port number or a name in ${services}`)
   const host = one('-addr', text => (isIPv4(text) ? text : undefined), 'must be an IPv4 address') ?? '127.0.0.1'
   const preamble = one(
     '-preamble',
@@ -181,23 +189,41 @@ function readOptions(args: readonly string[], faults: string[]) {
   return { values, flags, program: undefined }
 }
 
-/** The files of -CAfile and -CApath. */
+/**
+ * The files of -CAfile and -CApath, each once: openssl-rehash(1) puts a second name for each file
+ * into the directory, which is a symbolic link. Subdirectories are left out, as OpenSSL does.
+ */
 function authorities(values: ReadonlyMap<string, string>, faults: string[]): readonly string[] {
   const file = values.get('-CAfile')
   const directory = values.get('-CApath')
+  const files = new Set(file === undefined ? [] : [resolve(file)])
   try {
-    const listed = directory === undefined ? [] : readdirSync(directory).map(name => resolve(directory, name))
-    return [...(file === undefined ? [] : [resolve(file)]), ...listed]
+    for (const name of directory === undefined ? [] : readdirSync(directory)) {
+      const path = realpathSync(resolve(directory ?? '', name))
+      if (!statSync(path).isDirectory()) files.add(path)
+    }
   } catch (error) {
     faults.push(`-CApath ${directory}: ${messageOf(error)}`)
-    return []
   }
+  return [...files]
 }
 
 /** Parses a port: its number, or its name in services(5). Undefined if there is no such port. */
-function portNumber(text: string): number | undefined {
+function parsePort(text: string, services: string): number | undefined {
   if (/^\d{1,5}$/.test(text)) return Number(text) >= 1 && Number(text) <= 65_535 ? Number(text) : undefined
-  if (!/^[a-z][a-z0-9-]*$/i.test(text)) return undefined
-  const port = new RegExp(`^${text}\\s+(\\d+)/tcp`, 'm').exec(readFileSync('/etc/services', 'utf8'))?.[1]
-  return port === undefined ? undefined : Number(port)
+  for (const line of readServices(services)) {
+    const [name, port = '', ...aliases] = line.replace(/#.*/, '').trim().split(/\s+/)
+    const number = /^(\d+)\/tcp$/.exec(port)?.[1]
+    if (number !== undefined && (name === text || aliases.includes(text))) return Number(number)
+  }
+  return undefined
+}
+
+/** The lines of the file; none if it is missing or unreadable, so that only numbers are ports. */
+function readServices(path: string): readonly string[] {
+  try {
+    return readFileSync(path, 'utf8').split('\n')
+  } catch {
+    return []
+  }
 }

@@ -1,4 +1,4 @@
-import { chmodSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
 import { UsageFault } from '../../../src/base/errors.ts'
 import { parseCommandLine } from '../../../src/sslwrap/command-line.ts'
@@ -88,6 +88,44 @@ describe("the original's command line", () => {
     ['mail.example.org', /unknown option/],
   ])('refused: %s', (line, message) => {
     expect(faultsOf(line).join('\n')).toMatch(message)
+  })
+
+  test('a port is a number, a name or an alias in the file of services', () => {
+    const services = `${directory.path}/services`
+    writeFileSync(
+      services,
+      '# pop3 1/tcp\npop3 2/udp\npop3\t\t110/tcp pop-3 # POP version 3\nsubmissions 465/tcp ssmtp smtps\n',
+    )
+    const backendOf = (port: string) => parseCommandLine(['-port', port, '-accept', '995'], environment, services)
+    for (const [name, port] of Object.entries({ pop3: 110, 'pop-3': 110, smtps: 465, 2525: 2525 })) {
+      expect(backendOf(name)).toMatchObject({ plan: { listeners: [{ backend: { port } }] } })
+    }
+    for (const name of ['version', 'pop', 'POP3', '']) expect(() => backendOf(name)).toThrow(UsageFault)
+  })
+
+  test('on a host without the file of services a port is a number', () => {
+    const services = `${directory.path}/missing-services`
+    const parseWithout = (port: string) => parseCommandLine(['-port', port], environment, services)
+    expect(parseWithout('110')).toMatchObject({ type: 'inetd' })
+    expect(() => parseWithout('pop3')).toThrow(
+      new UsageFault(`-port pop3: must be a port number or a name in ${services}`),
+    )
+  })
+
+  test('each file of -CApath is read once, whatever its names are', () => {
+    const authorities = `${directory.path}/authorities`
+    mkdirSync(`${authorities}/java`, { recursive: true })
+    for (const name of ['a.pem', 'b.pem']) writeFileSync(`${authorities}/${name}`, '')
+    symlinkSync('a.pem', `${authorities}/5ed36f99.0`)
+    symlinkSync('b.pem', `${authorities}/cd8c0d63.0`)
+    expect(parse(`-port 110 -Verify 1 -CApath ${authorities}`)).toMatchObject({
+      plan: { clientCaFiles: [`${authorities}/a.pem`, `${authorities}/b.pem`] },
+    })
+    expect(parse(`-port 110 -Verify 1 -CApath ${authorities} -CAfile ${authorities}/b.pem`)).toMatchObject({
+      plan: { clientCaFiles: [`${authorities}/b.pem`, `${authorities}/a.pem`] },
+    })
+    symlinkSync('gone.pem', `${authorities}/d6325660.0`)
+    expect(faultsOf(`-port 110 -Verify 1 -CApath ${authorities}`).join()).toMatch(/-CApath .*d6325660\.0/)
   })
 
   test('all faults together', () => {
