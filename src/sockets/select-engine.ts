@@ -59,36 +59,44 @@ export function settledChoice(
 export function epollLacks(): string | undefined {
   if (process.platform !== 'linux') return `the system is ${process.platform}, not Linux`
   if (!KNOWN.has(process.arch) || endianness() !== 'LE') return `the processor ${process.arch} is not known`
+  const opened: OwnedDescriptor[] = []
   try {
-    return lacksIn(new Epoll())
+    return firstLack(descriptor => {
+      const own = new OwnedDescriptor(descriptor)
+      opened.push(own)
+      return own.descriptor
+    })
   } catch (error) {
     return messageOf(error)
+  } finally {
+    for (const each of opened) each.close()
   }
 }
 
 /** Processors with the layout of structures that src/libc writes. */
 const KNOWN: ReadonlySet<string> = new Set(['x64', 'arm64'])
 
-/** Sends a descriptor through a socket pair, and waits for the socket like the event loop. */
-function lacksIn(epoll: Epoll): string | undefined {
-  const own = new OwnedDescriptor(epoll.descriptor)
-  const [near, far] = openSocketPair().map(descriptor => new OwnedDescriptor(descriptor))
-  if (near === undefined || far === undefined) throw new TypeError('a pair has two ends')
-  try {
-    epoll.add(far.descriptor, READABLE, 1)
-    if (sendDescriptor(near.descriptor, near.descriptor, 'x') !== 1) return 'sendmsg does not send a descriptor'
-    let isReady = false
-    epoll.poll((tag, events) => {
-      isReady = tag === 1 && (events & READABLE) !== 0
-    })
-    if (!isReady) return 'epoll_wait does not report a readable socket'
-    const received = receiveDescriptor(far.descriptor)
-    if (typeof received === 'number' || typeof received.descriptor !== 'number')
-      return 'recvmsg does not receive a descriptor'
-    new OwnedDescriptor(received.descriptor).close()
-    epoll.remove(far.descriptor)
-    return undefined
-  } finally {
-    for (const each of [near, far, own]) each.close()
-  }
+/**
+ * Sends a descriptor through a socket pair, and waits for the socket like the event loop. `own`
+ * gets each descriptor as soon as it is open, to close it after the test.
+ */
+function firstLack(own: (descriptor: number) => number): string | undefined {
+  const epoll = new Epoll()
+  own(epoll.descriptor)
+  const [near, far] = openSocketPair()
+  own(near)
+  own(far)
+  epoll.add(far, READABLE, 1)
+  if (sendDescriptor(near, near, 'x') !== 1) return 'sendmsg does not send a descriptor'
+  let isReady = false
+  epoll.poll((tag, events) => {
+    isReady = tag === 1 && (events & READABLE) !== 0
+  })
+  if (!isReady) return 'epoll_wait does not report a readable socket'
+  const received = receiveDescriptor(far)
+  if (typeof received === 'number' || typeof received.descriptor !== 'number')
+    return 'recvmsg does not receive a descriptor'
+  own(received.descriptor)
+  epoll.remove(far)
+  return undefined
 }

@@ -55,6 +55,34 @@ test('a process whose children carry the connections selects the engine once for
   expect([result, lines.length]).toEqual([['node', 'auto', 'node', 'epoll'], 1])
 })
 
+test('a test that fails leaves no descriptor open', () => {
+  // The process has room for `free` more descriptors, as after an attack with open connections.
+  const script = `
+    import { closeSync, openSync } from 'node:fs'
+    import { epollLacks } from ${JSON.stringify(new URL('../../../src/sockets/select-engine.ts', import.meta.url).pathname)}
+    epollLacks() // loads the native module
+    const open = []
+    const fill = () => { try { for (;;) open.push(openSync('/dev/null')) } catch (error) { return error.code } }
+    const results = []
+    for (const free of [0, 1, 2, 3]) {
+      fill()
+      for (const fd of open.splice(0, free)) closeSync(fd)
+      const lack = epollLacks() ?? 'nothing'
+      const before = open.length
+      fill()
+      results.push([lack, open.length - before])
+    }
+    process.stdout.write(JSON.stringify(results))`
+  const command = ['-c', 'ulimit -n 100 && exec "$@"', 'sh', process.execPath, '--input-type=module', '-e', script]
+  const results: unknown = JSON.parse(execFileSync('sh', command, { encoding: 'utf8' }))
+  expect(results).toEqual([
+    [expect.stringContaining('EMFILE'), 0],
+    [expect.stringContaining('EMFILE'), 1],
+    [expect.stringContaining('EMFILE'), 2],
+    ['recvmsg does not receive a descriptor', 3],
+  ])
+})
+
 /**
  * Runs in a separate process: `before` removes a requirement, then `auto` selects. Returns the
  * engine and its log.
