@@ -137,7 +137,7 @@ export class EpollConnection implements HalfClosable {
   }
 
   writeChunk(octets: Uint8Array): Promise<boolean> {
-    if (this.#isDestroyed || this.#isEnding) return Promise.resolve(false)
+    if (this.#isDestroyed || this.#isEnding || this.#outputEnds) return Promise.resolve(false)
     this.#idle.refresh()
     this.#sendBatch()
     return new Promise(resolve => {
@@ -157,7 +157,7 @@ export class EpollConnection implements HalfClosable {
     this.#isPaused = false
     if (this.#unsent.length === 0) this.#discardInput()
     // MSG_MORE: the last reply leaves in the same segment as the FIN.
-    this.#sendNow(Buffer.from(lastText, 'latin1'), sendMoreFrom)
+    if (!this.#outputEnds) this.#sendNow(Buffer.from(lastText, 'latin1'), sendMoreFrom)
     if (this.#unsent.length === 0) this.destroy()
     else this.#watch()
   }

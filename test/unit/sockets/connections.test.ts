@@ -444,6 +444,19 @@ describe('EpollConnection', () => {
     expect(readdirSync('/proc/self/fd')).toHaveLength(open)
   })
 
+  test('no octet is written after the end of the output, and a chunk is reported as lost', async () => {
+    const { client, socket } = await accepted()
+    const connection = new EpollConnection(new OwnedDescriptor(socket.detach()))
+    cleanup.push(() => connection.destroy())
+    const first = connection.writeChunk(Buffer.alloc(MUCH, 'a'))
+    connection.endOutput()
+    connection.write('text')
+    expect(await connection.writeChunk(Buffer.from('chunk'))).toBe(false)
+    connection.end('last')
+    const text = await readAll(client)
+    expect([await first, text.length, text.slice(-5)]).toEqual([true, MUCH, 'aaaaa'])
+  })
+
   test('another process can pass connections only', async () => {
     const adopt = (descriptor: number) => epollEngine.handover?.adopt(new OwnedDescriptor(descriptor))
     const { readEnd, writeEnd } = openPipe()
