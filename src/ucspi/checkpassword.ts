@@ -110,33 +110,63 @@ export type CheckRequest = {
 export async function verifyLogin(request: CheckRequest): Promise<Accepted | Refusal> {
   const message = checkpasswordMessage(request.credentials)
   if (message === undefined) return TOO_LONG
-  const stay = openPipe()
-  const report = openPipe()
-  let pid: number
+  let running: RunningWitness
   try {
-    pid = start(request, [...WITNESS, ...request.args], message, { input: stay.readEnd, output: report.writeEnd })
+    running = startWithWitness(request, message)
   } catch (error) {
-    for (const fd of [stay.writeEnd, report.readEnd]) closeSync(fd)
     return { verdict: 'temporary', detail: messageOf(error) }
-  } finally {
-    closeSync(stay.readEnd)
-    closeSync(report.writeEnd)
   }
+  const { pid } = running
   const ended = waitFor(pid)
   const deadline = endInTime(pid, ended, request)
   try {
-    const witness = await witnessPid(report.readEnd, ended)
+    const witness = await witnessPid(running.report, ended)
     if (witness !== undefined) return accepted(witness, pid)
   } catch (error) {
     signalGroup(pid, 'SIGKILL')
     return { verdict: 'temporary', detail: `the state of the checker is not readable: ${String(error)}` }
   } finally {
-    closeSync(stay.writeEnd)
+    closeSync(running.stay)
   }
   const ending = await ended
   return deadline.passed()
     ? { verdict: 'temporary', detail: 'checker did not answer in time' }
     : refusalOf(request.checker, ending)
+}
+
+/**
+ * A checker with the witness behind it, and this process's end of each of its pipes. The caller
+ * closes them.
+ */
+type RunningWitness = {
+  readonly pid: number
+  /** The witness waits until this end is closed. */
+  readonly stay: number
+  /** The output of checker and witness. */
+  readonly report: number
+}
+
+/** Throws SystemCallError if the checker cannot be started. Then no descriptor stays open. */
+function startWithWitness(request: CheckRequest, message: Uint8Array): RunningWitness {
+  const stay = openPipe()
+  try {
+    const report = openPipe()
+    try {
+      const session = { input: stay.readEnd, output: report.writeEnd }
+      const pid = start(request, [...WITNESS, ...request.args], message, session)
+      return { pid, stay: stay.writeEnd, report: report.readEnd }
+    } catch (error) {
+      closeSync(report.readEnd)
+      throw error
+    } finally {
+      closeSync(report.writeEnd)
+    }
+  } catch (error) {
+    closeSync(stay.writeEnd)
+    throw error
+  } finally {
+    closeSync(stay.readEnd)
+  }
 }
 
 export type ChainRequest = {
@@ -200,8 +230,11 @@ function start(
   if (file === undefined) throw new TypeError('the checker has no command line')
   const secrets = openPipe()
   try {
-    writeSync(secrets.writeEnd, message)
-    closeSync(secrets.writeEnd)
+    try {
+      writeSync(secrets.writeEnd, message)
+    } finally {
+      closeSync(secrets.writeEnd)
+    }
     return posixSpawn({
       file,
       searchPath: true,

@@ -15,6 +15,7 @@ import {
   verifyLogin,
 } from '../../../src/ucspi/checkpassword.ts'
 import { eventually } from '../../harness/eventually.ts'
+import { withFreeDescriptors } from '../../harness/scarce-descriptors.ts'
 
 const directory = realpathSync(mkdtempSync(join(tmpdir(), 'checkpassword-')))
 const credentials = { login: 'ann', password: 'secret', timestamp: '<7f3a.12.1764000000@host>' }
@@ -213,4 +214,14 @@ test('many checks at once leave no descriptor and no child', async () => {
   await eventually('all reaped', () => waitedFor() === 0)
   // The descriptors of an earlier test may still have been open at the count.
   await eventually('descriptors closed', () => readdirSync('/proc/self/fd').length <= before)
+})
+
+test('a process without free descriptors answers a temporary failure and leaves no descriptor', async () => {
+  const request = { checker: checker(ACCEPT), credentials, environment, args: [] }
+  const before = readdirSync('/proc/self/fd').length
+  for (const free of [0, 2, 4]) {
+    const answer = withFreeDescriptors(free, () => verifyLogin(request))
+    expect(await answer).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('EMFILE') })
+  }
+  expect(readdirSync('/proc/self/fd')).toHaveLength(before)
 })
