@@ -418,9 +418,9 @@ class Supervisor {
       detached: true,
       stdio: ['ignore', 'ignore', 'pipe'],
     })
-    if (child.stderr !== null) {
-      createInterface({ input: child.stderr }).on('line', line => this.#onLine(line))
-    }
+    // If no descriptor is free, the runtime makes no stream and emits `error` later.
+    const errors = child.stderr ?? undefined
+    if (errors !== undefined) createInterface({ input: errors }).on('line', line => this.#onLine(line))
     return child
   }
 

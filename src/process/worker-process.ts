@@ -43,13 +43,15 @@ export type WorkerEnding = {
   readonly signal: NodeJS.Signals | null
   /** It did not answer pings, and was killed for that. */
   readonly hung: boolean
+  /** It could not be started. */
+  readonly error?: Error
 }
 
 /** The end of a worker as fields of a log line. */
-export const endingFields = ({ code, signal, hung }: WorkerEnding) => ({
+export const endingFields = ({ code, signal, hung, error }: WorkerEnding) => ({
   status: code ?? undefined,
   signal: signal ?? undefined,
-  reason: hung ? 'no answer to pings' : undefined,
+  reason: hung ? 'no answer to pings' : error,
 })
 
 /**
@@ -59,7 +61,8 @@ export const endingFields = ({ code, signal, hung }: WorkerEnding) => ({
  * The worker loads its code, drops its privileges, and then reads its first octet from the network.
  * So its account need not be able to read the program's files. `openSslConfiguration` is a file,
  * see config(5ssl). A worker that is stopped or does not answer pings is killed within 15 s. One
- * that does not load is killed within 32 s, because a busy host loads slowly.
+ * that does not load is killed within 32 s, because a busy host loads slowly. One that cannot be
+ * started ends at once, with the error in `ended`.
  */
 export function startWorker(
   script: string,
@@ -81,19 +84,26 @@ export function startWorker(
       env: workerEnvironment(),
     },
   )
-  const control = child.stdio[CONTROL_DESCRIPTOR]
-  if (!isDuplex(control)) throw new Error('the worker has no control channel')
-  const { channel, watchLoading, isHung } = watchedChannel(control, child, () => child.kill('SIGKILL'))
+  const { channel, watchLoading, isHung } = watchedChannel(controlOf(child), child, () => child.kill('SIGKILL'))
   watchLoading()
   const ended = new Promise<WorkerEnding>(resolve => {
-    const end = (code: number | null, signal: NodeJS.Signals | null): void => {
+    const end = (code: number | null, signal: NodeJS.Signals | null, error?: Error): void => {
       channel.close()
-      resolve({ code, signal, hung: isHung() })
+      resolve({ code, signal, hung: isHung(), ...(error === undefined ? {} : { error }) })
     }
-    child.once('exit', end)
-    child.once('error', () => end(null, null))
+    child.once('exit', (code, signal) => end(code, signal))
+    child.once('error', error => end(null, null, error))
   })
   return { child, channel, ended }
+}
+
+/**
+ * The parent's end of the control channel. If no descriptor is free, the runtime makes no streams
+ * and emits `error` later. The channel is then closed from the beginning.
+ */
+export function controlOf({ stdio }: { readonly stdio?: readonly unknown[] }): Duplex {
+  const control = stdio?.[CONTROL_DESCRIPTOR]
+  return control instanceof Socket ? control : new Socket().destroy()
 }
 
 /** The administrator's configuration of OpenSSL has precedence. */
@@ -233,8 +243,6 @@ function workerEnvironment(): NodeJS.ProcessEnv {
   const { AUTHRELAY_SUPERVISED, AUTHRELAY_PINGED, LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES, ...forWorker } = some
   return forWorker
 }
-
-const isDuplex = (stream: unknown): stream is Duplex => stream instanceof Socket
 
 const TRIM_EVERY_MS = 10_000
 

@@ -1,10 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { Socket } from 'node:net'
 import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { runtimeOptions } from '../../base/inspector.ts'
 import type { Log } from '../../base/log.ts'
 import { SupervisedChild } from '../../base/supervised-child.ts'
-import { CONTROL_DESCRIPTOR, type ControlChannel, watchedChannel } from '../../process/worker-process.ts'
+import { type ControlChannel, controlOf, watchedChannel } from '../../process/worker-process.ts'
 import { parseStartReport, type ReloadOrder } from '../../wire/workers/supervised-program.ts'
 
 /** One program of the stack: its file, arguments and environment. */
@@ -100,9 +99,7 @@ export class SupervisedProgram {
       env: { ...env, AUTHRELAY_SUPERVISED: '1', AUTHRELAY_PINGED: '1' },
       detached: true,
     })
-    const control = child.stdio[CONTROL_DESCRIPTOR]
-    if (!(control instanceof Socket)) throw new Error(`${name} has no control channel`)
-    const { channel } = watchedChannel(control, child, () => {
+    const { channel } = watchedChannel(controlOf(child), child, () => {
       this.#log.error('program_hung', { pid: child.pid, reason: 'no answer to pings' })
       killGroup(child)
     })

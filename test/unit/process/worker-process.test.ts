@@ -3,8 +3,9 @@ import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { isStoppedProcess } from '../../../src/base/supervised-child.ts'
-import { startWorker } from '../../../src/process/worker-process.ts'
+import { endingFields, startWorker } from '../../../src/process/worker-process.ts'
 import { eventually } from '../../harness/eventually.ts'
+import { withFreeDescriptors } from '../../harness/scarce-descriptors.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 test('a worker that is stopped before it has loaded is killed', { timeout: 120_000 }, async () => {
@@ -35,4 +36,12 @@ test('a stopped process differs from one that runs or has ended', async () => {
   await once(child, 'exit')
   expect(isStoppedProcess(child.pid)).toBe(false)
   expect(isStoppedProcess(undefined)).toBe(false)
+})
+
+test('a worker that cannot be started for want of descriptors has ended, with the reason', async () => {
+  const { channel, ended } = withFreeDescriptors(0, () => startWorker('/nonexistent.mjs', [], []))
+  channel.send({ type: 'settings' })
+  const ending = await ended
+  expect(ending).toMatchObject({ code: null, signal: null, hung: false })
+  expect(endingFields(ending).reason).toMatchObject({ code: 'EMFILE' })
 })
