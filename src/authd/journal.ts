@@ -92,14 +92,16 @@ export class Journal {
     })
     this.#child = child
     const splitter = new LineSplitter(MAX_ENTRY)
-    child.stdout.on('data', (chunk: Buffer) => {
+    // If no descriptor is free, the runtime makes no streams and emits `error` later.
+    const { stdout, stderr }: ChildProcess = child
+    stdout?.on('data', (chunk: Buffer) => {
       const { lines, overlong } = splitter.push(chunk)
       this.#options.counters.overlong.journal += overlong
       for (const line of lines) this.#entry(line)
-      if (this.#open.length > MAX_OPEN) child.stdout.pause()
+      if (this.#open.length > MAX_OPEN) stdout.pause()
     })
     let complaint = ''
-    child.stderr.on('data', (chunk: Buffer) => {
+    stderr?.on('data', (chunk: Buffer) => {
       complaint = `${complaint}${chunk.toString('utf8')}`.slice(-500)
     })
     child.on('error', error => this.#ended(child, error.message))
