@@ -210,19 +210,33 @@ export async function holdListener(
   const server = createServer()
   // The server of the runtime unlinks its path when it is closed, so bind it under another name.
   const temporary: SocketAddress = path === undefined ? address : { type: 'unix', path: `${path}.new` }
-  const bound = await openListener(server, temporary, setting, access, options)
-  const descriptor = duplicateDescriptor(descriptorOf(server), 10)
-  if (path !== undefined) renameSync(`${path}.new`, path)
-  // The server has accepted nothing, because the event loop has not polled since `listen`.
-  server.close()
-  return {
-    descriptor,
-    address: path === undefined ? bound : address,
-    isHanded: false,
-    release: () => {
-      closeSync(descriptor)
-      if (path !== undefined) rmSync(path, { force: true })
-    },
+  try {
+    const bound = await openListener(server, temporary, setting, access, options)
+    const descriptor = duplicateDescriptor(descriptorOf(server), 10)
+    if (path !== undefined) rename(`${path}.new`, path, descriptor)
+    return {
+      descriptor,
+      address: path === undefined ? bound : address,
+      isHanded: false,
+      release: () => {
+        closeSync(descriptor)
+        if (path !== undefined) rmSync(path, { force: true })
+      },
+    }
+  } finally {
+    // The server has accepted nothing, because the event loop has not polled since `listen`. After
+    // an error it must not listen on, because the next attempt would find the name in use.
+    server.close()
+  }
+}
+
+/** Gives a bound socket its name; closes the descriptor if that fails. */
+function rename(from: string, to: string, descriptor: number): void {
+  try {
+    renameSync(from, to)
+  } catch (error) {
+    closeSync(descriptor)
+    throw error
   }
 }
 
