@@ -82,12 +82,12 @@ class Worker {
     this.#handoffs = handover === undefined ? undefined : new HandoffReceiver(handover, serve)
     this.#settings = start.settings
     this.#service = new MaildropService(optionsOf(start.settings))
+    channel.onMessage(message => this.#use(parseMaildropWorkerChange(message).settings))
   }
 
   async open(): Promise<RunningDaemon> {
     await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
     this.#channel.onClose(() => this.#stop('monitor has ended'))
-    this.#channel.onMessage(message => this.#use(parseMaildropWorkerChange(message).settings))
     this.#say({ type: 'ready' })
     this.#armIdleTimer()
     void this.#stopped.promise.then(() => process.kill(process.pid, 'SIGTERM'))
@@ -235,14 +235,23 @@ function optionsOf(settings: MaildropWorkerSettings): ServiceOptions {
   return { compat, sizes, extraBlank, lock, idleTime: idleTime * 1000, capabilities }
 }
 
+/**
+ * The first message of the monitor. If a reload came while this process loaded, the settings are
+ * those of the reload. The caller has to take later messages in the same turn of the event loop.
+ */
 async function firstMessage(channel: ControlChannel): Promise<MaildropWorkerStart> {
   const { promise, resolve, reject } = Promise.withResolvers<unknown>()
-  channel.onMessage(resolve)
+  let newest: unknown
+  channel.onMessage(message => {
+    newest = message
+    resolve(message)
+  })
   channel.onClose(() => reject(new TemporaryFault('pop3d --worker: there is no monitor; only popup starts a worker')))
   const timer = setTimeout(() => reject(new TemporaryFault('pop3d --worker: no word from the monitor')), START_TIME)
   const message = await promise.finally(() => clearTimeout(timer))
   try {
-    return parseMaildropWorkerStart(message)
+    const start = parseMaildropWorkerStart(message)
+    return newest === message ? start : { ...start, settings: parseMaildropWorkerChange(newest).settings }
   } catch (error) {
     throw new UsageFault('pop3d --worker: popup is of another version: restart popup', error)
   }

@@ -60,18 +60,24 @@ export async function runLogin(): Promise<void> {
   channel.onClose(ended.resolve)
   const started = Promise.withResolvers<LoginSettings>()
   let server: LoginServer | undefined
+  /** Settings that came before the server was made: a reload may come while this process loads. */
+  const early: LoginSettings[] = []
   const acceptors: Acceptor[] = []
   channel.onMessage(raw => {
     const message = parseToLogin(raw)
     if (message.type === 'settings') {
-      if (server === undefined) started.resolve(message.settings)
-      else server.use(message.settings)
+      if (server === undefined) {
+        early.push(message.settings)
+        started.resolve(message.settings)
+      } else server.use(message.settings)
     } else if (message.type === 'drain') {
       for (const acceptor of acceptors) acceptor.close()
-      void server?.drain().then(ended.resolve)
+      if (server === undefined) ended.resolve()
+      else void server.drain().then(ended.resolve)
     } else monitor.receive(message)
   })
-  const settings = await started.promise
+  const first = await started.promise
+  const settings = early.at(-1) ?? first
   const log = createLog('popup', { level: settings.logLevel })
   watchDescriptors(log)
   const engine = selectEngine(settings.engine, 'popup.engine', log)
