@@ -140,7 +140,9 @@ export class Maildrop implements MaildropView {
     const isDue = Math.abs(now - this.#checkedAt) > this.count * CHECK_INTERVAL
     if (this.sizesKnown && this.#unreadable.size === 0 && !isDue) return undefined
     if (isDue) this.#checkedAt = now
-    this.#learning = this.#learning.then(() => this.#learn(encoders, isDue, former))
+    const learn = (): Promise<void> => this.#learn(encoders, isDue, former)
+    // An attempt that failed for want of memory does not fail the attempts of later sessions.
+    this.#learning = this.#learning.then(learn, learn)
     return this.#learning
   }
 

@@ -1,6 +1,6 @@
 import { afterAll, expect, test } from 'vitest'
 import { systemClock } from '../../../src/base/clock.ts'
-import { EncoderPool } from '../../../src/pop3d/encoding/line-encoder.ts'
+import { EncoderPool, scriptBlock } from '../../../src/pop3d/encoding/line-encoder.ts'
 import { MaildropCache } from '../../../src/pop3d/maildir/maildrop-cache.ts'
 import { makeMaildir, parseFile } from '../../harness/maildir.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -21,4 +21,19 @@ test('the scans that were used last are kept while their messages together do no
   expect(cache.remembered(first)?.count).toBe(3)
   await cache.open(third)
   expect([first, second, third].map(path => cache.remembered(path)?.count)).toEqual([3, undefined, 3])
+})
+
+test('a session that cannot learn the sizes for want of memory does not spoil the next ones', async () => {
+  let isFull = true
+  const encoders = new EncoderPool(4096, maxInput => {
+    if (isFull) throw new Error('no memory')
+    return scriptBlock(maxInput)
+  })
+  const cache = new MaildropCache({ sizes: 'wire', compat: 'none' }, encoders, systemClock)
+  const maildrop = await cache.open(threeMessages())
+  await expect(cache.learnSizes(maildrop)).rejects.toThrow('no memory')
+  isFull = false
+  await cache.learnSizes(maildrop)
+  expect([1, 2, 3].map(number => maildrop.octets(number))).toEqual([3, 3, 3])
+  expect(maildrop.sizesKnown).toBe(true)
 })
