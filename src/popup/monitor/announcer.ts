@@ -121,7 +121,7 @@ function grantFields(answer: LoginAnswer | undefined, waited: number): Record<st
   }
 }
 
-/** Number of lines that wait for a slow logger; further ones are dropped. */
+/** Octets of the lines that wait for a slow logger; further lines are dropped. */
 const MAX_WAITING_OCTETS = 1_048_576
 const RESTART_AFTER_MS = 1_000
 
@@ -133,6 +133,8 @@ class SyslogWriter {
   readonly #tag: string
   readonly #severity: 'info' | 'notice'
   readonly #log: Log
+  /** Found out at the start: later no descriptor may be free for reading it. */
+  readonly #idOption = processIdOption()
   #child: ChildProcess | undefined
   #restartNotBefore = 0
   #dropped = 0
@@ -164,7 +166,7 @@ class SyslogWriter {
 
   #running(): ChildProcess | undefined {
     if (this.#child !== undefined || performance.now() < this.#restartNotBefore) return this.#child
-    const args = ['-t', this.#tag, '-p', `mail.${this.#severity}`, processIdOption()]
+    const args = ['-t', this.#tag, '-p', `mail.${this.#severity}`, this.#idOption]
     const child = spawn('logger', args, { stdio: ['pipe', 'ignore', 'ignore'] })
     this.#child = child
     const gone = (reason: string | Error): void => {

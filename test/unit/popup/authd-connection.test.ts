@@ -6,6 +6,7 @@ import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { loginOctets, loginText, sessionId } from '../../../src/wire/login-event.ts'
 import { AuthdDouble } from '../../harness/authd-double.ts'
 import { eventually } from '../../harness/eventually.ts'
+import { withFreeDescriptors } from '../../harness/scarce-descriptors.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const ip = parseIpAddress('192.0.2.7')
@@ -163,4 +164,11 @@ describe('Announcer', () => {
     announcer.preambleFailure(ip, 'badpass')
     expect(lines.at(-1)).toMatch(/event=preamble_refused ip=192\.0\.2\.7 reason=badpass/)
   })
+})
+
+test('a failed login is announced also while no descriptor is free for logger', async () => {
+  const announcer = new Announcer(undefined, () => undefined, true, log)
+  withFreeDescriptors(0, () => announcer.failure(attempt(1), 'badauth'))
+  await eventually('the end of logger', () => lines.some(line => /event=logger_ended .*EMFILE/.test(line)))
+  await announcer.close()
 })
