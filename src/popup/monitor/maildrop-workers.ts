@@ -119,7 +119,7 @@ export class MaildropWorkers {
   /** Applies other settings to later sessions, also in running processes. */
   async use(settings: MaildropWorkerSettings): Promise<void> {
     this.#settings = settings
-    for (const { child } of await Promise.all(this.#owners.values())) {
+    for (const { child } of await this.#madeOwners()) {
       child.run?.channel.send({ type: 'settings', settings } satisfies MaildropWorkerChange)
     }
   }
@@ -127,12 +127,18 @@ export class MaildropWorkers {
   /** Ends every process. */
   async stop(): Promise<void> {
     this.#stopping = true
-    const owners = await Promise.all(this.#owners.values())
+    const owners = await this.#madeOwners()
     for (const owner of owners) {
       clearTimeout(owner.forget)
       owner.listener.release()
     }
     await Promise.all(owners.map(({ child }) => child.stop({ after: 0, act: ({ channel }) => channel.close() })))
+  }
+
+  /** The owners, without those whose socket cannot be opened: their logins fail alone. */
+  async #madeOwners(): Promise<readonly Owner[]> {
+    const owners = await Promise.allSettled(this.#owners.values())
+    return owners.flatMap(owner => (owner.status === 'fulfilled' ? [owner.value] : []))
   }
 
   #ownerOf(uid: number, gid: number): Promise<Owner> {

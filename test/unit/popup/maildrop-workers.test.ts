@@ -5,7 +5,9 @@ import { createLog } from '../../../src/base/log.ts'
 import { MaildropWorkers } from '../../../src/popup/monitor/maildrop-workers.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { sessionId } from '../../../src/wire/login-event.ts'
+import type { MaildropWorkerSettings } from '../../../src/wire/workers/maildrop-worker.ts'
 import { eventually } from '../../harness/eventually.ts'
+import { takeDescriptors } from '../../harness/scarce-descriptors.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 /**
@@ -36,6 +38,16 @@ const ip = parseIpAddress('192.0.2.7')
 if (ip === undefined) throw new TypeError('an address')
 const session = { id: sessionId(7, 1), ip, user: 'ann', method: 'pass', tls: false } as const
 
+const SETTINGS: MaildropWorkerSettings = {
+  compat: 'none',
+  sizes: 'wire',
+  extraBlank: false,
+  lock: 'none',
+  idleTime: 600,
+  workerIdle: 60,
+  capabilities: { user: true, sasl: [], loginDelay: 0, implementation: 'auth-relay' },
+}
+
 let running: MaildropWorkers | undefined
 afterEach(async () => {
   await running?.stop()
@@ -51,15 +63,7 @@ function start(): { workers: MaildropWorkers; lines: string[] } {
       loginIds: undefined,
       logLevel: 'error',
       engine: 'auto',
-      settings: {
-        compat: 'none',
-        sizes: 'wire',
-        extraBlank: false,
-        lock: 'none',
-        idleTime: 600,
-        workerIdle: 60,
-        capabilities: { user: true, sasl: [], loginDelay: 0, implementation: 'auth-relay' },
-      },
+      settings: SETTINGS,
     },
     createLog('popup', { level: 'debug', write: line => lines.push(line) }),
     // Time stands still, so that tickets stay valid, and two tickets of one session are equal.
@@ -120,4 +124,18 @@ test('an answer of the checker with uid 0 or gid 0 opens no session', () => {
   expect(workers.refusalOf({ uid: 0, gid: 61_230, maildir })).toMatch(/uid 0/)
   expect(workers.refusalOf({ uid, gid: 0, maildir })).toMatch(/gid 0/)
   expect(workers.refusalOf({ uid, gid: 61_230, maildir })).toBeUndefined()
+})
+
+test('a reload does not fail because the socket of one owner cannot be opened', async () => {
+  const { workers } = start()
+  const { socket } = await open(workers, 61_230)
+  const giveBack = takeDescriptors(0)
+  try {
+    const failing = expect(open(workers, 61_299)).rejects.toThrow('EMFILE')
+    await workers.use(SETTINGS)
+    await failing
+  } finally {
+    giveBack()
+  }
+  expect(await ask(workers, socket)).toMatch(/"pid":\d+/)
 })
