@@ -38,6 +38,7 @@ export class SyslogFifo {
   #readInTurn = 0
   readonly #backlog: Buffer[] = []
   #backlogOctets = 0
+  #isClosed = false
 
   /** @throws UsageFault if the FIFO is missing. */
   constructor(options: SyslogFifoOptions) {
@@ -52,6 +53,7 @@ export class SyslogFifo {
   }
 
   close(): void {
+    this.#isClosed = true
     clearInterval(this.#timer)
     this.#socket.destroy()
     while (this.#backlog.length > 0) this.#nextSlice()
@@ -129,12 +131,13 @@ export class SyslogFifo {
   }
 
   #reopenIfReplaced(): void {
-    const inode = statSync(this.#options.path, { throwIfNoEntry: false })?.ino
-    if (inode !== undefined && inode !== this.#fifo.inode) this.#reopen()
+    const inode = inodeOf(this.#options.path)
+    if (inode !== undefined && (inode !== this.#fifo.inode || this.#socket.destroyed)) this.#reopen()
   }
 
-  /** If the FIFO is missing, authd tries again. The other sources continue. */
+  /** If the FIFO cannot be opened, the next check tries again. The other sources continue. */
   #reopen(): void {
+    if (this.#isClosed) return
     try {
       const fifo = openFifo(this.#options.path, 'syslog_fifo')
       this.#socket.destroy()
@@ -146,5 +149,17 @@ export class SyslogFifo {
     } catch (error) {
       this.#options.log.error('fifo_missing', { reason: asError(error) })
     }
+  }
+}
+
+/**
+ * Undefined if the FIFO is missing, or if this account may not enter its directory. The open FIFO
+ * is used then.
+ */
+function inodeOf(path: string): number | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false })?.ino
+  } catch {
+    return undefined
   }
 }
