@@ -1,4 +1,4 @@
-import { type FSWatcher, watch } from 'node:fs'
+import { type FSWatcher, type Stats, watch } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { asError, errorCodeOf } from '../base/errors.ts'
@@ -44,6 +44,8 @@ export class FollowedFile {
   #wake: (() => void) | undefined
   #stopped = false
   #complained = false
+  /** Inode of the file that was last reported as followed. */
+  #reported: number | undefined
   readonly #running: Promise<void>
 
   constructor(options: FollowedFileOptions) {
@@ -68,13 +70,24 @@ export class FollowedFile {
         first = false
         if (this.#file === undefined) await this.#open(atEnd)
         const octets = await this.#readPiece(buffer)
+        this.#complained = false
         if (octets > 0 || (await this.#wasReplaced())) continue
       } catch (error) {
         this.#complain(error)
+        // The file may be unreadable for ever: a stale handle of a network file system, or a
+        // directory in place of the file. It is opened again at its saved place.
+        await this.#leave()
       }
       await this.#change()
     }
-    await this.#file?.handle.close()
+    await this.#leave()
+  }
+
+  /** Closes the file. It counts as closed also if the close fails. */
+  async #leave(): Promise<void> {
+    const file = this.#file
+    this.#file = undefined
+    if (file !== undefined) await closeQuietly(file.handle)
   }
 
   async #open(atEnd: boolean): Promise<void> {
@@ -92,13 +105,14 @@ export class FollowedFile {
     if (current === undefined) throw new Error(`there is no ${path}: it is waited for`)
     const offset = place === undefined ? (atEnd ? current.size : 0) : place.inode === current.ino ? place.offset : 0
     await this.#begin(path, offset)
-    this.#complained = false
+    if (this.#reported === this.#file?.inode) return
+    this.#reported = this.#file?.inode
     log.info('file_followed', { path, offset: this.#offset })
   }
 
   async #begin(path: string, offset: number): Promise<void> {
     const handle = await open(path, 'r')
-    const { ino, size } = await handle.stat()
+    const { ino, size } = await statusOf(handle)
     this.#file = { handle, inode: ino }
     this.#offset = offset > size ? 0 : offset
     this.#splitter = new LineSplitter(MAX_LOG_FILE_LINE)
@@ -106,11 +120,19 @@ export class FollowedFile {
     this.#isContinuing = false
     this.#options.places.set(this.#options.path, { inode: ino, offset: this.#offset })
     this.#watcher?.close()
-    this.#watcher = watch(dirname(this.#options.path), (_, name) => {
-      if (name === null || name === basename(this.#options.path)) this.#wake?.()
-    })
-    // The file is also checked every second.
-    this.#watcher.on('error', () => this.#watcher?.close())
+    this.#watcher = this.#watch()
+  }
+
+  /** Undefined if the host has no watch left. The file is also checked every second. */
+  #watch(): FSWatcher | undefined {
+    try {
+      const watcher = watch(dirname(this.#options.path), (_, name) => {
+        if (name === null || name === basename(this.#options.path)) this.#wake?.()
+      })
+      return watcher.on('error', () => watcher.close())
+    } catch {
+      return undefined
+    }
   }
 
   /**
@@ -182,8 +204,7 @@ export class FollowedFile {
     // file when the new one has lines.
     if (current.size === 0) return false
     if ((await file.handle.stat()).size > this.#offset) return true
-    await file.handle.close()
-    this.#file = undefined
+    await this.#leave()
     this.#isContinuing = true
     this.#options.places.set(this.#options.path, { inode: current.ino, offset: 0 })
     return true
@@ -207,6 +228,18 @@ export class FollowedFile {
       path: this.#options.path,
       reason: asError(error),
     })
+  }
+}
+
+const closeQuietly = (handle: FileHandle): Promise<void> => handle.close().catch(() => {})
+
+/** The status of an open file, which is closed if the status cannot be read. */
+async function statusOf(handle: FileHandle): Promise<Stats> {
+  try {
+    return await handle.stat()
+  } catch (error) {
+    await closeQuietly(handle)
+    throw error
   }
 }
 

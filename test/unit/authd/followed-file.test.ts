@@ -1,4 +1,4 @@
-import { appendFileSync, renameSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, renameSync, rmdirSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FilePlaces } from '../../../src/authd/file-places.ts'
 import { FollowedFile } from '../../../src/authd/followed-file.ts'
@@ -138,4 +138,14 @@ test('a restart continues at the saved place, also in a file that was rotated me
   writeFileSync(path, 'three\n')
   const second = follow(newPlaces())
   await second.has('two', 'three')
+})
+
+test('a file that takes the place of a directory is read, and the directory is logged once', async () => {
+  mkdirSync(path)
+  const sources = follow(newPlaces())
+  await eventually('the fault is logged', () => events.includes('file_unreadable'))
+  rmdirSync(path)
+  writeFileSync(path, 'one\n')
+  await sources.has('one')
+  expect(events.filter(event => event === 'file_unreadable')).toHaveLength(1)
 })
