@@ -150,12 +150,11 @@ export const AUTHORIZATION_START: AuthorizationState = {
  * Returns the state after STLS. The session begins again (RFC 2595 §4), but the limits of the
  * connection keep counting.
  */
-export const afterStartTls = ({ failures, lines, unknownCommands }: AuthorizationState): AuthorizationState => ({
-  ...AUTHORIZATION_START,
+export const afterStartTls = (before: AuthorizationState): AuthorizationState => ({
+  ...before,
   begun: true,
-  failures,
-  lines,
-  unknownCommands,
+  user: undefined,
+  awaiting: 'command',
 })
 
 /**

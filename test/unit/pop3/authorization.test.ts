@@ -239,6 +239,10 @@ describe('commands before login are limited', () => {
     state = afterStartTls({ ...state, user: 'ann' })
     expect(state).toMatchObject({ begun: true, user: undefined, lines: 10 })
     expect(runAuthorization(state, line('HELP'), MODERN).effects).toContainEqual(close)
+    const tooLong = { type: 'tooLong' } as const
+    let overlong = AUTHORIZATION_START
+    for (let n = 0; n < 2; n += 1) ({ state: overlong } = runAuthorization(overlong, tooLong, MODERN))
+    expect(runAuthorization(afterStartTls(overlong), tooLong, MODERN).effects).toContainEqual(close)
   })
 })
 
