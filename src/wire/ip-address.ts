@@ -99,10 +99,14 @@ export const familyOf = (ip: IpAddress): 4 | 6 => (ip.includes(':') ? 6 : 4)
  * IPv4-mapped.
  */
 export function addressBytes(ip: IpAddress, family = familyOf(ip)): Uint8Array {
-  const parsed = ipaddr.parse(ip)
-  const mapped = family === 6 && parsed instanceof ipaddr.IPv4
-  return Uint8Array.from(mapped ? parsed.toIPv4MappedAddress().toByteArray() : parsed.toByteArray())
+  // ipaddr.parse would first try the text as an address of either family.
+  if (familyOf(ip) === 6) return Uint8Array.from(ipaddr.IPv6.parse(ip).toByteArray())
+  const octets = ip.split('.').map(Number)
+  return Uint8Array.from(family === 4 ? octets : [...MAPPED, ...octets])
 }
+
+/** The octets of an IPv4-mapped address before the IPv4 address (RFC 4291 section 2.5.5.2). */
+const MAPPED = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
 
 /**
  * Inverse of addressBytes: the address of 4 or 16 octets in network byte order. Throws TypeError
@@ -138,13 +142,25 @@ export function parseNetwork(text: string): Network | undefined {
  * The network of this length that contains the address. A length above 32 for IPv4 counts as 32.
  */
 export function networkOf(ip: IpAddress, prefixLength: number): Network {
-  const parsed = ipaddr.parse(ip)
-  const bytes = parsed.toByteArray()
-  const length = Math.min(prefixLength, bytes.length * 8)
-  const base = bytes.map((byte, i) => byte & ~(0xff >> Math.max(0, Math.min(8, length - i * 8))))
-  const address = ipaddr.fromByteArray(base)
-  const text = address instanceof ipaddr.IPv6 ? address.toRFC5952String() : address.toString()
-  return { base: brand(text), prefixLength: length }
+  const length = Math.min(prefixLength, familyOf(ip) === 4 ? 32 : 128)
+  const octets = addressBytes(ip).map((octet, n) => octet & ~(0xff >> Math.max(0, Math.min(8, length - n * 8))))
+  return { base: readAddress(octets), prefixLength: length }
+}
+
+/** The networks that contain the address, from the longest one to that of one bit. */
+export function* networksAround(ip: IpAddress): Generator<Network> {
+  const octets = addressBytes(ip)
+  let base = ip
+  for (let prefixLength = octets.length * 8 - 1; prefixLength > 0; prefixLength--) {
+    const octet = octets[prefixLength >> 3] ?? 0
+    const bit = 0x80 >> (prefixLength & 7)
+    // Most bits are 0, and the text of an address is expensive.
+    if ((octet & bit) !== 0) {
+      octets[prefixLength >> 3] = octet & ~bit
+      base = readAddress(octets)
+    }
+    yield { base, prefixLength }
+  }
 }
 
 /** The network in CIDR notation. */

@@ -19,6 +19,7 @@ import {
   type IpAddress,
   type Network,
   networkOf,
+  networksAround,
   parseIpAddress,
 } from './ip-address.ts'
 
@@ -46,7 +47,7 @@ export function* tcpRuleKeys({ ip, host, info }: TcpRuleQuery): Generator<string
   yield* bitKeysAround({ base: ip, prefixLength: widthOf(ip) })
   // No tcpserver looks up these keys. The gate does, so that CIDR in a rules text has its usual
   // meaning.
-  if (familyOf(ip) === 6) for (let length = 127; length > 0; length--) yield formatNetwork(networkOf(ip, length))
+  if (familyOf(ip) === 6) for (const network of networksAround(ip)) yield formatNetwork(network)
   if (name !== undefined) {
     for (let dot = name.indexOf('.'); dot >= 0; dot = name.indexOf('.', dot + 1)) yield `=${name.slice(dot)}`
     yield '='

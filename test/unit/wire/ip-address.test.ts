@@ -11,6 +11,7 @@ import {
   NetworkSet,
   networkContains,
   networkOf,
+  networksAround,
   PRIVATE_NETWORKS,
   parseIpAddress,
   parseNetwork,
@@ -144,6 +145,15 @@ describe('networks', () => {
     'any',
   ])('%j is not a network', text => {
     expect(parseNetwork(text)).toBeUndefined()
+  })
+
+  test('the networks around an address are its networks of each length, from the longest one', () => {
+    fc.assert(
+      fc.property(anyIpAddress, address => {
+        const lengths = Array.from({ length: addressBytes(address).length * 8 - 1 }, (_, n) => n + 1).reverse()
+        expect([...networksAround(address)]).toEqual(lengths.map(length => networkOf(address, length)))
+      }),
+    )
   })
 
   test('an address lies in each of its networks, and the network is its own text', () => {
