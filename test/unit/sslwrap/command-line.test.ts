@@ -112,7 +112,7 @@ describe("the original's command line", () => {
     )
   })
 
-  test('each file of -CApath is read once, whatever its names are', () => {
+  test('a file of -CApath with several names is read once', () => {
     const authorities = `${directory.path}/authorities`
     mkdirSync(`${authorities}/java`, { recursive: true })
     for (const name of ['a.pem', 'b.pem']) writeFileSync(`${authorities}/${name}`, '')
