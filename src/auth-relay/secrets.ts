@@ -3,7 +3,18 @@
  */
 
 import { randomBytes, randomInt } from 'node:crypto'
-import { closeSync, existsSync, fchownSync, openSync, readFileSync, renameSync, statSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fchownSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { TemporaryFault } from '../base/errors.ts'
 import { crypt } from '../libc/accounts.ts'
 
@@ -20,8 +31,8 @@ export function ensureSecretFile(path: string, owner?: { readonly uid: number; r
 }
 
 /**
- * Writes a file of mode 0600 in one step: readers see the old text or the new one, and a crash
- * leaves no half.
+ * Writes a file of mode 0600 in one step: readers see the old text or the new one, also after a
+ * crash. If the text cannot be written whole, throws and leaves the old file as it is.
  */
 export function writePrivateFile(
   path: string,
@@ -31,12 +42,19 @@ export function writePrivateFile(
   const temporary = `${path}.${process.pid}.tmp`
   const fd = openSync(temporary, 'wx', 0o600)
   try {
-    if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid)
-    writeSync(fd, text)
-  } finally {
-    closeSync(fd)
+    try {
+      if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid)
+      // Unlike writeSync, writes the rest after a short write.
+      writeFileSync(fd, text)
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+    renameSync(temporary, path)
+  } catch (error) {
+    rmSync(temporary, { force: true })
+    throw error
   }
-  renameSync(temporary, path)
 }
 
 /**
