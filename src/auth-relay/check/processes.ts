@@ -133,7 +133,10 @@ export function ourProgram({ pid, words }: Holder, script: string, proc = '/proc
     const real = realpathSync(named.startsWith('/') ? named : resolve(readlinkSync(`${proc}/${pid}/cwd`), named))
     if (dirname(real) !== dirname(realpathSync(script))) return undefined
     const name = basename(real).replace(/\.c?js$/, '')
-    return name === 'auth-relay' ? (words[at + 1] ?? name) : name
+    if (name !== 'auth-relay') return name
+    const [verb = name, action] = words.slice(at + 1)
+    // The other actions of the verb are commands that end.
+    return verb === 'alerts' && action !== 'run' ? name : verb
   } catch {
     return undefined // The process has ended, or its program is not on this host any more.
   }
@@ -148,7 +151,7 @@ export type RunningProgram = {
   readonly startedBy: string
 }
 
-const DAEMONS: ReadonlySet<string> = new Set(['authd', 'popup', 'sslwrap', 'wrap', 'status-page'])
+const DAEMONS: ReadonlySet<string> = new Set(['authd', 'popup', 'sslwrap', 'wrap', 'status-page', 'alerts'])
 /** Clock ticks of /proc/PID/stat in a second: USER_HZ, which is 100 on every Linux of today. */
 const TICKS = 100
 

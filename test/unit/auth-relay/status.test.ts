@@ -1,9 +1,14 @@
-import { describe, expect, test } from 'vitest'
+import { spawn } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { shownCertificates } from '../../../src/auth-relay/certificates.ts'
+import { runningPrograms } from '../../../src/auth-relay/check/processes.ts'
 import { checkBeforeStart } from '../../../src/auth-relay/stack/plan.ts'
 import type { SiteStatus } from '../../../src/auth-relay/verbs/status.ts'
 import { exitStatusOf, formatStatus, sourcesOf } from '../../../src/auth-relay/verbs/status.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
+import { eventually } from '../../harness/eventually.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const same = (text: string): string => text
 const style = { good: same, bad: same, warning: same, faint: same, strong: same }
@@ -100,4 +105,32 @@ describe.each(['listen', 'proxy_listen', 'tls_listen'])('with popup.%s alone', n
   test('a missing password file is a fault before the start', async () => {
     await expect(checkBeforeStart(settings)).rejects.toThrow('popup.passwd_file: there is no /nonexistent/passwd')
   })
+})
+
+test('the programs that run with a settings file are its daemons, and no command', async () => {
+  const { path, remove } = temporaryDirectory()
+  onTestFinished(remove)
+  const config = `${path}/auth-relay.toml`
+  const waits = 'process.stdout.write("."); setInterval(() => {}, 1000)'
+  for (const name of ['authd', 'auth-relay']) writeFileSync(`${path}/${name}.cjs`, waits)
+  const start = async (name: string, ...words: string[]): Promise<number | undefined> => {
+    const child = spawn(process.execPath, [`${path}/${name}.cjs`, ...words])
+    onTestFinished(() => void child.kill('SIGKILL'))
+    let said = ''
+    child.stdout.on('data', chunk => {
+      said += String(chunk)
+    })
+    await eventually(`${name} runs`, () => said !== '')
+    return child.pid
+  }
+  const authd = await start('authd', '--config', config)
+  await start('authd', '--config', `${path}/other.toml`)
+  const alerts = await start('auth-relay', 'alerts', 'run', '--config', config)
+  await start('auth-relay', 'alerts', '--config', config)
+  await start('auth-relay', 'alerts', 'test', '--config', config)
+  const page = await start('auth-relay', 'status-page', '--config', config)
+  await start('auth-relay', 'watch', '--config', config)
+  const found = runningPrograms(config, `${path}/auth-relay.cjs`)
+  expect(Object.fromEntries(found.map(({ name, pid }) => [name, pid]))).toEqual({ authd, alerts, 'status-page': page })
+  expect(found).toHaveLength(3)
 })
