@@ -234,7 +234,7 @@ const gateHasAccount = ({
     ? smtpd_user !== ''
     : policy_listen.length + socketmap_listen.length + query_listen.length > 0 || tcprules_cdb !== ''
 
-function checkAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings, parts: PartsInUse): Finding[] {
+function checkAccounts({ popup, sslwrap, authd, wrap, statusPage, alerts }: Settings, parts: PartsInUse): Finding[] {
   if (!isRoot())
     return [
       advice(
@@ -250,6 +250,7 @@ function checkAccounts({ popup, sslwrap, authd, wrap, statusPage }: Settings, pa
     ['wrap.user', gateHasAccount(wrap) ? wrap.user : ''],
     ['wrap.smtpd_user', wrap.smtpd_user],
     ['status-page.user', statusPage.listen === undefined ? '' : statusPage.user],
+    ['alerts.user', parts.alerts ? alerts.user : ''],
   ]
   return wanted.flatMap(([name, account]): Finding[] => {
     if (account === '') {

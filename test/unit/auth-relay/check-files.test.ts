@@ -199,3 +199,11 @@ describe('syslogd', () => {
     expect(of('')).toEqual([])
   })
 })
+
+test.runIf(process.getuid?.() === 0)('the account of alerts must be there if the settings name a recipient', () => {
+  const toml = '[alerts]\nuser = "no-such-account"\n'
+  expect(said('alerts.user', toml)).toEqual([])
+  expect(said('alerts.user', `${toml}mail_to = ["postmaster@example.org"]`)).toEqual([
+    'unsafe: there is no account no-such-account',
+  ])
+})
