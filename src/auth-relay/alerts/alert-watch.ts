@@ -51,6 +51,8 @@ export class AlertWatch {
   /** Time since which the database is unreachable, and whether this was reported. */
   #away: { readonly since: Date; told: boolean } | undefined
   #isLooking = false
+  /** Reported starts whose block could not be stored; each look tries again. */
+  readonly #unclosed: AlarmNews[] = []
 
   constructor(options: AlertWatchOptions) {
     this.#options = options
@@ -76,10 +78,20 @@ export class AlertWatch {
   async #lookAndTell(): Promise<void> {
     const { alarms, limits, off, facts } = this.#options
     await alarms.look(limits, { facts: await facts(), off })
+    const failures: unknown[] = []
+    const close = (news: AlarmNews): Promise<void> =>
+      this.#close(news).catch((error: unknown) => {
+        this.#unclosed.push(news)
+        failures.push(error)
+      })
+    for (const news of this.#unclosed.splice(0)) await close(news)
+    // `take` has claimed all of them, so a fault of one must not leave the others unreported.
     for (const news of await alarms.take()) {
-      if (!(await this.#tell(messageFor(news, this.#options.host)))) await alarms.giveBack(news)
-      else if (news.state === 'start') await this.#close(news)
+      const isTold = await this.#tell(messageFor(news, this.#options.host))
+      if (!isTold) await alarms.giveBack(news).catch((error: unknown) => failures.push(error))
+      else if (news.state === 'start') await close(news)
     }
+    if (failures.length > 0) throw failures[0]
   }
 
   /**

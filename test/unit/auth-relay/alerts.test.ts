@@ -1,11 +1,12 @@
 import { once } from 'node:events'
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
+import * as v from 'valibot'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { AlertWatch, type AlertWatchOptions } from '../../../src/auth-relay/alerts/alert-watch.ts'
 import { type AlertMessage, formatMail, type Teller, tellersOf } from '../../../src/auth-relay/alerts/tell.ts'
 import { createLog } from '../../../src/base/log.ts'
-import type { AlarmNews } from '../../../src/grants/alarms.ts'
+import { type AlarmNews, Alarms } from '../../../src/grants/alarms.ts'
 import type { BlockTarget } from '../../../src/grants/grant-store.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { formatNetwork } from '../../../src/wire/ip-address.ts'
@@ -193,6 +194,58 @@ describe('the watch', () => {
     expect(lines.join('')).toContain('event=alarm_unreported rule=login_spread by=webhook reason="it answered 503"')
   })
 
+  test('a block that fails is tried again, and leaves no other alarm unreported', async () => {
+    const failing = { login: 'ann', isOver: false }
+    const blocked: BlockTarget[] = []
+    const { watched, told, lines, state } = watch({
+      close: ['login_spread'],
+      admin: {
+        block: async target => {
+          if (target.kind === 'login' && target.login === failing.login && !failing.isOver)
+            throw new Error('no primary')
+          blocked.push(target)
+          return { removed: 0, until: null }
+        },
+      },
+    })
+    state.news = [news('start', 'login_spread', 'ann'), news('start', 'login_spread', 'bob')]
+    await watched.look()
+    expect(told).toEqual(['start login_spread ann', 'start login_spread bob'])
+    expect(blocked).toEqual([{ kind: 'login', login: 'bob' }])
+    expect(lines.join('')).toContain('event=alarm_look_failed reason="no primary"')
+    await watched.look()
+    failing.isOver = true
+    await watched.look()
+    await watched.look()
+    expect(blocked).toEqual([
+      { kind: 'login', login: 'bob' },
+      { kind: 'login', login: 'ann' },
+    ])
+    expect(told).toHaveLength(2)
+  })
+
+  test('an alarm that cannot be released leaves no other alarm unreported', async () => {
+    const { watched, told, state } = watch({
+      tellers: [
+        {
+          name: 'mail',
+          tell: async ({ subject }) => {
+            if (subject === 'ann') throw new Error('it answered 503')
+            told.push(subject)
+          },
+        },
+      ],
+      alarms: {
+        look: async () => {},
+        take: async () => state.news.splice(0),
+        giveBack: () => Promise.reject(new Error('no primary')),
+      },
+    })
+    state.news = [news('start', 'login_spread', 'ann'), news('end', 'login_spread', 'bob')]
+    await watched.look()
+    expect(told).toEqual(['bob'])
+  })
+
   test('the database is down after three queries, and back with the next: one start and one end', async () => {
     const { watched, told, state } = watch()
     state.fails = true
@@ -204,4 +257,19 @@ describe('the watch', () => {
     for (let look = 0; look < 2; look += 1) await watched.look()
     expect(told).toEqual(['start database_away mx', 'end database_away mx'])
   })
+})
+
+test('starts that the database has marked as reported are reported, also if the query for the ends fails', async () => {
+  const row = { id: '1', rule: 'login_spread', subject: 'ann', detail: 'found', since: SINCE, until: null }
+  let rows: readonly unknown[] = [row]
+  const alarms = new Alarms({
+    transaction: () => expect.unreachable(),
+    query: async ({ text, row: schema }) => {
+      if (text.includes('SET told_end')) throw new Error('no primary')
+      return { rows: rows.map(each => v.parse(schema, each)), count: rows.length }
+    },
+  })
+  expect(await alarms.take()).toEqual([{ state: 'start', alarm: { ...row, id: 1 } }])
+  rows = []
+  await expect(alarms.take()).rejects.toThrow('no primary')
 })
