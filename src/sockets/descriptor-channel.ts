@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { descriptorOf } from '../base/node-internals.ts'
 import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts'
@@ -65,7 +66,12 @@ export class DescriptorChannel implements HandoverChannel {
    */
   static pair(listener: ChannelListener): { readonly channel: DescriptorChannel; readonly other: number } {
     const [own, other] = openSocketPair()
-    return { channel: new DescriptorChannel(new OwnedDescriptor(own), listener), other }
+    try {
+      return { channel: new DescriptorChannel(new OwnedDescriptor(own), listener), other }
+    } catch (error) {
+      closeSync(other)
+      throw error
+    }
   }
 
   /** See Handover.from. */

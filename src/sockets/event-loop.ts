@@ -6,8 +6,6 @@ import { type BatchEnd, type Incomplete, SendBatch } from '../libc/send-batch.ts
 /** Called with the epoll(7) events of a descriptor. */
 export type Ready = (events: number) => void
 
-const TAGS = 2 ** 32
-
 /**
  * Waits for many sockets at once (epoll(7)). The runtime's own event loop watches one descriptor
  * for all of them. For the dozen small reads and writes of a short POP3 session, the runtime's own
@@ -16,19 +14,22 @@ const TAGS = 2 ** 32
 export class EventLoop {
   readonly #epoll = new Epoll()
   /**
-   * The registrations by tag. Tags are not used again, but descriptor numbers are: an event of an
-   * ended registration is dropped.
+   * The registrations by tag. A descriptor number is soon used again, a tag only after 2^32 others:
+   * an event of an ended registration is dropped.
    */
   readonly #registered = new Map<number, Ready>()
   readonly #watch = watchReadable(this.#epoll.descriptor, () => this.#turn())
   #lastTag = 0
+  readonly #tags: number
   readonly #batch = new SendBatch()
   #inTurn = false
   /** Tags of registrations that ended in this turn. Their events may still follow in the turn. */
   readonly #ended = new Set<number>()
   #onStrayEvent: ((tag: number) => void) | undefined
 
-  constructor() {
+  /** `tags`: number of different tags; tests need few. */
+  constructor(tags = 2 ** 32) {
+    this.#tags = tags
     this.#watch.unref()
   }
 
@@ -37,12 +38,18 @@ export class EventLoop {
    * process running. Throws SystemCallError.
    */
   add(fd: number, events: number, ready: Ready): Registration {
-    this.#lastTag = (this.#lastTag + 1) % TAGS
-    const tag = this.#lastTag
+    const tag = this.#freeTag()
     this.#epoll.add(fd, events, tag)
     this.#registered.set(tag, ready)
     if (this.#registered.size === 1) this.#watch.ref()
     return new Registration(this.#epoll, fd, events, tag, () => this.#forget(tag))
+  }
+
+  /** A listening socket may keep its tag while all other tags are used once. */
+  #freeTag(): number {
+    do this.#lastTag = (this.#lastTag + 1) % this.#tags
+    while (this.#registered.has(this.#lastTag))
+    return this.#lastTag
   }
 
   /**

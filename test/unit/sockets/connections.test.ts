@@ -1,11 +1,14 @@
 import { once } from 'node:events'
 import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
-import { afterEach, describe, expect, test } from 'vitest'
+import { constants } from 'node:os'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { duplicateDescriptor, openPipe } from '../../../src/libc/descriptors.ts'
 import { READABLE } from '../../../src/libc/epoll.ts'
+import { SystemCallError } from '../../../src/libc/native-function.ts'
 import { holdListener } from '../../../src/process/listener.ts'
 import { type Connection, joinConnections } from '../../../src/sockets/connection.ts'
+import { DescriptorChannel } from '../../../src/sockets/descriptor-channel.ts'
 import type { AcceptedSocket, Engine } from '../../../src/sockets/engine.ts'
 import { EpollConnection } from '../../../src/sockets/epoll-connection.ts'
 import { epollEngine } from '../../../src/sockets/epoll-engine.ts'
@@ -506,6 +509,22 @@ describe('EpollConnection', () => {
   })
 })
 
+describe('DescriptorChannel', () => {
+  test('a pair whose end the kernel does not watch is closed', () => {
+    const listener = { data: () => {}, end: () => {}, closed: () => {} }
+    const pair = DescriptorChannel.pair(listener) // loads the native module and makes the loop
+    pair.channel.destroy()
+    closeSync(pair.other)
+    const open = readdirSync('/proc/self/fd').length
+    const add = vi.spyOn(EventLoop.prototype, 'add').mockImplementationOnce(() => {
+      throw new SystemCallError('epoll_ctl', constants.errno.ENOSPC)
+    })
+    cleanup.push(() => add.mockRestore())
+    expect(() => DescriptorChannel.pair(listener)).toThrow(expect.objectContaining({ code: 'ENOSPC' }))
+    expect(readdirSync('/proc/self/fd')).toHaveLength(open)
+  })
+})
+
 describe('OwnedDescriptor', () => {
   test('is taken once, closed once, and not used after that', () => {
     const descriptor = openSync('/dev/null', 'r')
@@ -603,6 +622,26 @@ describe('EventLoop', () => {
     await eventually('told', () => told.length > 0)
     await new Promise(setImmediate)
     expect(told).toHaveLength(1)
+    for (const { readEnd } of pipes) closeSync(readEnd)
+  })
+
+  test('uses no tag again that a registration still has, such as that of a listening socket', async () => {
+    const loop = new EventLoop(4)
+    const pipes = Array.from({ length: 3 }, openPipe)
+    const told: number[] = []
+    for (const [index, { readEnd }] of pipes.entries()) {
+      const registration = loop.add(readEnd, READABLE, () => {
+        told.push(index)
+        registration.remove()
+      })
+      // Short connections use up the tags.
+      const { readEnd: short, writeEnd } = openPipe()
+      for (let count = 0; count < 5; count += 1) loop.add(short, READABLE, () => {}).remove()
+      for (const fd of [short, writeEnd]) closeSync(fd)
+    }
+    for (const { writeEnd } of pipes) closeSync(writeEnd)
+    await eventually('told', () => told.length >= 3)
+    expect(told.toSorted()).toEqual([0, 1, 2])
     for (const { readEnd } of pipes) closeSync(readEnd)
   })
 
