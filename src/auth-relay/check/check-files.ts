@@ -105,22 +105,32 @@ function checkCertificates({ sslwrap, popup }: Settings, parts: PartsInUse, now:
       ? [['popup.stls_cert', popup.stls_cert, popup.stls_key] as const]
       : []),
   ]
-  return pairs.flatMap(([name, cert, key]) => parseCertificate(name, cert, key, now))
+  return pairs.flatMap(([name, cert, key]) =>
+    existsSync(cert) || existsSync(key)
+      ? parseCertificate(name, cert, key, now)
+      : [missingCertificate(name, cert, parts.sslwrap && cert === sslwrap.cert)],
+  )
+}
+
+/** sslwrap makes only the certificate that `sslwrap.cert` names. */
+function missingCertificate(name: string, cert: string, isMade: boolean): Finding {
+  const request = 'auth-relay cert --csr NAME makes a request for a real one'
+  if (isMade && name.startsWith('sslwrap.')) {
+    const text = `there is no ${cert}: sslwrap makes a self-signed one at its first start, and clients show a warning`
+    return advice(name, text, request)
+  }
+  const program = name.startsWith('popup.') ? 'popup' : 'sslwrap'
+  return unsafe(
+    name,
+    `there is no ${cert}: ${program} does not start`,
+    `put a certificate there, or change ${name}; ${request}`,
+  )
 }
 
 /** Number of days before the end of a certificate from which on the finding warns. */
 const SOON = 14 * 86_400
 
 function parseCertificate(name: string, cert: string, key: string, now: Date): Finding[] {
-  if (!existsSync(cert) && !existsSync(key)) {
-    return [
-      advice(
-        name,
-        `there is no ${cert}: sslwrap makes a self-signed one at its first start, and clients show a warning`,
-        'auth-relay cert --csr NAME makes a request for a real one',
-      ),
-    ]
-  }
   try {
     const certificate = new X509Certificate(readFileSync(cert))
     const found: Finding[] = []

@@ -135,6 +135,14 @@ describe('certificates', () => {
       'advice: there is no /no.crt: sslwrap makes a self-signed one',
     )
   })
+
+  test('a missing certificate that sslwrap does not make prevents the start of its program', () => {
+    const own = toml(file('tls.key', pair.key, 0o600))
+    const further = `${own}\n[[sslwrap.certificate]]\ncert = "${path}/no.crt"\nkey = "${path}/no.key"`
+    expect(said('sslwrap.certificate.cert', further)).toEqual(['unsafe: there is no /no.crt: sslwrap does not start'])
+    const popup = `[popup]\ntls_listen = ["127.0.0.1:995"]\nstls_cert = "${path}/no.crt"\nstls_key = "${path}/no.key"`
+    expect(said('popup.stls_cert', popup)).toEqual(['unsafe: there is no /no.crt: popup does not start'])
+  })
 })
 
 describe('syslogd', () => {
