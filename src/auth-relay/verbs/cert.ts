@@ -44,11 +44,9 @@ Exit status 1 if a certificate is missing, has ended, or is not that of its key.
           let isGood = true
           for (const { cert, key = cert } of certificatesOf(sslwrap)) {
             if (!existsSync(cert)) {
-              print(
-                cert === sslwrap.cert
-                  ? `There is no ${cert}: sslwrap makes a self-signed one at its first start.\n`
-                  : `There is no ${cert}: sslwrap will not start.\n`,
-              )
+              const result = cert === sslwrap.cert ? 'makes a self-signed one at its first start' : 'will not start'
+              const fault = `There is no ${cert}: sslwrap ${result}.`
+              print(options.json === true ? `${JSON.stringify({ file: cert, key, fault })}\n` : `${fault}\n`)
               isGood = false
               continue
             }

@@ -73,3 +73,16 @@ test('a request that openssl accepts, for the existing key', async () => {
   expect(stderr).toContain('verify OK')
   expect(stdout).toContain('DNS:pop.example.org, IP Address:192.0.2.1')
 })
+
+test('a missing certificate is a JSON object too', async () => {
+  const { status, said } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('gone')}`, '--json')
+  const objects = said
+    .trimEnd()
+    .split('\n')
+    .map(line => JSON.parse(line))
+  expect(objects).toEqual([
+    expect.objectContaining({ file: at('tls.crt'), keyFits: true }),
+    { file: at('gone.crt'), key: at('gone.key'), fault: `There is no ${at('gone.crt')}: sslwrap will not start.` },
+  ])
+  expect(status).toBe(1)
+})
