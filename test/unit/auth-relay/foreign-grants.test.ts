@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdirSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
 import { FORMATS, readForeignGrants } from '../../../src/auth-relay/verbs/logs/foreign-grants.ts'
 import { command, describeWith } from '../../harness/describe-with.ts'
@@ -143,4 +143,18 @@ describeWith([command('db_dump', 'db-util'), command('db_load', 'db-util')], 'Be
     expect(() => read('drac', file('192.0.2.1\n'))).toThrow(`db_dump cannot read ${path}/file`)
     expect(() => read('drac', `${path}/missing`)).toThrow(`cannot read ${path}/missing: ENOENT`)
   })
+})
+
+test('a login that the database refuses is an invalid entry, so that the other logins are stored', () => {
+  const line = (user: string): string => `192.0.2.7,${seconds - 60},${user}\n`
+  expect(read('csv', file(`${line('x'.repeat(255))}${line('x'.repeat(256))}${line('a\0b')}`))).toEqual({
+    found: [['192.0.2.7', 60, 'x'.repeat(255)]],
+    faults: 2,
+  })
+})
+
+test('a file of relay-ctrl that is removed meanwhile is an invalid entry', () => {
+  mkdirSync(`${path}/removed`)
+  symlinkSync('gone', `${path}/removed/192.0.2.7`)
+  expect(read('relay-ctrl', `${path}/removed`)).toEqual({ found: [], faults: 1 })
 })

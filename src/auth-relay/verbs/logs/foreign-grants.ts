@@ -82,8 +82,8 @@ const MAX_SAMPLE = 80
 
 /**
  * Every grant in a file of another program (`-`: standard input), and the number of invalid entries
- * with samples of them. A time in the future is invalid. @throws UsageFault if the file cannot be
- * read.
+ * with samples of them. A time in the future and a login that cannot be stored are invalid.
+ * @throws UsageFault if the file cannot be read.
  */
 export function readForeignGrants(
   format: ForeignFormat,
@@ -95,13 +95,17 @@ export function readForeignGrants(
   let faults = 0
   for (const { n, text, found } of candidates(format, path, times)) {
     const ip = found === undefined ? undefined : parseIpAddress(found.address)
-    if (found === undefined || ip === undefined || found.at > times.now) {
+    if (found === undefined || ip === undefined || found.at > times.now || !canBeStored(found.user)) {
       faults += 1
       if (samples.length < MAX_SAMPLES) samples.push({ n, text: text.slice(0, MAX_SAMPLE) })
     } else logins.push({ ip, at: found.at, user: found.user, daemon: 'import', tls: false, method: 'pass' })
   }
   return { logins, faults, samples }
 }
+
+/** The database refuses other names, and with them all logins of the same statement. */
+const canBeStored = (user: string): boolean => user.length <= MAX_LOGIN && !user.includes('\0')
+const MAX_LOGIN = 255
 
 type Candidate = ForeignFault & { readonly found: Found | undefined }
 
@@ -140,8 +144,9 @@ function* candidates(format: ForeignFormat, path: string, times: Times): Generat
  */
 function relayCtrlFile(directory: string, name: string): Found | undefined {
   const path = join(directory, name)
-  const status = statSync(path)
-  if (!status.isFile()) return undefined
+  // relay-ctrl-age may remove the file meanwhile.
+  const status = statSync(path, { throwIfNoEntry: false })
+  if (status?.isFile() !== true) return undefined
   const variables = new Map(
     readFileSync(path, 'utf8')
       .slice(0, 4096)
