@@ -1,6 +1,6 @@
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { EXIT, TemporaryFault, UsageFault } from '../../base/errors.ts'
+import { EXIT, messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { schemaVersion } from '../../database/migrate.ts'
 import { createStatusFeed, type EventCounts, type LastHeard, type Totals } from '../../grants/status-feed.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
@@ -161,7 +161,13 @@ export function sourcesOf({ authd, popup, top }: Pick<Settings, 'authd' | 'popup
   }
   return [
     ...authd.follow_files.map((path): LogSource => {
-      const status = statSync(path, { throwIfNoEntry: false })
+      let status: Stats | undefined
+      try {
+        status = statSync(path, { throwIfNoEntry: false })
+      } catch (error) {
+        // A directory above it is closed to this account.
+        return { source: path, fault: messageOf(error) }
+      }
       if (status === undefined) return { source: path, fault: 'there is no such file' }
       const found = source(path, lastLineKey('file', path))
       // A growing file that authd does not read shows its age nevertheless.

@@ -134,3 +134,9 @@ test('the programs that run with a settings file are its daemons, and no command
   expect(Object.fromEntries(found.map(({ name, pid }) => [name, pid]))).toEqual({ authd, alerts, 'status-page': page })
   expect(found).toHaveLength(3)
 })
+
+test('a followed file that cannot be inspected is a fault of the source, and the rest is shown', () => {
+  const { settings } = parseSettings(`[authd]\nfollow_files = ["/${'x'.repeat(300)}"]\njournal = true\n`, 'test', {})
+  const [followed, journal] = sourcesOf(settings)
+  expect([followed?.fault, journal?.source]).toEqual([expect.stringContaining('ENAMETOOLONG'), 'journal'])
+})
