@@ -34,11 +34,19 @@ export function readAddress(text: string): IpAddress {
   return ip
 }
 
-/** The target of a block: an address, a network, or else a login name. */
+/**
+ * The target of a block: an address, a network, or else a login name.
+ * @throws UsageFault if it is none of them.
+ */
 export function readBlockTarget(text: string): BlockTarget {
   const looksLikeAddress = /^[\d.]+(\/\d+)?$|:|^[\d.:a-fA-F]+\/\d+$/.test(text)
-  return looksLikeAddress ? { kind: 'network', network: readNetwork(text) } : { kind: 'login', login: text }
+  if (looksLikeAddress) return { kind: 'network', network: readNetwork(text) }
+  if (text === '' || [...text].length > MAX_LOGIN)
+    throw new UsageFault(`a login name has 1 to ${MAX_LOGIN} characters: name an address, a network or a login`)
+  return { kind: 'login', login: text }
 }
+
+const MAX_LOGIN = 255
 
 /** An address alone without its `/32`. */
 export const formatTarget = ({ base, prefixLength }: Network): string =>
@@ -54,3 +62,11 @@ export function readPeriod(text: string | undefined, option = '--for'): number |
   if (seconds === undefined) throw new UsageFault(`${option} ${text} is no time: write 90s, 30m, 8h, 2d or 1w`)
   return seconds
 }
+
+/** The text of `--reason`. @throws UsageFault if it is too long for the database. */
+export function readReason(text: string): string {
+  if ([...text].length > MAX_REASON)
+    throw new UsageFault(`--reason is longer than ${MAX_REASON} characters: shorten it`)
+  return text
+}
+const MAX_REASON = 500

@@ -94,6 +94,9 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
         error,
       )
     if (error.code === '42501') return new UsageFault(`role ${user} may not do this: ${error.message}`, error)
+    // A value of another type, a missing value, a CHECK: the same command would fail again.
+    if (/^(22|235(02|14))/.test(error.code))
+      return new UsageFault(`the database refused a value: ${error.message}`, error)
     return new TemporaryFault(`the database refused: ${error.message}`, error)
   }
   if (error instanceof SchemaTooNew || error instanceof MigrationFailed) return new UsageFault(error.message, error)

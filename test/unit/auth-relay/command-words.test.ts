@@ -1,8 +1,10 @@
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { commandTree, readCommandLine } from '../../../src/auth-relay/command-line.ts'
 import { formatTarget, readBlockTarget, readNetwork, readPeriod } from '../../../src/auth-relay/grant-target.ts'
 import { programEnvironment } from '../../../src/auth-relay/stack/supervised-program.ts'
 import { SHELLS, shellCompletion } from '../../../src/auth-relay/verbs/completion.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 describe('verbs', () => {
   test.each([
@@ -14,6 +16,29 @@ describe('verbs', () => {
     [['allow', '1.2.3.4', '5.6.7.8'], 'too many arguments'],
     [[], 'say what to do'],
   ])('%j: %s', (words, message) => expect(() => readCommandLine(words, {})).toThrow(message))
+
+  test.each([
+    ['block', 'ann', '--reason'],
+    ['allow', '192.0.2.7', '--reason'],
+  ])('%s: a reason that the database would refuse is a usage fault', (...words) => {
+    expect(() => readCommandLine([...words, 'x'.repeat(501)], {})).toThrow('--reason is longer than 500 characters')
+    expect(readCommandLine([...words, 'x'.repeat(500)], {}).type).toBe('command')
+  })
+
+  test('replay of a file that cannot be read is a usage fault', async () => {
+    const { path, remove } = temporaryDirectory()
+    onTestFinished(remove)
+    for (const [file, reason] of [
+      [path, 'it is a directory'],
+      [`${path}/missing.log`, 'ENOENT'],
+    ] as const) {
+      const action = readCommandLine(['replay', file, '--shadow', '--dialect', 'all'], {})
+      if (action.type !== 'command') throw new Error('replay is a command')
+      const fault = await action.run().catch((error: unknown) => error)
+      expect(fault).toBeInstanceOf(UsageFault)
+      expect(fault).toMatchObject({ message: expect.stringContaining(`cannot read ${file}: ${reason}`) })
+    }
+  })
 
   test('each verb is parsed, and does nothing before it is run', () => {
     const commands = [['show'], ['allow', '192.0.2.7'], ['revoke', 'ann'], ['explain', '::1'], ['check'], ['migrate']]
@@ -35,6 +60,11 @@ describe('the target of a verb', () => {
     '%j is not a network',
     text => expect(() => readNetwork(text)).toThrow(text),
   )
+
+  test('a login that the database would refuse is a usage fault', () => {
+    for (const text of ['', 'x'.repeat(256)]) expect(() => readBlockTarget(text)).toThrow('1 to 255 characters')
+    expect(readBlockTarget('x'.repeat(255))).toMatchObject({ kind: 'login' })
+  })
 
   test('a login is every text that does not look like an address', () => {
     expect(readBlockTarget('ann@example.org')).toEqual({ kind: 'login', login: 'ann@example.org' })

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import type { Refusal } from '../../../grants/grant-store.ts'
-import { formatTarget, readNetwork, readPeriod } from '../../grant-target.ts'
+import { formatTarget, readNetwork, readPeriod, readReason } from '../../grant-target.ts'
 import { operatorName, withGrants } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
 import type { Verb } from '../../verb.ts'
@@ -40,6 +40,7 @@ Exit status 1 if the network can never be granted, or with --end if nothing was 
     .action((address: string, options: Options) => {
       const network = readNetwork(address)
       const forSeconds = readPeriod(options.for)
+      const reason = readReason(options.reason)
       const text = formatTarget(network)
       const say = (json: object, sentence: string): void =>
         print(options.json === true ? `${JSON.stringify({ network: text, ...json })}\n` : `${sentence}\n`)
@@ -57,7 +58,7 @@ Exit status 1 if the network can never be granted, or with --end if nothing was 
             }
             const answer = await admin.allow(network, {
               forSeconds,
-              reason: options.reason,
+              reason,
               owner: operatorName(surroundings.environment),
             })
             if ('refused' in answer) {

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import type { BlockTarget } from '../../../grants/grant-store.ts'
-import { formatTarget, readBlockTarget, readPeriod } from '../../grant-target.ts'
+import { formatTarget, readBlockTarget, readPeriod, readReason } from '../../grant-target.ts'
 import { operatorName, withGrants } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
 import { printable } from '../../text/terminal.ts'
@@ -66,13 +66,14 @@ export const revoke: Verb = (program, surroundings, choose) => {
 function blocking(whom: string, options: BlockOptions, surroundings: Surroundings): Action {
   const target = readBlockTarget(whom)
   const forSeconds = readPeriod(options.for)
+  const reason = readReason(options.reason)
   const say = sayAbout(target, options, surroundings)
   return {
     type: 'command',
     run: () =>
       withGrants(resolve(options.config), surroundings, async admin => {
         const owner = operatorName(surroundings.environment)
-        const { removed, until } = await admin.block(target, { forSeconds, reason: options.reason, owner })
+        const { removed, until } = await admin.block(target, { forSeconds, reason, owner })
         const end = until === null ? 'until auth-relay unblock ends the block' : `until ${formatMoment(until)}`
         const grants = `${removed} ${removed === 1 ? 'grant' : 'grants'} deleted`
         // The block applies nevertheless, because a login that is not in the history may come.

@@ -1,4 +1,4 @@
-import { createReadStream, statSync } from 'node:fs'
+import { accessSync, constants, createReadStream, statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { messageOf, UsageFault } from '../../../base/errors.ts'
 import { policyOf } from '../../../grants/grant-policy.ts'
@@ -175,9 +175,13 @@ async function readLog(file: string, recognizer: LoginRecognizer): Promise<Found
   return { ...found, ...times, young: [...young.values()] }
 }
 
+/** @throws UsageFault if the file cannot be read. */
 function sizeOf(file: string): number {
   try {
-    return statSync(file).size
+    accessSync(file, constants.R_OK)
+    const status = statSync(file)
+    if (status.isDirectory()) throw new Error('it is a directory')
+    return status.size
   } catch (error) {
     throw new UsageFault(`cannot read ${file}: ${messageOf(error)}`, error)
   }
