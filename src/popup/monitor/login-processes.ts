@@ -25,6 +25,8 @@ const MESSAGE_BURST = 40_000
  */
 const OCTETS_PER_SECOND = 33_554_432
 const OCTET_BURST = 67_108_864
+/** Time for a process to end after its channel is closed, in milliseconds. Then it is killed. */
+const STOP_GRACE_MS = 5_000
 /** Characters of answers that a login process has not read, above which it is killed. */
 const MAX_UNSENT = 8_388_608
 
@@ -57,7 +59,7 @@ type LoginRun = Pick<WorkerProcess, 'ended'> & {
   readonly ready: Promise<void>
 }
 
-/** One ticket after a full handshake: see the file. */
+/** The configuration of OpenSSL sends one session ticket after a full handshake. */
 const openSslConfiguration = join(dirname(programBeside('sslwrap')), 'openssl.cnf')
 
 /**
@@ -97,6 +99,7 @@ export class LoginProcesses {
         child.stop(
           { after: 0, act: ({ worker }) => worker.channel.send({ type: 'drain' }) },
           { after: limit, act: ({ worker }) => worker.channel.close() },
+          { after: STOP_GRACE_MS, act: ({ worker }) => worker.child.kill('SIGKILL') },
         ),
       ),
     )

@@ -22,6 +22,8 @@ import type { Maildrop } from '../checkers/checker.ts'
 export const TICKET_LIFE_MS = 30_000
 /** Idle time after which an owner's listening socket is closed. */
 const FORGET_OWNER_MS = 10 * 60_000
+/** Time for a process to end after its channel is closed, in milliseconds. Then it is killed. */
+const STOP_GRACE_MS = 5_000
 
 export type MaildropWorkersOptions = {
   readonly runDir: string
@@ -132,7 +134,14 @@ export class MaildropWorkers {
       clearTimeout(owner.forget)
       owner.listener.release()
     }
-    await Promise.all(owners.map(({ child }) => child.stop({ after: 0, act: ({ channel }) => channel.close() })))
+    await Promise.all(
+      owners.map(owner =>
+        owner.child.stop(
+          { after: 0, act: ({ channel }) => channel.close() },
+          { after: STOP_GRACE_MS, act: ({ child }) => child.kill('SIGKILL') },
+        ),
+      ),
+    )
   }
 
   /** The owners, without those whose socket cannot be opened: their logins fail alone. */

@@ -135,6 +135,16 @@ describe('LoginProcesses', () => {
     expect(heard).toBe(Math.floor(67_108_864 / 24_127))
   })
 
+  test('a process that does not end when it has to is killed', async () => {
+    const { processes, gone } = await start(
+      'stays',
+      `channel.removeAllListeners('close'); setInterval(() => {}, 1000); say({ type: 'ready' })`,
+      () => {},
+    )
+    await processes.stop(0)
+    expect(gone).toEqual([0])
+  })
+
   test('a process that does not read its answers is killed', async () => {
     const deaf = `say({ type: 'ready' }); channel.pause(); say({ type: 'cancel', n: 1 })`
     const { lines } = await start('deaf', deaf, (_, send) => {

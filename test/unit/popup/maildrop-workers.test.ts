@@ -54,12 +54,12 @@ afterEach(async () => {
   running = undefined
 })
 
-function start(): { workers: MaildropWorkers; lines: string[] } {
+function start(script = program): { workers: MaildropWorkers; lines: string[] } {
   const lines: string[] = []
   const workers = new MaildropWorkers(
     {
       runDir: directory.path,
-      program,
+      program: script,
       loginIds: undefined,
       logLevel: 'error',
       engine: 'auto',
@@ -106,6 +106,17 @@ test('a worker that ends while a ticket may still arrive is started again on the
   const next = await ask(workers, socket)
   expect(next).toMatch(/"pid":\d+/)
   expect(next).not.toBe(first)
+})
+
+test('a worker that does not end when it has to is killed', async () => {
+  const script = `${directory.path}/stays.cjs`
+  writeFileSync(script, PROGRAM.replace('process.exit(0)', '{}'))
+  const { workers } = start(script)
+  const { socket } = await open(workers, 61_230)
+  const pid = Number(/"pid":(\d+)/.exec(await ask(workers, socket))?.[1])
+  running = undefined
+  await workers.stop()
+  expect(() => process.kill(pid, 0)).toThrow('ESRCH')
 })
 
 test('a ticket from before a crash is invalid, because the key has changed', async () => {
