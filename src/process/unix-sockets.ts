@@ -4,7 +4,7 @@
 import { chownSync, existsSync, lstatSync, mkdirSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { dirname, relative } from 'node:path'
-import { messageOf, UsageFault } from '../base/errors.ts'
+import { isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
 import { peerCredentials } from '../libc/sockets.ts'
 import type { Ids } from './privileges.ts'
 import type { SocketAddress } from './socket-address.ts'
@@ -51,11 +51,20 @@ export function watchSocketFile(path: string): { readonly gone: Promise<string>;
   const inode = lstatSync(path).ino
   const { promise: gone, resolve } = Promise.withResolvers<string>()
   const timer = setInterval(() => {
-    if (lstatSync(path, { throwIfNoEntry: false })?.ino === inode) return
+    if (isStill(path, inode)) return
     clearInterval(timer)
     resolve(`${path} was removed or replaced, so that no client can connect`)
   }, CHECK_INTERVAL_MS).unref()
   return { gone, stop: () => clearInterval(timer) }
+}
+
+/** An account that may not enter the directory cannot know, and takes the socket for unchanged. */
+function isStill(path: string, inode: number): boolean {
+  try {
+    return lstatSync(path).ino === inode
+  } catch (error) {
+    return isAccessDenied(error)
+  }
 }
 
 /**

@@ -149,9 +149,11 @@ export function watchFiles(files: readonly string[], changed: () => void, interv
 const stateOf = (files: readonly string[]): string =>
   files
     .map(file => {
-      const status = statSync(file, { bigint: true, throwIfNoEntry: false })
-      return status === undefined
-        ? 'missing'
-        : `${status.dev}:${status.ino}:${status.size}:${status.mtimeNs}:${status.mode}`
+      try {
+        const status = statSync(file, { bigint: true })
+        return `${status.dev}:${status.ino}:${status.size}:${status.mtimeNs}:${status.mode}`
+      } catch (error) {
+        return messageOf(error) // The file is missing, or this account may not enter its directory.
+      }
     })
     .join()

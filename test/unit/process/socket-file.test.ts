@@ -1,15 +1,18 @@
 import { once } from 'node:events'
-import { rmSync, writeFileSync } from 'node:fs'
+import { renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { watchSocketFile } from '../../../src/process/unix-sockets.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 describe('a Unix socket of a program', () => {
-  const { path: directory, remove } = temporaryDirectory()
-  const path = `${directory}/socket`
+  let { path: directory, remove } = temporaryDirectory()
+  let path = ''
   const server = createServer()
   beforeEach(async () => {
+    remove()
+    ;({ path: directory, remove } = temporaryDirectory())
+    path = `${directory}/socket`
     server.listen(path)
     await once(server, 'listening')
   })
@@ -23,5 +26,17 @@ describe('a Unix socket of a program', () => {
     rmSync(path)
     writeFileSync(path, 'something else')
     expect(await watch.gone).toContain(path)
+  })
+
+  test('counts as missing when its directory has become something else', async () => {
+    const watch = watchSocketFile(path)
+    renameSync(directory, `${directory}.away`)
+    try {
+      symlinkSync(directory, directory)
+      expect(await watch.gone).toContain(path)
+    } finally {
+      rmSync(directory)
+      renameSync(`${directory}.away`, directory)
+    }
   })
 })

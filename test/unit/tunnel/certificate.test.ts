@@ -1,5 +1,15 @@
 import { generateKeyPairSync, X509Certificate } from 'node:crypto'
-import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
 import {
   CertificateUnusable,
@@ -7,8 +17,10 @@ import {
   daysLeft,
   parseCertificate,
   readCertificate,
+  watchFiles,
 } from '../../../src/tunnel/certificate.ts'
 import { makeSelfSigned, writeSelfSigned } from '../../../src/tunnel/self-signed.ts'
+import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const NOW = Date.UTC(2026, 0, 2)
@@ -94,4 +106,23 @@ test.each([
   ['example.org', false],
 ])('covers %s: %s', (name, covered) => {
   expect(coversName(['mx.example.org', '*.example.net', 'example.net'], name)).toBe(covered)
+})
+
+test('a watched file whose directory cannot be entered for a while is read when it is back', async () => {
+  const [home, away] = [`${directory.path}/watched`, `${directory.path}/away`]
+  mkdirSync(home)
+  writeFileSync(`${home}/tls.crt`, 'one')
+  let changes = 0
+  const stop = watchFiles([`${home}/tls.crt`], () => (changes += 1), 5)
+  try {
+    renameSync(home, away)
+    // A loop of links stands for a directory that the account may not enter.
+    symlinkSync(home, home)
+    await eventually('the file is away', () => changes === 1)
+    unlinkSync(home)
+    renameSync(away, home)
+    await eventually('the file is back', () => changes === 2)
+  } finally {
+    stop()
+  }
 })
