@@ -12,12 +12,14 @@ import { failureIn, type MonitorRequests, withRequest } from './monitor-authenti
 
 /** Login by another POP3 server, and the dialogue with it. */
 
+/** One key for the whole process, so that a reload makes no repeated wrong password a new one. */
+const proofs = new KeyedHash(randomBytes(32))
+
 /**
  * Another POP3 server decides. The client's secrets go only to that server. The monitor delays and
  * announces; it gets no secret and reads nothing that the network sent.
  */
 export function upstreamAuthenticator(monitor: MonitorRequests, server: UpstreamServer): Authenticator {
-  const proofs = new KeyedHash(randomBytes(32))
   return async ({ login, secret, method, client }, departure) => {
     // The digest is over popup's timestamp, so the server behind could not check it.
     if (method === 'apop') return failed('credentials')
