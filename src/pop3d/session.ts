@@ -29,7 +29,7 @@ import {
 } from '../pop3/transaction.ts'
 import type { Connection, ConnectionListener } from '../sockets/connection.ts'
 import { type Line, LineReader } from '../wire/lines.ts'
-import type { EncoderPool } from './encoding/line-encoder.ts'
+import type { EncoderPool, LineEncoder } from './encoding/line-encoder.ts'
 import { readMessage, SMALL_MESSAGE, streamMessage, type TransferRules } from './encoding/send-message.ts'
 import type { OpenedMessage } from './maildir/folders.ts'
 import type { Maildrop } from './maildir/maildrop.ts'
@@ -249,30 +249,38 @@ export class Session implements ConnectionListener {
     if (!isUnchanged(this.#maildrop.message(number), status)) this.#maildrop.noteChange(number, status)
     this.#retrieved += 1
     if (status.size > SMALL_MESSAGE) return this.#streamMessage(number, fd, status.size, bodyLines)
-    const encoder = this.#encoders.take()
     try {
-      const reply = readMessage(fd, encoder, this.#rules, bodyLines)
-      this.#send(reply)
-      this.#logSent(number, reply.length)
+      this.#sendSmall(number, fd, bodyLines)
     } catch (error) {
       // Without termination and further replies the client cannot mistake a part of the message for
       // the whole (spec/pop3d.md §4).
       this.#unreadable(number, error)
     } finally {
-      encoder.release()
       closeSync(fd)
     }
     return undefined
   }
 
-  async #streamMessage(number: number, fd: number, size: number, bodyLines: number | undefined): Promise<void> {
-    this.#flush()
+  #sendSmall(number: number, fd: number, bodyLines: number | undefined): void {
     const encoder = this.#encoders.take()
     try {
+      const reply = readMessage(fd, encoder, this.#rules, bodyLines)
+      this.#send(reply)
+      this.#logSent(number, reply.length)
+    } finally {
+      encoder.release()
+    }
+  }
+
+  async #streamMessage(number: number, fd: number, size: number, bodyLines: number | undefined): Promise<void> {
+    let encoder: LineEncoder | undefined
+    try {
+      this.#flush()
+      encoder = this.#encoders.take()
       const octets = await streamMessage(fd, size, this.#connection, encoder, this.#rules, bodyLines)
       if (octets !== undefined) this.#logSent(number, octets)
     } finally {
-      encoder.release()
+      encoder?.release()
       closeSync(fd)
     }
   }

@@ -99,10 +99,15 @@ export function openMessage(path: string | Buffer): OpenedMessage {
     if (errorCodeOf(error) === 'ENOENT') return { type: 'gone' }
     return { type: 'unreadable', cause: asError(error) }
   }
-  const status = fstatSync(fd)
-  if (status.isFile()) return { type: 'open', fd, status }
+  let cause = new Error('not a regular file')
+  try {
+    const status = fstatSync(fd)
+    if (status.isFile()) return { type: 'open', fd, status }
+  } catch (error) {
+    cause = asError(error) // ESTALE of a network file system
+  }
   closeSync(fd)
-  return { type: 'unreadable', cause: new Error('not a regular file') }
+  return { type: 'unreadable', cause }
 }
 
 /**
