@@ -85,7 +85,8 @@ type Entry = {
  *
  * A login is in exactly one of four places: `#pending` (waiting for the next commit), `#commits`
  * (under way), `#locked` (see below), or `#kept` (the store is unavailable; only the newest login
- * of each address is kept, at most MAX_KEPT addresses). At most two commits run at a time.
+ * of each address is kept, at most MAX_KEPT addresses). At most two commits run at a time, besides
+ * one of `#locked`.
  *
  * Order: logins of one address are stored in order of arrival. A retry sorts by arrival number,
  * because concurrent commits can fail out of order.
