@@ -15,7 +15,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
-import { TemporaryFault } from '../base/errors.ts'
+import { messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { crypt } from '../libc/accounts.ts'
 
 /** A random secret of 192 bits, as 32 characters that need no quoting in TOML, SQL or a shell. */
@@ -86,7 +86,10 @@ const TYPED = '23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz'
 /** 20 letters and digits, for a device whose panel offers no other characters. */
 export const randomPassword = (): string => Array.from({ length: 20 }, () => TYPED[randomInt(TYPED.length)]).join('')
 
-/** popup.passwd_file: a line `login:hash:uid:gid:home:maildir` for each account. */
+/**
+ * popup.passwd_file: a line `login:hash:uid:gid:home:maildir` for each account. Every method throws
+ * UsageFault if this process may not read or write the file.
+ */
 export class PasswordFile {
   readonly path: string
 
@@ -122,20 +125,33 @@ export class PasswordFile {
   }
 
   #lines(): readonly string[] {
-    if (!existsSync(this.path)) return []
-    return readFileSync(this.path, 'utf8')
-      .split('\n')
-      .filter((line, index, all) => line !== '' || index < all.length - 1)
+    let text: string
+    try {
+      if (statSync(this.path, { throwIfNoEntry: false }) === undefined) return []
+      text = readFileSync(this.path, 'utf8')
+    } catch (error) {
+      throw this.#fault('read', error)
+    }
+    return text.split('\n').filter((line, index, all) => line !== '' || index < all.length - 1)
   }
 
   /** In one step, with the old owner and group. */
   #write(lines: readonly string[]): void {
-    const old = statSync(this.path, { throwIfNoEntry: false })
-    writePrivateFile(
-      this.path,
-      lines.map(line => `${line}\n`).join(''),
-      old === undefined ? undefined : { uid: old.uid, gid: old.gid },
-    )
+    try {
+      const old = statSync(this.path, { throwIfNoEntry: false })
+      writePrivateFile(
+        this.path,
+        lines.map(line => `${line}\n`).join(''),
+        old === undefined ? undefined : { uid: old.uid, gid: old.gid },
+      )
+    } catch (error) {
+      throw this.#fault('write', error)
+    }
+  }
+
+  #fault(action: 'read' | 'write', error: unknown): UsageFault {
+    const reason = messageOf(error)
+    return new UsageFault(`cannot ${action} ${this.path}: ${reason}: start as root, or name another file`, error)
   }
 }
 

@@ -144,13 +144,26 @@ function certificateRequest(names: readonly string[], keyFile: string): string {
   return forge.pki.certificationRequestToPem(request).replaceAll('\r\n', '\n')
 }
 
+/** @throws UsageFault if the key cannot be made, cannot be read, or is of another kind. */
 function keyFor(file: string): KeyObject {
   if (!existsSync(file)) {
     const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
-    writePrivateFile(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
+    try {
+      writePrivateFile(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
+    } catch (error) {
+      throw new UsageFault(
+        `cannot write ${file}: ${messageOf(error)}: start as root, or name another with --key`,
+        error,
+      )
+    }
     return privateKey
   }
-  const key = createPrivateKey(readFileSync(file))
+  let key: KeyObject
+  try {
+    key = createPrivateKey(readFileSync(file))
+  } catch (error) {
+    throw new UsageFault(`${file} is no private key: ${messageOf(error)}: name another with --key`, error)
+  }
   if (key.asymmetricKeyType !== 'rsa') {
     throw new UsageFault(`${file} is no RSA key: name another with --key; one is made if the file is missing`)
   }

@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { afterAll, expect, test } from 'vitest'
 import { commandTree } from '../../../src/auth-relay/command-line.ts'
 import type { Action, Surroundings } from '../../../src/auth-relay/verb.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
 import { makeCertificate } from '../../harness/sslwrap.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -85,4 +86,15 @@ test('a missing certificate is a JSON object too', async () => {
     { file: at('gone.crt'), key: at('gone.key'), fault: `There is no ${at('gone.crt')}: sslwrap will not start.` },
   ])
   expect(status).toBe(1)
+})
+
+test.each([
+  ['no-key', /other-no-key is no private key/],
+  ['missing/tls.key', /cannot write .*missing\/tls\.key: ENOENT/],
+])('--csr with the key %s is a usage fault', async (name, message) => {
+  writeFileSync(at('other-no-key'), 'rubbish')
+  const key = at(name === 'no-key' ? 'other-no-key' : name)
+  const fault = await cert(pair('tls'), '--key', key, '--csr', 'pop.example.org').catch((error: unknown) => error)
+  expect(fault).toBeInstanceOf(UsageFault)
+  expect(fault).toMatchObject({ message: expect.stringMatching(message) })
 })

@@ -1,7 +1,8 @@
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { expect, onTestFinished, test } from 'vitest'
-import { writePrivateFile } from '../../../src/auth-relay/secrets.ts'
+import { PasswordFile, writePrivateFile } from '../../../src/auth-relay/secrets.ts'
+import { UsageFault } from '../../../src/base/errors.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 function directory(): string {
@@ -33,4 +34,26 @@ test('on a full disk the old private file stays, and nothing else does', () => {
   const words = ['-c', 'ulimit -f 1 && exec "$@"', 'bash', process.execPath, '--input-type=module', '-e', script]
   expect(execFileSync('bash', words, { encoding: 'utf8' })).toBe('EFBIG')
   expect([readFileSync(`${path}/passwd`, 'utf8'), readdirSync(path)]).toEqual(['old', ['passwd']])
+})
+
+test('a passwd file that cannot be read or written is a usage fault with the remedy', async () => {
+  const path = directory()
+  mkdirSync(`${path}/passwd`)
+  expect(() => new PasswordFile(`${path}/passwd`).has('ann')).toThrow(UsageFault)
+  const missing = new PasswordFile(`${path}/missing/passwd`)
+  expect(missing.has('ann')).toBe(false)
+  await expect(missing.setPassword('ann', 'secret', '1:1:/:Maildir')).rejects.toThrow(UsageFault)
+  await expect(missing.setPassword('ann', 'secret', '1:1:/:Maildir')).rejects.toThrow(
+    /^cannot write .*missing\/passwd: ENOENT.*: start as root, or name another file$/,
+  )
+})
+
+test('a login with a line of its own is added, changed and removed, and other lines stay', async () => {
+  const path = directory()
+  writeFileSync(`${path}/passwd`, '# accounts\nbob:x:2:2:/home/bob:Maildir\n')
+  const accounts = new PasswordFile(`${path}/passwd`)
+  await accounts.setPassword('ann', 'secret', '1:1:/home/ann:Maildir')
+  expect(accounts.tailOf('ann')).toBe('1:1:/home/ann:Maildir')
+  expect([accounts.remove('ann'), accounts.remove('ann')]).toEqual([true, false])
+  expect(readFileSync(`${path}/passwd`, 'utf8')).toBe('# accounts\nbob:x:2:2:/home/bob:Maildir\n')
 })
