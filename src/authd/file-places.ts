@@ -1,3 +1,4 @@
+/** The files in which authd keeps positions and the newest lines over restarts. */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { formatLastLines, type LastLine, parseLastLines } from '../wire/last-lines.ts'

@@ -1,3 +1,4 @@
+/** The systemd journal as a login source: its entries, and the child that reads them. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Log } from '../base/log.ts'
 import type { SyslogLine } from '../syslog/syslog-line.ts'

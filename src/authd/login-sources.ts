@@ -1,3 +1,4 @@
+/** The sink of all login sources, and the recognizers that the settings name. */
 import type { Clock } from '../base/clock.ts'
 import { UsageFault } from '../base/errors.ts'
 import type { FieldsOf, Log } from '../base/log.ts'

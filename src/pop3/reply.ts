@@ -1,3 +1,5 @@
+/** POP3 replies: their forms, the texts that both states share, and the lines of CAPA. */
+
 /** Line end of POP3 replies (RFC 1939 §3). */
 export const CRLF = '\r\n'
 

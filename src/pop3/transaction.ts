@@ -1,3 +1,4 @@
+/** The TRANSACTION state of POP3: its commands and their replies. */
 import type { Line } from '../wire/lines.ts'
 import { parseCommand } from './command.ts'
 import { CRLF, err, LINE_TOO_LONG, multiline, OVERLONG_LINES_ALLOWED, ok, SYNTAX_ERROR, TERMINATION } from './reply.ts'

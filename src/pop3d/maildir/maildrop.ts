@@ -1,3 +1,4 @@
+/** The messages of one maildir, with their sizes, unique-ids and listings. */
 import { closeSync, type Stats } from 'node:fs'
 import { asError } from '../../base/errors.ts'
 import { formatListing, type Listing, type MaildropView } from '../../pop3/transaction.ts'

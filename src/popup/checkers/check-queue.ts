@@ -1,3 +1,4 @@
+/** The fair queue of password checks. */
 import { familyOf, formatNetwork, type Network, networkOf } from '../../wire/ip-address.ts'
 import type { ClientGone } from '../client-gone.ts'
 

@@ -14,9 +14,9 @@ const atOnce: InTurn = work => work()
 
 /**
  * True if the password (an octet per character) matches the stored hash, in the form of crypt(3) or
- * argon2id, or with a `{SCHEME}` in front. Undefined if the form is unknown,
- * or is not a password (locked, empty). Slow forms run outside of the event loop, `inTurn`; the
- * comparison takes constant time.
+ * argon2id, or with a `{SCHEME}` in front. Undefined if the form is unknown, or is not a password
+ * (locked, empty). Slow forms run outside of the event loop, `inTurn`; the comparison takes
+ * constant time.
  */
 export async function verifyPassword(
   password: string,

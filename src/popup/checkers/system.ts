@@ -15,8 +15,7 @@ const DECOY = '$y$j9T$5CeQfsY5NtBIVCXSkcKtz1$vIg7S3zeAZhsTB6XXoeSUUFlZ9R4v3zXv1T
 
 /**
  * The host's own accounts by /etc/shadow, with the privileges of the account as checkpassword gives
- * them. Needs a monitor
- * that is root. Sessions of root are refused like all of uid 0.
+ * them. Needs a monitor that is root. Sessions of root are refused like all of uid 0.
  */
 export function systemChecker(
   options: { readonly maildir: string; readonly shadow?: string },

@@ -1,3 +1,4 @@
+/** Request and result of a login in the login process. */
 import type { Duplex } from 'node:stream'
 import type { AuthorizationEffect, LoginFailure } from '../../pop3/authorization.ts'
 import type { Connection, HalfClosable } from '../../sockets/connection.ts'

@@ -1,3 +1,4 @@
+/** The channels over which a login process hands clients over to pop3d workers. */
 import { asError } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import type { Connection, HalfClosable } from '../../sockets/connection.ts'
@@ -75,9 +76,9 @@ export class HandoffChannel {
   }
 
   /**
-   * As `pass`, for a client whose octets are decrypted here: the near end of a connection whose far
-   * end the worker takes for the
-   * client. Undefined if the worker cannot be given one now.
+   * As `pass`, for a client whose octets are decrypted here. Returns the near end of a connection;
+   * the worker gets the far end in place of the client's socket. Undefined if the worker cannot
+   * get one now.
    */
   bridge(ticket: string, readAhead: Uint8Array): HalfClosable | undefined {
     const octets = readAhead.length

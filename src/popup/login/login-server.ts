@@ -46,9 +46,9 @@ import { SessionShares, type ShareLimits } from './session-shares.ts'
 import { upstreamAuthenticator } from './upstream-authenticator.ts'
 
 /**
- * The process that serves clients before login, without rights and with only one secret, the
- * password of the preamble. The monitor starts it. Fulfilled when it should end: the monitor has
- * ended, or requested the end and the last session is over.
+ * The process that serves clients before login, without rights. Its only secrets are the password
+ * of the preamble and, for STLS and TLS listeners, the TLS key. The monitor starts it. Fulfilled
+ * when it should end: the monitor has ended, or requested the end and the last session is over.
  */
 export async function runLogin(): Promise<void> {
   const ended = Promise.withResolvers<void>()

@@ -13,9 +13,9 @@ export type ShareLimits = { readonly perLogin: number; readonly perOwner: number
 export type ShareRefusal = { readonly reason: 'max_per_login' | 'max_per_owner'; readonly isNews: boolean }
 
 /**
- * Counts sessions after login, by login name and by owner, so that one mailbox or
- * one account of the host cannot take the places of all others. A session keeps its share until its
- * client's connection is closed, here or by the worker, or until its worker ends.
+ * Counts sessions after login, by login name and by owner, so that one mailbox or one account of
+ * the host cannot take the places of all others. A session keeps its share until its client's
+ * connection is closed, here or by the worker, or until its worker ends.
  */
 export class SessionShares<Session> {
   #limits: ShareLimits

@@ -1,3 +1,4 @@
+/** Reports of logins: to authd, to the log of popup, and to syslog. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { type Clock, monotonicClock } from '../../base/clock.ts'

@@ -1,3 +1,4 @@
+/** Runs chained programs for logins (checker = "chain"). */
 import { connect } from 'node:net'
 import { messageOf } from '../../base/errors.ts'
 import { descriptorOf } from '../../base/node-internals.ts'

@@ -85,8 +85,8 @@ export class MaildropWorkers {
     this.#settings = options.settings
     this.#log = log
     this.#clock = clock
-    // login changes into this directory before it drops root and cannot list it later; the sockets
-    // belong to its account.
+    // A login process changes into this directory before it drops root, and cannot list it later.
+    // The sockets belong to its account.
     mkdirSync(this.directory, { recursive: true, mode: 0o711 })
     chmodSync(this.directory, 0o711)
   }
