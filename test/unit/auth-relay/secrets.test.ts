@@ -48,7 +48,7 @@ test('a passwd file that cannot be read or written is a usage fault with the rem
   )
 })
 
-test('a login with a line of its own is added, changed and removed, and other lines stay', async () => {
+test('an account is added and removed, and other lines stay', async () => {
   const path = directory()
   writeFileSync(`${path}/passwd`, '# accounts\nbob:x:2:2:/home/bob:Maildir\n')
   const accounts = new PasswordFile(`${path}/passwd`)
