@@ -5,6 +5,8 @@ import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
 
 /** Between two attempts, in milliseconds. */
 const AGAIN = 1000
+/** Time limit of a server to close its end, in milliseconds. */
+const CLOSE_LIMIT = 1000
 
 export type Notifications = { close(): Promise<void> }
 
@@ -62,13 +64,17 @@ async function listenOnce(
   signal.addEventListener('abort', end, { once: true })
   try {
     await client.connect()
-    await client.query(`LISTEN ${channel}`)
-    heard()
+    const listening = client.query(`LISTEN ${channel}`).then(heard)
+    listening.catch(() => undefined) // The end of the connection is reported too.
+    // A server that hangs does not answer, and must not delay `close`.
+    await Promise.race([listening, ended.promise])
     await ended.promise
   } catch {
     // A standby, or no server: the next host is tried.
   } finally {
     signal.removeEventListener('abort', end)
-    await client.end().catch(() => undefined) // the connection is closed, as intended
+    const closed = client.end().catch(() => undefined) // the connection is closed, as intended
+    // A server that hangs keeps its end open.
+    await Promise.race([closed, pause(CLOSE_LIMIT, undefined, { ref: false })])
   }
 }
