@@ -69,6 +69,8 @@ export class StatusSource {
   #facts: Facts | undefined
   #certificates: readonly ShownCertificate[] = []
   #latest: Promise<Snapshot> | undefined
+  #isAsking = false
+  #askedAt = Number.NEGATIVE_INFINITY
   #askAgainAt = Number.NEGATIVE_INFINITY
   #certificatesAt = Number.NEGATIVE_INFINITY
   #historyAt = Number.NEGATIVE_INFINITY
@@ -81,15 +83,21 @@ export class StatusSource {
   /** Never rejects. The snapshot names parts that are unavailable. */
   snapshot(): Promise<Snapshot> {
     const now = this.#options.clock()
-    if (this.#latest === undefined || now >= this.#askAgainAt) {
-      // Until the answer is there, no second query starts.
-      this.#askAgainAt = Number.POSITIVE_INFINITY
+    if (this.#latest === undefined || (!this.#isAsking && this.#isOutdated(now))) {
+      this.#isAsking = true
+      this.#askedAt = now
       this.#latest = this.#take(now).finally(() => {
         const took = this.#options.clock() - now
         this.#askAgainAt = now + Math.max(FRESH_FOR, took * REST)
+        this.#isAsking = false
       })
     }
     return this.#latest
+  }
+
+  /** A clock that was set back also makes an answer outdated. */
+  #isOutdated(now: number): boolean {
+    return now >= this.#askAgainAt || now < this.#askedAt
   }
 
   async #take(at: number): Promise<Snapshot> {
@@ -131,7 +139,7 @@ export class StatusSource {
   }
 
   async #askCertificates(at: number): Promise<void> {
-    if (at - this.#certificatesAt < CERTIFICATES_EVERY) return
+    if (at >= this.#certificatesAt && at - this.#certificatesAt < CERTIFICATES_EVERY) return
     this.#certificatesAt = at
     this.#certificates = await this.#options.probeCertificates()
   }

@@ -162,6 +162,17 @@ describe('the data of the page', () => {
     expect(state.asked).toBe(2)
   })
 
+  test('a clock that is set back does not stop the page', async () => {
+    const { state, source } = site()
+    await source.snapshot()
+    state.time -= 3_600_000
+    await Promise.all([source.snapshot(), source.snapshot()])
+    expect(state.asked).toBe(2)
+    state.time += 1999
+    await source.snapshot()
+    expect(state.asked).toBe(2)
+  })
+
   test('a database that takes a second is queried every ten seconds', async () => {
     const { state, source } = site()
     state.slow = 1000
