@@ -50,8 +50,11 @@ Examples:
   auth-relay passwd ann --remove`,
     )
     .action((login: string, options: Options) => {
-      if (!/^[^:\s\p{C}]{1,255}$/u.test(login)) {
-        throw new UsageFault(`${printable(login)} is no login name: no colon, no space, no control character`)
+      // popup reads a line that begins with # as a comment.
+      if (!/^(?!#)[^:\s\p{C}]{1,255}$/u.test(login)) {
+        throw new UsageFault(
+          `${printable(login)} is no login name: no # first, no colon, no space, no control character`,
+        )
       }
       choose({
         type: 'command',

@@ -25,6 +25,11 @@ describe('verbs', () => {
     expect(readCommandLine([...words, 'x'.repeat(500)], {}).type).toBe('command')
   })
 
+  test('passwd refuses a login whose line popup would read as a comment', () => {
+    expect(() => readCommandLine(['passwd', '#ann'], {})).toThrow('#ann is no login name: no # first')
+    expect(readCommandLine(['passwd', 'ann#1'], {}).type).toBe('command')
+  })
+
   test('replay of a file that cannot be read is a usage fault', async () => {
     const { path, remove } = temporaryDirectory()
     onTestFinished(remove)
