@@ -1,3 +1,4 @@
+/** Addresses, networks, logins, times and reasons on a command line. */
 import { UsageFault } from '../base/errors.ts'
 import type { BlockTarget } from '../grants/grant-store.ts'
 import { parseDuration } from '../settings/duration.ts'

@@ -1,3 +1,4 @@
+/** Makes and prepares connections to a host, and finds poolers and cancelled waits. */
 import { checkServerIdentity } from 'node:tls'
 import { Client, type ClientBase, type ClientConfig, DatabaseError } from 'pg'
 import * as v from 'valibot'

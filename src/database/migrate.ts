@@ -1,3 +1,4 @@
+/** Brings the schema of a database up to date, and reads its version. */
 import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -1,3 +1,4 @@
+/** Whether a commit is on two servers, and whether a server is still the primary. */
 import * as v from 'valibot'
 import { messageOf } from '../base/errors.ts'
 import { DatabaseUnavailable, OutcomeUnknown } from './errors.ts'

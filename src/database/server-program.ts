@@ -1,3 +1,4 @@
+/** The program files of the embedded PostgreSQL, and the PostgreSQL of the host. */
 import { globSync } from 'node:fs'
 import { access, chmod, constants, copyFile, mkdir, readdir, readFile, rename, rm, symlink } from 'node:fs/promises'
 import { findPackageJSON } from 'node:module'

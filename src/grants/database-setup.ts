@@ -1,3 +1,4 @@
+/** The roles of the database: their names, passwords and rights. */
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { type Statement, timestamptz } from '../database/statement.ts'

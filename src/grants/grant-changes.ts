@@ -1,3 +1,4 @@
+/** Announces changes of the grants to other programs, and listens to them. */
 import type { Database } from '../database/database.ts'
 import { listenTo, type Notifications } from '../database/notifications.ts'
 import { ignored, type Statement } from '../database/statement.ts'

@@ -1,3 +1,4 @@
+/** The rules of a site about grants, made of its settings. */
 import { networkInterfaces } from 'node:os'
 import { CustomerNetworks } from '../wire/customer-networks.ts'
 import { familyOf, formatNetwork, type IpAddress, type Network, type NetworkSet } from '../wire/ip-address.ts'

@@ -1,3 +1,4 @@
+/** Grants as values, and the interfaces of their writer, reader and administrator. */
 import * as v from 'valibot'
 import { type IpAddress, type Network, parseNetwork } from '../wire/ip-address.ts'
 import type { LoginEvent } from '../wire/login-event.ts'

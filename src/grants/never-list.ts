@@ -1,3 +1,4 @@
+/** Addresses that are never granted, and the addresses of this host. */
 import type { NetworkInterfaceInfo } from 'node:os'
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import {

@@ -1,3 +1,4 @@
+/** The accounts and groups of the host, and crypt(3). */
 import { constants } from 'node:os'
 import { addressOf, asyncTextFunction, nativeFunction, SystemCallError } from './native-function.ts'
 

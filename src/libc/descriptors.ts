@@ -1,3 +1,4 @@
+/** System calls about descriptors: flags, copies, pipes and locks. */
 import { checked, lastErrno, nativeFunction, SystemCallError } from './native-function.ts'
 
 const fcntl = nativeFunction('int fcntl(int fd, int command, int argument)')

@@ -1,3 +1,4 @@
+/** System calls about this process: execve, signals, limits, privileges and its heap. */
 import { constants } from 'node:os'
 import { checked, lastErrno, nativeFunction, SystemCallError, stringArray } from './native-function.ts'
 
