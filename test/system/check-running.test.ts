@@ -1,3 +1,4 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
@@ -75,6 +76,23 @@ describeWith([NETWORK_NAMESPACES], 'check while programs run', () => {
     await stack.stop()
     await database.remove()
     network.remove()
+  })
+
+  test('a directory that is closed to the account is a finding, with the remedy to check as root', async () => {
+    const closed = `${stack.directory}/closed`
+    mkdirSync(closed, { mode: 0o700 })
+    const file = `${stack.directory}/readable.toml`
+    const passwords = `[popup]\nlisten = ["127.0.0.1:0"]\npasswd_file = "${closed}/passwd"\n`
+    writeFileSync(file, `configured = true\nrun_dir = "${closed}/run"\n${passwords}`)
+    const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
+    const { lines, ending } = await stack.run('auth-relay', ['check', '--config', file, '--json'], { prefix: nobody })
+    expect(ending?.code, lines.join('\n')).toBe(1)
+    expect(v.parse(REPORT, JSON.parse(lines.join('\n'))).findings).toContainEqual({
+      verdict: 'unsafe',
+      about: 'auth-relay check',
+      text: expect.stringMatching(/^not checked in full: EACCES: permission denied, .*\/closed\//),
+      remedy: 'run auth-relay check as root',
+    })
   })
 
   test('before the start every port is free, and nothing is unsafe', async () => {

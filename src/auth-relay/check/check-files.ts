@@ -14,7 +14,7 @@ import { rolesInUse } from './check-host.ts'
 import { checkMissingMaildrops } from './check-maildirs.ts'
 import { checkRights } from './check-rights.ts'
 import { checkSyslog } from './check-syslog.ts'
-import { advice, type Finding, fine, unsafe } from './finding.ts'
+import { advice, closedPath, type Finding, fine, unsafe } from './finding.ts'
 
 /** Checks the files of the host that the settings name, and the settings file itself. */
 export function checkFiles(
@@ -23,20 +23,30 @@ export function checkFiles(
   now: Date,
   parts: PartsInUse = partsInUseHere(settings),
 ): readonly Finding[] {
-  return [
-    ...checkSettingsFile(settings, config),
-    ...checkSecrets(settings, parts),
-    ...checkCertificates(settings, parts, now),
-    ...checkQmail(settings),
-    ...checkChecker(settings),
-    ...(parts.popup ? checkMissingMaildrops(settings) : []),
-    ...checkSyslog(settings),
-    ...checkCdb(settings),
-    ...checkRights(settings, { script: process.argv[1] ?? '' }),
-    ...checkPostfix(settings),
-    ...checkExim(settings),
-    ...checkAccounts(settings, parts),
+  const checks: readonly (() => readonly Finding[])[] = [
+    () => checkSettingsFile(settings, config),
+    () => checkSecrets(settings, parts),
+    () => checkCertificates(settings, parts, now),
+    () => checkQmail(settings),
+    () => checkChecker(settings),
+    () => (parts.popup ? checkMissingMaildrops(settings) : []),
+    () => checkSyslog(settings),
+    () => checkCdb(settings),
+    () => checkRights(settings, { script: process.argv[1] ?? '' }),
+    () => checkPostfix(settings),
+    () => checkExim(settings),
+    () => checkAccounts(settings, parts),
   ]
+  return checks.flatMap(check => findingsOf(check))
+}
+
+/** A path that is closed to this account ends one check alone. */
+function findingsOf(check: () => readonly Finding[]): readonly Finding[] {
+  try {
+    return check()
+  } catch (error) {
+    return closedPath(error)
+  }
 }
 
 function checkSettingsFile({ database }: Settings, config: string): Finding[] {

@@ -17,7 +17,7 @@ import { type PartsInUse, partsInUseHere } from '../stack/plan.ts'
 import { warningsAbout } from '../verbs/device.ts'
 import { checkPatroni, checkReplication } from './check-cluster.ts'
 import { checkListeners } from './check-listeners.ts'
-import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
+import { advice, closedPath, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 import { socketsAt } from './processes.ts'
 
 /** Seconds by which the clocks of host and database may differ. */
@@ -37,7 +37,7 @@ export async function checkHost(settings: Settings): Promise<readonly Finding[]>
     ...(await checkDatabase(settings, running, parts)),
     ...(await checkPatroni(settings)),
     ...checkUses(settings, parts),
-    ...(await checkListeners(settings, parts, { script: process.argv[1] ?? '' })),
+    ...(await checkListeners(settings, parts, { script: process.argv[1] ?? '' }).catch(closedPath)),
   ]
 }
 

@@ -1,3 +1,5 @@
+import { isAccessDenied, messageOf } from '../../base/errors.ts'
+
 /** A result of `auth-relay check` about one thing. */
 export type Finding = {
   /**
@@ -25,6 +27,16 @@ export function unsafeBecause(about: string, { message }: Error): Finding {
   const [, text = message, remedy = 'see the message'] = /^(.*): (.+)$/s.exec(message) ?? []
   return unsafe(about, text, remedy)
 }
+
+/**
+ * The finding of a check that this account may not complete, from the error of the system call.
+ * Throws every other error.
+ */
+export function closedPath(error: unknown): readonly Finding[] {
+  if (!isAccessDenied(error)) throw error
+  return [unsafe('auth-relay check', `not checked in full: ${messageOf(error)}`, 'run auth-relay check as root')]
+}
+
 export const advice = (about: string, text: string, remedy: string): Finding => ({
   verdict: 'advice',
   about,
