@@ -84,8 +84,8 @@ describeWith([NETWORK_NAMESPACES], 'check while programs run', () => {
     const file = `${stack.directory}/readable.toml`
     const passwords = `[popup]\nlisten = ["127.0.0.1:0"]\npasswd_file = "${closed}/passwd"\n`
     writeFileSync(file, `configured = true\nrun_dir = "${closed}/run"\n${passwords}`)
-    const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
-    const { lines, ending } = await stack.run('auth-relay', ['check', '--config', file, '--json'], { prefix: nobody })
+    const asNobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
+    const { lines, ending } = await stack.run('auth-relay', ['check', '--config', file, '--json'], { prefix: asNobody })
     expect(ending?.code, lines.join('\n')).toBe(1)
     expect(v.parse(REPORT, JSON.parse(lines.join('\n'))).findings).toContainEqual({
       verdict: 'unsafe',

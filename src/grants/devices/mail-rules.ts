@@ -11,8 +11,8 @@ export type AddressRules = {
   /** `refuse`: only devices open the relay. */
   readonly withoutDevice: 'relay' | 'refuse'
   /**
-   * Mail that is relayed from an address of several logins. With `devices` it is the mail of
-   * devices and of bound senders, with `nobody` the mail of devices, with `as_before` all mail.
+   * Mail that is relayed from an address of several logins. `devices`: mail of devices, and mail
+   * whose sender belongs to one of the logins. `nobody`: mail of devices. `as_before`: all mail.
    */
   readonly sharedAddresses: 'devices' | 'nobody' | 'as_before'
   /** Number of different logins within the time of a grant that makes an address shared. */
