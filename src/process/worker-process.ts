@@ -54,6 +54,10 @@ export const endingFields = ({ code, signal, hung, error }: WorkerEnding) => ({
   reason: hung ? 'no answer to pings' : error,
 })
 
+/** The cause of the end of a worker, for a message. */
+export const describeEnding = ({ code, signal, hung, error }: WorkerEnding): string =>
+  hung ? 'no answer to pings' : (error?.message ?? (signal === null ? `status ${code}` : `signal ${signal}`))
+
 /**
  * Starts a program as a worker: listening sockets of the parent become its descriptors 4, 5, …, and
  * the control channel its descriptor 3. A number is the descriptor of a BoundSocket.

@@ -9,7 +9,7 @@ import type { RunningDaemon } from '../process/lifecycle.ts'
 import { type BoundSocket, holdListeners } from '../process/listener.ts'
 import { type Ids, idsOf, isRoot } from '../process/privileges.ts'
 import { formatSocketAddress } from '../process/socket-address.ts'
-import { endingFields, startWorker, type WorkerProcess } from '../process/worker-process.ts'
+import { describeEnding, endingFields, startWorker, type WorkerProcess } from '../process/worker-process.ts'
 import { restartFields } from '../settings/reload.ts'
 import type { Settings } from '../settings/settings.ts'
 import { daysLeft, watchFiles } from '../tunnel/certificate.ts'
@@ -193,9 +193,9 @@ class Supervisor {
         else process.child.kill('SIGKILL')
         reject(new TemporaryFault(`a worker of sslwrap cannot serve: ${reason}`))
       })
-      void process.ended.then(() => {
+      void process.ended.then(ending => {
         orders.end()
-        reject(new TemporaryFault('a worker of sslwrap ended before it served'))
+        reject(new TemporaryFault(`a worker of sslwrap ended before it served: ${describeEnding(ending)}`))
       })
     })
     started.catch((error: unknown) => {

@@ -1,5 +1,5 @@
 import { createConnection } from 'node:net'
-import { afterAll, beforeAll, beforeEach, describe, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, onTestFinished, test } from 'vitest'
 import { eventually } from '../harness/eventually.ts'
 import { Pop3Conversation } from '../harness/pop3-conversation.ts'
 import { descendantsOf } from '../harness/process-status.ts'
@@ -50,6 +50,13 @@ const mayRelay = async (): Promise<boolean> => {
     client.close()
   }
 }
+/** A program that is started again listens on another port, which its ready line names. */
+const servesTls = (): Promise<boolean> =>
+  new Promise(resolve => {
+    const client = createConnection(portOf('sslwrap'), '127.0.0.1')
+    client.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    client.once('connect', () => client.destroy())
+  })
 const find = (isIt: (commandLine: readonly string[]) => boolean): number | undefined =>
   descendantsOf(stack.program('auth-relay').pid).find(({ commandLine }) => isIt(commandLine))?.pid
 const ofNode = (script: string, word?: string) => (words: readonly string[]) =>
@@ -69,6 +76,8 @@ const pidsOf = (processes: readonly Process[]): readonly number[] =>
 /** Stops the processes together, because each one counts as hung only after three pings. */
 async function standStill(processes: readonly Process[]): Promise<void> {
   await eventually('mail is read before', readMail, 60_000)
+  // A worker that is stopped before sslwrap is ready ends sslwrap instead of the worker alone.
+  await eventually('sslwrap is ready before', servesTls, 60_000)
   const pids = pidsOf(processes)
   const silent = (): number =>
     stack.program('auth-relay').lines.filter(line => line.includes('no answer to pings')).length
@@ -111,5 +120,20 @@ describe('processes that do not respond are killed and started again, and the st
     const [worker] = pidsOf([['pop3d worker', ofNode('pop3d', '--worker')]])
     process.kill(worker ?? 0, 'SIGSTOP')
     await client.expectEnd(60_000)
+  })
+
+  test('a worker of sslwrap that is stopped while it loads: the start fails, and names the reason', {
+    timeout: 120_000,
+  }, async () => {
+    const loading = new Stack({ sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] } })
+    onTestFinished(() => loading.stop())
+    const sslwrap = loading.launch('sslwrap')
+    const isWorker = ofNode('sslwrap', '--worker')
+    const worker = await eventually(
+      'a worker loads',
+      () => descendantsOf(sslwrap.pid).find(({ commandLine }) => isWorker(commandLine))?.pid,
+    )
+    process.kill(worker, 'SIGSTOP')
+    await sslwrap.waitForLine(/a worker of sslwrap ended before it served: no answer to pings/, 60_000)
   })
 })
