@@ -16,7 +16,7 @@ test('agrees with the runtime for any key and text, also for long ones and for s
     fc.integer({ min: 8100, max: 9000 }).map(length => 'ÿ'.repeat(length)),
   )
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 64 }), fc.array(text, { maxLength: 5 }), (key, texts) => {
+    fc.property(fc.uint8Array({ maxLength: 100 }), fc.array(text, { maxLength: 5 }), (key, texts) => {
       const keyed = new KeyedHash(key)
       for (const each of texts) {
         const expected = createHmac('sha256', key).update(each, 'latin1').digest('hex')
@@ -29,8 +29,7 @@ test('agrees with the runtime for any key and text, also for long ones and for s
   )
 })
 
-test('inspection does not show the key, and a key that is too long is refused', () => {
+test('inspection does not show the key', () => {
   const key = randomBytes(32)
   expect(inspect(new KeyedHash(key), { depth: 9, showHidden: true })).not.toContain(key.toString('hex').slice(0, 8))
-  expect(() => new KeyedHash(Buffer.alloc(65))).toThrow(RangeError)
 })
