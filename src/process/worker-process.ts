@@ -13,6 +13,9 @@ import { formatMessage, MAX_MESSAGE, PING, PONG, parseMessage } from '../wire/wo
 /** Unsent characters above which the channel is closed, because the other end does not read. */
 const MAX_UNSENT = 16_777_216
 
+/** Time for a worker to end after its control channel is closed. */
+const CHANNEL_GRACE_MS = 5_000
+
 /**
  * Descriptor of the control channel in the worker, and of the first listening socket handed to it.
  */
@@ -65,8 +68,9 @@ export const describeEnding = ({ code, signal, hung, error }: WorkerEnding): str
  * The worker loads its code, drops its privileges, and then reads its first octet from the network.
  * So its account need not be able to read the program's files. `openSslConfiguration` is a file,
  * see config(5ssl). A worker that is stopped or does not answer pings is killed within 15 s. One
- * that does not load is killed within 32 s, because a busy host loads slowly. One that cannot be
- * started ends at once, with the error in `ended`.
+ * that does not load is killed within 32 s, because a busy host loads slowly. A worker that does
+ * not end within 5 s after either side has closed the channel is killed, because it is beyond
+ * control. One that cannot be started ends at once, with the error in `ended`.
  */
 export function startWorker(
   script: string,
@@ -90,8 +94,15 @@ export function startWorker(
   )
   const { channel, watchLoading, isHung } = watchedChannel(controlOf(child), child, () => child.kill('SIGKILL'))
   watchLoading()
+  let hasEnded = false
+  let grace: NodeJS.Timeout | undefined
+  channel.onClose(() => {
+    if (!hasEnded) grace = setTimeout(() => child.kill('SIGKILL'), CHANNEL_GRACE_MS)
+  })
   const ended = new Promise<WorkerEnding>(resolve => {
     const end = (code: number | null, signal: NodeJS.Signals | null, error?: Error): void => {
+      hasEnded = true
+      clearTimeout(grace)
       channel.close()
       resolve({ code, signal, hung: isHung(), ...(error === undefined ? {} : { error }) })
     }

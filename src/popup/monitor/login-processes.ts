@@ -25,8 +25,6 @@ const MESSAGE_BURST = 40_000
  */
 const OCTETS_PER_SECOND = 33_554_432
 const OCTET_BURST = 67_108_864
-/** Time for a process to end after its channel is closed, in milliseconds. Then it is killed. */
-const STOP_GRACE_MS = 5_000
 /** Characters of answers that a login process has not read, above which it is killed. */
 const MAX_UNSENT = 8_388_608
 
@@ -99,7 +97,6 @@ export class LoginProcesses {
         child.stop(
           { after: 0, act: ({ worker }) => worker.channel.send({ type: 'drain' }) },
           { after: limit, act: ({ worker }) => worker.channel.close() },
-          { after: STOP_GRACE_MS, act: ({ worker }) => worker.child.kill('SIGKILL') },
         ),
       ),
     )

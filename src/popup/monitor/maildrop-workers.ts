@@ -22,8 +22,6 @@ import type { Maildrop } from '../checkers/checker.ts'
 export const TICKET_LIFE_MS = 30_000
 /** Idle time after which an owner's listening socket is closed. */
 const FORGET_OWNER_MS = 10 * 60_000
-/** Time for a process to end after its channel is closed, in milliseconds. Then it is killed. */
-const STOP_GRACE_MS = 5_000
 
 export type MaildropWorkersOptions = {
   readonly runDir: string
@@ -134,14 +132,7 @@ export class MaildropWorkers {
       clearTimeout(owner.forget)
       owner.listener.release()
     }
-    await Promise.all(
-      owners.map(owner =>
-        owner.child.stop(
-          { after: 0, act: ({ channel }) => channel.close() },
-          { after: STOP_GRACE_MS, act: ({ child }) => child.kill('SIGKILL') },
-        ),
-      ),
-    )
+    await Promise.all(owners.map(owner => owner.child.stop({ after: 0, act: ({ channel }) => channel.close() })))
   }
 
   /** The owners, without those whose socket cannot be opened: their logins fail alone. */

@@ -20,6 +20,18 @@ test('a worker that is stopped before it has loaded is killed', { timeout: 120_0
   }
 })
 
+test('a worker that closes its channel and does not end is killed', { timeout: 120_000 }, async () => {
+  const directory = temporaryDirectory()
+  try {
+    const script = `${directory.path}/worker.mjs`
+    writeFileSync(script, "import { closeSync } from 'node:fs'\ncloseSync(3)\nsetInterval(() => {}, 1_000)\n")
+    const { ended } = startWorker(script, [], [])
+    expect(await ended).toEqual({ code: null, signal: 'SIGKILL', hung: false })
+  } finally {
+    directory.remove()
+  }
+})
+
 test('a stopped process differs from one that runs or has ended', async () => {
   const child = spawn('sleep', ['600'])
   try {
