@@ -1,5 +1,7 @@
 import { globSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 
+/** Builds dist/ if a source is newer than the last build. `npm start` and `npm install` run it. */
+
 const root = new URL('..', import.meta.url).pathname
 const STAMP = `${root}dist/.built`
 
@@ -15,6 +17,6 @@ if (modified(STAMP) < newest) {
   const { buildAll } = await import('./build.ts')
   await buildAll()
   writeFileSync(STAMP, '')
-  // The time of the start, because the build may lack a file that changed while it ran.
+  // The time of the start, because the build may lack a change that was made while it ran.
   utimesSync(STAMP, started, started)
 }

@@ -19,7 +19,7 @@ if (import.meta.main) {
   const made = pop3authdSql(await readMigrations(DIRECTORY.pathname))
   if (!process.argv.includes('--check')) writeFileSync(TARGET, made)
   else if (readFileSync(TARGET, 'utf8') !== made) {
-    console.error('sql/pop3authd.sql is not what the migrations say: run node scripts/build-pop3authd-sql.ts')
+    console.error('sql/pop3authd.sql does not match the migrations: run node scripts/build-pop3authd-sql.ts')
     process.exitCode = 1
   }
 }

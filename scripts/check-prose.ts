@@ -28,7 +28,7 @@ const DOCUMENTS = [
   'test/transcripts/README.md',
 ]
 
-/** Files that a script writes from other files. */
+/** Generated files. The rules apply to their sources. */
 const GENERATED = new Set(['sql/pop3authd.sql'])
 
 /** The section of the glossary that names the words which the rules refuse. */
@@ -59,7 +59,7 @@ export function readBlocks(path: string, text: string): Block[] {
 
 const replacements = readReplacements(read('docs/GLOSSARY.md'))
 
-/** The sample messages of the demonstration are letters and not messages of a program. */
+/** Sample mail of the demonstration, which has the style of a letter. */
 const SAMPLES = 'src/auth-relay/demo/sample-maildrop.ts'
 
 /** Faults in the messages and help texts of a source file. Columns of a help text repeat words. */

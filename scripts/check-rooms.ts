@@ -13,24 +13,24 @@ import ts from 'typescript'
 
 /** Maximum number of files in one folder, so that a reader can survey it. */
 const MOST_FILES = 15
-/** Lines of one file, at most. */
+/** Maximum number of lines of one file. */
 const MOST_LINES = 499
 
 const PROCESS_EXIT = /^src\/(ucspi|process)\/|\/main\.ts$/
 const INTERNALS = 'src/base/node-internals.ts'
 const PURE = /^src\/(pop3|smtp|wire|syslog)\//
 const SQL_ROOM = 'src/grants/'
-/** Statements about the server itself, not about grants. */
+/** Files with statements about the server and not about grants, each with its purpose. */
 const SQL_EXEMPT: ReadonlyMap<string, string> = new Map([
-  ['src/database/database.ts', 'asks a server whether it is the primary; transactions'],
-  ['src/database/connect.ts', 'settings of a session; what a pooler does with it'],
-  ['src/database/replication.ts', 'what a commit waits for; the answers of standbys'],
-  ['src/database/migrate.ts', 'reads and writes the ledger of migrations'],
+  ['src/database/database.ts', 'query for the role of a server; transactions'],
+  ['src/database/connect.ts', 'settings of a session; detection of a pooler'],
+  ['src/database/replication.ts', 'replication of a commit; answers of standbys'],
+  ['src/database/migrate.ts', 'ledger of migrations'],
   ['src/database/notifications.ts', 'LISTEN'],
 ])
-/** Modules whose path is computed, which no import rule can follow. */
+/** Files that import a module by a computed path, each with the reason. */
 const COMPUTED_IMPORT_EXEMPT: ReadonlyMap<string, string> = new Map([
-  ['src/libc/native-function.ts', 'looks for the prebuilt koffi, then asks require for it'],
+  ['src/libc/native-function.ts', 'finds the prebuilt koffi and loads it with require'],
 ])
 
 const SQL =
@@ -39,10 +39,10 @@ const SQL =
 const SENTENCE =
   /^\s*(Select|Insert|Delete|Update|Create|Alter|Drop|Begin|Commit|Table|With|Copy|Listen|Notify|Truncate|Lock|Merge) [a-z]/
 
-type Broken = (node: ts.Node, rule: string) => void
+type Report = (node: ts.Node, rule: string) => void
 
 const files = globSync('src/**/*.ts').map(normalize)
-const broken: string[] = []
+const violations: string[] = []
 
 /** The room that a relative specifier leads to; undefined for a package. */
 function roomOf(file: string, specifier: string): string | undefined {
@@ -54,7 +54,7 @@ function roomOf(file: string, specifier: string): string | undefined {
  * Finds a room that exports a name of another room. With such an export, the import rule could not
  * see which room uses the name.
  */
-function checkReExports(file: string, source: ts.SourceFile, report: Broken): void {
+function checkReExports(file: string, source: ts.SourceFile, report: Report): void {
   const rule = 'no re-export across rooms'
   const ownRoom = file.split('/')[1]
   const isOther = (specifier: ts.Expression): boolean => {
@@ -105,7 +105,7 @@ const isExported = (statement: ts.Statement): boolean =>
   ts.canHaveModifiers(statement) &&
   (ts.getModifiers(statement) ?? []).some(({ kind }) => kind === ts.SyntaxKind.ExportKeyword)
 
-function checkNodes(file: string, source: ts.SourceFile, report: Broken): void {
+function checkNodes(file: string, source: ts.SourceFile, report: Report): void {
   const declared = new Set<string>()
   const collect = (node: ts.Node): void => {
     if (
@@ -153,7 +153,7 @@ function textOf(node: ts.Node): string | undefined {
   return undefined
 }
 
-function checkSql(file: string, node: ts.Node, report: Broken): void {
+function checkSql(file: string, node: ts.Node, report: Report): void {
   if (file.startsWith(SQL_ROOM) || SQL_EXEMPT.has(file)) return
   const text = textOf(node)
   if (text === undefined) return
@@ -163,7 +163,7 @@ function checkSql(file: string, node: ts.Node, report: Broken): void {
   if (SQL.test(statement) && !SENTENCE.test(statement)) report(node, 'SQL text belongs to grants and sql/')
 }
 
-function checkProcessExit(file: string, node: ts.Node, report: Broken): void {
+function checkProcessExit(file: string, node: ts.Node, report: Report): void {
   if (PROCESS_EXIT.test(file)) return
   const rule = 'process.exit belongs to main.ts, ucspi and process'
   const isProcess = (expression: ts.Node | undefined): boolean =>
@@ -177,11 +177,11 @@ function checkProcessExit(file: string, node: ts.Node, report: Broken): void {
   if (ts.isImportDeclaration(node) && /^(node:)?process$/.test(textOf(node.moduleSpecifier) ?? '')) report(node, rule)
 }
 
-/** The list includes functions that are not used today. */
+/** Names of internals, including those that src/ does not use today. */
 const INTERNAL_NAME =
   /^(_handle|_tlsError|newListener|removeListener|onticketkeycallback|enableTicketKeyCallback|_[a-z]\w+State)$/
 
-function checkInternals(file: string, node: ts.Node, report: Broken): void {
+function checkInternals(file: string, node: ts.Node, report: Report): void {
   if (file === INTERNALS) return
   const name = ts.isStringLiteralLike(node)
     ? node.text
@@ -198,7 +198,7 @@ const IMPURE: ReadonlySet<string> = new Set([
 ])
 
 /** `declared`: names that the file itself declares. */
-function checkPurity(file: string, node: ts.Node, declared: ReadonlySet<string>, report: Broken): void {
+function checkPurity(file: string, node: ts.Node, declared: ReadonlySet<string>, report: Report): void {
   if (!PURE.test(file)) return
   const rule = 'pop3, smtp, wire and syslog are pure: no async, no clock, no I/O'
   if (node.kind === ts.SyntaxKind.AsyncKeyword || ts.isAwaitExpression(node)) report(node, rule)
@@ -222,9 +222,9 @@ const isReference = (node: ts.Identifier): boolean =>
   !ts.isPropertyDeclaration(node.parent)
 
 /** Imports that the import rule cannot read: a computed path, and `require`. */
-function checkImports(file: string, node: ts.Node, report: Broken): void {
+function checkImports(file: string, node: ts.Node, report: Report): void {
   if (COMPUTED_IMPORT_EXEMPT.has(file)) return
-  const rule = 'an import names its module: the import rule cannot follow it otherwise'
+  const rule = 'an import must name its module, because the import rule cannot follow a computed path'
   if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
     const [specifier] = node.arguments
     if (specifier === undefined || !ts.isStringLiteralLike(specifier)) report(node, rule)
@@ -236,31 +236,34 @@ function checkFolders(): void {
   const count = new Map<string, number>()
   for (const file of files) count.set(dirname(file), (count.get(dirname(file)) ?? 0) + 1)
   for (const [folder, number] of count)
-    if (number > MOST_FILES) broken.push(`${folder}: ${number} files, ${MOST_FILES} at most`)
+    if (number > MOST_FILES) violations.push(`${folder}: ${number} files, ${MOST_FILES} at most`)
 }
 
 const options = await extractDepcruiseOptions('./.dependency-cruiser.cjs')
 const { output } = await cruise(['src'], options, {}, { tsConfig: extractTsConfig('./tsconfig.json') })
-if (typeof output === 'string') throw new Error('dependency-cruiser gave a text where a result was asked for')
-for (const { from, to, rule } of output.summary.violations) broken.push(`${from} -> ${to}: ${rule.name}`)
+if (typeof output === 'string') throw new Error('dependency-cruiser returned a text in place of a result')
+for (const { from, to, rule } of output.summary.violations) violations.push(`${from} -> ${to}: ${rule.name}`)
 const read = output.modules.filter(({ source }) => source.startsWith('src/') && source.endsWith('.ts')).length
-if (read < files.length) broken.push(`only ${read} of ${files.length} modules of src/ were read: the check is blind`)
-if (files.length === 0) broken.push('no module in src/: the check is blind')
+if (read < files.length)
+  violations.push(
+    `only ${read} of ${files.length} modules of src/ were read: the rules were not checked for the others`,
+  )
+if (files.length === 0) violations.push('src/ has no module, so nothing was checked')
 
 for (const file of files) {
   const text = readFileSync(file, 'utf8')
   const lines = text.split('\n').length - 1
-  if (lines > MOST_LINES) broken.push(`${file}: ${lines} lines, ${MOST_LINES} at most`)
+  if (lines > MOST_LINES) violations.push(`${file}: ${lines} lines, ${MOST_LINES} at most`)
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)
-  const report: Broken = (node, rule) => {
+  const report: Report = (node, rule) => {
     const { line } = source.getLineAndCharacterOfPosition(node.getStart(source))
-    broken.push(`${file}:${line + 1}: ${rule}`)
+    violations.push(`${file}:${line + 1}: ${rule}`)
   }
   checkReExports(file, source, report)
   checkNodes(file, source, report)
 }
 checkFolders()
 
-for (const line of broken) console.error(line)
-console.log(`rooms: ${read} modules, ${broken.length} broken rules`)
-process.exitCode = broken.length === 0 ? 0 : 1
+for (const line of violations) console.error(line)
+console.log(`rooms: ${read} modules, ${violations.length} violations`)
+process.exitCode = violations.length === 0 ? 0 : 1

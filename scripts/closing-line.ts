@@ -5,7 +5,7 @@ export const REPORT = new URL('../node_modules/.cache/auth-relay/tests.json', im
 
 export type Report = { readonly passed: number; readonly failed: number; readonly skipped: number }
 
-/** The counts of the last run, from the runner's own report. Throws if there is none. */
+/** The counts of the last run, from vitest's report. Throws if there is no report. */
 export function readReport(): Report {
   const report: unknown = JSON.parse(readFileSync(REPORT, 'utf8'))
   const count = (key: string): number => {

@@ -6,6 +6,12 @@ import { installPackages, missingPackages } from './debian-packages.ts'
  */
 const missing = missingPackages(new URL('../test/cluster/debian-packages.txt', import.meta.url))
 if (missing.length > 0) {
-  console.log(`Debian packages that the tests of the cluster use and this host has not: ${missing.join(' ')}`)
-  console.log(installPackages(missing) ? 'installed them' : 'not installed (root on Debian could)')
+  console.log(
+    `Debian packages that the tests of the cluster need and that are missing on this host: ${missing.join(' ')}`,
+  )
+  console.log(
+    installPackages(missing)
+      ? 'The packages are installed.'
+      : 'They are not installed, because only root on Debian can.',
+  )
 }

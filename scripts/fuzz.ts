@@ -5,8 +5,8 @@ import { CLIENT_HELLO } from '../test/soak/fuzz/client-hello.ts'
 import { TARGETS } from '../test/soak/fuzz/targets.ts'
 
 /**
- * Needs glibc 2.38 (Debian 13). The module is fetched at its first use, because Debian 12 cannot
- * load it.
+ * Needs glibc 2.38 (Debian 13). It is no dependency of package.json, because Debian 12 cannot load
+ * it. npm fetches it at its first use.
  */
 const JAZZER = '@jazzer.js/core@4.0.0'
 /** Longest input, in octets. */
@@ -17,13 +17,18 @@ const work = `${root}node_modules/.cache/fuzz`
 const [name = 'all', seconds = '60'] = process.argv.slice(2)
 const chosen = TARGETS.filter(target => name === 'all' || target.name === name)
 if (chosen.length === 0 || !/^\d+$/.test(seconds)) {
-  console.error(`node scripts/fuzz.ts [all|TARGET] [SECONDS]: ${TARGETS.map(target => target.name).join(', ')}`)
+  console.error(
+    `Usage: node scripts/fuzz.ts [all|TARGET] [SECONDS]\nTargets: ${TARGETS.map(target => target.name).join(', ')}`,
+  )
   process.exit(2)
 }
 
-/** That module awaits a greeting of the runtime when it is loaded, which CommonJS cannot do. */
-const greeting: Plugin = {
-  name: 'greeting',
+/**
+ * Replaces client-hello.ts by its value, because the module awaits the ClientHello while it loads,
+ * and CommonJS cannot await.
+ */
+const clientHello: Plugin = {
+  name: 'client-hello',
   setup: ({ onLoad }) => {
     onLoad({ filter: /client-hello\.ts$/ }, ({ path }) =>
       path.includes('/soak/')
@@ -35,19 +40,19 @@ const greeting: Plugin = {
 
 /**
  * Fuzzes one target with coverage, beginning with its corpus. Afterwards the corpus has an input
- * for each part of the code that was reached.
+ * for each part of the code that was reached. False if the run failed or found a fault.
  */
-function follow(target: string): boolean {
+function fuzz(target: string): boolean {
   const corpus = `${root}test/corpus/${target}.txt`
   const inputs = `${work}/${target}`
   rmSync(inputs, { recursive: true, force: true })
   mkdirSync(inputs, { recursive: true })
   const known = existsSync(corpus) ? readFileSync(corpus, 'utf8').split('\n').slice(0, -1) : []
   for (const [index, line] of known.entries()) writeFileSync(`${inputs}/${index}`, Buffer.from(line, 'base64'))
-  // Without these options the coverage leaves out everything below node_modules.
-  const watched = ['--includes', 'entry.cjs', '--excludes', '/nothing/']
+  // Without these options the coverage leaves out all files below node_modules, such as entry.cjs.
+  const instrumented = ['--includes', 'entry.cjs', '--excludes', '/nothing/']
   const libFuzzer = [`-max_len=${MAX_OCTETS}`, `-max_total_time=${seconds}`, `-artifact_prefix=${work}/${target}-`]
-  const words = [`${work}/entry.cjs`, inputs, ...watched, '--sync', '--', ...libFuzzer]
+  const words = [`${work}/entry.cjs`, inputs, ...instrumented, '--sync', '--', ...libFuzzer]
   const { status } = spawnSync('npm', ['exec', '--yes', `--package=${JAZZER}`, '--', 'jazzer', ...words], {
     cwd: work,
     env: { ...process.env, FUZZ_TARGET: target },
@@ -67,9 +72,10 @@ await build({
   platform: 'node',
   format: 'cjs',
   external: ['koffi'],
-  plugins: [greeting],
+  plugins: [clientHello],
 })
 mkdirSync(`${root}test/corpus`, { recursive: true })
-const failed = chosen.filter(target => !follow(target.name))
-for (const target of failed) console.error(`${target.name}: failed; the input is ${work}/${target.name}-*`)
+const failed = chosen.filter(target => !fuzz(target.name))
+for (const target of failed)
+  console.error(`${target.name}: failed. If an input causes a fault, it is in ${work}/${target.name}-*`)
 process.exitCode = failed.length === 0 ? 0 : 1

@@ -1,4 +1,4 @@
-/** Writes docs/LOG-EVENTS.md from the table of log events, and finds the events that src/ logs. */
+/** Writes docs/LOG-EVENTS.md from the table of log events, and finds the log calls in src/. */
 
 import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import ts from 'typescript'

@@ -165,7 +165,7 @@ shows every setting with its origin and checks the file and the host. No daemon 
 .B configured
 is true. A duration has its unit: "800ms", "30s", "5min", "8h", "90d", "1h30min". A number without a unit is valid too; each setting names the unit that it counts.
 .SH SETTINGS
-Each is shown with its default.
+Each setting is shown with its default.
 ${sections.join('')}.SH FILES
 .I /etc/auth\\-relay.toml
 .SH SEE ALSO

@@ -2,9 +2,9 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 
 /**
- * Writes the rows of `npm run test:mutation` into the table of its last results. Rows of files that
- * this run did not mutate stay while the file exists, and so does the text below the table. An
- * argument names another report than that of the last run.
+ * Writes the results of `npm run test:mutation` into the table of test/mutation/RESULT.md. Rows of
+ * files that this run did not mutate stay while the file exists. The text around the table stays.
+ * The first argument names a report; without it the report of the last run is read.
  */
 const REPORT = process.argv[2] ?? new URL('../node_modules/.cache/mutation.json', import.meta.url)
 const PAGE = new URL('../test/mutation/RESULT.md', import.meta.url)

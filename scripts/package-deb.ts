@@ -30,7 +30,7 @@ const LIBRARY = 'usr/lib/auth-relay'
 /** Names of processors: Node.js's name, and Debian's name. */
 const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64', arm64: 'arm64' }
 
-/** Packages that dpkg-deb needs besides Node.js, and their origin. */
+/** Programs that the build needs besides Node.js, each with its Debian package. */
 const TOOLS = [
   ['dpkg-deb', 'dpkg'],
   ['strip', 'binutils'],
@@ -56,7 +56,8 @@ export type DebOptions = {
  */
 export async function packageDeb({ directory, compression, version = debianVersion() }: DebOptions): Promise<string> {
   const architecture = ARCHITECTURES[process.arch]
-  if (architecture === undefined) throw new Error(`there is no Node.js for ${process.arch} to put into the package`)
+  if (architecture === undefined)
+    throw new Error(`the package cannot be built for the processor ${process.arch}, because there is no Node.js for it`)
   for (const [tool, debianPackage] of TOOLS) {
     if (spawnSync(tool, ['--version']).error !== undefined)
       throw new Error(`${tool} is missing: apt install ${debianPackage}`)
@@ -138,8 +139,8 @@ const NATIVE = {
 } as const
 
 /**
- * Names of the programs for bin/launch. The long names are on every PATH; run scripts use the short
- * ones.
+ * Programs that bin/launch starts. The names with the prefix auth-relay- are in /usr/bin. Run
+ * scripts use the short names.
  */
 const PROGRAMS = ['authd', 'pop3d', 'popup', 'sslwrap', 'wrap'] as const
 

@@ -6,6 +6,12 @@ import { installPackages, missingPackages, PACKAGE_TOOLS } from './debian-packag
  */
 const missing = missingPackages(PACKAGE_TOOLS)
 if (missing.length > 0) {
-  console.log(`Debian packages that the tests of the package use and this host has not: ${missing.join(' ')}`)
-  console.log(installPackages(missing) ? 'installed them' : 'not installed (root on Debian could)')
+  console.log(
+    `Debian packages that the tests of the package need and that are missing on this host: ${missing.join(' ')}`,
+  )
+  console.log(
+    installPackages(missing)
+      ? 'The packages are installed.'
+      : 'They are not installed, because only root on Debian can.',
+  )
 }

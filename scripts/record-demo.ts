@@ -27,13 +27,14 @@ async function record(directory: string): Promise<readonly TerminalLine[]> {
       if (line.startsWith('Nothing leaves this machine')) break
     }
     const [send = '', open = '', show = ''] = screen.filter(line => line.startsWith('   ')).map(line => line.trim())
-    const said = async (
+    const shown = async (
       command: string,
       select: (output: readonly string[]) => readonly string[],
     ): Promise<TerminalLine[]> => {
       const output = select(await run(command))
-      return [{ type: 'typed', text: command }, ...output.map(text => ({ type: 'said', text }) as const), BLANK]
+      return [{ type: 'typed', text: command }, ...output.map(text => ({ type: 'printed', text }) as const), BLANK]
     }
+    if (show === '') throw new Error(`the demo ended without its commands on the screen: ${screen.join(' ')}`)
     const quiet = `${send} --quit-after RCPT`
     // swaks prints the whole conversation; the picture shows only the recipient and the reply.
     const recipient = (output: readonly string[]): readonly string[] => {
@@ -44,11 +45,11 @@ async function record(directory: string): Promise<readonly TerminalLine[]> {
       output.filter(line => /^(Subject|From|To):/.test(line))
     const everything = (output: readonly string[]): readonly string[] => output
     return [
-      ...(await said(quiet, recipient)),
-      ...(await said(open, mail)),
-      ...(await said(quiet, recipient)),
-      ...(await said(show, everything)),
-      ...(await said(show.replace(' show ', ' explain 127.0.0.1 '), everything)),
+      ...(await shown(quiet, recipient)),
+      ...(await shown(open, mail)),
+      ...(await shown(quiet, recipient)),
+      ...(await shown(show, everything)),
+      ...(await shown(show.replace(' show ', ' explain 127.0.0.1 '), everything)),
     ]
   } finally {
     demo.kill('SIGTERM')
@@ -56,7 +57,7 @@ async function record(directory: string): Promise<readonly TerminalLine[]> {
   }
 }
 
-const BLANK: TerminalLine = { type: 'said', text: '' }
+const BLANK: TerminalLine = { type: 'printed', text: '' }
 
 const run = (command: string): Promise<readonly string[]> =>
   new Promise(resolve => {

@@ -4,20 +4,20 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { packageDeb } from './package-deb.ts'
 import { writeBillOfMaterials } from './release/bill-of-materials.ts'
 import { checkRelease, manifestOf } from './release/check-release.ts'
-import { prepareRelease } from './release/prepare-release.ts'
+import { prepareRelease, releaseSubject } from './release/prepare-release.ts'
 
 const root = new URL('..', import.meta.url).pathname
 const packages = `${root}packages`
 
-const USAGE = `Usage: node scripts/release.ts prepare VERSION   pending changes become those of VERSION; read them, commit
-       node scripts/release.ts --check           say what speaks against a release
+const USAGE = `Usage: node scripts/release.ts prepare VERSION   move the pending changes to VERSION; then read and commit them
+       node scripts/release.ts --check           list the obstacles to a release
        node scripts/release.ts                   check, build packages/, tag; nothing is pushed
 `
 
 async function main([word, version, ...more]: readonly string[]): Promise<number> {
   if (word === 'prepare' && version !== undefined && more.length === 0) {
     prepareRelease(root, version, new Date())
-    console.log(`Read CHANGELOG.md, then: git commit -am 'Version ${version}' && node scripts/release.ts`)
+    console.log(`Read CHANGELOG.md, then: git commit -am '${releaseSubject(version)}' && node scripts/release.ts`)
     return 0
   }
   if ((word !== undefined && word !== '--check') || version !== undefined) {
@@ -45,7 +45,7 @@ async function release(): Promise<number> {
   })
   writeFileSync(`${packages}/SHA256SUMS`, sums.join(''))
   execFileSync('git', ['tag', '--annotate', `v${version}`, '--message', `auth-relay ${version}`], { cwd: root })
-  console.log(`v${version} is tagged; what is to be published lies in ${packages}`)
+  console.log(`v${version} is tagged. The files to publish are in ${packages}`)
   return 0
 }
 

@@ -3,7 +3,7 @@ import { toJsonSchema } from '@valibot/to-json-schema'
 import type { Row } from '../src/settings/rows.ts'
 import { SECTIONS } from '../src/settings/settings.ts'
 
-/** Path of the schema. Editors find it by the first line of a settings file. */
+/** Path of the schema. The first line of a settings file names it for editors. */
 export const SCHEMA_PATH = new URL('../deploy/auth-relay.schema.json', import.meta.url).pathname
 
 type JsonSchema = { readonly [key: string]: unknown }
@@ -27,8 +27,7 @@ export function settingsSchema(): string {
       ),
     },
   }
-  // ECMAScript's \0 is unknown to the regular expressions of other languages, and validators use
-  // those.
+  // Validators use the regular expressions of other languages, which do not have ECMAScript's \0.
   return `${JSON.stringify(schema, undefined, 2).replaceAll('\\\\0', '\\\\x00')}\n`
 }
 

@@ -22,7 +22,7 @@ const root = new URL('..', import.meta.url).pathname
 const [target = `${root}docs/images/status-page.png`, scheme = 'light', width = '1240', height = '1500'] =
   process.argv.slice(2)
 
-const people = [
+const mailboxes = [
   ['scanner@example.org', '192.0.2.41', false, 'apop'],
   ['till-1@example.org', '198.51.100.17', false, 'pass'],
   ['ann@example.org', '203.0.113.80', true, 'sasl'],
@@ -34,7 +34,7 @@ const people = [
 
 function address(text: string): IpAddress {
   const ip = parseIpAddress(text)
-  if (ip === undefined) throw new Error(`${text} is no address`)
+  if (ip === undefined) throw new Error(`${text} is not an address`)
   return ip
 }
 
@@ -44,8 +44,8 @@ function* chance(): Generator<number, never> {
 }
 
 /**
- * A day of a small office: devices at fixed hours, people during working hours, and a blocked login
- * that tries again and again.
+ * Logins, uses and decisions of a small office in the last twelve hours, with more of them in the
+ * middle of that time.
  */
 function day(now: number): { logins: Login[]; uses: RelayUse[]; tallies: RelayTally[] } {
   const numbers = chance()
@@ -58,7 +58,7 @@ function day(now: number): { logins: Login[]; uses: RelayUse[]; tallies: RelayTa
     // Mail from other hosts for the office itself, which needs no relay.
     const counts = { relayed: 0, refused: Math.floor(numbers.next().value * 20 * busy), undecided: 0, never: 0 }
     tallies.push({ at: Math.floor(at.getTime() / 1000), service: 'gate', counts, recent: [] })
-    for (const [user, ip, tls, method] of people) {
+    for (const [user, ip, tls, method] of mailboxes) {
       if (numbers.next().value > busy) continue
       const event = { id: `5f1e.${logins.length}`, ip: address(ip), daemon: 'popup', tls, method, user }
       logins.push({ event, at })
@@ -69,7 +69,7 @@ function day(now: number): { logins: Login[]; uses: RelayUse[]; tallies: RelayTa
   return { logins, uses, tallies }
 }
 
-/** A blocked login, which tries again for some time. */
+/** Logins with a blocked name, from 190 to 23 minutes ago. */
 function refused(now: number): Login[] {
   return [190, 181, 172, 165, 151, 150, 139, 121, 58, 41, 23].map((minute, index) => ({
     event: {
@@ -102,15 +102,15 @@ try {
   const policy = policyOf(settings)
   const writer = createGrantWriter(database, policy)
   const admin = createGrantAdmin(database, policy)
-  const decree = { forSeconds: 86_400, reason: 'spam run', owner: 'root' }
+  const term = { forSeconds: 86_400, reason: 'spam run', owner: 'root' }
   const { logins, uses, tallies } = day(Date.now())
   await writer.record(logins)
-  await admin.block({ kind: 'login', login: 'dave@example.net' }, decree)
+  await admin.block({ kind: 'login', login: 'dave@example.net' }, term)
   await writer.record(refused(Date.now()))
   await writer.recordUses(uses)
   await writer.recordTallies(tallies)
   const office = parseNetwork('198.51.100.128/28')
-  if (office !== undefined) await admin.allow(office, { ...decree, reason: 'office' })
+  if (office !== undefined) await admin.allow(office, { ...term, reason: 'office' })
   await database.close()
 
   mkdirSync(target.replace(/[^/]+$/, ''), { recursive: true })

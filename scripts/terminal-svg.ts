@@ -1,11 +1,11 @@
 /** A line on a terminal: typed by a user or printed by a program. */
-export type TerminalLine = { readonly type: 'typed' | 'said'; readonly text: string }
+export type TerminalLine = { readonly type: 'typed' | 'printed'; readonly text: string }
 
 const [FONT, LINE, WIDTH_OF_CHARACTER, MARGIN, BAR] = [13, 18, 7.83, 16, 30]
 const COLOURS = {
   back: '#1b1f27',
   bar: '#2a303c',
-  said: '#c8d0dc',
+  printed: '#c8d0dc',
   typed: '#ffffff',
   prompt: '#6cc48d',
   dots: ['#e0645c', '#e0b44f', '#6cc48d'],
@@ -29,7 +29,7 @@ export function terminalSvg(title: string, lines: readonly TerminalLine[], colum
 <rect width="100%" height="100%" rx="8" fill="${COLOURS.back}"/>
 <path d="M0 8a8 8 0 0 1 8-8h${width - 16}a8 8 0 0 1 8 8v${BAR - 8}H0z" fill="${COLOURS.bar}"/>
 ${dots.join('')}
-<text x="${width / 2}" y="${BAR / 2 + 4}" fill="${COLOURS.said}" font-family="sans-serif" font-size="12" text-anchor="middle">${escaped(title)}</text>
+<text x="${width / 2}" y="${BAR / 2 + 4}" fill="${COLOURS.printed}" font-family="sans-serif" font-size="12" text-anchor="middle">${escaped(title)}</text>
 <g font-family="ui-monospace,'DejaVu Sans Mono',Menlo,Consolas,monospace" font-size="${FONT}">
 ${texts.join('\n')}
 </g>

@@ -1,8 +1,9 @@
 import { spawnSync } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { closingLine, REPORT, readReport } from './closing-line.ts'
 import { installPackages, missingPackages } from './debian-packages.ts'
 
+/** Runs all checks and tests (`npm test`). In CI a skipped test is a failure. */
 const strict = process.env['CI'] === 'true'
 const failed: string[] = []
 
@@ -16,9 +17,12 @@ function check(name: string, command: string, ...args: string[]): void {
 
 const missing = missingPackages()
 if (missing.length > 0) {
-  console.log(`Debian packages that the system tests use and this host has not: ${missing.join(' ')}`)
-  if (installPackages(missing)) console.log('installed them')
-  else console.log('not installed (root on Debian could): the tests that use them are skipped, each with its reason')
+  console.log(`Debian packages that the system tests need and that are missing on this host: ${missing.join(' ')}`)
+  if (installPackages(missing)) console.log('The packages are installed.')
+  else
+    console.log(
+      'They are not installed, because only root on Debian can. Tests that need them are skipped with the reason.',
+    )
 }
 
 check('build', 'node', 'scripts/build.ts')
@@ -31,10 +35,13 @@ check('commits', 'node', 'scripts/check-commits.ts')
 check('prose', 'node', 'scripts/check-prose.ts')
 check('spelling', 'cspell', 'lint', '--no-progress')
 mkdirSync(new URL('.', REPORT), { recursive: true })
+// If vitest writes no report, the counts of an earlier run must not be printed.
+rmSync(REPORT, { force: true })
 check('tests', 'vitest', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${REPORT.pathname}`)
 
-const report = readReport()
-if (strict && report.skipped > 0) failed.push(`${report.skipped} tests were skipped, and in CI none may be`)
+const report = existsSync(REPORT) ? readReport() : undefined
+if (report === undefined) failed.push('test report')
+else if (strict && report.skipped > 0) failed.push(`${report.skipped} tests were skipped, and in CI none may be`)
 for (const name of failed) console.log(`FAILED: ${name}`)
-console.log(closingLine(report))
+console.log(report === undefined ? 'no test was counted, because vitest wrote no report' : closingLine(report))
 process.exitCode = failed.length === 0 ? 0 : 1

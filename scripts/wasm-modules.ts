@@ -46,7 +46,7 @@ ${lines.map(line => `  '${line}'`).join(' +\n')}
   }
 }
 
-/** The module as it is on disk; empty if there is none. */
+/** Text of the module on disk; empty if there is none. */
 export function compiledWasm(source: WasmSource): string {
   try {
     return readFileSync(moduleOf(source), 'utf8')

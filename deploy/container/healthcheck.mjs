@@ -16,14 +16,14 @@ const host = '127.0.0.1'
 const socket = address.startsWith('tls:')
   ? connectTls({ host, port: Number(address.slice('tls:'.length)), rejectUnauthorized: false })
   : connect(/^\d+$/.test(address) ? { host, port: Number(address) } : { path: address })
-let heard = ''
+let received = ''
 socket.on('connect', () => {
   if (greeting === '') socket.end()
 })
 socket.on('data', data => {
-  heard += data.toString('latin1')
-  if (greeting !== '' && heard.length >= greeting.length)
-    end(heard.startsWith(greeting) ? undefined : `it says ${JSON.stringify(heard)}`)
+  received += data.toString('latin1')
+  if (greeting !== '' && received.length >= greeting.length)
+    end(received.startsWith(greeting) ? undefined : `unexpected greeting ${JSON.stringify(received)}`)
 })
 socket.on('error', error => end(error.message))
 socket.on('close', () => end(greeting === '' ? undefined : 'closed without a greeting'))

@@ -1,5 +1,5 @@
 /**
- * The changelog of the Debian package: one entry for this version, with its lines of CHANGELOG.md.
+ * The changelog of the Debian package: one entry for this version, with the items of CHANGELOG.md.
  */
 export function debianChangelog(version: string, changes: readonly string[], date: Date): string {
   const lines = changes.map(change => wrap(change).join('\n    ')).map(text => `  * ${text}`)

@@ -15,7 +15,10 @@ const Lock = v.object({
   ),
 })
 
-/** Third-party works in the Debian package, each with its licence and the licence's text. */
+/**
+ * Text of the file `copyright` of the Debian package: the licence of auth-relay, and each npm
+ * package in it with the text of its licence. `native`: paths of the npm packages with native code.
+ */
 export function copyright(native: readonly string[]): string {
   const { packages } = v.parse(Lock, JSON.parse(readFileSync(`${root}package-lock.json`, 'utf8')))
   const shipped = Object.entries(packages).filter(
@@ -31,8 +34,8 @@ ${indent(licenceText(path, license))}`
   })
   return `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: auth-relay
-Comment: Parts are under the Apache License 2.0, which goes together with version 3 of the GPL: the package as a whole is
- distributed under GPL-3, which our own terms allow.
+Comment: Parts are under the Apache License 2.0, which is compatible with version 3 of the GPL. The package as a whole is
+ therefore distributed under GPL-3, which the terms of auth-relay (GPL-2 or later) permit.
 
 Files: *
 Copyright: the authors of auth-relay
@@ -59,7 +62,7 @@ function licenceText(path: string, license: string): string {
   const directory = `${root}${path}`
   const file = existsSync(directory) ? licenceFileIn(directory) : undefined
   if (file !== undefined) return readFileSync(`${directory}/${file}`, 'utf8').trim()
-  return `The package comes without a licence file and names ${license} in its package.json.`
+  return `The package has no licence file. Its package.json names ${license}.`
 }
 
 /** The first by name, because a directory has no fixed order. */

@@ -21,12 +21,12 @@ const DOCUMENTS = [
   ].map(name => `docs/${name}.md`),
 ]
 
-/** A link to a file or a section, with the mark of an image. */
+/** A link or an image of a Markdown document. */
 const LINK = /!?\[(?<text>[^\]]*)\]\((?<target>[^)\s]+)\)/g
 
 /**
- * Name and text of each document. A link leads to a document beside it; a link to a file that is
- * not in the package is its text alone.
+ * Name and text of each document. A link leads to a document in the same directory. A link to a
+ * file that is not in the package becomes its text.
  */
 export const debianDocuments = (): ReadonlyMap<string, string> =>
   new Map(

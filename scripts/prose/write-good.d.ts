@@ -1,5 +1,5 @@
 declare module 'write-good' {
-  /** A finding of one of the checks that are switched on. */
+  /** A finding of a check that is switched on. */
   interface Finding {
     readonly index: number
     readonly offset: number

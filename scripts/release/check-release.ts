@@ -5,7 +5,9 @@ import * as v from 'valibot'
 import { readMigrations } from '../../src/database/migrate.ts'
 import { pop3authdSql } from '../build-pop3authd-sql.ts'
 import { changesOf } from '../debian/changelog.ts'
+import { logEventsPage } from '../log-events.ts'
 import { generatedPages } from '../man-pages.ts'
+import { settingsSchema } from '../settings-schema.ts'
 
 const Manifest = v.object({ version: v.string(), bin: v.record(v.string(), v.string()) })
 
@@ -32,12 +34,13 @@ function checkVersion(root: string): string[] {
   const { version } = manifestOf(root)
   const found: string[] = []
   if (!/^\d+\.\d+\.\d+$/.test(version)) {
-    found.push(`package.json: ${version} is no release: node scripts/release.ts prepare VERSION`)
+    found.push(`package.json: ${version} is not a version of a release: node scripts/release.ts prepare VERSION`)
   }
   if (git(root, 'tag', '--list', `v${version}`) !== '')
-    found.push(`v${version} is released already: choose another version`)
+    found.push(`v${version} is already released: choose another version`)
   const changelog = readFileSync(join(root, 'CHANGELOG.md'), 'utf8')
-  if (changesOf(changelog, version).length === 0) found.push(`CHANGELOG.md: says nothing of ${version}`)
+  if (changesOf(changelog, version).length === 0)
+    found.push(`CHANGELOG.md: has no changes of ${version}: write them below "## ${version}"`)
   const pending = changesOf(changelog, 'Pending').length
   if (pending > 0)
     found.push(`CHANGELOG.md: ${pending} changes are still pending: node scripts/release.ts prepare VERSION`)
@@ -48,7 +51,7 @@ function checkDocuments(root: string): string[] {
   const found: string[] = []
   for (const program of Object.keys(manifestOf(root).bin)) {
     const page = `docs/man/${program}.8`
-    if (!existsSync(join(root, page))) found.push(`${page}: is missing: ${program} has no manual`)
+    if (!existsSync(join(root, page))) found.push(`${page}: is missing: write the manual page of ${program}`)
   }
   for (const document of ['README.md', 'CONTRIBUTING.md', ...globSync('docs/**/*.md', { cwd: root })]) {
     if (!existsSync(join(root, document))) {
@@ -64,16 +67,20 @@ function checkDocuments(root: string): string[] {
   return found
 }
 
-/** Documents that scripts make from the code. */
+/** Files that scripts make from the code. */
 async function checkMadeFiles(root: string): Promise<string[]> {
   const textOf = (path: string): string => (existsSync(join(root, path)) ? readFileSync(join(root, path), 'utf8') : '')
   const found: string[] = []
   for (const [name, text] of Object.entries(generatedPages())) {
     if (textOf(`docs/man/${name}`) !== text)
-      found.push(`docs/man/${name}: is not what the code says: node scripts/man-pages.ts`)
+      found.push(`docs/man/${name}: does not match the code: node scripts/man-pages.ts`)
   }
+  if (textOf('docs/LOG-EVENTS.md') !== logEventsPage())
+    found.push('docs/LOG-EVENTS.md: does not match the code: node scripts/log-events.ts')
+  if (textOf('deploy/auth-relay.schema.json') !== settingsSchema())
+    found.push('deploy/auth-relay.schema.json: does not match the code: node scripts/settings-schema.ts')
   if (textOf('sql/pop3authd.sql') !== pop3authdSql(await readMigrations(join(root, 'sql')))) {
-    found.push('sql/pop3authd.sql: is not what the migrations say: node scripts/build-pop3authd-sql.ts')
+    found.push('sql/pop3authd.sql: does not match the migrations: node scripts/build-pop3authd-sql.ts')
   }
   return found
 }

@@ -2,16 +2,19 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { changesOf } from '../debian/changelog.ts'
 
+/** Subject of the commit that contains the changes of `prepareRelease`. */
+export const releaseSubject = (version: string): string => `release: version ${version}`
+
 /**
  * Moves the pending changes to a version, in package.json, package-lock.json and CHANGELOG.md,
  * without a commit. @throws Error if the version is invalid or no change is pending.
  */
 export function prepareRelease(root: string, version: string, date: Date): void {
-  if (!/^\d+\.\d+\.\d+$/.test(version)) throw new Error(`${version} is no version: write it as 1.2.3`)
+  if (!/^\d+\.\d+\.\d+$/.test(version)) throw new Error(`${version} is not a version of a release: write it as 1.2.3`)
   const path = join(root, 'CHANGELOG.md')
   const changelog = readFileSync(path, 'utf8')
   if (changesOf(changelog, 'Pending').length === 0) {
-    throw new Error('CHANGELOG.md: nothing is pending: write what changed below "## Pending"')
+    throw new Error('CHANGELOG.md: nothing is pending: write the changes below "## Pending"')
   }
   const day = date.toISOString().slice(0, 10)
   writeFileSync(path, changelog.replace(/^## Pending$/m, `## Pending\n\n## ${version} (${day})`))

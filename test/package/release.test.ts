@@ -40,8 +40,8 @@ describeWith(
       await git('config', 'user.email', 'test@example.org')
       await git('add', '-A')
       await git('commit', '-qm', 'A checkout')
-      expect(await release('prepare', VERSION)).toContain(`git commit -am 'Version ${VERSION}'`)
-      await git('commit', '-qam', `Version ${VERSION}`)
+      expect(await release('prepare', VERSION)).toContain(`git commit -am 'release: version ${VERSION}'`)
+      await git('commit', '-qam', `release: version ${VERSION}`)
       await release()
     }, 900_000)
 

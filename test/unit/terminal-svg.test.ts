@@ -10,7 +10,7 @@ const rowsOf = (svg: string): readonly string[] =>
 test('typed lines have a prompt, output has none; columns stay aligned', () => {
   const svg = terminalSvg('a & b', [
     { type: 'typed', text: 'swaks --to "x"' },
-    { type: 'said', text: '<-  250  ok' },
+    { type: 'printed', text: '<-  250  ok' },
   ])
   expect(rowsOf(svg)).toEqual(['$ swaks --to &quot;x&quot;', '&lt;-  250  ok'])
   expect(svg).toContain('aria-label="a&nbsp;&amp;&nbsp;b"'.replaceAll('&nbsp;', '\u00a0'))
@@ -19,10 +19,10 @@ test('typed lines have a prompt, output has none; columns stay aligned', () => {
 test('long lines are folded: a command at a space, so that it can be copied; output at any place', () => {
   const typed = terminalSvg('', [{ type: 'typed', text: 'one two three four' }], 12)
   expect(rowsOf(typed)).toEqual(['$ one two \\', '    three \\', '    four'])
-  const said = terminalSvg('', [{ type: 'said', text: '123456789012345' }], 12)
-  expect(rowsOf(said)).toEqual(['123456789012', '345'])
+  const printed = terminalSvg('', [{ type: 'printed', text: '123456789012345' }], 12)
+  expect(rowsOf(printed)).toEqual(['123456789012', '345'])
 })
 
 test('no control character reaches the picture', () => {
-  expect(rowsOf(terminalSvg('', [{ type: 'said', text: 'a\u001b[31mb\u0007' }]))).toEqual(['a[31mb'])
+  expect(rowsOf(terminalSvg('', [{ type: 'printed', text: 'a\u001b[31mb\u0007' }]))).toEqual(['a[31mb'])
 })
