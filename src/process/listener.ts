@@ -1,9 +1,9 @@
 /** Listening sockets: of this process, of the service manager, and for worker processes. */
 
-import { chmodSync, chownSync, closeSync, existsSync, lstatSync, renameSync, rmSync, unlinkSync } from 'node:fs'
+import { chmodSync, chownSync, closeSync, existsSync, lstatSync, renameSync, rmSync } from 'node:fs'
 import { createConnection, createServer, type ListenOptions, type Server } from 'node:net'
 import { dirname } from 'node:path'
-import { errorCodeOf, messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
+import { errorCodeOf, isAccessDenied, messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { descriptorOf } from '../base/node-internals.ts'
 import { accountWithUid } from '../libc/accounts.ts'
 import { duplicateDescriptor } from '../libc/descriptors.ts'
@@ -126,23 +126,37 @@ export async function openListener(
 /**
  * Removes the file of a Unix socket that a crash left behind, but only if the kernel reports that
  * no process listens there.
- * @throws TemporaryFault if a process listens, UsageFault if the file is not a socket.
+ * @throws TemporaryFault if a process listens. UsageFault if the file is not a socket, or if this
+ * account cannot reach it.
  */
 export async function removeStaleSocket(path: string, setting: string): Promise<void> {
-  const status = lstatSync(path, { throwIfNoEntry: false })
-  if (status === undefined) return
-  if (!status.isSocket()) throw new UsageFault(`${path} exists and is not a socket: rename it or change ${setting}`)
-  const alive = await new Promise<boolean>(resolve => {
+  try {
+    const status = lstatSync(path, { throwIfNoEntry: false })
+    if (status === undefined) return
+    if (!status.isSocket()) throw new UsageFault(`${path} exists and is not a socket: rename it or change ${setting}`)
+    if (await answers(path)) throw new TemporaryFault(`${path} is in use: stop the other server or change ${setting}`)
+    rmSync(path, { force: true })
+  } catch (error) {
+    if (error instanceof UsageFault || error instanceof TemporaryFault) throw error
+    const address: SocketAddress = { type: 'unix', path }
+    const remedy = isAccessDenied(error) ? remedyWithoutRight(address, setting) : `change ${setting}`
+    throw new UsageFault(`${setting}: cannot use ${path}: ${messageOf(error)}: ${remedy}`, error)
+  }
+}
+
+/** True if a process listens at the path. Rejects if this account may not connect. */
+const answers = (path: string): Promise<boolean> =>
+  new Promise((resolve, reject) => {
     const probe = createConnection({ path })
     probe.once('connect', () => {
       probe.destroy()
       resolve(true)
     })
-    probe.once('error', error => resolve(errorCodeOf(error) !== 'ECONNREFUSED'))
+    probe.once('error', error => {
+      if (isAccessDenied(error)) reject(error)
+      else resolve(!['ECONNREFUSED', 'ENOENT'].includes(errorCodeOf(error) ?? ''))
+    })
   })
-  if (alive) throw new TemporaryFault(`${path} is in use: stop the other server or change ${setting}`)
-  unlinkSync(path)
-}
 
 function explain(error: unknown, address: SocketAddress, setting: string): Error {
   const code = errorCodeOf(error)

@@ -2,7 +2,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { inspect } from 'node:util'
-import { describeDenial, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
+import { describeDenial, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
 import { handedText } from '../process/inherited-files.ts'
 
 /** A text that cannot be printed, logged or serialised by accident: only `reveal` returns it. */
@@ -41,11 +41,14 @@ const digest = (text: string): Buffer => createHash('sha256').update(text, 'utf8
 /** `password` is refused because the original program was shipped with it. */
 const REFUSED = new Set(['', 'password'])
 
+/** The file has no secret that could be used, so that a new one loses nothing. */
+export class SecretMissing extends UsageFault {}
+
 /**
  * Reads the first line of a secret file: 1 to 200 printable ASCII characters (spec/popup.md §6).
  * During a reload by the supervisor the secret comes from the supervisor.
- * @throws UsageFault if the file is missing, not regular, open to other accounts, empty, or if it
- * contains the word `password`.
+ * @throws SecretMissing if the file is missing or empty, or if it contains the word `password` or
+ * another text that cannot be a secret. UsageFault if it is not regular, unreadable, or open to others.
  */
 export function readSecretFile(path: string): Secret {
   const handed = handedText(path)
@@ -57,7 +60,8 @@ export function readSecretFile(path: string): Secret {
     if (isAccessDenied(error)) {
       throw new UsageFault(`cannot read the secret file ${path}: ${describeDenial(path)}`, error)
     }
-    throw new UsageFault(`cannot read the secret file ${path}: ${messageOf(error)}: create it with mode 0600`, error)
+    const fault = `cannot read the secret file ${path}: ${messageOf(error)}: create it with mode 0600`
+    throw errorCodeOf(error) === 'ENOENT' ? new SecretMissing(fault, error) : new UsageFault(fault, error)
   }
   try {
     const status = fstatSync(fd)
@@ -69,12 +73,14 @@ export function readSecretFile(path: string): Secret {
     const text = buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0))
     const line = text.split(/\r?\n/, 1)[0] ?? ''
     if (REFUSED.has(line)) {
-      throw new UsageFault(
+      throw new SecretMissing(
         `secret file ${path} holds ${line === '' ? 'no secret' : 'the default secret'}: write a random one`,
       )
     }
     if (!/^[\x20-\x7e]{1,200}$/.test(line)) {
-      throw new UsageFault(`secret file ${path}: the first line must be 1 to 200 printable ASCII characters`)
+      throw new SecretMissing(
+        `secret file ${path}: its first line is not a secret: write 1 to 200 printable ASCII characters`,
+      )
     }
     return new Secret(line)
   } finally {

@@ -4,6 +4,7 @@ import { hostname } from 'node:os'
 import { messageOf, UsageFault } from '../base/errors.ts'
 import type { LogLevel } from '../base/log-events/row.ts'
 import { formatSocketAddress, requireLoopback, type SocketAddress } from '../process/socket-address.ts'
+import { faultOf, tlsContradictions } from '../settings/contradictions.ts'
 import { readSecretFile } from '../settings/secret.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type Certificate, type CertificateFiles, CertificateUnusable, readCertificate } from '../tunnel/certificate.ts'
@@ -53,24 +54,11 @@ export type PlannedListener = {
 
 /** Makes the plan of the settings file. @throws UsageFault naming every contradiction. */
 export function planOf({ top, grants, popup, sslwrap }: Settings): Plan {
-  const faults: string[] = []
+  const faults = tlsContradictions({ sslwrap }).map(faultOf)
   const common = { cert: sslwrap.cert, key: sslwrap.key }
   const listeners = sslwrap.listener.length === 0 ? [DEFAULT_LISTENER] : sslwrap.listener
-  if (sslwrap.client_certificate !== 'none' && sslwrap.client_ca === '') {
-    faults.push('sslwrap.client_certificate: set client_ca to the authorities that sign client certificates')
-  }
-  const planned = listeners.map((listener, index): PlannedListener => {
-    const at = `sslwrap.listener[${index}]`
-    if (listener.tls === 'old' && sslwrap.old_tls_nets.networks.length === 0) {
-      faults.push(`${at}.tls: "old" answers no client until sslwrap.old_tls_nets lists the networks of the old devices`)
-    }
-    if (listener.backend.type === 'descriptor') faults.push(`${at}.backend: must be "ADDRESS:PORT" or "unix:/PATH"`)
-    if (listener.preamble === 'ssl' && listener.protocol !== 'pop3') {
-      faults.push(
-        `${at}.preamble: "ssl" is a POP3 dialogue: use "proxy-v2" for ${listener.protocol}, if the server behind reads it`,
-      )
-    }
-    return {
+  const planned = listeners.map(
+    (listener): PlannedListener => ({
       listen: listener.listen,
       backend: listener.backend,
       preamble: listener.preamble,
@@ -81,8 +69,8 @@ export function planOf({ top, grants, popup, sslwrap }: Settings): Plan {
         listener.cert === undefined ? common : { cert: listener.cert, key: listener.key },
         ...sslwrap.certificate,
       ],
-    }
-  })
+    }),
+  )
   attempt(faults, () => {
     if (sslwrap.metrics_listen !== undefined) requireLoopback(sslwrap.metrics_listen, 'sslwrap.metrics_listen')
   })

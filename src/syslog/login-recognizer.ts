@@ -310,7 +310,9 @@ function tagsOf({ vchkpw_tag, daemon_tags }: LineSettings['authd']) {
     if (DIALECTS.some(dialect => dialect.name === name)) tags.set(name, [...(tags.get(name) ?? []), tag])
     else {
       const known = DIALECTS.map(dialect => dialect.name).join(', ')
-      faults.push(`authd.daemon_tags: "${pair}": write DIALECT=TAG, with a dialect of: ${known}`)
+      faults.push(
+        `authd.daemon_tags: ${JSON.stringify(pair)} is no dialect with a tag: write DIALECT=TAG with one of ${known}`,
+      )
     }
   }
   return { tags: Object.fromEntries(tags), faults }

@@ -1,4 +1,4 @@
-import { messageOf } from '../../base/errors.ts'
+import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import {
   ALARM_RULES,
@@ -9,6 +9,7 @@ import {
   type Alarms,
 } from '../../grants/alarms.ts'
 import type { BlockTarget, GrantAdmin } from '../../grants/grant-store.ts'
+import type { Settings } from '../../settings/settings.ts'
 import { parseIpAddress, parseNetwork } from '../../wire/ip-address.ts'
 import type { AlertMessage, Teller } from './tell.ts'
 
@@ -43,6 +44,17 @@ export const ruleNamed = (name: string): AlarmRule =>
     severity: 'warning',
     isOfDatabase: true,
   }
+
+/** @throws UsageFault if alerts.off or alerts.close names a rule that has no such use. */
+export function checkRuleNames({ alerts: { off, close } }: Pick<Settings, 'alerts'>): void {
+  for (const [setting, names] of Object.entries({ off, close }))
+    for (const name of names)
+      if (!ALARM_RULES.some(rule => rule.name === name))
+        throw new UsageFault(`alerts.${setting}: there is no rule ${name}: auth-relay alerts --rules lists the rules`)
+  for (const name of close)
+    if (ruleNamed(name).closes === undefined)
+      throw new UsageFault(`alerts.close: an alarm of ${name} names nothing that a block could close: remove it`)
+}
 
 /** Computes the alarms of the site at each look, and reports starts and ends. */
 export class AlertWatch {

@@ -30,9 +30,10 @@ const LIMIT_MS = 20_000
  */
 export function tellersOf({ alerts }: Pick<Settings, 'alerts'>): readonly Teller[] {
   const { mail_to, mail_from, sendmail, webhook_file, program } = alerts
-  for (const address of [...mail_to, ...(mail_from === '' ? [] : [mail_from])])
-    if (!/^[\x21-\x7e]+$/.test(address) || address.startsWith('-') || /[<>,;:"]/.test(address))
-      throw new UsageFault(`alerts.mail_to: ${printable(address)} is no address: write postmaster@example.org`)
+  for (const [setting, addresses] of Object.entries({ mail_to, mail_from: mail_from === '' ? [] : [mail_from] }))
+    for (const address of addresses)
+      if (!/^[\x21-\x7e]+$/.test(address) || address.startsWith('-') || /[<>,;:"]/.test(address))
+        throw new UsageFault(`alerts.${setting}: ${printable(address)} is no address: write postmaster@example.org`)
   return [
     ...(mail_to.length === 0 ? [] : [mailTeller(mail_to, mail_from, sendmail)]),
     ...(webhook_file === '' ? [] : [webhookTeller(readUrl(webhook_file))]),

@@ -1,30 +1,33 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { accessSync, constants, existsSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { messageOf, UsageFault } from '../../base/errors.ts'
+import { isAccessDenied, messageOf, UsageFault } from '../../base/errors.ts'
 import { idsOf, isRoot } from '../../process/privileges.ts'
 import { formatDuration } from '../../settings/duration.ts'
-import { readSecretFile } from '../../settings/secret.ts'
-import type { Settings } from '../../settings/settings.ts'
+import { readSecretFile, SecretMissing } from '../../settings/secret.ts'
+import type { LoadedSettings, Settings, ShownSetting } from '../../settings/settings.ts'
+import { checkRuleNames } from '../alerts/alert-watch.ts'
+import { tellersOf } from '../alerts/tell.ts'
 import { isSelfSigned } from '../certificates.ts'
 import { type PartsInUse, partsInUseHere, servesPop3 } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
+import { isPassword } from '../text/settings-text.ts'
 import { checkCdb, checkExim, checkPostfix } from './check-gate.ts'
 import { rolesInUse } from './check-host.ts'
 import { checkMissingMaildrops } from './check-maildirs.ts'
 import { checkRights } from './check-rights.ts'
 import { checkSyslog } from './check-syslog.ts'
-import { advice, closedPath, type Finding, fine, unsafe } from './finding.ts'
+import { advice, closedPath, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 
 /** Checks the files of the host that the settings name, and the settings file itself. */
 export function checkFiles(
-  settings: Settings,
+  { settings, shown }: LoadedSettings,
   config: string,
   now: Date,
   parts: PartsInUse = partsInUseHere(settings),
 ): readonly Finding[] {
   const checks: readonly (() => readonly Finding[])[] = [
-    () => checkSettingsFile(settings, config),
+    () => checkSettingsFile(shown, config),
     () => checkSecrets(settings, parts),
     () => checkCertificates(settings, parts, now),
     () => checkQmail(settings),
@@ -36,11 +39,12 @@ export function checkFiles(
     () => checkPostfix(settings),
     () => checkExim(settings),
     () => checkAccounts(settings, parts),
+    () => (parts.alerts ? checkAlerts(settings) : []),
   ]
   return checks.flatMap(check => findingsOf(check))
 }
 
-/** A path that is closed to this account ends one check alone. */
+/** A path that cannot be reached ends one check alone. */
 function findingsOf(check: () => readonly Finding[]): readonly Finding[] {
   try {
     return check()
@@ -49,7 +53,7 @@ function findingsOf(check: () => readonly Finding[]): readonly Finding[] {
   }
 }
 
-function checkSettingsFile({ database }: Settings, config: string): Finding[] {
+function checkSettingsFile(shown: readonly ShownSetting[], config: string): Finding[] {
   const { mode, uid } = statSync(config)
   const found: Finding[] = []
   if ((mode & 0o022) !== 0) {
@@ -58,7 +62,10 @@ function checkSettingsFile({ database }: Settings, config: string): Finding[] {
   if (uid !== 0 && uid !== process.getuid?.()) {
     found.push(unsafe(config, `belongs to uid ${uid}`, `chown root ${config}`))
   }
-  const holdsSecrets = database.dbpass !== '' || database.wrap_dbpass !== '' || database.status_dbpass !== ''
+  // A password in the environment is not in the file.
+  const holdsSecrets = shown.some(
+    ({ name, origin, written }) => origin.type === 'file' && isPassword(name) && written !== '',
+  )
   if (holdsSecrets && (mode & 0o004) !== 0) {
     found.push(unsafe(config, `mode ${octal(mode)}: every account can read the passwords in it`, `chmod o-r ${config}`))
   }
@@ -84,17 +91,22 @@ function checkSecrets(settings: Settings, parts: PartsInUse): Finding[] {
       found.push(fine(name, `${path} holds a secret and is closed to others`))
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
-      found.push(unsafe(name, error.message, `head -c 24 /dev/urandom | base64 > ${path}; chmod 600 ${path}`))
+      const finding = unsafeBecause(name, error)
+      found.push(error instanceof SecretMissing ? unsafe(name, finding.text, remedyForSecret(name, path)) : finding)
     }
   }
   if (!parts.popup) return found
-  for (const [name, path] of [
-    ['popup.passwd_file', popup.checker === 'passwd-file' ? popup.passwd_file : ''],
-    ['popup.apop_file', popup.apop_file],
+  for (const [name, path, remedy] of [
+    [
+      'popup.passwd_file',
+      popup.checker === 'passwd-file' ? popup.passwd_file : '',
+      'make one: auth-relay passwd LOGIN',
+    ],
+    ['popup.apop_file', popup.apop_file, 'write a line LOGIN:SECRET for each login there, and chmod 600 the file'],
   ] as const) {
     if (path === '') continue
     const status = statOf(path)
-    if (status === undefined) found.push(unsafe(name, `there is no ${path}`, 'make one: auth-relay passwd LOGIN'))
+    if (status === undefined) found.push(unsafe(name, `there is no ${path}`, remedy))
     else if ((status.mode & 0o007) !== 0) {
       found.push(
         unsafe(name, `${path} is open to every user of this host (${octal(status.mode)})`, `chmod o-rwx ${path}`),
@@ -102,6 +114,26 @@ function checkSecrets(settings: Settings, parts: PartsInUse): Finding[] {
     } else found.push(fine(name, `${path} is closed to others`))
   }
   return found
+}
+
+/** The roles of the database get the new password from the file. */
+function remedyForSecret(name: string, path: string): string {
+  const write = `(umask 077; head -c 24 /dev/urandom | base64 > ${path})`
+  return name.startsWith('database.') ? `${write} && auth-relay migrate --user postgres` : write
+}
+
+/** Faults of [alerts] with which the process does not start. */
+function checkAlerts(settings: Settings): Finding[] {
+  try {
+    checkRuleNames(settings)
+    tellersOf(settings)
+    return []
+  } catch (error) {
+    if (!(error instanceof UsageFault)) throw error
+    return error.faults.map(message =>
+      unsafeBecause(/^alerts\.\w+/.exec(message)?.[0] ?? 'alerts.webhook_file', { message }),
+    )
+  }
 }
 
 function checkCertificates({ sslwrap, popup }: Settings, parts: PartsInUse, now: Date): Finding[] {
@@ -168,6 +200,7 @@ function parseCertificate(name: string, cert: string, key: string, now: Date): F
     if ((mode & 0o037) !== 0) found.push(unsafe(name, `${key} is open to others (${octal(mode)})`, `chmod 600 ${key}`))
     return found.length > 0 ? found : [fine(name, `${cert} is good for ${formatDuration(left)}`)]
   } catch (error) {
+    if (isAccessDenied(error)) return [...closedPath(error)]
     return [unsafe(name, `cannot use ${cert} and ${key}: ${messageOf(error)}`, 'give a PEM certificate and its key')]
   }
 }

@@ -268,7 +268,8 @@ export function checkMaildir(report: MaildirReport, compat: 'none' | 'qmail'): r
     `${count(symbolic_links.count, 'symbolic link')}, not listed: qmail-pop3d follows them`,
     'put the files in their place',
   )
-  if (error !== undefined) found.push(unsafe(maildir, `not checked in full: ${error}`, 'run as root'))
+  const remedy = report.files < MAX_FILES ? 'run as root' : 'move old messages to another folder'
+  if (error !== undefined) found.push(unsafe(maildir, `not checked in full: ${error}`, remedy))
   return found
 }
 

@@ -1,11 +1,14 @@
 import { basename } from 'node:path'
 import { trustListsOf } from '../../grants/grant-policy.ts'
 import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
+import { checkerContradictions, tlsContradictions } from '../../settings/contradictions.ts'
 import type { Settings } from '../../settings/settings.ts'
+import { recognizerOptions } from '../../syslog/login-recognizer.ts'
 import { familyOf, LOOPBACK, type NetworkSet, parseIpAddress } from '../../wire/ip-address.ts'
 import { formatTarget } from '../grant-target.ts'
+import { partsInUse } from '../stack/plan.ts'
 import { omfwdRule } from './check-syslog.ts'
-import { advice, type Finding, fine, unsafe } from './finding.ts'
+import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 
 /** Servers that accept a client on a socket pair on behalf of a local user. */
 const NOT_BEHIND_THE_FRONT: ReadonlySet<string> = new Set(['exim', 'exim4', 'sendmail', 'postfix'])
@@ -42,6 +45,30 @@ export function checkSettings(settings: Settings): readonly Finding[] {
     ...checkWrap(settings),
     ...checkStatusPage(settings),
     ...checkDatabase(settings),
+    ...checkStart(settings),
+  ]
+}
+
+/** Settings with which a program in use does not start. */
+function checkStart(settings: Settings): Finding[] {
+  const parts = partsInUse(settings)
+  const contradictions = [
+    ...(parts.popup ? checkerContradictions(settings) : []),
+    ...(parts.sslwrap ? tlsContradictions(settings) : []),
+  ]
+  const tags = parts.authd ? recognizerOptions(settings).faults : []
+  const metrics = [
+    ['authd.metrics_listen', parts.authd ? settings.authd.metrics_listen : undefined],
+    ['sslwrap.metrics_listen', parts.sslwrap ? settings.sslwrap.metrics_listen : undefined],
+  ] as const
+  return [
+    ...contradictions.map(({ setting, fact, remedy }) => unsafe(setting, fact, remedy)),
+    ...tags.map(message => unsafeBecause('authd.daemon_tags', { message })),
+    ...metrics.flatMap(([name, address]) =>
+      address === undefined || isLoopback(address)
+        ? []
+        : [unsafe(name, `other hosts reach ${formatSocketAddress(address)}`, 'listen on 127.0.0.1')],
+    ),
   ]
 }
 

@@ -1,4 +1,4 @@
-import { isAccessDenied, messageOf } from '../../base/errors.ts'
+import { errorCodeOf, isAccessDenied, messageOf } from '../../base/errors.ts'
 
 /** A result of `auth-relay check` about one thing. */
 export type Finding = {
@@ -20,21 +20,24 @@ export const unsafe = (about: string, text: string, remedy: string): Finding => 
   text,
   remedy,
 })
+
 /**
  * A fault of a program as a finding. The text after the last colon of its message is the remedy.
  */
-export function unsafeBecause(about: string, { message }: Error): Finding {
-  const [, text = message, remedy = 'see the message'] = /^(.*): (.+)$/s.exec(message) ?? []
+export function unsafeBecause(about: string, { message }: Pick<Error, 'message'>): Finding {
+  const fault = message.startsWith(`${about}: `) ? message.slice(about.length + 2) : message
+  const [, text = fault, remedy = 'see the message'] = /^(.*): (.+)$/s.exec(fault) ?? []
   return unsafe(about, text, remedy)
 }
 
 /**
- * The finding of a check that this account may not complete, from the error of the system call.
+ * The finding of a check that cannot be completed, from the error of a system call about a path.
  * Throws every other error.
  */
 export function closedPath(error: unknown): readonly Finding[] {
-  if (!isAccessDenied(error)) throw error
-  return [unsafe('auth-relay check', `not checked in full: ${messageOf(error)}`, 'run auth-relay check as root')]
+  if (errorCodeOf(error) === undefined || !(error instanceof Error && 'path' in error)) throw error
+  const remedy = isAccessDenied(error) ? 'run auth-relay check as root' : 'correct the path in the settings'
+  return [unsafe('auth-relay check', `not checked in full: ${messageOf(error)}`, remedy)]
 }
 
 export const advice = (about: string, text: string, remedy: string): Finding => ({

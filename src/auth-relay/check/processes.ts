@@ -130,7 +130,7 @@ export function ourProgram({ pid, words }: Holder, script: string, proc = '/proc
   const named = words[at]
   if (at < 0 || named === undefined) return undefined
   try {
-    const real = realpathSync(named.startsWith('/') ? named : resolve(readlinkSync(`${proc}/${pid}/cwd`), named))
+    const real = realpathSync(pathOf(named, pid, proc))
     if (dirname(real) !== dirname(realpathSync(script))) return undefined
     const name = basename(real).replace(/\.c?js$/, '')
     if (name !== 'auth-relay') return name
@@ -163,7 +163,7 @@ export function runningPrograms(config: string, script: string): readonly Runnin
   return readdirSync('/proc').flatMap((entry): RunningProgram[] => {
     const holder = /^\d+$/.test(entry) ? describeProcess(Number(entry)) : undefined
     const name = holder === undefined ? undefined : ourProgram(holder, script)
-    if (holder === undefined || name === undefined || !DAEMONS.has(name) || configOf(holder.words) !== config) return []
+    if (holder === undefined || name === undefined || !DAEMONS.has(name) || configOf(holder) !== config) return []
     const facts = statOf(holder.pid)
     if (facts === undefined) return []
     const parent = describeProcess(facts.parent)
@@ -174,10 +174,21 @@ export function runningPrograms(config: string, script: string): readonly Runnin
   })
 }
 
-function configOf(words: readonly string[]): string {
-  const at = words.indexOf('--config')
-  return at < 0 ? SETTINGS_FILE : resolve(words[at + 1] ?? '')
+/** The settings file of a daemon: `--config FILE` or `--config=FILE`. Undefined: it has ended. */
+function configOf({ pid, words }: Holder): string | undefined {
+  const at = words.findIndex(word => /^--config(=|$)/.test(word))
+  if (at < 0) return SETTINGS_FILE
+  const file = words[at] === '--config' ? words[at + 1] : words[at]?.slice('--config='.length)
+  try {
+    return pathOf(file ?? '', pid)
+  } catch {
+    return undefined
+  }
 }
+
+/** The path that a process gives, which may be relative to its directory. */
+const pathOf = (path: string, pid: number, proc = '/proc'): string =>
+  path.startsWith('/') ? resolve(path) : resolve(readlinkSync(`${proc}/${pid}/cwd`), path)
 
 /**
  * Parent and start of a process (proc_pid_stat(5)); its name, in parentheses, can hold anything.

@@ -107,7 +107,10 @@ export class SupervisedProgram {
     let readyText: ((text: string) => void) | undefined
     let started = false
     const ended = new Promise<void>(resolve => {
-      child.once('error', () => resolve())
+      child.once('error', error => {
+        faults = [`cannot be started: ${error.message}`]
+        resolve()
+      })
       // `close` and not `exit`, so that the last message on the control channel is read before the
       // end is handled.
       child.once('close', () => resolve())

@@ -185,11 +185,14 @@ export type RecipeName = keyof typeof RECIPES
 
 export const isRecipeName = (word: string): word is RecipeName => Object.hasOwn(RECIPES, word)
 
-const SECRETS: ReadonlySet<string> = new Set(['dbpass', 'wrap_dbpass', 'status_dbpass'])
+const PASSWORDS: ReadonlySet<string> = new Set(['dbpass', 'wrap_dbpass', 'status_dbpass'])
+
+/** True for the name of a setting whose value is a password. */
+export const isPassword = (name: string): boolean => PASSWORDS.has(name)
 
 /** The setting in a form that may be printed: without a password that is in the file. */
 export const hideSecret = (setting: ShownSetting): ShownSetting =>
-  SECRETS.has(setting.name) && setting.written !== '' ? { ...setting, written: '[secret]' } : setting
+  isPassword(setting.name) && setting.written !== '' ? { ...setting, written: '[secret]' } : setting
 
 /** Describes the origin of a setting's value. */
 export function describeOrigin(origin: Origin): string {

@@ -13,7 +13,7 @@ import { dropPrivileges, idsOf, isRoot } from '../../process/privileges.ts'
 import { databaseConnection, databaseGroups } from '../../settings/database-connection.ts'
 import { restartFields } from '../../settings/reload.ts'
 import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
-import { AlertWatch, ruleNamed } from '../alerts/alert-watch.ts'
+import { AlertWatch, checkRuleNames, ruleNamed } from '../alerts/alert-watch.ts'
 import { tellersOf } from '../alerts/tell.ts'
 import { shownCertificates } from '../certificates.ts'
 import { commandConnection, withDatabase } from '../site-database.ts'
@@ -168,15 +168,6 @@ async function startAlerts(load: () => Settings): Promise<RunningDaemon> {
       await database.close()
     },
   }
-}
-
-function checkRuleNames({ alerts: { off, close } }: Settings): void {
-  const known = ALARM_RULES.map(({ name }) => name)
-  for (const name of off)
-    if (!known.includes(name)) throw new UsageFault(`alerts.off: there is no rule ${name}: auth-relay alerts --rules`)
-  for (const name of close)
-    if (ruleNamed(name).closes === undefined)
-      throw new UsageFault(`alerts.close: ${name} names nothing that a block could close: remove it`)
 }
 
 const limitsOf = ({ alerts: limits }: Settings): AlarmLimits => ({

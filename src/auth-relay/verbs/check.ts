@@ -45,11 +45,12 @@ With --maildirs: 0 if nothing was found, 1 if something was, 100 if a path holds
           if (options.maildirs !== undefined) {
             return checkMaildirs(config, options.maildirs, options, { environment, print, isTerminal })
           }
-          const { settings, shown } = loadSettingsFile(config, environment)
+          const loaded = loadSettingsFile(config, environment)
+          const { settings, shown } = loaded
           const findings = [
             ...checkSettings(settings),
             ...checkNames(shown),
-            ...checkFiles(settings, config, new Date()),
+            ...checkFiles(loaded, config, new Date()),
             ...checkContainer(settings),
             ...(await checkHost(settings)),
           ]

@@ -12,7 +12,7 @@ import { type RunningProgram, runningPrograms } from '../check/processes.ts'
 import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
 import { partsInUseHere, servesPop3 } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
-import { columnsOf, pad, printable, type Style, styleFor } from '../text/terminal.ts'
+import { columnsOf, count, pad, printable, type Style, styleFor } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
 const HOUR = 3600
@@ -195,7 +195,7 @@ function problemsOfCertificate({ address, found }: ShownCertificate, now: Date):
   return days < 0
     ? [`certificate at ${address} has ended`]
     : days < SOON_DAYS
-      ? [`certificate at ${address} ends in ${days} days`]
+      ? [`certificate at ${address} ends in ${count(days, 'day')}`]
       : []
 }
 

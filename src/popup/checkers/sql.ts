@@ -1,8 +1,8 @@
 import * as v from 'valibot'
-import { UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { type Database, openDatabase } from '../../database/database.ts'
 import type { Statement } from '../../database/statement.ts'
+import { checkerContradictions, refuse } from '../../settings/contradictions.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { loginText } from '../../wire/login-event.ts'
@@ -54,9 +54,7 @@ export function sqlChecker(
   hashing: CheckQueue,
   log: Log,
 ): Checker {
-  if (popup.sql_query === '' || popup.sql_dbname === '' || popup.sql_dbuser === '') {
-    throw new UsageFault('popup.checker = "sql" needs sql_query, sql_dbname and sql_dbuser')
-  }
+  refuse(checkerContradictions({ popup }))
   const database: Database = openDatabase({
     hosts: popup.sql_dbhost.split(/[\s,]+/).map(host => ({ host, port: popup.sql_dbport })),
     database: popup.sql_dbname,

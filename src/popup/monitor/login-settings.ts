@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import { asError, messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import type { Ids } from '../../process/privileges.ts'
+import { checkerContradictions, faultOf } from '../../settings/contradictions.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 import {
@@ -33,7 +34,7 @@ export function loginSettings(
     readonly handoff: boolean
   },
 ): LoginSettingsMessage {
-  const faults: string[] = []
+  const faults = checkerContradictions({ popup }).map(faultOf)
   const collect = <T>(read: () => T, fallback: T): T => {
     try {
       return read()
@@ -93,9 +94,8 @@ const texts = (set: NetworkSet): string[] => set.networks.map(formatNetwork)
 function upstreamServer(popup: Settings['popup']): LoginSettingsMessage['upstream'] {
   if (popup.checker !== 'upstream') return null
   const { upstream } = popup
-  if (upstream === undefined || upstream.type === 'descriptor') {
-    throw new UsageFault('popup.upstream must name the POP3 server behind, e.g. "127.0.0.1:10110"')
-  }
+  // checkerContradictions reports the missing server.
+  if (upstream === undefined || upstream.type === 'descriptor') return null
   const ca = popup.upstream_ca === '' ? null : readPem(popup.upstream_ca, 'popup.upstream_ca')
   return {
     address: upstream,

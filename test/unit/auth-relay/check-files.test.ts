@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { checkFiles } from '../../../src/auth-relay/check/check-files.ts'
 import { checkSyslog } from '../../../src/auth-relay/check/check-syslog.ts'
@@ -29,7 +29,8 @@ function file(name: string, text: string, mode: number): string {
 }
 
 const settingsOf = (toml: string) => parseSettings(toml, config).settings
-const judged = (toml: string, now = new Date()) => checkFiles(settingsOf(toml), config, now)
+const judged = (toml: string, now = new Date(), environment = {}) =>
+  checkFiles(parseSettings(toml, config, environment), config, now)
 
 /**
  * The findings about one subject as `verdict: text`; each finding other than `fine` has a remedy.
@@ -68,6 +69,64 @@ describe('accounts that may read and write files', () => {
     expect(said(config, '')).toEqual(['fine: mode 0644'])
     expect(said(config, '[database]\nstatus_dbpass = "x9"')).toEqual([
       'unsafe: mode 0644: every account can read the passwords in it',
+    ])
+  })
+
+  test('a password in the environment is not in the settings file, which every account may then read', () => {
+    chmodSync(config, 0o644)
+    const found = judged('', new Date(), { STATUS_DBPASS: 'x9' }).filter(({ about }) => about === config)
+    expect(found).toEqual([{ verdict: 'fine', about: config, text: 'mode 0644' }])
+  })
+
+  test('the remedy for a secret that others can read keeps the secret; only a missing secret is made', () => {
+    const remedyOf = (text: string, mode: number) => {
+      const password = file('dbpass', text, mode)
+      const toml = `[popup]\nlisten = []\n[database]\ndbpass_file = "${password}"`
+      return judged(toml)
+        .find(({ about }) => about === 'database.dbpass_file')
+        ?.remedy?.replaceAll(path, '')
+    }
+    expect(remedyOf('sesame\n', 0o644)).toBe('chmod o-rwx /dbpass')
+    expect(remedyOf('\n', 0o600)).toBe(
+      '(umask 077; head -c 24 /dev/urandom | base64 > /dbpass) && auth-relay migrate --user postgres',
+    )
+  })
+
+  test('a missing file of APOP secrets: the remedy writes that file', () => {
+    const found = judged(`[popup]\nchecker = "system"\napop_file = "${path}/none"`)
+    expect(found.find(({ about }) => about === 'popup.apop_file')).toMatchObject({
+      verdict: 'unsafe',
+      remedy: 'write a line LOGIN:SECRET for each login there, and chmod 600 the file',
+    })
+  })
+
+  test('a path through a link to itself is a finding, and the other checks run', () => {
+    symlinkSync('loop', `${path}/loop`)
+    const found = judged(`[popup]\nlisten = []\n[authd]\nsyslog_fifo = "${path}/loop/fifo"`)
+    expect(found).toContainEqual({
+      verdict: 'unsafe',
+      about: 'auth-relay check',
+      text: expect.stringMatching(/^not checked in full: ELOOP: .*fifo/),
+      remedy: 'correct the path in the settings',
+    })
+    expect(found).toContainEqual({ verdict: 'fine', about: config, text: 'mode 0600' })
+  })
+
+  test.each([
+    ['off = ["no_such_rule"]', 'alerts.off', 'there is no rule no_such_rule'],
+    ['close = ["no_such_rule"]', 'alerts.close', 'there is no rule no_such_rule'],
+    ['close = ["device_silent"]', 'alerts.close', 'an alarm of device_silent names nothing that a block could close'],
+    ['mail_from = "-f"', 'alerts.mail_from', '-f is no address'],
+    ['webhook_file = "/nonexistent"', 'alerts.webhook_file', /^cannot read the secret file \/nonexistent: ENOENT/],
+  ])('alerts that would not start with %s', (line, about, text) => {
+    const found = judged(`[popup]\nlisten = []\n[alerts]\nmail_to = ["root@example.org"]\n${line}`)
+    expect(found.filter(finding => finding.about.startsWith('alerts.') && finding.about !== 'alerts.user')).toEqual([
+      {
+        verdict: 'unsafe',
+        about,
+        text: typeof text === 'string' ? text : expect.stringMatching(text),
+        remedy: expect.any(String),
+      },
     ])
   })
 

@@ -33,6 +33,12 @@ describe('settings alone', () => {
     ['[wrap]\npolicy_listen = ["192.0.2.1:10040"]', 'wrap.policy_listen'],
     ['[wrap]\nlisten = ["*:25"]\nfront = true\nsmtpd = ["/usr/sbin/exim4", "-bs"]', 'wrap.front'],
     ['[status-page]\nlisten = "192.0.2.1:8110"', 'status-page.listen'],
+    ['[popup]\nchecker = "upstream"', 'popup.upstream'],
+    ['[popup]\nchecker = "sql"\nsql_query = "select"\nsql_dbuser = "x"', 'popup.sql_dbname'],
+    ['[sslwrap]\nclient_certificate = "required"', 'sslwrap.client_certificate'],
+    ['[authd]\ndaemon_tags = ["nosuch=x"]', 'authd.daemon_tags'],
+    ['[authd]\nmetrics_listen = "*:9633"', 'authd.metrics_listen'],
+    ['[sslwrap]\nmetrics_listen = "192.0.2.1:9634"', 'sslwrap.metrics_listen'],
     ['[database]\ndbpass = "pop3authd"', 'database.dbpass'],
     ['[database]\ndbpass = "x9"\nwrap_dbpass = "x9"', 'database.wrap_dbpass'],
   ])('%s is unsafe', (toml, about) => expect(unsafe(toml)).toEqual([about]))
@@ -48,6 +54,14 @@ describe('settings alone', () => {
         .map(finding => finding.about)
     expect(advised(toml)).toContain(about)
     expect(advised('')).not.toContain(about)
+  })
+
+  test('a TLS listener that can answer no client is unsafe, and of no account while nothing uses sslwrap', () => {
+    const listener = (lines: string) =>
+      unsafe(`[[sslwrap.listener]]\nlisten = "*:465"\nbackend = "127.0.0.1:25"\n${lines}`)
+    expect(listener('protocol = "smtp"')).toEqual(['sslwrap.listener[0].preamble'])
+    expect(listener('protocol = "smtp"\npreamble = "none"\ntls = "old"')).toEqual(['sslwrap.listener[0].tls'])
+    expect(unsafe('[popup]\nlisten = []\n[sslwrap]\nclient_certificate = "required"')).toEqual([])
   })
 
   test('a FIFO is advised against, and the advice names the better source', () => {

@@ -112,9 +112,9 @@ test('the programs that run with a settings file are its daemons, and no command
   onTestFinished(remove)
   const config = `${path}/auth-relay.toml`
   const waits = 'process.stdout.write("."); setInterval(() => {}, 1000)'
-  for (const name of ['authd', 'auth-relay']) writeFileSync(`${path}/${name}.cjs`, waits)
+  for (const name of ['authd', 'auth-relay', 'popup', 'wrap']) writeFileSync(`${path}/${name}.cjs`, waits)
   const start = async (name: string, ...words: string[]): Promise<number | undefined> => {
-    const child = spawn(process.execPath, [`${path}/${name}.cjs`, ...words])
+    const child = spawn(process.execPath, [`${path}/${name}.cjs`, ...words], { cwd: path })
     onTestFinished(() => void child.kill('SIGKILL'))
     let said = ''
     child.stdout.on('data', chunk => {
@@ -125,14 +125,19 @@ test('the programs that run with a settings file are its daemons, and no command
   }
   const authd = await start('authd', '--config', config)
   await start('authd', '--config', `${path}/other.toml`)
+  const popup = await start('popup', `--config=${config}`)
+  const wrap = await start('wrap', '--config', 'auth-relay.toml')
   const alerts = await start('auth-relay', 'alerts', 'run', '--config', config)
   await start('auth-relay', 'alerts', '--config', config)
   await start('auth-relay', 'alerts', 'test', '--config', config)
   const page = await start('auth-relay', 'status-page', '--config', config)
   await start('auth-relay', 'watch', '--config', config)
   const found = runningPrograms(config, `${path}/auth-relay.cjs`)
-  expect(Object.fromEntries(found.map(({ name, pid }) => [name, pid]))).toEqual({ authd, alerts, 'status-page': page })
-  expect(found).toHaveLength(3)
+  expect(Object.fromEntries(found.map(({ name, pid }) => [name, pid]))).toEqual({
+    ...{ authd, popup, wrap, alerts },
+    'status-page': page,
+  })
+  expect(found).toHaveLength(5)
 })
 
 test('a followed file that cannot be inspected is a fault of the source, and the rest is shown', () => {
