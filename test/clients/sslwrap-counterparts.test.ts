@@ -158,7 +158,7 @@ describeWith([command('sslscan')], 'sslscan', () => {
 })
 
 describeWith([command('haproxy')], 'haproxy', () => {
-  test('understands the PROXY headers of sslwrap, version 1 and version 2', async () => {
+  test('accepts the PROXY headers of sslwrap, version 1 and version 2', async () => {
     const [port, secret] = [await freePort(), directory()]
     const server = await backEnd(popupLike())
     writeFileSync(

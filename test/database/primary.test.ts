@@ -296,7 +296,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its streaming replica', () => {
   })
 })
 
-describeWith([DEBIAN_POSTGRES], 'a primary whose host does not answer any more', () => {
+describeWith([DEBIAN_POSTGRES], 'a primary whose host has stopped answering', () => {
   test('the query ends at its deadline, and the other host is used', async () => {
     const cluster = await PostgresCluster.start()
     // The network path to the server, which then drops everything, so that no packet reports that

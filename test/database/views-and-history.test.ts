@@ -196,7 +196,7 @@ describe('the histories', () => {
     )
   })
 
-  test('days beyond the retention are dropped, and no younger day', async () => {
+  test('days beyond the retention are dropped, and no newer day', async () => {
     await writerAt(noon('2031-07-01')).keepHistory(30)
     await writerAt(noon('2031-07-01')).record([{ event: event('old'), at: null }])
     await writerAt(noon('2031-07-10')).keepHistory(30)

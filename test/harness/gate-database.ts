@@ -32,7 +32,7 @@ export class GateDatabase {
     await notifyChange(this.database.owner)
   }
 
-  async revoke(ip: IpAddress | string): Promise<void> {
+  async delete(ip: IpAddress | string): Promise<void> {
     await this.database.owner.query({ text: 'DELETE FROM grants WHERE ip = $1', row: anything }, [ip])
     await notifyChange(this.database.owner)
   }

@@ -58,7 +58,7 @@ test('the Containerfile has two stages, an ordinary user at the end, a health ch
   }
 })
 
-test('the settings of the containers are settings', () => {
+test('the settings file of the containers is valid', () => {
   const { settings } = parseSettings(readFileSync(`${folder}/auth-relay.toml`, 'utf8'), 'auth-relay.toml')
   expect(settings.database.dbhost).toBe('postgres')
 })

@@ -123,7 +123,7 @@ const WEBHOOK = `require('node:http').createServer((request, response) => {
 }).listen(8080, '${CLIENT}', () => console.log('listening'))`
 
 describe.each(RELEASES)('%s', release => {
-  describeWith(NEEDS, 'the life of the Debian package', () => life(release))
+  describeWith(NEEDS, 'the Debian package, from installation to removal', () => life(release))
 })
 
 function life(release: Release): void {
@@ -289,7 +289,7 @@ function life(release: Release): void {
     expect(await machine.answer('auth-relay', 'explain', '127.0.0.1')).toContain('is not relayed')
   })
 
-  test('status names the unit of each program, and nothing that is wrong', async () => {
+  test('status names the unit of each program, and reports no fault', async () => {
     showJournalOnFailure()
     const screen = await machine.must('auth-relay', 'status')
     for (const part of PARTS)

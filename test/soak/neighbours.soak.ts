@@ -177,7 +177,7 @@ describe('a message file', () => {
     expect(octets).toBeGreaterThan(24 * MEGABYTE)
   })
 
-  test('that becomes shorter during RETR is not taken for complete', async () => {
+  test('that becomes shorter during RETR is not sent as complete', async () => {
     const { whole } = await readWhile(path => truncateSync(path, 8 * MEGABYTE))
     expect(whole).toBe(false)
     await running.stack.program('popup').waitForLine(/^pop3d: .*shorter/)

@@ -178,7 +178,7 @@ test('watch shows logins, relayed mail and clients that the gate did not let rel
   await watch.ended
 })
 
-test('check finds the one thing that is unsafe in a demo, and nothing else', async () => {
+test('check reports grant_loopback as unsafe in a demo, and nothing else', async () => {
   const { status, text } = await say('check', '--json')
   expect(status).toBe(1)
   const report: unknown = JSON.parse(text)
@@ -214,7 +214,7 @@ test('passwd adds an account that can log in at once, and removes it', async () 
   expect(removed.ending?.code).toBe(0)
 })
 
-test('import and replay take young logins, and --shadow takes none', async () => {
+test('import and replay store grants for recent logins, and with --shadow none', async () => {
   const seconds = Math.floor(Date.now() / 1000)
   writeFileSync(
     `${path}/open-smtp`,

@@ -40,7 +40,7 @@ const configure = (alerts: Readonly<Record<string, string | readonly string[]>>)
 const alerts = (...words: string[]) => stack.run('auth-relay', ['alerts', ...words, '--config', stack.config])
 const mailed = (): string => (existsSync(mails) ? readFileSync(mails, 'utf8') : '')
 
-test('a stolen password is reported by mail and closed, and the command lists it', async () => {
+test('a login from many addresses is reported by mail and blocked, and the command lists the alarm', async () => {
   configure({ close: ['login_spread'] })
   await database.owner.script(`
     INSERT INTO grants (ip, until, daemon, username) VALUES ('203.0.113.1', now() + interval '10 min', 'popup', 'ann');

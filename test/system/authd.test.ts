@@ -79,7 +79,7 @@ describe('the login socket', () => {
     client.close()
   })
 
-  it('answers committed when the grant is in the table, for many in flight', async () => {
+  it('answers committed when the grant is in the table, for many events in flight', async () => {
     await start({ '': { log_level: 'debug' }, grants: { exp_time: 600 } })
     const client = await announcer()
     const events = Array.from({ length: 500 }, (_, n) => loginFrom(`1.${n}`, publicAddress(n)))

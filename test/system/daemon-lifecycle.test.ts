@@ -112,7 +112,7 @@ describe('service manager', () => {
     expect(await daemon.ended).toEqual({ code: 0, signal: null })
   })
 
-  test('the watchdog of another process is not fed', async () => {
+  test('WATCHDOG is not sent if WATCHDOG_PID names another process', async () => {
     const daemon = start([], { NOTIFY_SOCKET: `${directory.path}/notify`, WATCHDOG_USEC: '1000', WATCHDOG_PID: '1' })
     await daemon.waitForLine(/ready/)
     daemon.signal('SIGTERM')

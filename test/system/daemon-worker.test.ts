@@ -65,7 +65,7 @@ describe('a worker', () => {
   })
 
   test.each(['garbage', 'flood'])(
-    'that sends %s loses its channel; the parent continues and keeps little',
+    'that sends %s loses its channel; the parent continues and needs less than 200 MB',
     async what => {
       const parent = start(['parent', what])
       const [, peak] = /^channel closed, peak (\d+) kB$/.exec(await parent.waitForLine(/^channel closed/)) ?? []

@@ -17,7 +17,7 @@ describeWith([NETWORK_NAMESPACES], 'hosts of a test', () => {
     server.listen(7, '::', () => console.log('listening'))
   `
 
-  test('connect from the address that they choose, and reach no other network', async () => {
+  test('connect from the address that the test names, and reach no other network', async () => {
     const echo = new Program('echo', [process.execPath, '-e', server], { prefix: network.server.prefix })
     await echo.waitForLine(/^listening$/)
     const seen = async (host: typeof a, to: string, from?: string): Promise<string | undefined> => {

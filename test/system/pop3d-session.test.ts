@@ -67,7 +67,7 @@ test('a client that stops reading in the middle of a message counts as idle', as
   client.destroy()
 })
 
-test('the lock ends before the client gets the reply to QUIT, so that the client can come back at once', async () => {
+test('the lock ends before the client gets the reply to QUIT, so that the client can log in again at once', async () => {
   const maildir = maildirOf('cur/A "x\\n"')
   const replies: string[] = []
   const input = new PassThrough()

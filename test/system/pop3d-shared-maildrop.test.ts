@@ -352,7 +352,7 @@ describe('a Maildir++ quota', () => {
     expect(stateOf(maildir)).toEqual([])
   })
 
-  test('does not grow without end: a file of 5120 octets or more is rewritten by its readers', async () => {
+  test('has a limited size: a session rewrites a file of 5120 octets or more', async () => {
     const service = new Service()
     const maildir = maildirOf('cur/A "a\\n"')
     const long = quota + '1 1\n'.repeat(1300)

@@ -218,7 +218,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     await browser.page.setViewport(null)
   })
 
-  test('the page reports that the server does not answer any more', async () => {
+  test('the page reports that the server has stopped answering', async () => {
     const served = await browser.text('#updated')
     await demo.program.stop()
     await eventually('the page says that it is old', () => browser.evaluate("document.body.matches('.stale')"), 20_000)

@@ -188,7 +188,7 @@ describe('the demo', () => {
     expect(await Promise.all(ports.map(isOpen))).toEqual([false, false, false])
   })
 
-  test('and the start after that works', async () => {
+  test('the next start after kill -9 succeeds', async () => {
     demo = new Demo(directory)
     await demo.ready()
     expect((await shell(demo.command('curl'))).status).toBe(0)

@@ -41,8 +41,8 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     await grants.remove()
   })
   beforeEach(async () => {
-    await grants.revoke('192.0.2.7')
-    await grants.revoke('127.0.0.1')
+    await grants.delete('192.0.2.7')
+    await grants.delete('127.0.0.1')
   })
 
   const wrap = (env: Record<string, string | undefined>, ...args: string[]) =>
@@ -76,13 +76,13 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(shown(await wrap({ TCPREMOTEIP: '::ffff:192.0.2.7' }))).toContain('relay= login=bob')
   })
 
-  test('an unknown address, and addresses with an ended or a revoked grant, do not relay', async () => {
+  test('an unknown address, and addresses whose grant has ended or was deleted, do not relay', async () => {
     expect(shown(await wrap({}))).toContain('relay=unset login= ')
     await grants.grant('192.0.2.7', 'ann', -1)
     expect(shown(await wrap({}))).toContain('relay=unset')
     await grants.grant('192.0.2.7', 'ann')
     expect(shown(await wrap({}))).toContain('relay= ')
-    await grants.revoke('192.0.2.7')
+    await grants.delete('192.0.2.7')
     expect(shown(await wrap({}))).toContain('relay=unset')
   })
 
@@ -133,7 +133,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(logged(program)).toMatchObject([{ event: 'relay_refused', reason }])
   })
 
-  test('loopback is on the never-list unless a setting removes it', async () => {
+  test('loopback is ungrantable unless grant_loopback permits it', async () => {
     await grants.grant('127.0.0.1', 'ann')
     const program = await wrap({ TCPREMOTEIP: '127.0.0.1', GRANT_LOOPBACK: '0' })
     expect(shown(program)).toContain('relay=unset ')
@@ -226,7 +226,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
       expect(said(await swaks('bob@example.org'), /^<- {2}250 ok/)).toBe(true)
       await grants.grant('127.0.0.1', 'ann')
       expect((await swaks('bob@elsewhere.example')).ending?.code).toBe(0)
-      await grants.revoke('127.0.0.1')
+      await grants.delete('127.0.0.1')
       expect(said(await swaks('bob@elsewhere.example'), /^<\*\* 553 /)).toBe(true)
     } finally {
       await server.stop()

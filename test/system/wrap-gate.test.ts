@@ -117,13 +117,13 @@ describeWith(
       })
     })
 
-    test('a real client: refused, granted, revoked', async () => {
+    test('a real client is refused, relays with a grant, and is refused when the grant is deleted', async () => {
       await start({ listen: ['127.0.0.1:0'] })
       expect(code(await mail('b@elsewhere.example'))).toBe('553')
       await grants.grant('127.0.0.1', 'ann')
       expect(code(await mail('b@elsewhere.example'))).toBe('250')
       await stack.waitForLog('wrap', { event: 'relay_allowed', ip: '127.0.0.1', user: 'ann' })
-      await grants.revoke('127.0.0.1')
+      await grants.delete('127.0.0.1')
       expect(code(await mail('b@elsewhere.example'))).toBe('553')
     })
 
@@ -140,7 +140,7 @@ describeWith(
       expect(await recipient()).toBe('553')
       await grants.grant('::1', 'ann')
       expect(await recipient()).toBe('250')
-      await grants.revoke('::1')
+      await grants.delete('::1')
       expect(await recipient()).toBe('553')
     })
 
@@ -432,7 +432,7 @@ describeWith(
       ])
     })
 
-    test('tcprules cdb: tcprulescheck finds the rules of the site, and each grant until its end or revocation', async () => {
+    test('tcprules cdb: tcprulescheck finds the rules of the site, and each grant until it ends or is deleted', async () => {
       const directory = `${stack.directory}/cdb`
       mkdirSync(directory)
       chownSync(directory, TEST_IDS.gate, TEST_IDS.gate)
@@ -457,7 +457,7 @@ describeWith(
       )
       expect(await check('203.0.113.9')).toContain('deny connection')
       await eventually('the second grant ended', async () => !(await check('198.51.100.1')).includes('RELAYCLIENT='))
-      await grants.revoke('192.0.2.7')
+      await grants.delete('192.0.2.7')
       await eventually('revoked', async () => !(await check('192.0.2.7')).includes('RELAYCLIENT='))
     })
   },

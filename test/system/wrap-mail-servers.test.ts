@@ -144,7 +144,7 @@ class MailServerTest {
     expect(await recipient(this.at(LONG), port)).toBeGreaterThanOrEqual(550)
     await this.grants.grant(LONG, 'ann@example.org')
     expect(await recipient(this.at(LONG), port)).toBe(250)
-    await this.grants.revoke(LONG)
+    await this.grants.delete(LONG)
   }
 
   at(ip: string): Client {
@@ -629,7 +629,7 @@ Cwexample.org
     await mail.expectClosedWithoutDatabase(PORT)
     // A grant for one host does not permit another host to send to it.
     await mail.grants.grant('192.0.2.8', 'bob@example.org')
-    await mail.grants.revoke(mail.first.ip)
+    await mail.grants.delete(mail.first.ip)
     expect(await recipient(mail.first, PORT, 'root@[192.0.2.8]')).toBeGreaterThanOrEqual(550)
     await mail.grants.grant(mail.first.ip, 'ann@example.org')
     await mail.stack.program('wrap').stop()

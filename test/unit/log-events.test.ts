@@ -68,7 +68,7 @@ describe('the events that documents and deploy/ name', () => {
     expect(named.filter(({ event = '' }) => !Object.hasOwn(LOG_EVENTS, event))).toEqual([])
   })
 
-  test('and so do the names that manual pages print in bold, if they are no settings', () => {
+  test('include the names that manual pages print in bold, except settings', () => {
     const settings = new Set(Object.values(SECTIONS).flatMap(({ rows }) => Object.keys(rows)))
     const names = files
       .filter(({ parentPath }) => parentPath.endsWith('/man'))

@@ -25,7 +25,7 @@ function titlesIn(path: string): readonly string[] {
   return titles
 }
 
-test('promises are numbered one by one, and the README links to them', () => {
+test('promises have consecutive numbers, and the README links to them', () => {
   expect(rows.length).toBeGreaterThan(30)
   expect(rows.map(({ number }) => number)).toEqual(rows.map((_, index) => index + 1))
   expect(textOf('README.md')).toContain('(docs/PROMISES.md)')

@@ -8,19 +8,19 @@ function after(logins: number, interval: number): CommitTiming {
   return timing
 }
 
-test('a client alone never waits for others', () => {
+test('without load a login waits for no other login', () => {
   expect(after(1, 0).waitForOthers(1, 0)).toBe(0)
   expect(after(1000, 10).waitForOthers(1, 0)).toBe(0)
 })
 
-test('under load a login waits a little, and no longer when a few are there', () => {
+test('under load a login waits less than 10 ms, and not at all if ten logins are there', () => {
   const timing = after(1000, 2)
   expect(timing.waitForOthers(1, 0)).toBeGreaterThan(0)
   expect(timing.waitForOthers(1, 0)).toBeLessThan(10)
   expect(timing.waitForOthers(10, 0)).toBe(0)
 })
 
-test('load is noticed within a few logins, also after a quiet hour, and forgotten again', () => {
+test('the estimate of the load rises within a hundred logins after an idle hour, and falls within 20 s', () => {
   const timing = after(10, 10)
   const hour = 3_600_000
   let logins = 0
@@ -30,7 +30,7 @@ test('load is noticed within a few logins, also after a quiet hour, and forgotte
   expect(timing.waitForOthers(1, 0)).toBe(0)
 })
 
-test('logins wait for the transaction under way, unless they are many', () => {
+test('logins wait for the transaction in progress, unless a thousand logins wait', () => {
   const timing = after(1, 0)
   expect(timing.waitForOthers(1, 1)).toBeGreaterThan(0)
   expect(timing.waitForOthers(1000, 1)).toBe(0)

@@ -25,18 +25,18 @@ describe('the newest login of each address', () => {
     expect([...logins]).toEqual([young])
   })
 
-  test('takes the room of the address that has waited longest', () => {
+  test('replaces that of the address that has waited longest, if there is no room', () => {
     const logins = new NewestLogins<Login>(2)
     const [first, second, third] = [login(1, 1), login(2, 2), login(3, 3)]
     for (const each of [first, second]) logins.add(each)
     expect(logins.isFull).toBe(true)
     expect(logins.add(third)).toEqual({ replaced: undefined, dropped: first })
-    // A newer login of an address that waits already takes no further room.
+    // A newer login of a waiting address needs no further room.
     expect(logins.add(login(3, 4))).toEqual({ replaced: third, dropped: undefined })
     expect(logins.has(second.ip)).toBe(true)
   })
 
-  test('is taken with the oldest first, up to a number', () => {
+  test('is returned with the oldest first, up to a number', () => {
     const logins = new NewestLogins<Login>(10)
     const all = [1, 2, 3].map(host => login(host, host))
     for (const each of all) logins.add(each)

@@ -30,7 +30,7 @@ test('at the end it reads the octets that its peers have sent, in any amount', a
   expect(heard.at(-1)).toBe(`Nov 28 10:00:00 mx ipop3d[77]: line ${LINES - 1}`)
 })
 
-test('an open connection is closed when it is quiet', async () => {
+test('close ends an open connection that sends nothing, and the port is free again', async () => {
   const listener = new SyslogListener({
     sources: { acceptLine: () => {} },
     queue: { hasRoom: true, room: async () => {} },

@@ -168,7 +168,7 @@ describe('Pings', () => {
     expect(events).toEqual(['hung'])
   })
 
-  test('a process that is stopped at two looks of three while it loads is not hung', async () => {
+  test('a process that is stopped at two of three checks while it loads is not hung', async () => {
     let looks = 0
     const { events } = start(() => ++looks % 3 !== 0)
     await vi.advanceTimersByTimeAsync(120_000)
@@ -176,7 +176,7 @@ describe('Pings', () => {
     expect(looks).toBeGreaterThan(30)
   })
 
-  test('a process that stands still is noticed within 15 s', async () => {
+  test('a process that does not respond is reported within 15 s', async () => {
     const { events, pings } = start()
     pings.alive()
     await vi.advanceTimersByTimeAsync(15_000)

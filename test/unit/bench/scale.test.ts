@@ -35,7 +35,7 @@ describe('the needs of a site', () => {
     })
   })
 
-  test('hosts are whole: slightly more work needs one more', () => {
+  test('the number of hosts is rounded up', () => {
     expect(needsOf({ ...site, loginsPerHour: 3_600_001 }, COSTS)).toMatchObject({ popHosts: 3, gates: 3 })
     expect(needsOf({ ...site, loginsPerHour: 1 }, COSTS)).toMatchObject({ popHosts: 1, gates: 1 })
   })

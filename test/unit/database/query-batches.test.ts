@@ -28,7 +28,7 @@ const queriesOf = (statements: readonly Statement[]): readonly (readonly number[
 /** Lets the promises of a finished statement settle. */
 const settle = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
-it('asks a lone query at once', async () => {
+it('a single query is sent at once', async () => {
   const { ask, statements } = batches()
   const answer = ask.ask(1)
   expect(queriesOf(statements)).toEqual([[1]])
@@ -36,7 +36,7 @@ it('asks a lone query at once', async () => {
   expect(await answer).toBe('yes')
 })
 
-it('asks together what arrived while every statement ran, at most three queries at a time', async () => {
+it('queries that arrive while every statement runs are sent together, at most three in a statement', async () => {
   const { ask, statements } = batches()
   const answers = [1, 2, 3, 4, 5, 6].map(query => ask.ask(query))
   expect(queriesOf(statements)).toEqual([[1], [2]])
@@ -54,7 +54,7 @@ it('asks together what arrived while every statement ran, at most three queries 
   expect(await Promise.all(answers)).toEqual(['one', 'two', 'three', undefined, 'five', 'six'])
 })
 
-it('asks again about an address whose statement has begun', async () => {
+it('a query about an address whose statement has begun is sent in a new statement', async () => {
   const { ask, statements } = batches()
   void ask.ask(7)
   void ask.ask(7)
@@ -64,7 +64,7 @@ it('asks again about an address whose statement has begun', async () => {
   expect(queriesOf(statements)).toEqual([[7], [7], [7]])
 })
 
-it('fails the queries of a statement that failed, and answers the next ones', async () => {
+it('a statement that fails rejects its queries, and later queries are answered', async () => {
   const { ask, statements } = batches()
   const [first, , third, fourth] = [1, 2, 3, 4].map(query => ask.ask(query))
   statements[0]?.fail(new Error('connection lost'))
@@ -78,7 +78,7 @@ it('fails the queries of a statement that failed, and answers the next ones', as
   expect(await later).toBe('yes')
 })
 
-it('does not ask for a caller that left before its statement', async () => {
+it('a query whose caller aborts before its statement begins is not sent', async () => {
   const { ask, statements } = batches()
   const [impatient, gone] = [new AbortController(), new AbortController()]
   void ask.ask(1)
@@ -96,7 +96,7 @@ it('does not ask for a caller that left before its statement', async () => {
   expect(queriesOf(statements)).toEqual([[1], [2], [4]])
 })
 
-it('ends a statement when its last caller has left, and not before', async () => {
+it('a statement is aborted when its last caller aborts, and not before', async () => {
   const { ask, statements } = batches()
   void ask.ask(1)
   void ask.ask(2)
@@ -113,7 +113,7 @@ it('ends a statement when its last caller has left, and not before', async () =>
   expect(statements[2]?.signal.aborted).toBe(true)
 })
 
-it('answers over the second statement while the first one hangs', async () => {
+it('the second statement answers queries while the first one hangs', async () => {
   const { ask, statements } = batches()
   void ask.ask(1)
   for (const query of [2, 3, 4]) {

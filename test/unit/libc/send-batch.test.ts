@@ -165,7 +165,7 @@ const AFTER_FAULTS = [
   ...Array(4).fill('whole'),
 ]
 
-test('a fault of one message affects no other message', () => {
+test('the failure of one message affects no other message', () => {
   expect(run('', FAULTS)).toEqual([
     ...AFTER_FAULTS,
     `end ${together === 'together' ? 'undefined' : 'io_submit: EOPNOTSUPP'}`,

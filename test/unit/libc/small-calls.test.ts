@@ -99,7 +99,7 @@ test('execve returns with the reason if the kernel refuses it', () => {
   expect(out).toBe('EACCES ENOENT')
 })
 
-test('the kernel reports a thread with batch scheduling', () => {
+test('the kernel shows that a thread has batch scheduling', () => {
   const policy = `Number(readFileSync('/proc/self/stat', 'latin1').replace(/^.*\\) /s, '').split(' ')[38])`
   const output = apart(`
     import { readFileSync } from 'node:fs'

@@ -60,7 +60,7 @@ describe('TRANSACTION', () => {
     expect(say(start(), 'TOP 1   0 ')).toEqual(message(0))
   })
 
-  test('LAST is raised by DELE only and forgotten by RSET', () => {
+  test('LAST is raised by DELE only and reset by RSET', () => {
     const state = start()
     say(state, 'RETR 2')
     expect(say(state, 'LAST')).toEqual(reply('+OK 0\r\n'))

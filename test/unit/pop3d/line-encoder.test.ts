@@ -119,7 +119,7 @@ describe.each(encoders())('the %s encoder', (_, encoder) => {
   })
 })
 
-test('kernel and script agree octet for octet', () => {
+test('the WebAssembly encoder and the script encoder give the same octets', () => {
   const [[, script], [, simd]] = encoders()
   fc.assert(
     fc.property(file, fc.nat(255), fc.boolean(), (whole, previous, keepCr) => {
@@ -130,7 +130,7 @@ test('kernel and script agree octet for octet', () => {
   )
 })
 
-test('no transfer sees the octets of another: more than one block of them, full, both outputs at once', () => {
+test('no transfer contains octets of another: more transfers than one block holds, full, with both outputs', () => {
   const pool = new EncoderPool(MAX_INPUT)
   const taken = Array.from({ length: 40 }, () => pool.take())
   // The longest possible result: every octet needs one more.

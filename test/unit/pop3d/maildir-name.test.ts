@@ -70,7 +70,7 @@ test('unique-ids are valid and unique, and equal qmail’s if those are valid an
   )
 })
 
-test('a unique-id survives renames, and younger files with the same base name', () => {
+test('a unique-id stays the same after a rename, and beside newer files with the same base name', () => {
   const renamed = fc.record({
     folder: fc.constantFrom('new' as const, 'cur' as const),
     flags: fc.constantFrom('', ':2,', ':2,RS'),

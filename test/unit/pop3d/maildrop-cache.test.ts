@@ -23,7 +23,7 @@ test('the scans that were used last are kept while their messages together do no
   expect([first, second, third].map(path => cache.remembered(path)?.count)).toEqual([3, undefined, 3])
 })
 
-test('a session that cannot learn the sizes for want of memory does not spoil the next ones', async () => {
+test('after a scan that failed for want of memory, the next one finds the sizes', async () => {
   let isFull = true
   const encoders = new EncoderPool(4096, maxInput => {
     if (isFull) throw new Error('no memory')

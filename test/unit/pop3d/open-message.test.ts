@@ -41,7 +41,7 @@ for (const [kind, size] of [
   ['small', 10],
   ['long', 100_000],
 ] as const) {
-  test(`a ${kind} message that finds no memory ends its session alone, and its descriptor is closed`, async () => {
+  test(`if there is no memory for a ${kind} message, only its session ends, and its descriptor is closed`, async () => {
     const path = makeMaildir(root.path, [parseFile('cur/A "x\\n"')])
     writeFileSync(`${path}/cur/A`, 'x'.repeat(size))
     const rules = { compat: 'none', sizes: 'file' } as const

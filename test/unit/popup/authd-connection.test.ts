@@ -93,7 +93,7 @@ describe('AuthdConnection', () => {
     expect(await answer).toMatchObject({ verdict: 'committed' })
   })
 
-  test('an event that is sent again says how old the login is, to a second', async () => {
+  test('an event that is sent again contains the age of the login, to a second', async () => {
     authd = await AuthdDouble.listen(path())
     authd.answer = () => undefined
     const answer = connect(60_000).announce({ ...attempt(1), daemon: 'popup' })

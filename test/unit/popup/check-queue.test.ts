@@ -57,7 +57,7 @@ class TestQueue {
 /** Fulfilled when all promises that can be settled now are settled. */
 const settled = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
-test('as many programs check passwords at a time as popup.checker_processes says, and a thousand wait', async () => {
+test('popup.checker_processes programs check passwords at a time, and a thousand checks wait', async () => {
   const { settings } = parseSettings('[popup]\nchecker_processes = 2', 'test.toml')
   const queue = programQueue(settings)
   let running = 0

@@ -13,7 +13,7 @@ if (ip === undefined) throw new TypeError('an address')
 const client = { id: sessionId(7, 1), ip, port: 1, localIp: undefined, localPort: 110, tls: false, proxyIp: undefined }
 const server: UpstreamServer = { address: { type: 'unix', path: '/nonexistent' }, tls: null, proxyHeader: false }
 
-test('a wrong password that is repeated after a reload is the same for the monitor', async () => {
+test('a wrong password that is repeated after a reload has the same proof', async () => {
   const sent: unknown[] = []
   const channel: ControlChannel = {
     send: message => sent.push(message),

@@ -340,7 +340,7 @@ test('reads no command before earlier ones are answered, at most 100', () => {
   expect(session.dialogue.wantsClient).toBe(true)
 })
 
-test('gives the counts of a message back unless the server takes it', () => {
+test('returns the counts of a message unless the server accepts it', () => {
   const rules = new TestRules(3, 10)
   const session = new FrontSession({ rules, replies: { '.': ['550', '250'], RCPT: ['250', '550'] } })
   for (const group of [B, R + R, D, 'x/./']) session.group(octets(group))
@@ -375,7 +375,7 @@ test('closes after twenty faults', () => {
   expect(session.isClosed).toBe(true)
 })
 
-test('takes 10,000 recipients and no more', () => {
+test('accepts 10,000 recipients and no more', () => {
   const session = new FrontSession()
   session.group(octets(B + R.repeat(10_001)))
   expect(session.codes.endsWith('250 452')).toBe(true)

@@ -55,7 +55,7 @@ describe('a recipient', () => {
 })
 
 describe('a command that begins a transaction', () => {
-  test('gives the counts of the earlier one back when the server accepts it', () => {
+  test('returns the counts of the earlier one when the server accepts it', () => {
     const { counts, transactions, reserve } = start()
     reserve().answered(true)
     const settlement = transactions.begin()
@@ -87,7 +87,7 @@ describe('a command that begins a transaction', () => {
     expect(transactions.current.noRecipients).toBeUndefined()
   })
 
-  test('gives the counts back when the session ends before the answer', () => {
+  test('returns the counts when the session ends before the answer', () => {
     const { counts, transactions, reserve } = start()
     reserve()
     transactions.begin().abandoned()

@@ -103,7 +103,7 @@ describe('a tag of several dialects', () => {
     }
   })
 
-  it('has the reason of a dialect that understands the line, if none finds a login', () => {
+  it('has the reason of a dialect that parses the line, if none finds a login', () => {
     expect(verdictOn(line, { dialects: [failure, silent] })).toMatchObject({ reason: 'failed login' })
   })
 })
@@ -235,7 +235,7 @@ describe('a line of a log file that a container runtime may write', () => {
     expect(verdict('Hello')).toMatchObject({ reason: 'not a syslog line: no known time stamp', near: 'Hello' })
   })
 
-  it('says that it is a piece, or that the text in it is no line of syslog', () => {
+  it('is reported as a piece, or as text that is not a line of syslog', () => {
     expect(verdict(`${at} stdout P Hello`)).toStrictEqual({
       verdict: 'ignore',
       reason: 'a piece of a line of a container',

@@ -45,7 +45,7 @@ describe('event', () => {
     expect('reason' in event ? event.reason : formatLoginEvent(event)).toBe(LINE)
   })
 
-  test('a late event says its age in seconds', () => {
+  test('a late event contains its age in seconds', () => {
     const event = parseLoginEvent(`${LINE} age=600`)
     expect(event).toMatchObject({ user: 'ann@example.org', age: 600 })
     expect('reason' in event ? event.reason : formatLoginEvent(event)).toBe(`${LINE} age=600`)

@@ -72,7 +72,7 @@ test('its settings come from the environment; an invalid one is a fault', async 
   await expect(readExecSettings('/nonexistent', {})).rejects.toThrow(UsageFault)
 })
 
-test('the fault of a settings file that exec mode cannot read says why, in one line', async () => {
+test('the fault of a settings file that exec mode cannot read has the reason, in one line', async () => {
   await expect(readExecSettings('/not/there.toml', {})).rejects.toThrow(
     /^cannot read the settings file \/not\/there\.toml: ENOENT.*$/,
   )

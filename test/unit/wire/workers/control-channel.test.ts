@@ -66,7 +66,10 @@ describe('requireMessage', () => {
     expect(() => requireMessage(order, { type: 'start', key: secret })).not.toThrow(new RegExp(secret))
   })
 
-  test.each([[null], ['ping'], [{}], [{ type: 'restart' }]])('names the type if %j has none that it knows', message => {
-    expect(() => requireMessage(order, message)).toThrow(/field: type/)
-  })
+  test.each([[null], ['ping'], [{}], [{ type: 'restart' }]])(
+    'names the field type if %j has no known type',
+    message => {
+      expect(() => requireMessage(order, message)).toThrow(/field: type/)
+    },
+  )
 })

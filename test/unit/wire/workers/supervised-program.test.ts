@@ -42,7 +42,7 @@ describe('the order to reload', () => {
     [{ type: 'reload' }],
     [{ type: 'reload', files: { a: 1 } }],
     [{ type: 'reload', files: {}, more: 1 }],
-  ])('%j is none', message => {
+  ])('%j is not an order to reload', message => {
     expect(parseReloadOrder(message)).toBeUndefined()
   })
 })

@@ -137,7 +137,7 @@ describe('an answer of a worker', () => {
     [{ type: 'drain' }],
     [null],
     ['serving'],
-  ])('%j is none', message => {
+  ])('%j is not an answer of a worker', message => {
     expect(parseTlsWorkerAnswer(message)).toBeUndefined()
   })
 
