@@ -196,7 +196,7 @@ async function announced(
     announce(inFlight)
     await done.promise
     socket.destroy()
-    if (committed !== each) throw new Error(`only ${committed} of ${each} committed`)
+    if (committed !== each) throw new Error(`only ${committed} of ${each} logins were committed`)
   }
   await Promise.all(Array.from({ length: connections }, (_, number) => connection(number)))
   const took = performance.now() - started
@@ -221,7 +221,7 @@ async function bursts(settings: (authd: string) => string): Promise<void> {
   const rsyslogd = pathOf('rsyslogd')
   const logger = pathOf('logger')
   if (rsyslogd === undefined || logger === undefined) {
-    report.note('No rsyslogd or no logger: bursts left out.')
+    report.note('The bursts are left out, because rsyslogd or logger is missing.')
     return
   }
   for (const count of [5000 * scale, 100_000 * scale]) {
@@ -270,7 +270,7 @@ async function bursts(settings: (authd: string) => string): Promise<void> {
       ]).ended
       const sent = performance.now() - started
       const lines = (path: string): number => readFileSync(path, 'latin1').split('\n').length - 1
-      // No new line for a second: the burst is over.
+      // The burst is over when no line has arrived for a second.
       const arrived = async (): Promise<number> =>
         authd === undefined
           ? lines(`${place}/read`)
@@ -323,8 +323,10 @@ ${DIALECTS.map(({ setting }) => `${setting} = true\n`).join('')}${authd}
   const authd = await startAuthd(settings('syslog_listen = ["127.0.0.1:0"]'))
   const many = 300_000 * scale
   if (wanted('tcp')) {
-    await inRounds(() => tcpLines(authd, 'TCP intake, no logins', many, n => NOISE[n % NOISE.length] ?? ''))
-    await inRounds(() => tcpLines(authd, 'TCP intake, one line in ten a login that is stored', many, line))
+    await inRounds(() =>
+      tcpLines(authd, 'log lines over TCP, without logins', many, n => NOISE[n % NOISE.length] ?? ''),
+    )
+    await inRounds(() => tcpLines(authd, 'log lines over TCP, one in ten a login that is stored', many, line))
   }
   for (const [connections, inFlight] of [
     [1, 1],
@@ -348,7 +350,13 @@ ${DIALECTS.map(({ setting }) => `${setting} = true\n`).join('')}${authd}
       report.add({ load, unit: 'ms', better: 'less', ours: granted, peer: { name: 'without authd', ...plain } })
       const added = granted.rounds.map((taken, round) => taken - (plain.rounds[round] ?? Number.NaN))
       const goal = what === 'p99' ? { goal: { figure: 5 } } : {}
-      report.add({ load: `${load}: what committed adds`, unit: 'ms', better: 'less', ours: { rounds: added }, ...goal })
+      report.add({
+        load: `${load}: added by the answer committed`,
+        unit: 'ms',
+        better: 'less',
+        ours: { rounds: added },
+        ...goal,
+      })
     }
   }
   await authd.stop()
@@ -360,8 +368,8 @@ ${DIALECTS.map(({ setting }) => `${setting} = true\n`).join('')}${authd}
 for (const { values, figure: known } of figures.values()) report.add({ ...known, ours: { rounds: values } })
 report.measured({
   name: 'rsyslog',
-  version: installedVersion('rsyslog') ?? 'not here',
+  version: installedVersion('rsyslog') ?? 'missing',
   settings: 'ompipe and omfwd, no rate limit',
 })
-report.note('The embedded PostgreSQL, everything durable, and the clients on the same two cores.')
+report.note('The embedded PostgreSQL with durable commits. The clients run on the same two cores.')
 report.finish()

@@ -38,7 +38,7 @@ export async function openBenchDatabase(options: Pick<DatabaseOptions, 'planOnce
   return { server, database, close }
 }
 
-/** Below 11.0.0.0/8. */
+/** The n-th address of 11.0.0.0/8. */
 export function numberedAddress(n: number): IpAddress {
   const ip = parseIpAddress(`11.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`)
   if (ip === undefined) throw new RangeError(`no address ${n}`)

@@ -8,12 +8,11 @@ export type Bench = {
   readonly title: string
   /** File in this folder, if it has another name than the bench. */
   readonly script?: string
-  /** The peers. */
   readonly peers: readonly (DebianProgram & { readonly name: string })[]
-  /** Further Debian packages without which it does not run. */
+  /** Further Debian packages that the bench needs. */
   readonly needs: readonly string[]
   readonly args: (rounds: number, quick: boolean) => readonly string[]
-  /** The bench takes hours and can be run in steps. */
+  /** True for a bench that takes hours and can wait before each part. */
   readonly hasSteps?: boolean
 }
 

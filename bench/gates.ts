@@ -15,11 +15,11 @@ import { cpuOf, memoryOf } from './process-family.ts'
 import { BenchReport, type Figure, median, quantile } from './report.ts'
 
 /**
- * Ten gates on one primary, and the gain and the cost of a memory of answers in the gates. Each
- * gate has the connections, the statement and the shared queries of a real one. All ten run in this
- * process, so the CPU of the primary is the figure that counts.
+ * Ten gates on one primary, and the gain and the cost of keeping answers in the gates. Each gate
+ * has the connections, the statement and the shared queries of a real one. All ten run in this
+ * process, so compare the CPU of the primary.
  *
- * Mail causes two queries about its client, 300 ms apart. Every second client has a grant.
+ * A mail causes two queries about its client, 300 ms apart. Every second client has a grant.
  *
  * Run: node bench/gates.ts [--rounds N] [--seconds N] [--grants N] [--rate N]
  */
@@ -41,8 +41,8 @@ const CONNECTIONS = 4
 const AGAIN_MS = 300
 const OPEN = 32
 const TIMEOUT_MS = 5000
-/** The tested memory: seconds for which a positive and a negative answer are kept. */
-const MEMORY = { yes: 5000, no: 1000 }
+/** Milliseconds for which a positive and a negative answer are kept, in the tested variant. */
+const KEPT_MS = { yes: 5000, no: 1000 }
 
 type Ask = (ip: IpAddress | undefined) => Promise<Decision>
 type Gate = { readonly ask: Ask; close(): Promise<void> }
@@ -51,13 +51,13 @@ type Gate = { readonly ask: Ask; close(): Promise<void> }
 const scattered = (n: number): IpAddress => numberedAddress(((n * 7_919) % live) + (n % 2 === 0 ? 0 : live))
 
 /** Keeps answers for a time, which no gate of auth-relay does. */
-function remembering(ask: Ask): Ask {
+function keepAnswers(ask: Ask): Ask {
   const kept = new Map<IpAddress | undefined, { readonly until: number; readonly decision: Decision }>()
   return async ip => {
     const known = kept.get(ip)
     if (known !== undefined && known.until > performance.now()) return known.decision
     const decision = await ask(ip)
-    kept.set(ip, { until: performance.now() + (decision.relay ? MEMORY.yes : MEMORY.no), decision })
+    kept.set(ip, { until: performance.now() + (decision.relay ? KEPT_MS.yes : KEPT_MS.no), decision })
     if (kept.size > 100_000) kept.clear()
     return decision
   }
@@ -180,14 +180,14 @@ async function staleness(gate: Gate): Promise<{ readonly yes: number; readonly n
 
 /** Microseconds of the primary for one query for the answers of its standbys. */
 async function proofCost(): Promise<number> {
-  const LOOKS = 2000
+  const QUERIES = 2000
   const before = cpuOf(server.pid)
-  for (let n = 0; n < LOOKS; n++) await database.query(STANDBY_REPLIES)
-  return ((cpuOf(server.pid) - before) * 1000) / LOOKS
+  for (let n = 0; n < QUERIES; n++) await database.query(STANDBY_REPLIES)
+  return ((cpuOf(server.pid) - before) * 1000) / QUERIES
 }
 
 const figure = (load: string, unit: string, ours: readonly number[], rest: Partial<Figure> = {}): void => {
-  report.add({ load, unit, better: unit === 'questions/s' ? 'more' : 'less', ours: { rounds: ours }, ...rest })
+  report.add({ load, unit, better: unit === 'queries/s' ? 'more' : 'less', ours: { rounds: ours }, ...rest })
   console.error(load, ours.map(value => value.toPrecision(3)).join(' '), unit)
 }
 
@@ -202,7 +202,7 @@ try {
   for (let n = 0; n < GATES; n++) gates.push(openGate())
   await load(gates, rate / 4) // warm-up: connections, plans, caches
   figure('memory of the primary for a gate with its connections', 'KB', [(memoryOf(server.pid) - alone) / GATES])
-  const remember = gates.map(({ ask, close }) => ({ ask: remembering(ask), close }))
+  const keeping = gates.map(({ ask, close }) => ({ ask: keepAnswers(ask), close }))
   const ten: Load[] = []
   const one: Load[] = []
   const kept: Load[] = []
@@ -211,14 +211,14 @@ try {
   for (let round = 0; round < rounds; round++) {
     ten.push(await load(gates, rate))
     one.push(await load([first], rate / GATES))
-    kept.push(await load(remember, rate))
+    kept.push(await load(keeping, rate))
   }
   const all = (loads: readonly Load[], pick: (load: Load) => number): readonly number[] => loads.map(pick)
   const generator = all(ten, ({ busy }) => busy)
-  const title = `${GATES} gates, ${rate.toLocaleString('en')} questions/s together`
+  const title = `${GATES} gates, ${rate.toLocaleString('en')} queries/s together`
   figure(
     title,
-    'questions/s',
+    'queries/s',
     all(ten, ({ perSecond }) => perSecond),
     {
       ours: { rounds: all(ten, ({ perSecond }) => perSecond), generator },
@@ -236,38 +236,38 @@ try {
   )
   figure(
     `${title}: no answer`,
-    'questions',
+    'queries',
     all(ten, ({ undecided }) => undecided),
     { goal: { figure: 0 } },
   )
   figure(
     `${title}: CPU of the primary`,
-    'µs a question',
+    'µs a query',
     all(ten, ({ cpu }) => cpu),
     {
       peer: {
-        name: `one gate, ${(rate / GATES).toLocaleString('en')} questions/s`,
+        name: `one gate, ${(rate / GATES).toLocaleString('en')} queries/s`,
         rounds: all(one, ({ cpu }) => cpu),
       },
     },
   )
   figure(
-    `${title}, with a memory that no gate has: CPU of the primary`,
-    'µs a question',
+    `${title}, with kept answers: CPU of the primary`,
+    'µs a query',
     all(kept, ({ cpu }) => cpu),
     {
-      peer: { name: 'without memory', rounds: all(ten, ({ cpu }) => cpu) },
+      peer: { name: 'without kept answers', rounds: all(ten, ({ cpu }) => cpu) },
     },
   )
-  figure('one look at the answers of the standbys: CPU of the primary', 'µs', [await proofCost()])
-  const [now, late] = [gates[0], remember[0]]
+  figure('one query for the answers of the standbys: CPU of the primary', 'µs', [await proofCost()])
+  const [now, late] = [gates[0], keeping[0]]
   if (now === undefined || late === undefined) throw new Error('no gate')
   const [plain, memory] = [await staleness(now), await staleness(late)]
-  const beside = (ms: number) => ({ peer: { name: 'with that memory', rounds: [ms] } })
-  figure('yes after a block was answered', 'ms', [plain.yes], beside(memory.yes))
-  figure('no after a login was answered committed', 'ms', [plain.no], beside(memory.no))
+  const beside = (ms: number) => ({ peer: { name: 'with kept answers', rounds: [ms] } })
+  figure('time of a positive answer after a block', 'ms', [plain.yes], beside(memory.yes))
+  figure('time of a negative answer after a committed login', 'ms', [plain.no], beside(memory.no))
   report.note(
-    `The primary alone spends ${((median(all(ten, ({ cpu }) => cpu)) * rate) / 1e6).toPrecision(2)} cores on ${rate.toLocaleString('en')} questions a second. The memory that is tried keeps a yes for ${MEMORY.yes / 1000} s and a no for ${MEMORY.no / 1000} s; mail with two questions about its client lets it save at most half.`,
+    `The primary alone spends ${((median(all(ten, ({ cpu }) => cpu)) * rate) / 1e6).toPrecision(2)} cores on ${rate.toLocaleString('en')} queries a second. Kept answers: a positive one for ${KEPT_MS.yes / 1000} s, a negative one for ${KEPT_MS.no / 1000} s. They save at most half, because a mail causes two queries about its client.`,
   )
   report.finish()
 } finally {

@@ -9,9 +9,9 @@ import { cpuOf } from './process-family.ts'
 import { BenchReport, type Figure, figureText, quantile } from './report.ts'
 
 /**
- * The grant table alone, durable, on the embedded PostgreSQL: logins a second in batches and one by
- * one. Further figures are the times of a lookup and of a sweep with a million live grants. Figures
- * of one run, and their ratios.
+ * The table of grants alone, with durable commits, on the embedded PostgreSQL: logins a second in
+ * batches and one by one. Further figures are the times of a lookup and of a sweep with a million
+ * live grants.
  *
  * Run: node bench/grants.ts [SECONDS] [GRANTS]
  */
@@ -82,7 +82,7 @@ try {
       times.push(performance.now() - start)
     }
     const p50 = quantile(times, 0.5)
-    figure(what, 'questions/s', times.length / seconds)
+    figure(what, 'queries/s', times.length / seconds)
     figure(`${what}: p99`, 'ms', quantile(times, 0.99))
     return p50
   }
@@ -93,8 +93,8 @@ try {
     FROM generate_series(0, ${live - 1}) n;
     ANALYZE grants`)
   await pause(1000) // The checkpoint of the load begins before the measurement.
-  const yes = await lookups(`lookup, yes, ${live} live`, n => numberedAddress(scattered(n)))
-  await lookups(`lookup, no, ${live} live`, n => numberedAddress(live + scattered(n)))
+  const yes = await lookups(`lookup with a grant, ${live} live`, n => numberedAddress(scattered(n)))
+  await lookups(`lookup without a grant, ${live} live`, n => numberedAddress(live + scattered(n)))
   const few = 20_000
   const among = await writes(`again, among ${live} live`, 100, 1, scattered)
   await writes(`new addresses, among ${live} live`, 100, 1, n => live + (n % 10_000_000))
@@ -111,11 +111,11 @@ try {
   await database.script('TRUNCATE grants, login_event; CHECKPOINT')
   await writes('', few, 1, n => n % few)
   const amongFew = await writes(`again, among ${few} live`, 100, 1, n => (n * 7_919) % few)
-  report.note(`Batches of 100 against one by one: ${figureText(hundred / single)} times the logins a second.`)
-  report.note(`Batches of 1000 against 100: ${figureText(thousand / hundred)}.`)
-  report.note(`Two connections against one, batches of 100: ${figureText(two / hundred)}.`)
-  report.note(`Again among ${live} live grants against ${few}: ${figureText(among / amongFew)}.`)
-  report.note(`A lookup among ${live} against an empty table: ${figureText(yes / empty)} times the time.`)
+  report.note(`Batches of 100, compared with single logins: ${figureText(hundred / single)} times the logins a second.`)
+  report.note(`Batches of 1000, compared with 100: ${figureText(thousand / hundred)}.`)
+  report.note(`Two connections, compared with one, in batches of 100: ${figureText(two / hundred)}.`)
+  report.note(`Repeated logins among ${live} live grants, compared with ${few}: ${figureText(among / amongFew)}.`)
+  report.note(`Time of a lookup among ${live} grants, compared with an empty table: ${figureText(yes / empty)}.`)
   report.finish()
 } finally {
   await close()

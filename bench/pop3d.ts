@@ -23,12 +23,12 @@ import { BenchReport, type MeasuredProgram } from './report.ts'
  */
 const CLIENTS = 16
 /** The peer of the goals. */
-const TO_BEAT = 'dovecot tuned'
+const GOAL_PEER = 'dovecot tuned'
 const rounds = Number(process.argv[2] ?? '3')
 const wanted = process.argv[3] ?? ''
 /** Seconds of warm-up of each server before a measured load. */
 const WARM_SECONDS = 6
-/** Time of each server for a load, so that slow servers do not use the whole hour. */
+/** Seconds of a round for each server, so that slow servers do not take longer. */
 const seconds = Number(process.argv[4] ?? '2.5')
 const root = new URL('..', import.meta.url).pathname
 const directory = temporaryDirectory()
@@ -104,7 +104,7 @@ interface Load {
   readonly clients: number
   /** At most. */
   readonly sessions: number
-  /** The figure of the goal, and the wanted ratio of auth-relay's figure to that of TO_BEAT. */
+  /** The figure of the goal, and the wanted ratio of auth-relay's figure to that of GOAL_PEER. */
   readonly goal: readonly [What, number]
 }
 
@@ -181,13 +181,13 @@ const IDLE = 200
  */
 async function idleMemory(server: Server): Promise<number | undefined> {
   const before = memoryOf(server.child.pid ?? 0)
-  let isWelcome = true
+  let isAccepted = true
   const sockets = await Promise.all(
     Array.from({ length: IDLE }, async (_, number) => {
       const socket = connect({ port: server.port, host: '127.0.0.1' })
       for (const line of [`USER user${number % CLIENTS}`, 'PASS secret', 'STAT', undefined]) {
         const [answer] = await once(socket, 'data')
-        if (!String(answer).startsWith('+OK')) isWelcome = false
+        if (!String(answer).startsWith('+OK')) isAccepted = false
         if (line !== undefined) socket.write(`${line}\r\n`)
       }
       return socket
@@ -196,7 +196,7 @@ async function idleMemory(server: Server): Promise<number | undefined> {
   const each = (memoryOf(server.child.pid ?? 0) - before) / IDLE
   for (const socket of sockets) socket.destroy()
   await pause(500)
-  return isWelcome ? each : undefined
+  return isAccepted ? each : undefined
 }
 
 const clients = new Pop3Clients(directory.path)
@@ -239,16 +239,16 @@ try {
   for (const peer of peers) {
     const [own, theirs] = [idle.get(ours), idle.get(peer)]
     if (own === undefined || theirs === undefined) continue
-    const goal = peer.name === TO_BEAT ? { goal: { ratio: 0.5 } } : {}
+    const goal = peer.name === GOAL_PEER ? { goal: { ratio: 0.5 } } : {}
     const sides = { ours: { rounds: [own] }, peer: { name: peer.name, rounds: [theirs] } }
     report.add({ load: 'idle session after login', unit: 'KB', better: 'less', ...sides, ...goal })
   }
   for (const { name, version, settings } of servers) report.measured({ name, version, settings })
   report.note(
-    `Without authd. The same ${users.length} maildrops, passwords and DES hash for all; popa3d has them as mbox files, where finding a message costs nothing more than reading on. Each server has ${seconds} seconds a round and load, with ${CLIENTS} clients; 8 for RETR of 5 MB, 1 for 10,000 messages.`,
+    `Without authd. The same ${users.length} maildrops, passwords and DES hash for all; popa3d has them as mbox files, so it finds a message by reading on. Each server has ${seconds} seconds a round and load, with ${CLIENTS} clients; 8 for RETR of 5 MB, 1 for 10,000 messages.`,
   )
   report.note(
-    'Courier sets no TCP_NODELAY and cannot be told to: its downloads wait for acknowledgements that the client delays. Its processor time says more.',
+    'Courier sets no TCP_NODELAY and has no setting for it, so its downloads wait for acknowledgements that the client delays. Compare its processor time.',
   )
   report.finish()
 } finally {
@@ -260,8 +260,8 @@ try {
 }
 
 /**
- * A server runs for weeks, and the compiler of Node.js is not done before some ten thousand
- * sessions.
+ * Warms a server up, because a real server runs for weeks, and the compiler of Node.js needs some
+ * ten thousand sessions.
  */
 async function warm(server: Server, load: Load): Promise<void> {
   const { 'sessions/s': perSecond } = await measure(server, { ...load, sessions: load.clients * 10 })
@@ -290,14 +290,14 @@ async function compare(load: Load): Promise<void> {
   for (const what of Object.keys(WHATS).filter(isWhat)) {
     if (what === 'ms, median' && what !== wantedOf) continue
     for (const peer of peers) {
-      if (what === 'ms, p99' && peer.name !== TO_BEAT) continue
+      if (what === 'ms, p99' && peer.name !== GOAL_PEER) continue
       report.add({
         load: load.name,
         unit: what,
         better: WHATS[what],
         ours: side(ours, what),
         peer: { name: peer.name, ...side(peer, what) },
-        ...(peer.name === TO_BEAT && what === wantedOf ? { goal: { ratio } } : {}),
+        ...(peer.name === GOAL_PEER && what === wantedOf ? { goal: { ratio } } : {}),
       })
     }
   }

@@ -48,10 +48,10 @@ const { values: options } = parseArgs({
   },
 })
 const rounds = Number(options.rounds)
-/** Time of each server for a load, so that slow servers do not use the whole hour. */
+/** Seconds of a round for each server, so that slow servers do not take longer. */
 const seconds = Number(options.seconds)
 /**
- * Warm-up of each server before a measured load, because the compiler of Node.js is not done before
+ * Seconds of warm-up of each server before a measured load, because the compiler of Node.js needs
  * some ten thousand sessions.
  */
 const warmSeconds = Number(options.warm)
@@ -63,7 +63,7 @@ const [CLIENTS, ADDRESSES] = [16, 1000]
 const [TUNED, GRANTING] = ['dovecot tuned', 'dovecot + grant']
 const root = new URL('..', import.meta.url).pathname
 const quiet = { debug: () => {}, info: () => {}, warn: console.warn, error: console.error }
-/** Ids without accounts, as the demo has them. */
+/** Ids that no account has, as in the demo. */
 const DATABASE_IDS = { uid: 61_196, gid: 61_196 }
 
 type Side = {
@@ -142,7 +142,7 @@ const maildrops = new Maildrops(directory.path)
 const users = Array.from({ length: MAILDROPS }, (_, number) => `user${number}`)
 for (const user of users) maildrops.make(user, 10, SMALL)
 const files = makeCertificate(directory.path)
-/** Results of one run, by side. */
+/** The largest number of sessions of one measurement, by side. */
 const mostSessions = new Map<string, number>()
 const report = new BenchReport(options.growth ? 'growth' : 'pop3s')
 try {
@@ -161,10 +161,10 @@ try {
   await requireGrants()
   for (const { name, version, settings } of sides) report.measured({ name, version, settings })
   report.note(
-    `${CLIENTS} clients, ${ADDRESSES} addresses, each of which one login uses; ${seconds} seconds a round and load. A session is USER PASS STAT UIDL LIST QUIT on a maildrop of ten messages of 4 KB. Ours and "${GRANTING}" commit a grant and a row of history for each login before they answer it; the others grant nothing. TLS 1.3, X25519, AES-128-GCM, an ECDSA P-256 certificate.`,
+    `${CLIENTS} clients, ${ADDRESSES} addresses, each of which one login uses; ${seconds} seconds a round and load. A session is USER PASS STAT UIDL LIST QUIT on a maildrop of ten messages of 4 KB. auth-relay and "${GRANTING}" commit a grant and a row of history for each login before they answer it; the others grant nothing. TLS 1.3, X25519, AES-128-GCM, an ECDSA P-256 certificate.`,
   )
-  if (engines !== undefined) report.note(`Ours is engine ${engines[0]}.`)
-  report.note('haproxy and stunnel stand before the tuned Dovecot and do not tell it the address of the client.')
+  if (engines !== undefined) report.note(`The column auth-relay is engine ${engines[0]}.`)
+  report.note('haproxy and stunnel relay to the tuned Dovecot and do not pass the address of the client.')
   report.finish()
 } finally {
   for (const child of children.reverse()) {
@@ -318,8 +318,8 @@ async function startPeers(): Promise<Side[]> {
     const { userdb, query, pid } = await startGrantStore()
     const tuning = TUNING.replace(/^auth_cache_size.*\n/m, '')
     const started = dovecot(site, 'granting', clearPort, tuning, { tls, userdb })
-    const told = { ...started, settings: `${started.settings}\nuser_query = ${query}` }
-    add(GRANTING, version, told, { clearPort, tlsPort }, [pid])
+    const shown = { ...started, settings: `${started.settings}\nuser_query = ${query}` }
+    add(GRANTING, version, shown, { clearPort, tlsPort }, [pid])
   }
   const courierVersion = versionHere({ debianPackage: 'courier-pop', installed: false })
   if (courierVersion !== undefined && isWanted('courier')) {
@@ -398,7 +398,7 @@ async function compare(load: Load, ours: Side, others: readonly Side[]): Promise
       for (const [name, ms] of partsOf(ours)) parts.set(name, (parts.get(name) ?? 0) + ms - (before.get(name) ?? 0))
     }
   }
-  sayParts(load, parts, count)
+  noteParts(load, parts, count)
   const [own] = sides
   if (own === undefined) return
   const measured = ({ results }: typeof own, what: What) => ({
@@ -420,7 +420,7 @@ async function compare(load: Load, ours: Side, others: readonly Side[]): Promise
   }
   if (load.tls !== 'resumed') return
   const shares = sides.map(({ side, results }) => `${side.name} ${percent(results.map(({ resumed }) => resumed))}`)
-  report.note(`Sessions that the server let resume: ${shares.join(', ')}.`)
+  report.note(`Share of sessions that the server resumed: ${shares.join(', ')}.`)
 }
 
 function goalOf({ goals, tls, downloads }: Load, what: What, peer: string): number | undefined {
@@ -486,13 +486,13 @@ function programOf(pid: number): string {
 }
 
 /** `milliseconds`: CPU of each program for this number of sessions. */
-function sayParts(load: Load, milliseconds: ReadonlyMap<string, number>, count: number) {
+function noteParts(load: Load, milliseconds: ReadonlyMap<string, number>, count: number) {
   const parts = [...milliseconds]
     .map(([name, ms]) => [name, ms / count] as const)
     .filter(([, ms]) => ms > 0.005)
     .toSorted(([, a], [, b]) => b - a)
     .map(([name, ms]) => `${name} ${ms.toFixed(2)}`)
-  report.note(`Where the processor time of ours goes, ms a session, ${load.name}: ${parts.join(', ')}.`)
+  report.note(`CPU of auth-relay by program, ms a session, ${load.name}: ${parts.join(', ')}.`)
 }
 
 /** KB that one more idle session over TLS costs in all processes, after login. */
@@ -531,8 +531,8 @@ function reportMemory(idle: ReadonlyMap<Side, number>, ours: Side, others: reado
 }
 
 /**
- * Both stores must hold a grant of every address that a run used, because a side without grants
- * would only look fast.
+ * Requires that both stores have a grant of every address that a run used, because a side that
+ * stores no grants would be faster.
  */
 async function requireGrants(): Promise<void> {
   const count = async (database: Database, text: string): Promise<number> => {

@@ -105,7 +105,7 @@ export function ratioChart(title: string, rows: readonly Row[]): string | undefi
   </style>
   <rect class="paper" width="${WIDTH}" height="${height}"/>
   ${text(16, 26, title, 'title')}
-  ${text(16, 46, 'How many times better ours is than each peer; line: spread of the rounds; diamond: goal', 'quiet')}
+  ${text(16, 46, 'Factor by which auth-relay is better than each peer; line: spread of the rounds; diamond: goal', 'quiet')}
   ${[...grid, ...parts].join('\n  ')}
 </svg>
 `

@@ -4,7 +4,7 @@ import * as v from 'valibot'
 /** The environment variable that names the file to which a bench writes its report. */
 export const REPORT_VARIABLE = 'BENCH_REPORT'
 
-/** Busy share from which on the load generator limits the figure. */
+/** Share of its time from which a busy load generator limits the figure. */
 const GENERATOR_LIMIT = 0.9
 
 const summarySchema = v.object({ median: v.number(), low: v.number(), high: v.number() })
@@ -66,12 +66,12 @@ export type Figure = {
 
 /**
  * The value in the middle; of an even number of values the mean of the two in the middle. Throws
- * RangeError for none.
+ * RangeError without values.
  */
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b)
   const [low, high] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]]
-  if (low === undefined || high === undefined) throw new RangeError('a median of nothing')
+  if (low === undefined || high === undefined) throw new RangeError('a list without values has no median')
   return (low + high) / 2
 }
 
@@ -80,8 +80,8 @@ export const quantile = (values: readonly number[], share: number): number =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))] ?? Number.NaN
 
 /**
- * Median and spread. Throws RangeError for none, and where one of them is no number: a round
- * failed.
+ * Median and spread. Throws RangeError without values, and if a value is not a number, because its
+ * round failed.
  */
 export function summarize(rounds: readonly number[]): Summary {
   if (!rounds.every(Number.isFinite)) throw new RangeError(`a round without a figure: ${rounds.join(' ')}`)
@@ -95,7 +95,7 @@ export function summarize(rounds: readonly number[]): Summary {
  */
 export function rowOf({ load, unit, better, ours, peer, goal }: Figure): Row {
   if (peer !== undefined && peer.rounds.length !== ours.rounds.length) {
-    throw new RangeError(`${load}: ${ours.rounds.length} rounds of ours, ${peer.rounds.length} of ${peer.name}`)
+    throw new RangeError(`${load}: ${ours.rounds.length} rounds of auth-relay, ${peer.rounds.length} of ${peer.name}`)
   }
   const ratio =
     peer === undefined ? null : summarize(ours.rounds.map((figure, round) => figure / (peer.rounds[round] ?? 0)))
@@ -114,14 +114,14 @@ const sideOf = ({ rounds, generator }: Measured) => ({
 
 function verdictOf({ load, better, ours, ratio, goal }: Omit<Row, 'peer' | 'verdict'>): Row['verdict'] {
   if (goal === null) return 'no goal'
-  if ('ratio' in goal && ratio === null) throw new RangeError(`${load}: a goal beside a peer, and no peer`)
+  if ('ratio' in goal && ratio === null) throw new RangeError(`${load}: the goal is a ratio, and there is no peer`)
   const [reached, wanted] = 'ratio' in goal ? [ratio?.median ?? 0, goal.ratio] : [ours.median, goal.figure]
   return (better === 'more' ? reached >= wanted : reached <= wanted) ? 'met' : 'missed'
 }
 
-/** The side that the load generator limited, so that its figure is too low. */
-export const heldBack = ({ ours, peer }: Row): readonly string[] =>
-  [{ name: 'ours', ...ours }, ...(peer === null ? [] : [peer])]
+/** The sides that the load generator limited, so that their figures are too low. */
+export const limitedSides = ({ ours, peer }: Row): readonly string[] =>
+  [{ name: 'auth-relay', ...ours }, ...(peer === null ? [] : [peer])]
     .filter(({ generator }) => generator !== null && generator >= GENERATOR_LIMIT)
     .map(({ name }) => name)
 
@@ -140,11 +140,20 @@ export function goalText({ goal, better }: Pick<Row, 'goal' | 'better'>): string
   return 'ratio' in goal ? `${sign} ${goal.ratio} ×` : `${sign} ${figureText(goal.figure)}`
 }
 
-export const TABLE_HEAD = ['load', 'unit', 'ours', 'beside', 'theirs', 'ratio', 'goal', 'verdict'] as const
+export const TABLE_HEAD = [
+  'load',
+  'unit',
+  'auth-relay',
+  'peer',
+  'figure of the peer',
+  'ratio',
+  'goal',
+  'verdict',
+] as const
 
 /** The cells of a row under TABLE_HEAD. */
 export function cellsOf(row: Row): readonly string[] {
-  const held = heldBack(row)
+  const limited = limitedSides(row)
   return [
     row.load,
     `${row.unit}${row.peer !== null && row.better === 'less' ? ', less is better' : ''}`,
@@ -153,7 +162,7 @@ export function cellsOf(row: Row): readonly string[] {
     row.peer === null ? '–' : summaryText(row.peer),
     row.ratio === null ? '–' : summaryText(row.ratio),
     goalText(row),
-    `${row.verdict}${held.length > 0 ? `; load generator full: ${held.join(', ')}` : ''}`,
+    `${row.verdict}${limited.length > 0 ? `; load generator full: ${limited.join(', ')}` : ''}`,
   ]
 }
 
@@ -181,7 +190,7 @@ export class BenchReport {
   readonly #programs: MeasuredProgram[] = []
   readonly #notes: string[] = []
 
-  /** `bench`: the name by which it is chosen, as `pop3d`. */
+  /** `bench`: its name on the command line, such as `pop3d`. */
   constructor(bench: string) {
     this.#bench = bench
   }
@@ -190,12 +199,12 @@ export class BenchReport {
     this.#rows.push(rowOf(figure))
   }
 
-  /** auth-relay or a peer. */
+  /** Adds the version and the settings of auth-relay or of a peer. */
   measured(program: MeasuredProgram): void {
     this.#programs.push(program)
   }
 
-  /** A sentence that a reader of the figures must know: omissions and limits of the measurement. */
+  /** Adds a sentence below the figures: an omission or a limit of the measurement. */
   note(sentence: string): void {
     this.#notes.push(sentence)
   }

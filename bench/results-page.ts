@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { cellsOf, heldBack, type Row, reportSchema, TABLE_HEAD } from './report.ts'
+import { cellsOf, limitedSides, type Row, reportSchema, TABLE_HEAD } from './report.ts'
 
 const machineSchema = v.object({
   cpu: v.string(),
@@ -28,7 +28,7 @@ export type Result = v.InferOutput<typeof resultSchema>
 export const parseResult = (json: string): Result => v.parse(resultSchema, JSON.parse(json))
 
 /** Share of other work on the machine above which absolute figures are rough. */
-const CALM = 0.1
+const ROUGH = 0.1
 
 /**
  * The page of all results, in Markdown. `charts`: the benches that have a picture beside the page.
@@ -36,11 +36,11 @@ const CALM = 0.1
 export function resultsPage(results: readonly Result[], charts: { has(bench: string): boolean }): string {
   return `# Results
 
-Written by \`npm run bench\`; do not edit. What each bench does, and what was tried, is in [README.md](README.md).
+Written by \`npm run bench\`; do not edit. [README.md](README.md) describes the benches and how to read the figures.
 
-Each figure is the median of the rounds, with the least and the greatest in brackets. Ours and the peers took turns within one
-run, and a ratio is ours divided by theirs **round by round**: only ratios say something about another machine. Figures that a
-load generator held back are marked: there both servers may be able to do more than the figure says.
+Each figure is the median of the rounds, with the least and the greatest in parentheses. auth-relay and the peers were measured
+alternately within one run. A ratio is the figure of auth-relay divided by the figure of the peer, **round by round**. Only
+ratios apply to other machines. A figure with the note \`load generator full\` is a lower bound.
 
 ${summaryOf(results)}
 ${results.map(result => section(result, charts.has(result.bench))).join('\n')}`
@@ -52,8 +52,8 @@ function summaryOf(results: readonly Result[]): string {
   )
   const met = results.flatMap(({ rows }) => rows.filter(({ verdict }) => verdict === 'met')).length
   const lines = missed.map(({ title, row }) => {
-    const [load, unit, ours, beside, , ratio, goal] = cellsOf(row)
-    return `- ${title}: ${load}, ${unit}${row.peer === null ? `: ${ours}` : `, beside ${beside}: ${ratio}`}; goal ${goal}\n`
+    const [load, unit, ours, peer, , ratio, goal] = cellsOf(row)
+    return `- ${title}: ${load}, ${unit}${row.peer === null ? `: ${ours}` : `, compared with ${peer}: ${ratio}`}; goal ${goal}\n`
   })
   return `Goals met: ${met}. Missed: ${missed.length}${missed.length === 0 ? '.' : ':'}\n\n${lines.join('')}`
 }
@@ -61,13 +61,13 @@ function summaryOf(results: readonly Result[]): string {
 function section(result: Result, hasChart: boolean): string {
   const { bench, title, rows, programs, notes, command, machine, day, otherWork } = result
   const share = `${Math.round(otherWork * 100)} %`
-  const held = rows.filter(row => heldBack(row).length > 0).length
+  const limited = rows.filter(row => limitedSides(row).length > 0).length
   return `## ${title}
 
 \`${command}\`, ${day}: ${machine.cores} cores (${machine.cpu}), ${machine.memoryGb} GB, ${machine.system}, Linux ${machine.kernel},
-Node.js ${machine.node}. Other work took ${share} of the processors${otherWork > CALM ? ': **not calm, absolute figures are rough**' : ''}.
-${held > 0 ? `The load generator was full in ${held} of ${rows.length} rows.\n` : ''}${notes.map(note => `\n${note}\n`).join('')}
-${hasChart ? `![${title}: how many times better ours is](results/${bench}.svg)\n\n` : ''}${tableOf(rows)}
+Node.js ${machine.node}. Other work used ${share} of the processors${otherWork > ROUGH ? ': **absolute figures are rough**' : ''}.
+${limited > 0 ? `The load generator was full in ${limited} of ${rows.length} rows.\n` : ''}${notes.map(note => `\n${note}\n`).join('')}
+${hasChart ? `![${title}: factor by which auth-relay is better](results/${bench}.svg)\n\n` : ''}${tableOf(rows)}
 ${programs.map(programText).join('\n')}`
 }
 

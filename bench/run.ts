@@ -17,13 +17,13 @@ const folder = new URL('.', import.meta.url).pathname
 
 const HELP = `npm run bench -- [BENCH ...] [--rounds N] [--quick] [--page]
 
-Runs our programs and every peer that is present side by side, and writes bench/RESULTS.md with its charts. Installs
-nothing; says which Debian packages it would like. Benches that are not named keep the results of their last run.
+Measures auth-relay and every peer on this host alternately, and writes bench/RESULTS.md with its charts. Installs nothing,
+and prints the Debian packages that are missing. Benches that are not named keep the results of their last run.
 
   --rounds N   rounds of each measurement (default 5)
-  --quick      one short round, to see that everything runs; writes no results
-  --page       writes the page anew from the kept results, runs nothing
-  --stepwise   waits for a line on standard input before each part of a long bench, so that other work can go first
+  --quick      one short round as a smoke test; writes no results
+  --page       writes the page from the kept results, without a run
+  --stepwise   waits for a line on standard input before each part of a long bench, so that other work can run first
 
 Benches: ${BENCHES.map(({ name }) => name).join(' ')}`
 
@@ -64,31 +64,32 @@ function readArguments() {
 type Chosen = Exclude<ReturnType<typeof readArguments>, string>
 
 async function runAll({ benches, ...how }: Chosen): Promise<void> {
-  sayPackages(benches)
+  printPackages(benches)
   for (const bench of benches) {
     const missing = bench.needs.filter(name => installedVersion(name) === undefined)
-    if (missing.length > 0) console.log(`${bench.name}: left out, needs ${missing.join(' ')}`)
+    if (missing.length > 0)
+      console.log(`${bench.name}: left out, because these packages are missing: ${missing.join(' ')}`)
     else if (!(await runBench(bench, how))) process.exitCode = 1
   }
   if (!how.quick) writePage()
 }
 
-/** The programs that are installed, those that are missing, and how to install them. */
-function sayPackages(benches: readonly Bench[]): void {
+/** Prints the version of each peer, the missing packages, and the command that installs them. */
+function printPackages(benches: readonly Bench[]): void {
   const missing = new Set<string>()
   for (const { name, peers, needs } of benches) {
-    const beside = peers.map(peer => `${peer.name} ${versionHere(peer) ?? '(not here)'}`)
-    console.log(`${name}: beside ${beside.length === 0 ? 'nobody' : beside.join(', ')}`)
+    const versions = peers.map(peer => `${peer.name} ${versionHere(peer) ?? '(missing)'}`)
+    console.log(`${name}: ${versions.length === 0 ? 'no peers' : `peers: ${versions.join(', ')}`}`)
     for (const peer of peers) if (peer.installed && versionHere(peer) === undefined) missing.add(peer.debianPackage)
     for (const need of needs) if (installedVersion(need) === undefined) missing.add(need)
   }
   const unpacked = benches.flatMap(({ peers }) => peers.filter(peer => !peer.installed).map(peer => peer.debianPackage))
   if (missing.size > 0) {
-    console.log(`Not here; to measure beside all: apt-get install --no-install-recommends ${[...missing].join(' ')}`)
+    console.log(`To install the missing packages: apt-get install --no-install-recommends ${[...missing].join(' ')}`)
   }
   if (unpacked.length > 0) {
-    console.log(`Unpacked into a folder and laid over /usr for their own process only: ${unpacked.join(' ')}`)
-    if (process.geteuid?.() !== 0) console.log('(that needs root: they are left out)')
+    console.log(`Unpacked into a folder, which is an overlay on /usr for their processes only: ${unpacked.join(' ')}`)
+    if (process.geteuid?.() !== 0) console.log('These packages are left out, because the overlay needs root.')
   }
 }
 
@@ -99,7 +100,7 @@ async function runBench(bench: Bench, { rounds, quick, stepwise }: Omit<Chosen, 
   const args = [...bench.args(rounds, quick), ...(stepwise && bench.hasSteps ? ['--stepwise'] : [])]
   console.log(`\n${bench.title}: node bench/${scriptOf(bench)}.ts ${args.join(' ')}`)
   try {
-    const [busyBefore, oursBefore] = [busyTicks(), childTicks()]
+    const [busyBefore, childrenBefore] = [busyTicks(), childTicks()]
     const began = performance.now()
     const child = spawn(process.execPath, [`${folder}${scriptOf(bench)}.ts`, ...args], {
       stdio: [stepwise ? 'inherit' : 'ignore', 'inherit', 'inherit'],
@@ -111,7 +112,7 @@ async function runBench(bench: Bench, { rounds, quick, stepwise }: Omit<Chosen, 
       return false
     }
     const ticks = ((performance.now() - began) / 1000) * TICKS_PER_SECOND * cpus().length
-    const others = busyTicks() - busyBefore - (childTicks() - oursBefore)
+    const others = busyTicks() - busyBefore - (childTicks() - childrenBefore)
     const result: Result = {
       ...parseReport(readFileSync(file, 'utf8')),
       title: bench.title,
@@ -144,7 +145,7 @@ function writePage(): void {
   try {
     writeFileSync(scale, filledIn(readFileSync(scale, 'utf8'), results))
   } catch (error) {
-    console.error(`docs/SCALE.md stays as it was: ${error instanceof Error ? error.message : String(error)}`)
+    console.error(`docs/SCALE.md is unchanged: ${error instanceof Error ? error.message : String(error)}`)
     process.exitCode = 1
   }
 }
@@ -162,7 +163,7 @@ function machine(): Machine {
   }
 }
 
-/** Clock ticks (USER_HZ) in which a processor of the machine did something: proc(5), /proc/stat. */
+/** Clock ticks (USER_HZ) in which the processors of the machine were busy: proc(5), /proc/stat. */
 function busyTicks(): number {
   const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = readFileSync('/proc/stat', 'latin1')
     .split('\n', 1)

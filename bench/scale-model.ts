@@ -7,7 +7,7 @@ export type Costs = {
   readonly loginAlone: number
   readonly loginBatched: number
   /** Database CPU of a query of the gate. */
-  readonly question: number
+  readonly query: number
   /** Octets of WAL for a login soon after a checkpoint. */
   readonly wal: number
   /** Octets of a grant with its indexes, and of a login in the history. */
@@ -19,14 +19,14 @@ export type Costs = {
   readonly connection: number
   /** Octets of the primary's memory for the connections of a host. */
   readonly hostMemory: number
-  /** Database CPU of one look at the answers of the synchronous standbys. */
+  /** Database CPU of one query for the answers of the synchronous standbys. */
   readonly proof: number
 }
 
 /** A site in its busiest hour. */
 export type SiteSize = {
   readonly loginsPerHour: number
-  readonly questionsPerLogin: number
+  readonly queriesPerLogin: number
   /** `exp_time`, seconds. */
   readonly life: number
   /** `history_days`; a day has the logins of BUSY_HOURS busiest hours. */
@@ -58,10 +58,10 @@ const PROOFS = 2
 /** Resources of a site, on hosts with two cores of which half is left free. */
 export function needsOf(site: SiteSize, costs: Costs): Needs {
   const logins = site.loginsPerHour / 3600
-  const questions = logins * site.questionsPerLogin
-  const cores = (login: number): number => (logins * login + questions * costs.question) / 1e6
+  const queries = logins * site.queriesPerLogin
+  const cores = (login: number): number => (logins * login + queries * costs.query) / 1e6
   const popHosts = Math.ceil((logins * costs.session) / BUDGET)
-  const gates = Math.ceil((questions * costs.connection) / BUDGET)
+  const gates = Math.ceil((queries * costs.connection) / BUDGET)
   const grants = logins * site.life
   return {
     loginsPerSecond: logins,
@@ -89,8 +89,8 @@ export type HostLoad = {
 export function loadOfHosts(hosts: number, costs: Costs): HostLoad {
   const each = hosts / 2
   const logins = (each * BUDGET) / costs.session
-  const questions = (each * BUDGET) / costs.connection
-  const full = (login: number): number => (logins * login + questions * costs.question) / 1e6
+  const queries = (each * BUDGET) / costs.connection
+  const full = (login: number): number => (logins * login + queries * costs.query) / 1e6
   return {
     connections: hosts * CONNECTIONS,
     memory: hosts * costs.hostMemory,
@@ -109,9 +109,9 @@ export type OneHost = {
   readonly database: number
 }
 
-export function oneHost(costs: Costs, questionsPerLogin: number): OneHost {
-  const gate = questionsPerLogin * costs.connection
-  const database = costs.loginAlone + questionsPerLogin * costs.question
+export function oneHost(costs: Costs, queriesPerLogin: number): OneHost {
+  const gate = queriesPerLogin * costs.connection
+  const database = costs.loginAlone + queriesPerLogin * costs.query
   const all = costs.session + gate + database
   return { loginsPerSecond: BUDGET / all, pop3: costs.session / all, gate: gate / all, database: database / all }
 }

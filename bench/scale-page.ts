@@ -5,9 +5,9 @@ import { BUSY_HOURS, type Costs, loadOfHosts, needsOf, oneHost, type SiteSize } 
 type Place = readonly [bench: string, load: string, unit: string]
 
 const DATABASE_CPU = 'µs of database CPU each'
-/** A million logins an hour, as a rate a second. */
-const OWN_PACE = 1_000_000 / 3600
-const PACE = 'a million logins an hour at their own pace, wal_compression = off'
+/** A million logins an hour, in logins a second. */
+const STEADY_RATE = 1_000_000 / 3600
+const PACE = 'a million logins an hour at a steady rate, wal_compression = off'
 
 /** The rows of the results that the calculation uses. */
 const PLACES = {
@@ -15,43 +15,43 @@ const PLACES = {
   handshake: ['tls', 'full handshake', 'µs of CPU'],
   event: ['authd', 'logins answered committed, 16 × 64 in flight', "µs of authd's CPU a login"],
   connection: ['gate', 'resident gate', 'µs of CPU a connection'],
-  question: ['scale', 'lookup, yes, 16 at a time', DATABASE_CPU],
+  query: ['scale', 'lookup with a grant, 16 at a time', DATABASE_CPU],
   batched: ['scale', 'logins, 4 hosts × 64 in flight', DATABASE_CPU],
   pace: ['scale', PACE, 'database cores'],
   wal: ['scale', PACE, 'octets of WAL for a login'],
   table: ['scale', 'table of grants after the hour', 'octets a grant'],
-  indexes: ['scale', 'its indexes after the hour', 'octets a grant'],
+  indexes: ['scale', 'indexes of the table of grants after the hour', 'octets a grant'],
   history: ['scale', 'history', 'octets for a login'],
   hostMemory: ['gates', 'memory of the primary for a gate with its connections', 'KB'],
-  proof: ['gates', 'one look at the answers of the standbys: CPU of the primary', 'µs'],
+  proof: ['gates', 'one query for the answers of the standbys: CPU of the primary', 'µs'],
 } as const satisfies Readonly<Record<string, Place>>
 
-const QUESTIONS = 2
+const QUERIES = 2
 
 /** The sites of the table, smallest first. */
 const SITES: readonly (SiteSize & { readonly name: string })[] = [
-  { name: 'a company', loginsPerHour: 10_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 90 },
-  { name: 'a small provider', loginsPerHour: 100_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 90 },
-  { name: 'a provider', loginsPerHour: 1_000_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 90 },
+  { name: 'a company', loginsPerHour: 10_000, queriesPerLogin: QUERIES, life: 1800, historyDays: 90 },
+  { name: 'a small provider', loginsPerHour: 100_000, queriesPerLogin: QUERIES, life: 1800, historyDays: 90 },
+  { name: 'a provider', loginsPerHour: 1_000_000, queriesPerLogin: QUERIES, life: 1800, historyDays: 90 },
   {
     name: 'the same, grants for 10 h',
     loginsPerHour: 1_000_000,
-    questionsPerLogin: QUESTIONS,
+    queriesPerLogin: QUERIES,
     life: 36_000,
     historyDays: 90,
   },
-  { name: 'a large provider', loginsPerHour: 10_000_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 30 },
-  { name: 'too large', loginsPerHour: 100_000_000, questionsPerLogin: QUESTIONS, life: 1800, historyDays: 7 },
+  { name: 'a large provider', loginsPerHour: 10_000_000, queriesPerLogin: QUERIES, life: 1800, historyDays: 30 },
+  { name: 'too large', loginsPerHour: 100_000_000, queriesPerLogin: QUERIES, life: 1800, historyDays: 7 },
 ]
 
-/** Reads the costs out of the kept results. Throws Error, naming the row, if one is missing. */
+/** Reads the costs from the kept results. Throws Error with the name of a missing row. */
 export function costsOf(results: readonly Result[]): Costs {
   const at = (place: keyof typeof PLACES): number => rowAt(results, PLACES[place]).ours.median
-  const question = at('question')
+  const query = at('query')
   return {
-    question,
+    query,
     loginBatched: at('batched'),
-    loginAlone: (at('pace') / OWN_PACE) * 1e6 - question,
+    loginAlone: (at('pace') / STEADY_RATE) * 1e6 - query,
     wal: at('wal'),
     grant: at('table') + at('indexes'),
     history: at('history'),
@@ -82,14 +82,14 @@ export function costTable(results: readonly Result[]): string {
       'µs',
       from('connection'),
     ],
-    ['a login in the database, alone', costs.loginAlone, 'µs', `${from('pace')}, a 278th less a query`],
+    ['a login in the database, alone', costs.loginAlone, 'µs', `${from('pace')}, divided by 278, minus a query`],
     ['a login in the database, in batches', costs.loginBatched, 'µs', from('batched')],
-    ['a query of the gate in the database', costs.question, 'µs', from('question')],
+    ['a query of the gate in the database', costs.query, 'µs', from('query')],
     ['WAL of a login', costs.wal, 'octets', from('wal')],
     ['a live grant with its indexes', costs.grant, 'octets', from('table', 'indexes')],
     ['a login in the history', costs.history, 'octets', from('history')],
     ['memory of the primary for a host', costs.hostMemory, 'octets', from('hostMemory')],
-    ['one look of a gate at the standbys’ answers', costs.proof, 'µs', from('proof')],
+    ['a query of a gate for the standbys’ answers', costs.proof, 'µs', from('proof')],
   ]
   return table(
     ['what', 'cost', 'row of [RESULTS.md](../bench/RESULTS.md)'],
@@ -155,13 +155,13 @@ export function hostTable(results: readonly Result[]): string {
 
 /** Load of one host of two cores that runs everything, as a sentence. */
 export function oneHostSentence(results: readonly Result[]): string {
-  const { loginsPerSecond, pop3, gate, database } = oneHost(costsOf(results), QUESTIONS)
+  const { loginsPerSecond, pop3, gate, database } = oneHost(costsOf(results), QUERIES)
   const share = (part: number): string => `${Math.round(part * 100)} %`
-  return `**${figureText(loginsPerSecond)} logins a second, ${figureText(loginsPerSecond * 3600)} an hour**, each with ${QUESTIONS} SMTP connections, at half of two cores. TLS, POP3 and authd take ${share(pop3)} of that time, the gate and the start of smtpds ${share(gate)}, the database ${share(database)}.`
+  return `**${figureText(loginsPerSecond)} logins a second, ${figureText(loginsPerSecond * 3600)} an hour**, each with ${QUERIES} SMTP connections, at half of two cores. TLS, POP3 and authd take ${share(pop3)} of that time, the gate and the start of smtpds ${share(gate)}, the database ${share(database)}.`
 }
 
 /** The assumptions of the table of sites. */
-export const ASSUMPTIONS = `The table assumes hosts with two cores, half of them free for peaks, and ${QUESTIONS} SMTP connections for each login. A day has the logins of ${BUSY_HOURS} busiest hours. Every login comes from a different address.`
+export const ASSUMPTIONS = `The table assumes hosts with two cores, half of them free for peaks, and ${QUERIES} SMTP connections for each login. A day has the logins of ${BUSY_HOURS} busiest hours. Every login comes from a different address.`
 
 const UNITS = ['B', 'KB', 'MB', 'GB', 'TB', 'PB']
 

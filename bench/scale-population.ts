@@ -24,7 +24,7 @@ export function addressOf(n: number): IpAddress {
   return address
 }
 
-/** The user who logs in from address `n`. */
+/** The login from address `n`. */
 export const userOf = (n: number): string => `user${n % ACCOUNTS}@example.org`
 
 /** addressOf and userOf of `n`, in SQL. */
@@ -42,9 +42,9 @@ FROM pg_indexes WHERE tablename IN ('grants', 'login_event') AND indexname <> 'g
 }
 
 /**
- * The site after its last `lifeSeconds`: one login of each address, evenly spread over that time,
- * oldest first. The grants therefore end evenly over the next `lifeSeconds`. The indexes are made
- * afterwards, because that is quicker.
+ * Stores the last `lifeSeconds` of the site: one login of each address, evenly spread over that
+ * time, oldest first. The grants therefore end evenly over the next `lifeSeconds`. The indexes are
+ * made afterwards, because this order is faster.
  */
 export async function populate(owner: Session, grants: number, lifeSeconds: number): Promise<void> {
   const { rows: indexes } = await owner.query(INDEXES)

@@ -15,7 +15,7 @@ import { addressOf, userOf } from './scale-population.ts'
 const CONNECTIONS = 4
 /** authd's own `commit_wait`. */
 const COMMIT_WAIT_MS = 800
-/** Of ten logins, seven come from an address with a grant in force, because devices poll. */
+/** Share of logins from an address with a grant in force, because devices poll. */
 const RETURNING = 0.7
 
 export type SiteOptions = {
@@ -60,7 +60,7 @@ export class Site {
     this.#start = Date.now()
   }
 
-  pass(seconds: number): void {
+  advance(seconds: number): void {
     this.#elapsed += seconds
   }
 
@@ -102,7 +102,7 @@ export class Site {
 
   /** One login at a host. Resolves with the answer for popup. */
   login(host: PopHost): Promise<LoginAnswer> {
-    const n = this.#whoLogsIn()
+    const n = this.#nextClient()
     const id = `b7c41d.${this.#logins++}`
     return new Promise(resolve =>
       host.queue.submit({
@@ -113,8 +113,8 @@ export class Site {
     )
   }
 
-  /** A client that never logged in. */
-  stranger(): number {
+  /** Number of a client that never logged in. */
+  clientWithoutGrant(): number {
     return (
       this.#options.grants +
       this.#newcomers +
@@ -122,14 +122,14 @@ export class Site {
     )
   }
 
-  /** A client with a grant in force. */
-  regular(): number {
+  /** Number of a client with a grant in force. */
+  clientWithGrant(): number {
     const ended = Math.ceil((this.#options.grants * this.#elapsed) / this.#options.lifeSeconds) + 1
     return ended + Math.floor(Math.random() * (this.#options.grants - ended))
   }
 
-  #whoLogsIn(): number {
-    if (Math.random() < RETURNING) return this.regular()
+  #nextClient(): number {
+    if (Math.random() < RETURNING) return this.clientWithGrant()
     return this.#options.grants + this.#newcomers++
   }
 }

@@ -15,9 +15,9 @@ import { type PopHost, Site } from './scale-site.ts'
 
 /**
  * A site with ten million live grants and a million logins an hour, on Debian's PostgreSQL with
- * durable commits. The bench first keeps the pace of the site, then runs a whole hour as fast as
- * this machine can. It runs the code of authd's queue and of the gate's reader. docs/SCALE.md
- * calculates with the results.
+ * durable commits. The bench first runs at the rate of the site, then runs the work of an hour as
+ * fast as this machine can. It runs the code of authd's queue and of the gate's reader.
+ * docs/SCALE.md calculates with the results.
  *
  * Run: node bench/scale.ts [--grants N] [--logins N] [--seconds S] [--stepwise]
  */
@@ -42,7 +42,7 @@ const LIFE_SECONDS = 36_000
 const HOUR = 3600
 const ALRM_TIME = 60
 /** Queries of the gate for one login. */
-const QUESTIONS = 1
+const QUERIES = 1
 const IN_FLIGHT = 64
 const ROUNDS = 3
 const MICROSECONDS = 'µs of database CPU each'
@@ -135,7 +135,7 @@ class Bench {
     this.report.add({ load, unit, better: 'less', ours: { rounds } })
   }
 
-  /** Something a second; this process made the load. */
+  /** A rate of operations. This process made the load. */
   rate(load: string, unit: string, found: readonly { readonly count: number; readonly cost: Cost }[]): void {
     const rounds = found.map(({ count, cost }) => count / cost.seconds)
     const generator = found.map(({ cost }) => cost.ours / cost.seconds)
@@ -143,18 +143,18 @@ class Bench {
   }
 
   /** Queries of the gate without logins: one after another, and sixteen at once. */
-  async questions(): Promise<void> {
+  async queries(): Promise<void> {
     const gate = this.site.openGate(16)
-    const ask = async (who: () => number, yes: boolean): Promise<number> => {
-      const address = addressOf(who())
+    const lookup = async (client: () => number, isGranted: boolean): Promise<number> => {
+      const address = addressOf(client())
       const began = performance.now()
       const found = await gate.reader.lookup(address)
-      if ((found !== undefined) !== yes) throw new Error(`${address}: ${yes ? 'no' : 'a'} grant`)
+      if ((found !== undefined) !== isGranted) throw new Error(`${address}: ${isGranted ? 'no' : 'a'} grant`)
       return performance.now() - began
     }
-    const regular = () => ask(() => this.site.regular(), true)
-    const stranger = () => ask(() => this.site.stranger(), false)
-    const rounds = async (question: () => Promise<number>, many: number) => {
+    const granted = () => lookup(() => this.site.clientWithGrant(), true)
+    const other = () => lookup(() => this.site.clientWithoutGrant(), false)
+    const rounds = async (query: () => Promise<number>, many: number) => {
       const found: { readonly times: readonly number[]; readonly cost: Cost }[] = []
       for (let round = 0; round < ROUNDS; round += 1) {
         const times: number[] = []
@@ -162,7 +162,7 @@ class Bench {
         const cost = await this.cost(() =>
           Promise.all(
             Array.from({ length: many }, async () => {
-              while (performance.now() < end) times.push(await question())
+              while (performance.now() < end) times.push(await query())
             }),
           ),
         )
@@ -170,17 +170,17 @@ class Bench {
       }
       return found
     }
-    for (const [what, question] of [
-      ['yes', regular],
-      ['no', stranger],
+    for (const [what, query] of [
+      ['with', granted],
+      ['without', other],
     ] as const) {
-      const alone = await rounds(question, 1)
-      const load = `lookup, ${what}, one at a time`
+      const alone = await rounds(query, 1)
+      const load = `lookup ${what} a grant, one at a time`
       this.less(load, 'ms, p50', ...alone.map(({ times }) => quantile(times, 0.5)))
       this.less(load, 'ms, p99', ...alone.map(({ times }) => quantile(times, 0.99)))
     }
-    const crowd = await rounds(regular, 16)
-    const load = 'lookup, yes, 16 at a time'
+    const crowd = await rounds(granted, 16)
+    const load = 'lookup with a grant, 16 at a time'
     this.rate(
       load,
       'a second',
@@ -190,8 +190,8 @@ class Bench {
     await gate.close()
   }
 
-  /** The site at its own pace: a million logins an hour are 278 a second. */
-  async ownPace(compression: 'off' | 'lz4'): Promise<void> {
+  /** A million logins an hour, at a steady rate of 278 a second. */
+  async steadyRate(compression: 'off' | 'lz4'): Promise<void> {
     await this.set('wal_compression', compression)
     await this.owner.script('CHECKPOINT')
     const perSecond = 1_000_000 / HOUR
@@ -213,16 +213,16 @@ class Bench {
     const cost = await this.cost(() =>
       Promise.all([
         stream(perSecond, () => this.loginCommitted(host), committed),
-        stream(perSecond * QUESTIONS, () => gate.reader.lookup(addressOf(this.site.regular())), asked),
+        stream(perSecond * QUERIES, () => gate.reader.lookup(addressOf(this.site.clientWithGrant())), asked),
       ]),
     )
-    this.site.pass(length)
+    this.site.advance(length)
     await host.close()
     await gate.close()
-    const load = `a million logins an hour at their own pace, wal_compression = ${compression}`
+    const load = `a million logins an hour at a steady rate, wal_compression = ${compression}`
     this.less(load, 'ms to committed, p50', quantile(committed, 0.5))
     this.less(load, 'ms to committed, p99', quantile(committed, 0.99))
-    this.less(load, 'ms for a question, p99', quantile(asked, 0.99))
+    this.less(load, 'ms for a query, p99', quantile(asked, 0.99))
     this.less(load, 'database cores', cost.database / cost.seconds)
     this.less(load, 'octets of WAL for a login', cost.wal / committed.length)
   }
@@ -245,22 +245,24 @@ class Bench {
     const hosts = Array.from({ length: 4 }, () => this.site.openHost())
     const gates = [this.site.openGate(), this.site.openGate()]
     const [asked, sweeps]: [number[], number[]] = [[], []]
-    let [started, done, questions, swept] = [0, 0, 0, 0]
+    let [started, done, queries, swept] = [0, 0, 0, 0]
     const session = async (host: PopHost): Promise<void> => {
       while (started < logins) {
         started += 1
         await this.loginCommitted(host)
         done += 1
-        this.site.pass(HOUR / 1_000_000)
+        this.site.advance(HOUR / 1_000_000)
       }
     }
     const gate = async ({ reader }: ReturnType<Site['openGate']>): Promise<void> => {
-      while (done < logins || questions < QUESTIONS * done) {
-        if (questions >= QUESTIONS * done) await pause(1)
+      while (done < logins || queries < QUERIES * done) {
+        if (queries >= QUERIES * done) await pause(1)
         else {
-          questions += 1
+          queries += 1
           const start = performance.now()
-          await reader.lookup(addressOf(questions % 2 === 0 ? this.site.regular() : this.site.stranger()))
+          await reader.lookup(
+            addressOf(queries % 2 === 0 ? this.site.clientWithGrant() : this.site.clientWithoutGrant()),
+          )
           asked.push(performance.now() - start)
         }
       }
@@ -290,11 +292,11 @@ class Bench {
     )
     const after = await one(this.owner, SIZES)
     for (const each of [...hosts, ...gates]) await each.close()
-    const load = 'the hour as fast as it goes'
-    this.rate(load, 'logins/s, with a question each', [{ count: logins, cost }])
-    this.less(load, 'µs of database CPU for a login and a question', (cost.database / logins) * 1e6)
+    const load = 'the hour at full speed'
+    this.rate(load, 'logins/s, with a query each', [{ count: logins, cost }])
+    this.less(load, 'µs of database CPU for a login and a query', (cost.database / logins) * 1e6)
     this.less(load, 'octets of WAL for a login', cost.wal / logins)
-    this.less(load, 'ms for a question, p99', quantile(asked, 0.99))
+    this.less(load, 'ms for a query, p99', quantile(asked, 0.99))
     this.less('sweep of a minute', 'grants removed', swept / sweeps.length)
     this.less('sweep of a minute', 'ms, p50', quantile(sweeps, 0.5))
     this.less('sweep of a minute', 'ms, longest', quantile(sweeps, 1))
@@ -304,7 +306,7 @@ class Bench {
       ['after', after],
     ] as const) {
       this.less(`table of grants ${when} the hour`, 'octets a grant', sizes.grants / grants)
-      this.less(`its indexes ${when} the hour`, 'octets a grant', sizes.indexes / grants)
+      this.less(`indexes of the table of grants ${when} the hour`, 'octets a grant', sizes.indexes / grants)
     }
   }
 
@@ -326,7 +328,7 @@ class Bench {
         const cost = await this.cost(() =>
           Promise.all(hosts.flatMap(host => Array.from({ length: IN_FLIGHT }, () => session(host)))),
         )
-        this.site.pass((times.length * HOUR) / 1_000_000)
+        this.site.advance((times.length * HOUR) / 1_000_000)
         found.push({ times, cost })
       }
       for (const host of hosts) await host.close()
@@ -378,10 +380,10 @@ try {
   const step = stepper()
   await step('populate')
   await bench.prepare()
-  await step('questions, own pace, hosts')
-  await bench.questions()
-  await bench.ownPace('off')
-  await bench.ownPace('lz4')
+  await step('queries, steady rate, hosts')
+  await bench.queries()
+  await bench.steadyRate('off')
+  await bench.steadyRate('lz4')
   await bench.hosts([1, 2, 4, 8])
   await step('the hour')
   await bench.wholeHour()

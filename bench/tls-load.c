@@ -51,7 +51,7 @@ struct peer {
 
 static char chunk[262144];
 
-/* 0: the connection is over. */
+/* Returns 0 if the connection has ended. */
 static int send_left(struct peer *peer) {
   while (peer->left > 0) {
     size_t size = peer->left < (long long)sizeof chunk ? (size_t)peer->left : sizeof chunk;
@@ -62,7 +62,7 @@ static int send_left(struct peer *peer) {
   return 0;
 }
 
-static int hear(struct peer *peer) {
+static int receive_line(struct peer *peer) {
   char line[64];
   ssize_t size = recv(peer->fd, line, sizeof line - 1, MSG_DONTWAIT);
   if (size < 0) return errno == EAGAIN;
@@ -97,7 +97,7 @@ static void serve(void) {
           if (send(fd, GREETING, sizeof GREETING - 1, MSG_NOSIGNAL) < 0) fail("greeting");
           epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event);
         }
-      } else if (!(peer->left > 0 ? send_left(peer) : hear(peer))) {
+      } else if (!(peer->left > 0 ? send_left(peer) : receive_line(peer))) {
         close(peer->fd);
         free(peer);
       }
@@ -110,7 +110,7 @@ static void serve(void) {
 static SSL_CTX *context;
 static struct sockaddr_in front = {.sin_family = AF_INET};
 static int is_resuming;
-static long long octets_asked;
+static long long octets_requested;
 static atomic_llong visits_left, octets_received, resumed, tickets;
 
 static __thread SSL_SESSION *ticket;
@@ -166,7 +166,7 @@ static void visit(long long octets) {
 
 static void *visitor(void *unused) {
   if (first_ticket != NULL) ticket = SSL_SESSION_dup(first_ticket);
-  while (atomic_fetch_sub(&visits_left, 1) > 0) visit(octets_asked);
+  while (atomic_fetch_sub(&visits_left, 1) > 0) visit(octets_requested);
   return unused;
 }
 
@@ -221,7 +221,7 @@ int main(int count, char **words) {
   }
   is_resuming = strcmp(kind, "resumed") == 0;
   if (strcmp(kind, "bulk") == 0) {
-    octets_asked = amount;
+    octets_requested = amount;
     visits_left = clients;
   } else
     visits_left = amount;

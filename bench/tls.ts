@@ -27,7 +27,7 @@ type Figures = Record<
 type Front = MeasuredProgram & { readonly port: number; readonly pid: number; readonly figures: Figures }
 type Kind = 'full' | 'resumed' | 'bulk' | 'idle'
 
-/** The smallest program with Node.js. Its cost is the lower bound for sslwrap. */
+/** The smallest TLS proxy with Node.js. Its cost is the lower bound for sslwrap. */
 function bareNode(directory: string, port: string, backend: string): void {
   const [cert, key] = ['crt', 'key'].map(name => readFileSync(`${directory}/tls.${name}`))
   const ticketKeys = readFileSync(`${directory}/tickets`)
@@ -236,7 +236,7 @@ function describe(report: BenchReport, fronts: readonly Front[]): void {
     `TLS 1.3, P-256, X25519, AES-128-GCM, ${WORKERS} processes or threads. Tickets after a full and a resumed handshake: ${tickets}.`,
   )
   report.note(
-    'Bare Node.js is the least that can be written with node:tls; it renews no ticket, keeps no limits and writes no log.',
+    'Bare Node.js is the smallest program with node:tls. It renews no ticket, has no limits and writes no log.',
   )
 }
 
@@ -244,7 +244,7 @@ function firstLine(stream: NodeJS.ReadableStream | null): Promise<string> {
   return new Promise((resolve, reject) => {
     if (stream === null) return reject(new Error('no output'))
     stream.once('data', (chunk: Buffer) => resolve(chunk.toString().trim()))
-    stream.once('end', () => reject(new Error('ended without a word')))
+    stream.once('end', () => reject(new Error('the program ended without output')))
   })
 }
 

@@ -24,7 +24,7 @@ static void fail(const char *what) {
   exit(1);
 }
 
-static void all(int fd, const char *octets, long size) {
+static void send_all(int fd, const char *octets, long size) {
   while (size > 0) {
     long n = write(fd, octets, size);
     if (n <= 0) fail("write");
@@ -33,9 +33,9 @@ static void all(int fd, const char *octets, long size) {
   }
 }
 
-static void ask(int fd, const char *line, const char *code) {
+static void command(int fd, const char *line, const char *code) {
   char reply[512];
-  if (line) all(fd, line, strlen(line));
+  if (line) send_all(fd, line, strlen(line));
   long n = read(fd, reply, sizeof reply - 1);
   if (n <= 0 || strncmp(reply, code, 3) != 0) fail(line ? line : "banner");
 }
@@ -47,14 +47,14 @@ int main(int argc, char **argv) {
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   int fd = socket(AF_INET, SOCK_STREAM, 0);
   if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0) fail("connect");
-  ask(fd, NULL, "220");
+  command(fd, NULL, "220");
   double sent = 0, begin = now(), end = begin + atof(argv[2]);
   while (now() < end) {
-    ask(fd, "MAIL FROM:<ann@example.org>\r\n", "250");
-    ask(fd, "RCPT TO:<bob@example.net>\r\n", "250");
-    ask(fd, "DATA\r\n", "354");
-    for (int i = 0; i < CHUNKS; i++) all(fd, chunk, CHUNK);
-    ask(fd, ".\r\n", "250");
+    command(fd, "MAIL FROM:<ann@example.org>\r\n", "250");
+    command(fd, "RCPT TO:<bob@example.net>\r\n", "250");
+    command(fd, "DATA\r\n", "354");
+    for (int i = 0; i < CHUNKS; i++) send_all(fd, chunk, CHUNK);
+    command(fd, ".\r\n", "250");
     sent += (double)CHUNK * CHUNKS;
   }
   printf("%.0f\n", sent / 1e6 / (now() - begin));

@@ -17,7 +17,7 @@ static int octet(void) {
   return (unsigned char)buffer[at++];
 }
 
-static void say(const char *text) {
+static void reply(const char *text) {
   if (write(1, text, strlen(text)) < 0) _exit(1);
 }
 
@@ -38,19 +38,19 @@ static void content(void) {
 }
 
 int main(void) {
-  say("220 sink\r\n");
+  reply("220 sink\r\n");
   for (;;) {
     char line[512];
     int n = 0;
     for (int c = octet(); c != '\n'; c = octet()) if (n < 511) line[n++] = (char)c;
     line[n] = 0;
     if (strncmp(line, "DATA", 4) == 0) {
-      say("354 go ahead\r\n");
+      reply("354 go ahead\r\n");
       content();
-      say("250 taken\r\n");
+      reply("250 taken\r\n");
     } else if (strncmp(line, "QUIT", 4) == 0) {
-      say("221 bye\r\n");
+      reply("221 bye\r\n");
       return 0;
-    } else say("250 ok\r\n");
+    } else reply("250 ok\r\n");
   }
 }

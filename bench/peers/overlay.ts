@@ -15,7 +15,7 @@ export type Overlay = {
   readonly files: Readonly<Record<string, string>>
   /** Folders below /var/lib that an installation would make. */
   readonly state?: readonly string[]
-  /** Content of /var/mail. */
+  /** Folder that replaces /var/mail. */
   readonly mailboxes?: string
 }
 

@@ -125,7 +125,7 @@ const underBatch = ({ command, settings }: PeerCommand): PeerCommand => {
   return { command: [...policy, ...command], settings: `started by ${policy.join(' ')}\n${settings}` }
 }
 
-/** The defaults, with limits that accept many sessions of one bench. */
+/** The defaults, with limits for the sessions of a bench. */
 const roomy = ({ sessions }: PopSite): string => `service pop3-login {
   process_limit = ${sessions * 4}
 }
@@ -138,10 +138,10 @@ service pop3 {
  * The accounts of the host and the users of the bench, as system accounts with shadow passwords.
  */
 function accounts({ users, owner, hash, maildir }: PopSite, ...services: readonly string[]): Record<string, string> {
-  const people = users.map(user => `${user}:x:${owner.uid}:${owner.gid}::${maildir(user)}:/bin/sh\n`)
+  const lines = users.map(user => `${user}:x:${owner.uid}:${owner.gid}::${maildir(user)}:/bin/sh\n`)
   const own = services.map((name, n) => `${name}:x:${61_240 + n}:${owner.gid}::/:/bin/false\n`)
   return {
-    '/etc/passwd': readFileSync('/etc/passwd', 'utf8') + people.join('') + own.join(''),
+    '/etc/passwd': readFileSync('/etc/passwd', 'utf8') + lines.join('') + own.join(''),
     '/etc/shadow': users.map(user => `${user}:${hash}:19000:0:99999:7:::\n`).join(''),
   }
 }
@@ -151,7 +151,7 @@ const PAM = 'auth required pam_unix.so\naccount required pam_permit.so\n'
 
 const tcpserver = ({ sessions }: PopSite, port: number, ...program: readonly string[]): readonly string[] => [
   pathOf('tcpserver') ?? 'tcpserver',
-  // D: TCP_NODELAY, without which their answers wait for the client's acknowledgement.
+  // D: TCP_NODELAY. Without it the answers wait for the client's acknowledgement.
   '-DHRl0',
   '-b',
   '512',

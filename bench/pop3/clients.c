@@ -79,8 +79,8 @@ static double now(void) {
 }
 
 static void fail(const struct client *c, const char *what) {
-  const char *said = c->at < 0 ? "the greeting" : c->at < commands ? script[c->at].text : "the end";
-  fprintf(stderr, "client %d, %s: %s; octets=%ld lines=%ld head=%.*s\n", c->number, said, what, c->octets, c->lines,
+  const char *command = c->at < 0 ? "the greeting" : c->at < commands ? script[c->at].text : "the end";
+  fprintf(stderr, "client %d, %s: %s; octets=%ld lines=%ld head=%.*s\n", c->number, command, what, c->octets, c->lines,
           c->headLength, c->head);
   exit(1);
 }
@@ -143,7 +143,7 @@ static void begin(struct client *c) {
     }
   }
   if (connect(c->fd, (struct sockaddr *)&server, sizeof server) < 0 && errno != EINPROGRESS) fail(c, "cannot connect");
-  /* A client of TLS speaks first, once it is connected. */
+  /* A TLS client sends first, as soon as it is connected. */
   struct epoll_event event = {.events = tls == CLEAR ? EPOLLIN : EPOLLIN | EPOLLOUT, .data.ptr = c};
   if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event) < 0) fail(c, "epoll_ctl");
 }
@@ -166,7 +166,7 @@ static void next(struct client *c) {
   int length = snprintf(line, sizeof line, script[c->at].text, c->number);
   line[length++] = '\r';
   line[length++] = '\n';
-  if ((tls == CLEAR ? write(c->fd, line, length) : SSL_write(c->ssl, line, length)) != length) fail(c, "the command did not go out whole");
+  if ((tls == CLEAR ? write(c->fd, line, length) : SSL_write(c->ssl, line, length)) != length) fail(c, "only a part of the command was sent");
 }
 
 static void end(struct client *c) {
@@ -197,8 +197,8 @@ static void keepTail(struct client *c, const char *octets, long length) {
   c->tailLength = keep + (int)length;
 }
 
-static void take(struct client *c, const char *octets, long length) {
-  if (c->at == commands) fail(c, "more than was asked for");
+static void readAnswer(struct client *c, const char *octets, long length) {
+  if (c->at == commands) fail(c, "octets after the last answer");
   const struct command *command = c->at < 0 ? NULL : &script[c->at];
   if (!c->inBody) {
     const char *lf = memchr(octets, '\n', length);
@@ -245,8 +245,8 @@ static void readScript(void) {
   }
 }
 
-/* TLS has no more data for now. */
-static void hear(struct client *c, unsigned events) {
+/* Reads until TLS has no more data. */
+static void receiveTls(struct client *c, unsigned events) {
   if ((events & EPOLLOUT) != 0) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     epoll_ctl(poller, EPOLL_CTL_MOD, c->fd, &event);
@@ -255,7 +255,7 @@ static void hear(struct client *c, unsigned events) {
     int got = SSL_read(c->ssl, buffer, BUFFER);
     if (got > 0) {
       received += got;
-      take(c, buffer, got);
+      readAnswer(c, buffer, got);
       continue;
     }
     int error = SSL_get_error(c->ssl, got);
@@ -300,17 +300,17 @@ int main(int argc, char **argv) {
   while (done < sessions) {
     struct epoll_event events[256];
     int ready = epoll_wait(poller, events, 256, 60000);
-    if (ready == 0) fail(&clients[0], "no answer from anybody for a minute");
+    if (ready == 0) fail(&clients[0], "no client received an answer for a minute");
     for (int i = 0; i < ready; i++) {
       struct client *c = events[i].data.ptr;
       if (tls != CLEAR) {
-        hear(c, events[i].events);
+        receiveTls(c, events[i].events);
         continue;
       }
       long got = read(c->fd, buffer, BUFFER);
       if (got > 0) {
         received += got;
-        take(c, buffer, got);
+        readAnswer(c, buffer, got);
       } else if (got == 0) end(c);
       else if (errno != EAGAIN && errno != EINTR) fail(c, strerror(errno));
     }

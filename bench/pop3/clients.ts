@@ -91,7 +91,7 @@ export class Pop3Clients {
   async run(run: Run): Promise<ClientFigures> {
     const child = this.#start(run, [])
     const printed = await text(child.stdout)
-    if (printed === '') throw new Error(`port ${run.port}: the client found a wrong answer: see above`)
+    if (printed === '') throw new Error(`port ${run.port}: the client printed no figures; its message is above`)
     return v.parse(figuresSchema, JSON.parse(printed))
   }
 
@@ -102,7 +102,7 @@ export class Pop3Clients {
   async hold(run: Omit<Run, 'sessions'>): Promise<ChildProcess> {
     const child = this.#start({ ...run, sessions: run.clients }, ['hold'])
     const [printed] = await Promise.race([once(child.stdout, 'data'), once(child, 'exit')])
-    if (String(printed) !== 'open\n') throw new Error('the client could not hold its sessions: see above')
+    if (String(printed) !== 'open\n') throw new Error('the client did not open its sessions; its message is above')
     return child
   }
 

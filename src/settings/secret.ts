@@ -48,7 +48,8 @@ export class SecretMissing extends UsageFault {}
  * Reads the first line of a secret file: 1 to 200 printable ASCII characters (spec/popup.md §6).
  * During a reload by the supervisor the secret comes from the supervisor.
  * @throws SecretMissing if the file is missing or empty, or if it contains the word `password` or
- * another text that cannot be a secret. UsageFault if it is not regular, unreadable, or open to others.
+ * another text that cannot be a secret. UsageFault if it is not regular, unreadable, or open to
+ * others.
  */
 export function readSecretFile(path: string): Secret {
   const handed = handedText(path)

@@ -5,7 +5,7 @@ import {
   cellsOf,
   type Figure,
   formatTable,
-  heldBack,
+  limitedSides,
   median,
   parseReport,
   rowOf,
@@ -71,16 +71,16 @@ describe('a row', () => {
     ['a peer that did nothing', { peer: { name: 'dovecot', rounds: [1, 0, 1] } }],
   ])('%s is refused', (_, more) => expect(() => rowOf(figure(more))).toThrow(RangeError))
 
-  test('a goal beside a missing peer is refused', () => {
+  test('a goal that is a ratio is refused without a peer', () => {
     const { peer: _, ...alone } = figure({ goal: { ratio: 2 } })
-    expect(() => rowOf(alone)).toThrow('short sessions: a goal beside a peer, and no peer')
+    expect(() => rowOf(alone)).toThrow('short sessions: the goal is a ratio, and there is no peer')
   })
 
   test('a load generator that was too busy is named', () => {
     const ours = { rounds: [200, 90, 240], generator: [0.95, 0.2, 0.91] }
     const row = rowOf(figure({ ours, peer: { name: 'dovecot', rounds: [100, 50, 100], generator: [0.3, 0.99, 0.3] } }))
-    expect(heldBack(row)).toEqual(['ours'])
-    expect(cellsOf(row).at(-1)).toBe('no goal; load generator full: ours')
+    expect(limitedSides(row)).toEqual(['auth-relay'])
+    expect(cellsOf(row).at(-1)).toBe('no goal; load generator full: auth-relay')
   })
 })
 
@@ -97,10 +97,10 @@ test('the table names the compared figures', () => {
     rowOf({ load: 'sweep', unit: 'ms', better: 'less', ours: { rounds: [12_345] }, goal: { figure: 20_000 } }),
   ]
   expect(formatTable(rows).split('\n')).toEqual([
-    'load            unit                ours          beside   theirs        ratio        goal      verdict',
-    'short sessions  sessions/s          200 (90–240)  dovecot  100 (50–100)  2 (1.8–2.4)  ≥ 2.5 ×   missed',
-    'memory          KB, less is better  9             dovecot  10            0.9          –         no goal',
-    'sweep           ms                  12,300        –        –             –            ≤ 20,000  met',
+    'load            unit                auth-relay    peer     figure of the peer  ratio        goal      verdict',
+    'short sessions  sessions/s          200 (90–240)  dovecot  100 (50–100)        2 (1.8–2.4)  ≥ 2.5 ×   missed',
+    'memory          KB, less is better  9             dovecot  10                  0.9          –         no goal',
+    'sweep           ms                  12,300        –        –                   –            ≤ 20,000  met',
   ])
 })
 

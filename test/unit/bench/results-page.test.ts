@@ -30,14 +30,14 @@ describe('the page of results', () => {
 
   test('begins with the missed goals', () => {
     expect(page).toContain(
-      'Goals met: 1. Missed: 1:\n\n- POP3: short sessions, sessions/s, beside dovecot: 2.2 (2–2.4); goal ≥ 2.5 ×\n',
+      'Goals met: 1. Missed: 1:\n\n- POP3: short sessions, sessions/s, compared with dovecot: 2.2 (2–2.4); goal ≥ 2.5 ×\n',
     )
     expect(resultsPage([result({ rows: [] })], new Set())).toContain('Goals met: 0. Missed: 0.\n')
   })
 
   test('has a row for each figure, and marks figures that the load generator limited', () => {
     expect(page).toContain(
-      '| short sessions | sessions/s | 220 (200–240) | dovecot | 100 | 2.2 (2–2.4) | ≥ 2.5 × | missed; load generator full: ours |\n',
+      '| short sessions | sessions/s | 220 (200–240) | dovecot | 100 | 2.2 (2–2.4) | ≥ 2.5 × | missed; load generator full: auth-relay |\n',
     )
     expect(page).toContain('| sweep | ms | 3 | – | – | – | ≤ 5 | met |\n')
     expect(page).toContain('The load generator was full in 1 of 2 rows.\n')

@@ -8,7 +8,7 @@ import { addressOf } from '../../../bench/scale-population.ts'
 const COSTS: Costs = {
   loginAlone: 400,
   loginBatched: 50,
-  question: 100,
+  query: 100,
   wal: 25_000,
   grant: 200,
   history: 160,
@@ -19,7 +19,7 @@ const COSTS: Costs = {
 }
 
 describe('the needs of a site', () => {
-  const site = { loginsPerHour: 3_600_000, questionsPerLogin: 2, life: 1800, historyDays: 10 }
+  const site = { loginsPerHour: 3_600_000, queriesPerLogin: 2, life: 1800, historyDays: 10 }
 
   test('a thousand logins a second', () => {
     expect(needsOf(site, COSTS)).toEqual({
@@ -74,7 +74,7 @@ const result = (bench: string, ...rows: Result['rows']): Result => ({
   day: '',
   otherWork: 0,
 })
-const PACE = 'a million logins an hour at their own pace, wal_compression = off'
+const PACE = 'a million logins an hour at a steady rate, wal_compression = off'
 const RESULTS = [
   result('pop3d', row('short sessions', 'ms of CPU', 1)),
   result('tls', row('full handshake', 'µs of CPU', 800)),
@@ -82,18 +82,18 @@ const RESULTS = [
   result('gate', row('resident gate', 'µs of CPU a connection', 1000)),
   result(
     'scale',
-    row('lookup, yes, 16 at a time', 'µs of database CPU each', 100),
+    row('lookup with a grant, 16 at a time', 'µs of database CPU each', 100),
     row('logins, 4 hosts × 64 in flight', 'µs of database CPU each', 50),
     row(PACE, 'database cores', (500 * 1_000_000) / 3600 / 1e6),
     row(PACE, 'octets of WAL for a login', 25_000),
     row('table of grants after the hour', 'octets a grant', 120),
-    row('its indexes after the hour', 'octets a grant', 80),
+    row('indexes of the table of grants after the hour', 'octets a grant', 80),
     row('history', 'octets for a login', 160),
   ),
   result(
     'gates',
     row('memory of the primary for a gate with its connections', 'KB', 8000),
-    row('one look at the answers of the standbys: CPU of the primary', 'µs', 50),
+    row('one query for the answers of the standbys: CPU of the primary', 'µs', 50),
   ),
 ]
 
