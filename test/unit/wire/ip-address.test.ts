@@ -1,4 +1,5 @@
 import fc from 'fast-check'
+import ipaddr from 'ipaddr.js'
 import { describe, expect, test } from 'vitest'
 import {
   addressBytes,
@@ -32,6 +33,9 @@ const dotted = (groups: readonly number[]): string => {
   const head = groups.slice(0, 6).map(group => group.toString(16))
   return `${head.join(':')}:${high >> 8}.${high & 255}.${low >> 8}.${low & 255}`
 }
+
+/** Half of the groups are zero, so that runs of zeros have every length and place. */
+const anyGroup = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff }))
 
 describe('one address, one text', () => {
   test.each([
@@ -76,9 +80,8 @@ describe('one address, one text', () => {
   })
 
   test('every text of an IPv6 address has the same canonical text', () => {
-    const group = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff }))
     fc.assert(
-      fc.property(fc.array(group, { minLength: 8, maxLength: 8 }), groups => {
+      fc.property(fc.array(anyGroup, { minLength: 8, maxLength: 8 }), groups => {
         const texts = new Set(spellings(groups).map(text => parseIpAddress(text)))
         expect([...texts]).toHaveLength(1)
         expect(texts.has(undefined)).toBe(false)
@@ -94,6 +97,22 @@ describe('one address, one text', () => {
         expect(readAddress(addressBytes(address, 6))).toBe(address)
         expect(addressBytes(address)).toHaveLength(familyOf(address) === 4 ? 4 : 16)
       }),
+    )
+  })
+
+  test('octets have the text and the parse of ipaddr.js', () => {
+    const octets = fc.array(anyGroup, { minLength: 8, maxLength: 8 }).map(groups => {
+      return Uint8Array.from(groups.flatMap(group => [group >> 8, group & 255]))
+    })
+    fc.assert(
+      fc.property(octets, bytes => {
+        const address = new ipaddr.IPv6([...bytes])
+        const isMapped = address.isIPv4MappedAddress()
+        const text = isMapped ? address.toIPv4Address().toString() : address.toRFC5952String()
+        expect(readAddress(bytes)).toBe(text)
+        expect([...addressBytes(ip(text), 6)]).toEqual(isMapped ? [...bytes] : ipaddr.IPv6.parse(text).toByteArray())
+      }),
+      { numRuns: 2000 },
     )
   })
 
