@@ -1,17 +1,19 @@
 /** The cdb format (cr.yp.to/cdb/cdb.txt): writing a file, and looking up keys in one. */
 
-/** A record of a cdb. Keys may repeat; the first one counts. */
-export type CdbRecord = { readonly key: Uint8Array; readonly value: Uint8Array }
+/**
+ * A record of a cdb. A key has one character for each octet. Keys may repeat; the first one counts.
+ */
+export type CdbRecord = { readonly key: string; readonly value: Uint8Array }
 
 const TABLES = 256
 const HEADER = TABLES * 8
 const MAX_OCTETS = 0xffff_ffff
 
 /** The hash of the cdb format: `h = ((h << 5) + h) ^ octet`, from 5381, in 32 bits. */
-function hashOf(key: Uint8Array): number {
+function hashOf(key: string): number {
   let hash = 5381
-  for (const octet of key) hash = (((hash << 5) + hash) ^ octet) >>> 0
-  return hash
+  for (let at = 0; at < key.length; at += 1) hash = ((hash << 5) + hash) ^ key.charCodeAt(at)
+  return hash >>> 0
 }
 
 /** Makes a cdb file. Throws RangeError above 4 GiB, the limit of the format. */
@@ -27,7 +29,7 @@ export function formatCdb(records: readonly CdbRecord[]): Buffer {
     tables[hash % TABLES]?.push({ hash, position: at })
     file.writeUInt32LE(key.length, at)
     file.writeUInt32LE(value.length, at + 4)
-    file.set(key, at + 8)
+    file.write(key, at + 8, 'latin1')
     file.set(value, at + 8 + key.length)
     at += 8 + key.length + value.length
   }
@@ -51,6 +53,8 @@ export class CdbDamaged extends Error {
   override readonly name = 'CdbDamaged'
 }
 
+const BEHIND_THE_END = 'a position points behind the end of the cdb'
+
 /**
  * A cdb in memory. Every position is checked, so that a damaged file throws CdbDamaged instead of
  * returning wrong data.
@@ -64,7 +68,7 @@ export class Cdb {
   }
 
   /** Value of the first record with this key, or undefined. */
-  get(key: Uint8Array): Buffer | undefined {
+  get(key: string): Buffer | undefined {
     const hash = hashOf(key)
     const table = this.#number((hash % TABLES) * 8)
     const slots = this.#number((hash % TABLES) * 8 + 4)
@@ -74,7 +78,7 @@ export class Cdb {
       if (this.#number(table + slot * 8) !== hash) continue
       const keyLength = this.#number(position)
       const valueLength = this.#number(position + 4)
-      if (this.#slice(position + 8, keyLength).equals(key)) return this.#slice(position + 8 + keyLength, valueLength)
+      if (this.#text(position + 8, keyLength) === key) return this.#slice(position + 8 + keyLength, valueLength)
     }
     return undefined
   }
@@ -86,17 +90,22 @@ export class Cdb {
     for (let at = HEADER; at < end; ) {
       const keyLength = this.#number(at)
       const valueLength = this.#number(at + 4)
-      yield { key: this.#slice(at + 8, keyLength), value: this.#slice(at + 8 + keyLength, valueLength) }
+      yield { key: this.#text(at + 8, keyLength), value: this.#slice(at + 8 + keyLength, valueLength) }
       at += 8 + keyLength + valueLength
     }
   }
 
   #number(at: number): number {
-    return this.#slice(at, 4).readUInt32LE(0)
+    if (at + 4 > this.#file.length) throw new CdbDamaged(BEHIND_THE_END)
+    return this.#file.readUInt32LE(at)
+  }
+
+  #text(at: number, length: number): string {
+    return this.#slice(at, length).toString('latin1')
   }
 
   #slice(at: number, length: number): Buffer {
-    if (at + length > this.#file.length) throw new CdbDamaged('a position points behind the end of the cdb')
+    if (at + length > this.#file.length) throw new CdbDamaged(BEHIND_THE_END)
     return this.#file.subarray(at, at + length)
   }
 }

@@ -26,7 +26,7 @@ export class TcpRulesFile {
   find(query: TcpRuleQuery): TcpRule {
     const cdb = this.#current()
     for (const key of tcpRuleKeys(query)) {
-      const data = cdb.get(Buffer.from(key, 'latin1'))
+      const data = cdb.get(key)
       if (data !== undefined) return parseTcpRule(data)
     }
     return EVERYBODY

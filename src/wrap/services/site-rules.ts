@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
-import { Cdb, type CdbRecord, formatCdb } from '../../wire/cdb.ts'
+import { Cdb, formatCdb } from '../../wire/cdb.ts'
 import { type Network, networkContains } from '../../wire/ip-address.ts'
 import {
   bitKeysOfText,
@@ -54,9 +54,11 @@ export class SiteRules {
   static recover(path: string): SiteRules | undefined {
     try {
       const [mark, ...records] = new Cdb(readFileSync(path)).records()
-      if (mark === undefined || latin1(mark.key) !== MARK) return undefined
-      const site = records.slice(Number(/^grants=(\d{1,10})$/.exec(latin1(mark.value))?.[1] ?? Infinity))
-      return new SiteRules(site.map(({ key, value }) => ({ key: latin1(key), data: value })))
+      if (mark?.key !== MARK) return undefined
+      const site = records.slice(
+        Number(/^grants=(\d{1,10})$/.exec(Buffer.from(mark.value).toString())?.[1] ?? Infinity),
+      )
+      return new SiteRules(site.map(({ key, value }) => ({ key, data: value })))
     } catch {
       return undefined // The file is missing or not a cdb.
     }
@@ -79,9 +81,9 @@ export class SiteRules {
       }
     }
     return formatCdb([
-      { key: octets(MARK), value: octets(`grants=${granted.size}`) },
-      ...[...granted].map(([key, value]): CdbRecord => ({ key: octets(key), value })),
-      ...this.#records.map(({ key, data }): CdbRecord => ({ key: octets(key), value: data })),
+      { key: MARK, value: Buffer.from(`grants=${granted.size}`) },
+      ...[...granted].map(([key, value]) => ({ key, value })),
+      ...this.#records.map(({ key, data }) => ({ key, value: data })),
     ])
   }
 
@@ -108,6 +110,3 @@ export class SiteRules {
 }
 
 const isDeny = ({ rule }: { rule: TcpRule | undefined }): boolean => rule?.allow === false
-
-const octets = (key: string): Buffer => Buffer.from(key, 'latin1')
-const latin1 = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1')

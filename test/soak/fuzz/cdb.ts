@@ -4,7 +4,7 @@ import { type FuzzTarget, only, promise } from './fuzz-target.ts'
 import { mutated } from './mutation.ts'
 import type { Random } from './random.ts'
 
-const KEYS = ['192.0.2.7', '192.0.2.', '=host.example.net', '', 'k'].map(key => Buffer.from(key))
+const KEYS = ['192.0.2.7', '192.0.2.', '=host.example.net', '', 'k']
 const VALUES = ['+RELAYCLIENT=\0', 'D', '+A=b\0+C=\0', ''].map(value => Buffer.from(value))
 const RECORDS = KEYS.map((key, index) => ({ key, value: VALUES[index % VALUES.length] ?? Buffer.alloc(0) }))
 const FILE = formatCdb(RECORDS)

@@ -3,16 +3,16 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { Cdb, CdbDamaged, formatCdb } from '../../../src/wire/cdb.ts'
 
-const bytes = fc.uint8Array({ maxLength: 30 })
-const records = fc.array(fc.record({ key: bytes, value: bytes }), { maxLength: 60 })
+const keys = fc.uint8Array({ maxLength: 30 }).map(octets => Buffer.from(octets).toString('latin1'))
+const records = fc.array(fc.record({ key: keys, value: fc.uint8Array({ maxLength: 30 }) }), { maxLength: 60 })
 
 test('a written record is found: the first of several, and all in order', () => {
   fc.assert(
     fc.property(records, list => {
       const cdb = new Cdb(formatCdb(list))
-      expect([...cdb.records()].map(r => [...r.key, -1, ...r.value])).toEqual(list.map(r => [...r.key, -1, ...r.value]))
+      expect([...cdb.records()].map(r => [r.key, ...r.value])).toEqual(list.map(r => [r.key, ...r.value]))
       for (const { key } of list) {
-        const first = list.find(other => Buffer.from(other.key).equals(key))
+        const first = list.find(other => other.key === key)
         expect(cdb.get(key)).toEqual(Buffer.from(first?.value ?? []))
       }
     }),
@@ -21,8 +21,8 @@ test('a written record is found: the first of several, and all in order', () => 
 
 test('a missing record is not found', () => {
   fc.assert(
-    fc.property(records, bytes, (list, key) => {
-      fc.pre(!list.some(record => Buffer.from(record.key).equals(key)))
+    fc.property(records, keys, (list, key) => {
+      fc.pre(!list.some(record => record.key === key))
       expect(new Cdb(formatCdb(list)).get(key)).toBeUndefined()
     }),
   )
@@ -30,7 +30,7 @@ test('a missing record is not found', () => {
 
 test('a damaged file is an error or a miss, never a crash or an endless search', () => {
   fc.assert(
-    fc.property(records, fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 8 }), bytes, (list, damage, key) => {
+    fc.property(records, fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 8 }), keys, (list, damage, key) => {
       const file = formatCdb(list)
       for (const [position, octet] of damage) file[position % file.length] = octet
       try {
@@ -44,7 +44,7 @@ test('a damaged file is an error or a miss, never a crash or an endless search',
 })
 
 describe('the slots of a table', () => {
-  const key = Buffer.from('one')
+  const key = 'one'
   /** A cdb of one record, whose table has two slots; `slot` is that of the record. */
   const cdbOf = () => {
     const file = formatCdb([{ key, value: Buffer.from('Hello') }])
@@ -75,52 +75,52 @@ describe('the slots of a table', () => {
   })
 
   test('two keys with the same hash are two records', () => {
-    const records = [' a', '!@'].map(text => ({ key: Buffer.from(text), value: Buffer.from(`of ${text}`) }))
+    const records = [' a', '!@'].map(text => ({ key: text, value: Buffer.from(`of ${text}`) }))
     const both = new Cdb(formatCdb(records))
-    expect(both.get(Buffer.from(' a'))?.toString()).toBe('of  a')
-    expect(both.get(Buffer.from('!@'))?.toString()).toBe('of !@')
-    expect(new Cdb(formatCdb(records.slice(0, 1))).get(Buffer.from('!@'))).toBeUndefined()
+    expect(both.get(' a')?.toString()).toBe('of  a')
+    expect(both.get('!@')?.toString()).toBe('of !@')
+    expect(new Cdb(formatCdb(records.slice(0, 1))).get('!@')).toBeUndefined()
   })
 })
 
 test('each of more records than tables is found', () => {
-  const keys = ['a', 'A', 'ab', 'zz', '0', '00', 'key', ''].flatMap(prefix =>
+  const texts = ['a', 'A', 'ab', 'zz', '0', '00', 'key', ''].flatMap(prefix =>
     Array.from({ length: 40 }, (_, n) => `${prefix}${n}`),
   )
-  const list = keys.map((key, n) => ({ key: Buffer.from(key), value: Buffer.from(`${n}`) }))
+  const list = texts.map((key, n) => ({ key, value: Buffer.from(`${n}`) }))
   const cdb = new Cdb(formatCdb(list))
   for (const { key } of list) {
-    const first = list.find(other => other.key.equals(key))
+    const first = list.find(other => other.key === key)
     expect(cdb.get(key)?.toString()).toBe(first?.value.toString())
   }
-  expect(cdb.get(Buffer.from('missing'))).toBeUndefined()
+  expect(cdb.get('missing')).toBeUndefined()
 })
 
 test('an empty file has its tables alone, and no record', () => {
   const file = formatCdb([])
   expect(file.length).toBe(2048)
   const cdb = new Cdb(file)
-  expect([cdb.get(Buffer.from('a')), [...cdb.records()]]).toEqual([undefined, []])
+  expect([cdb.get('a'), [...cdb.records()]]).toEqual([undefined, []])
 })
 
 test('a fault of a file has a message', () => {
   const fault = (message: string) => expect.objectContaining({ name: 'CdbDamaged', message })
   expect(() => new Cdb(Buffer.alloc(2047))).toThrow(fault('a cdb has at least 2048 octets, this file has 2047'))
-  const file = formatCdb([{ key: Buffer.from('one'), value: Buffer.from('Hello') }])
+  const file = formatCdb([{ key: 'one', value: Buffer.from('Hello') }])
   const cut = new Cdb(file.subarray(0, -1))
-  expect(() => cut.get(Buffer.from('one'))).toThrow(fault('a position points behind the end of the cdb'))
+  expect(() => cut.get('one')).toThrow(fault('a position points behind the end of the cdb'))
   expect([...cut.records()].map(({ value }) => Buffer.from(value).toString())).toEqual(['Hello'])
 })
 
 test('a cdb above 4 GiB is not made', () => {
   const value = new Uint8Array(2 ** 20)
-  const list = Array.from({ length: 4096 }, () => ({ key: new Uint8Array(0), value }))
+  const list = Array.from({ length: 4096 }, () => ({ key: '', value }))
   expect(() => formatCdb(list)).toThrow(new RangeError('a cdb holds at most 4 GiB, not 4295067648 octets'))
 })
 
 test('the hash is that of the format: a file with known octets', () => {
   // `one`: 5381*33^3 ... lies in table 0x7c; calculated by hand from the description of the format.
-  const file = formatCdb([{ key: Buffer.from('one'), value: Buffer.from('Hello') }])
+  const file = formatCdb([{ key: 'one', value: Buffer.from('Hello') }])
   expect(file.length).toBe(2048 + 8 + 8 + 16)
   const reference = execFileSync('perl', [
     '-e',

@@ -205,10 +205,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
   describe('rules of tcprules', () => {
     const rulesFile = (rules: Record<string, Parameters<typeof formatTcpRule>[0]>): TcpRulesFile => {
       const path = `${directory.path}/rules${files++}.cdb`
-      writeFileSync(
-        path,
-        formatCdb(Object.entries(rules).map(([key, rule]) => ({ key: Buffer.from(key), value: formatTcpRule(rule) }))),
-      )
+      writeFileSync(path, formatCdb(Object.entries(rules).map(([key, rule]) => ({ key, value: formatTcpRule(rule) }))))
       return new TcpRulesFile(path)
     }
 
@@ -236,10 +233,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
     test('a new file applies from the next connection on', async () => {
       const path = `${directory.path}/changing.cdb`
       const write = (value: string) =>
-        writeFileSync(
-          path,
-          formatCdb([{ key: Buffer.from(''), value: formatTcpRule({ allow: true, environment: { X: value } }) }]),
-        )
+        writeFileSync(path, formatCdb([{ key: '', value: formatTcpRule({ allow: true, environment: { X: value } }) }]))
       write('one')
       const { talk } = await start({ rules: new TcpRulesFile(path) })
       expect(await talk()).toContain('x=one')
@@ -300,7 +294,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       const rules = (): TcpRulesFile => {
         const path = `${directory.path}/proxy-rules.cdb`
         const rule = formatTcpRule({ allow: true, environment: { RELAYCLIENT: '', X: 'rule' } })
-        writeFileSync(path, formatCdb([{ key: Buffer.from('127.'), value: rule }]))
+        writeFileSync(path, formatCdb([{ key: '127.', value: rule }]))
         return new TcpRulesFile(path)
       }
 
