@@ -5,6 +5,7 @@
  */
 export type CdbRecord = { readonly key: string; readonly value: Uint8Array }
 
+/** A power of two: a lookup takes the table from the low bits of the hash. */
 const TABLES = 256
 const HEADER = TABLES * 8
 const MAX_OCTETS = 0xffff_ffff
@@ -26,7 +27,7 @@ export function formatCdb(records: readonly CdbRecord[]): Buffer {
   let at = HEADER
   for (const { key, value } of records) {
     const hash = hashOf(key)
-    tables[hash % TABLES]?.push({ hash, position: at })
+    tables[hash & (TABLES - 1)]?.push({ hash, position: at })
     file.writeUInt32LE(key.length, at)
     file.writeUInt32LE(value.length, at + 4)
     file.write(key, at + 8, 'latin1')
@@ -70,8 +71,11 @@ export class Cdb {
   /** Value of the first record with this key, or undefined. */
   get(key: string): Buffer | undefined {
     const hash = hashOf(key)
-    const table = this.#number((hash % TABLES) * 8)
-    const slots = this.#number((hash % TABLES) * 8 + 4)
+    const pointer = (hash & (TABLES - 1)) * 8
+    const slots = this.#number(pointer + 4)
+    // Most tables of a small file are empty.
+    if (slots === 0) return undefined
+    const table = this.#number(pointer)
     for (let probe = 0, slot = (hash >>> 8) % slots; probe < slots; probe++, slot = (slot + 1) % slots) {
       const position = this.#number(table + slot * 8 + 4)
       if (position === 0) return undefined

@@ -146,5 +146,7 @@ const sixToFour: Embedding = { prefix: prefixBytes(SIX_TO_FOUR), at: [2, 3, 4, 5
 const TEREDO = networkFrom('2001::/32')
 const teredo: Embedding = { prefix: prefixBytes(TEREDO), at: [12, 13, 14, 15], mask: 0xff }
 
-const beginsWith = (bytes: Uint8Array, prefix: Uint8Array): boolean =>
-  prefix.every((octet, index) => bytes[index] === octet)
+function beginsWith(bytes: Uint8Array, prefix: Uint8Array): boolean {
+  for (let n = 0; n < prefix.length; n += 1) if (bytes[n] !== prefix[n]) return false
+  return true
+}

@@ -76,6 +76,9 @@ export type IpAddress = string & { readonly [canonical]: 'IpAddress' }
 export function parseIpAddress(text: string): IpAddress | undefined {
   if (isIPv4(text)) return brand(text)
   if (!isIPv6(text) || text.includes('%')) return undefined
+  // Most texts are canonical. Such a text is the text of its octets.
+  const canonicalText = readAddress(ipv6Octets(text))
+  if (canonicalText === text) return canonicalText
   const address = ipaddr.IPv6.parse(withoutDottedTail(text))
   return brand(address.isIPv4MappedAddress() ? address.toIPv4Address().toString() : address.toRFC5952String())
 }
@@ -100,9 +103,11 @@ export const familyOf = (ip: IpAddress): 4 | 6 => (ip.includes(':') ? 6 : 4)
  */
 export function addressBytes(ip: IpAddress, family = familyOf(ip)): Uint8Array {
   if (familyOf(ip) === 6) return ipv6Octets(ip)
-  const number = ipv4Number(ip)
-  const octets = [number >>> 24, (number >>> 16) & 0xff, (number >>> 8) & 0xff, number & 0xff]
-  return Uint8Array.from(family === 4 ? octets : [...MAPPED, ...octets])
+  const octets = new Uint8Array(family === 4 ? 4 : 16)
+  if (family === 6) octets.set(MAPPED)
+  const [number, at] = [ipv4Number(ip), octets.length - 4]
+  for (let n = 0; n < 4; n += 1) octets[at + n] = number >> (24 - 8 * n)
+  return octets
 }
 
 /** The octets of an IPv4-mapped address before the IPv4 address (RFC 4291 section 2.5.5.2). */
@@ -125,8 +130,8 @@ const dottedQuad = (bytes: Uint8Array, at: number): string =>
 // Each login and each lookup needs the octets and the text of an address. ipaddr.js takes about
 // ten times as long as the next two functions, because it parses every form of an address.
 
-/** The octets of a canonical text, in which no part is a dotted quad. */
-function ipv6Octets(ip: IpAddress): Uint8Array {
+/** The octets of a canonical text. Other texts give other octets, and never an error. */
+function ipv6Octets(ip: string): Uint8Array {
   const octets = new Uint8Array(16)
   let [length, group] = [0, 0]
   let gap: number | undefined
@@ -301,8 +306,8 @@ export const PRIVATE_NETWORKS = new NetworkSet(
 )
 
 /**
- * Marks a text as an IpAddress. Each caller has made the text canonical, so that the check is short:
- * a check of the whole text takes longer than making it.
+ * Marks a text as an IpAddress. Each caller has made the text canonical. The check is short,
+ * because a check of the whole text takes longer than making it.
  */
 function brand(text: string): IpAddress {
   if (!hasSeparator(text)) throw new TypeError(`not a canonical address: ${text}`)
