@@ -416,6 +416,7 @@ function overlap(network: Network | undefined, text: string): boolean {
 }
 
 const known = new Map<string, Network>()
+const addresses = new Map<string, IpAddress>()
 
 function parsed(text: Value | undefined): Network {
   const name = String(text)
@@ -429,8 +430,10 @@ const addressOrNone = (text: Value | undefined): IpAddress | undefined =>
   typeof text === 'string' ? address(text) : undefined
 
 function address(text: Value | undefined): IpAddress {
-  const ip = typeof text === 'string' ? parseIpAddress(text) : undefined
-  if (ip === undefined) throw new Error(`not an address: ${String(text)}`)
+  const name = String(text)
+  const ip = addresses.get(name) ?? parseIpAddress(name)
+  if (ip === undefined) throw new Error(`not an address: ${name}`)
+  addresses.set(name, ip)
   return ip
 }
 

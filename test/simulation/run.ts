@@ -1,4 +1,6 @@
+import { existsSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fc } from '@fast-check/vitest'
 import { checkRuns } from '../harness/check-runs.ts'
@@ -12,9 +14,12 @@ const STEPS = 240
 /** Limit for making a failing plan smaller, in milliseconds. */
 const SHRINK_MS = 60_000
 
+/** A file system without a disk: a simulation replaces its files thousands of times. */
+const MEMORY = '/dev/shm'
+
 /** Gives the stage a real Unix socket and a directory; returns the function that removes them. */
 export async function fitOut(stage: Stage): Promise<() => void> {
-  const directory = temporaryDirectory()
+  const directory = temporaryDirectory(existsSync(MEMORY) ? MEMORY : tmpdir())
   stage.directory = directory.path
   const path = join(directory.path, 'peer.sock')
   const { promise, resolve } = Promise.withResolvers<unknown>()

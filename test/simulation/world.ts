@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { FilePlaces } from '../../src/authd/file-places.ts'
 import { GrantQueue } from '../../src/authd/grant-queue.ts'
@@ -142,6 +143,8 @@ class World {
   #gate: Gate
   readonly #directory: string
   readonly #cdbFile: TcpRulesFile
+  /** The octets of the cdb, and the addresses that it opens or not. */
+  #cdbRead = { octets: Buffer.alloc(0), isOpen: new Map<IpAddress, boolean>() }
   /** `since`: virtual time of the end of its first query. */
   #cdb: { readonly cdb: CdbExport; readonly since: number } | undefined
   readonly #administrator: ReturnType<typeof createGrantAdmin>
@@ -396,7 +399,8 @@ class World {
     if (running === undefined) return
     this.#cdb = undefined
     await running.cdb.stop()
-    for (const text of ADDRESSES) if (this.#isOpenInCdb(ipOf(text))) this.#fail(`${text} stays in the cdb at its end`)
+    const isOpen = this.#readCdb()
+    for (const text of ADDRESSES) if (isOpen(ipOf(text))) this.#fail(`${text} stays in the cdb at its end`)
   }
 
   /**
@@ -407,9 +411,10 @@ class World {
     if (this.#cdb === undefined || this.#time.now < this.#cdb.since) return
     const lag = CDB_INTERVAL_MS + CDB_TIMEOUT_MS + 100
     const looked = this.#time.now - lag
+    const isOpen = this.#readCdb()
     for (const text of texts) {
       const ip = ipOf(text)
-      if (!this.#isOpenInCdb(ip)) {
+      if (!isOpen(ip)) {
         const isExcused = this.#blocks.length > 0 || this.#cdb.since > looked
         if (!isExcused && this.#isOwed(ip, looked)) this.#fail(`${ip} was promised the relay and is not in the cdb`)
         continue
@@ -429,9 +434,22 @@ class World {
     return `${this.#directory}/smtp.cdb`
   }
 
-  #isOpenInCdb(ip: IpAddress): boolean {
-    const { allow, environment } = this.#cdbFile.find({ ip })
-    return allow && environment['RELAYCLIENT'] !== undefined
+  /**
+   * The answers of the current cdb. The same octets give the same answers, so that an address is
+   * looked up once in each version of the file.
+   */
+  #readCdb(): (ip: IpAddress) => boolean {
+    const octets = readFileSync(this.#cdbPath)
+    if (!octets.equals(this.#cdbRead.octets)) this.#cdbRead = { octets, isOpen: new Map() }
+    const { isOpen } = this.#cdbRead
+    return ip => {
+      const known = isOpen.get(ip)
+      if (known !== undefined) return known
+      const { allow, environment } = this.#cdbFile.find({ ip })
+      const found = allow && environment['RELAYCLIENT'] !== undefined
+      isOpen.set(ip, found)
+      return found
+    }
   }
 
   /**
@@ -1219,17 +1237,15 @@ const sameTarget = (a: BlockTarget, b: BlockTarget): boolean =>
     ? b.kind === 'network' && formatNetwork(a.network) === formatNetwork(b.network)
     : b.kind === 'login' && loginKey(a.login) === loginKey(b.login)
 
-const parsed = new Map<string, IpAddress>()
-
-function ipOf(text: string): IpAddress {
-  const ip = parsed.get(text) ?? parseIpAddress(text)
-  if (ip === undefined) throw new Error(`not an address: ${text}`)
-  parsed.set(text, ip)
-  return ip
+/** The value of a text, which is parsed once. */
+function parseOnce<Value>(parse: (text: string) => Value | undefined): (text: string) => Value {
+  const parsed = new Map<string, Value>()
+  return text => {
+    const value = parsed.get(text) ?? parse(text)
+    if (value === undefined) throw new Error(`not an address or a network: ${text}`)
+    parsed.set(text, value)
+    return value
+  }
 }
-
-function networkOf(text: string): Network {
-  const network = parseNetwork(text)
-  if (network === undefined) throw new Error(`not a network: ${text}`)
-  return network
-}
+const ipOf = parseOnce(parseIpAddress)
+const networkOf = parseOnce(parseNetwork)
