@@ -7,7 +7,7 @@ const TARGET = new URL('pop3authd.sql', DIRECTORY)
 const HEAD = `-- The whole schema of auth-relay, for an administrator who sets up an empty database by hand:
 --   createdb pop3authd && psql -d pop3authd -f pop3authd.sql
 -- Generated from the numbered files of this directory by scripts/build-pop3authd-sql.ts. A database
--- loaded from this file is up to date.
+-- that was made from this file is up to date.
 \\set ON_ERROR_STOP on
 `
 

@@ -1,11 +1,11 @@
 -- Addresses that may relay: grants by login, allowances and blocks by the administrator. All times
--- are those of the database (timestamptz). "until" is exclusive: at this moment the row has ended.
+-- are those of the database (timestamptz). "until" is exclusive: at this time the row has ended.
 
 CREATE TABLE schema_version (
   v       integer PRIMARY KEY,
   applied timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE schema_version IS 'One row per migration; a program that knows fewer refuses to run.';
+COMMENT ON TABLE schema_version IS 'One row for each migration. A program with fewer migrations refuses to run.';
 INSERT INTO schema_version (v) VALUES (1);
 
 -- One row for each address, or for each /64 network of IPv6 if ipv6_prefix is 64.
@@ -24,13 +24,13 @@ CREATE TABLE grants (
 COMMENT ON COLUMN grants.until IS 'The address may relay before this moment.';
 COMMENT ON COLUMN grants.last_auth IS 'Last POP3 login. More than 60 s in the future (the clock was set back): the row is not valid.';
 COMMENT ON COLUMN grants.granted_first IS 'First login of the unbroken series of grants that max_lifetime limits.';
-COMMENT ON COLUMN grants.username IS 'Login name of the last login; null where names are not kept.';
+COMMENT ON COLUMN grants.username IS 'Login name of the last login; null if store_user is off.';
 CREATE INDEX grants_until ON grants (until);
--- For relay_clients, because Postfix asks with the text of an address.
+-- For relay_clients, because Postfix queries with the text of an address.
 CREATE INDEX grants_address ON grants (host(ip));
 
--- Addresses, networks and logins that must not relay. A row is kept as long as the history; ending
--- it sets "until".
+-- Addresses, networks and logins that must not relay. The end of a block sets "until". The row stays
+-- as long as the history.
 CREATE TABLE blocks (
   id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   net    cidr,

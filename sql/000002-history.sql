@@ -16,8 +16,8 @@ CREATE TABLE login_event (
   refused  text,
   CHECK (num_nonnulls(until, refused) = 1)
 ) PARTITION BY RANGE (at);
-COMMENT ON COLUMN login_event.network IS 'What was granted: the address, or its /64.';
-COMMENT ON COLUMN login_event.refused IS 'Why nothing was granted.';
+COMMENT ON COLUMN login_event.network IS 'The granted address, or its /64.';
+COMMENT ON COLUMN login_event.refused IS 'Reason why nothing was granted; null if a grant was stored.';
 CREATE INDEX login_event_network_at ON login_event (network, at);
 
 CREATE TABLE relay_use (

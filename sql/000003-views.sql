@@ -3,7 +3,7 @@
 INSERT INTO schema_version (v) VALUES (3);
 
 -- The grants for the gate. Mail is attributed to the login, which is null if store_user is off. The
--- gate asks with its own time.
+-- view has no condition for the time, because a query can be about another time than now().
 CREATE VIEW relay_gate AS
   SELECT g.ip, g.until, g.last_auth, g.username,
          (SELECT max(b.until) FROM blocks b WHERE b.login = lower(g.username)) AS login_blocked_until

@@ -13,10 +13,10 @@ CREATE TABLE gate_tally (
   undecided bigint NOT NULL,
   never     bigint NOT NULL,
   PRIMARY KEY (minute, host, door)
-) WITH (fillfactor = 70); -- The row of this minute is updated every second, in its page.
-COMMENT ON COLUMN gate_tally.refused IS 'Asked, and there was no grant: mail for local domains flowed.';
-COMMENT ON COLUMN gate_tally.undecided IS 'No sure answer in time: closed on doubt.';
-COMMENT ON COLUMN gate_tally.never IS 'Not asked: no login opens the relay for such an address.';
+) WITH (fillfactor = 70); -- The row of the current minute is updated in its page every second.
+COMMENT ON COLUMN gate_tally.refused IS 'The query found no grant. Mail for local domains was accepted.';
+COMMENT ON COLUMN gate_tally.undecided IS 'The query had no answer in time, so the relay stayed closed.';
+COMMENT ON COLUMN gate_tally.never IS 'No query, because the address is ungrantable.';
 
 CREATE TABLE gate_refused (
   host      text NOT NULL,

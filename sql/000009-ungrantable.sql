@@ -11,9 +11,9 @@ CREATE TABLE ungrantable (
   seen  timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (host, net)
 );
-COMMENT ON COLUMN ungrantable.host IS 'Whose settings, trust lists and own addresses these are.';
+COMMENT ON COLUMN ungrantable.host IS 'Host from whose settings and addresses the row comes.';
 COMMENT ON COLUMN ungrantable.alone IS
-  'Addresses in it embed IPv4 addresses: a single one can be granted, but no network of them, because no prefix tells the proxies apart.';
+  'Addresses in it embed IPv4 addresses: a single one can be granted, but no network of them, because no prefix separates the proxies from the others.';
 
 -- A host that was taken out of service counts for 30 days.
 CREATE VIEW relay_ungrantable AS

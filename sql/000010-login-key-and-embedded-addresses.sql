@@ -18,8 +18,8 @@ ALTER TABLE blocks ADD CONSTRAINT blocks_login_check CHECK (length(login) <= 255
 ALTER TABLE grants ADD COLUMN embedded_ipv4 inet CHECK (family(embedded_ipv4) = 4);
 ALTER TABLE allowances ADD COLUMN embedded_ipv4 inet CHECK (family(embedded_ipv4) = 4);
 COMMENT ON COLUMN grants.embedded_ipv4 IS
-  'The IPv4 address of which "ip" was made (RFC 6052, 7915, 3056, 4380): a block of it counts. Null: "ip" is none of these.';
-COMMENT ON COLUMN allowances.embedded_ipv4 IS 'As in grants, of a single address.';
+  'The IPv4 address that "ip" embeds (RFC 6052, 7915, 3056, 4380). A block of it applies. Null: "ip" embeds none.';
+COMMENT ON COLUMN allowances.embedded_ipv4 IS 'As in grants, for an allowance of a single address.';
 
 CREATE OR REPLACE VIEW relay_gate AS
   SELECT g.ip, g.until, g.last_auth, g.username,

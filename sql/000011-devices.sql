@@ -20,7 +20,7 @@ CREATE TABLE devices (
 COMMENT ON COLUMN devices.senders IS 'Envelope senders; empty: the setting wrap.sender_binding decides.';
 COMMENT ON COLUMN devices.networks IS 'Networks from which a login opens the relay; empty: all.';
 COMMENT ON COLUMN devices.recipient_domains IS 'Empty: all.';
-COMMENT ON COLUMN devices.messages_per_hour IS 'As the other limits, 0: none.';
+COMMENT ON COLUMN devices.messages_per_hour IS '0: no limit. The same applies to the other limits.';
 
 CREATE TABLE device_logins (
   login  text PRIMARY KEY CHECK (length(login) <= 255 AND login = login_key(login)),

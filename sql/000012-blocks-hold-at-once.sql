@@ -1,5 +1,5 @@
--- A block holds from the answer to its command on, at every clock of the database. After a
--- failover, or when the clock is set back, "since" may lie in the future for some time. Only the
+-- A block applies as soon as its command has answered, at any clock of the database. After a
+-- failover, or when the clock is set back, "since" may be in the future for some time. Only the
 -- history uses "since".
 
 INSERT INTO schema_version (v) VALUES (12);

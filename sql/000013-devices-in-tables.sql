@@ -1,5 +1,5 @@
 -- A device opens nothing after its end, or for an address outside its networks. The gate and the
--- cdb export observe this, so the view for mail servers must observe it too.
+-- cdb export apply this rule, so the view for mail servers must apply it too.
 
 INSERT INTO schema_version (v) VALUES (13);
 

@@ -14,14 +14,14 @@ CREATE TABLE alarms (
   told_end   timestamptz
 );
 COMMENT ON COLUMN alarms.subject IS 'The login, the address, the device or the host.';
-COMMENT ON COLUMN alarms.seen IS 'Last time that the rule found it.';
-COMMENT ON COLUMN alarms.until IS 'Null: it lasts.';
-COMMENT ON COLUMN alarms.told_start IS 'One process has taken it on itself to tell of the start; told_end: of the end.';
+COMMENT ON COLUMN alarms.seen IS 'Last time at which the rule found the alarm.';
+COMMENT ON COLUMN alarms.until IS 'End of the alarm; null while it lasts.';
+COMMENT ON COLUMN alarms.told_start IS 'Time at which a process claimed the report of the start; told_end: of the end.';
 CREATE UNIQUE INDEX alarms_open ON alarms (rule, subject) WHERE until IS NULL;
 CREATE INDEX alarms_since ON alarms (since);
 
--- State of the alarm rules, so that they need not read weeks of history. It contains the time of a
--- device's last login, and the minutes of an hour in which a grant of the device was used.
+-- State of the alarm rules, so that they need not read weeks of history: the time of a device's last
+-- login, and the number of minutes of an hour in which a grant of the device was used.
 ALTER TABLE device_logins ADD COLUMN last_login timestamptz;
 CREATE TABLE device_hours (
   device  text NOT NULL,

@@ -1,5 +1,6 @@
 -- Places of a device besides its networks: countries and AS numbers, which the gate finds in MMDB
--- files of its host. Tables for mail servers do not know places, so there only the networks count.
+-- files of its host. Mail servers that query the database cannot check places, so for them only the
+-- networks count.
 
 INSERT INTO schema_version (v) VALUES (16);
 

@@ -9,7 +9,7 @@ ALTER TABLE relay_use ADD COLUMN host text;
 COMMENT ON COLUMN login_event.host IS 'Host of the authd that stored the login.';
 COMMENT ON COLUMN relay_use.host IS 'Host of the authd that stored the use; the gate reports to the authd of its host.';
 
--- As in 6, with the host.
+-- The view of migration 6, with the host.
 CREATE OR REPLACE VIEW status_events AS
   SELECT at, CASE WHEN refused IS NULL THEN 'grant' ELSE 'refused' END AS kind, ip, daemon, method, tls, username AS login, refused AS reason, host
   FROM login_event WHERE at > now() - interval '1 day'

@@ -1,19 +1,19 @@
 -- The whole schema of auth-relay, for an administrator who sets up an empty database by hand:
 --   createdb pop3authd && psql -d pop3authd -f pop3authd.sql
 -- Generated from the numbered files of this directory by scripts/build-pop3authd-sql.ts. A database
--- loaded from this file is up to date.
+-- that was made from this file is up to date.
 \set ON_ERROR_STOP on
 
 -- 000001-grants.sql
 BEGIN;
 -- Addresses that may relay: grants by login, allowances and blocks by the administrator. All times
--- are those of the database (timestamptz). "until" is exclusive: at this moment the row has ended.
+-- are those of the database (timestamptz). "until" is exclusive: at this time the row has ended.
 
 CREATE TABLE schema_version (
   v       integer PRIMARY KEY,
   applied timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE schema_version IS 'One row per migration; a program that knows fewer refuses to run.';
+COMMENT ON TABLE schema_version IS 'One row for each migration. A program with fewer migrations refuses to run.';
 INSERT INTO schema_version (v) VALUES (1);
 
 -- One row for each address, or for each /64 network of IPv6 if ipv6_prefix is 64.
@@ -32,13 +32,13 @@ CREATE TABLE grants (
 COMMENT ON COLUMN grants.until IS 'The address may relay before this moment.';
 COMMENT ON COLUMN grants.last_auth IS 'Last POP3 login. More than 60 s in the future (the clock was set back): the row is not valid.';
 COMMENT ON COLUMN grants.granted_first IS 'First login of the unbroken series of grants that max_lifetime limits.';
-COMMENT ON COLUMN grants.username IS 'Login name of the last login; null where names are not kept.';
+COMMENT ON COLUMN grants.username IS 'Login name of the last login; null if store_user is off.';
 CREATE INDEX grants_until ON grants (until);
--- For relay_clients, because Postfix asks with the text of an address.
+-- For relay_clients, because Postfix queries with the text of an address.
 CREATE INDEX grants_address ON grants (host(ip));
 
--- Addresses, networks and logins that must not relay. A row is kept as long as the history; ending
--- it sets "until".
+-- Addresses, networks and logins that must not relay. The end of a block sets "until". The row stays
+-- as long as the history.
 CREATE TABLE blocks (
   id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   net    cidr,
@@ -84,8 +84,8 @@ CREATE TABLE login_event (
   refused  text,
   CHECK (num_nonnulls(until, refused) = 1)
 ) PARTITION BY RANGE (at);
-COMMENT ON COLUMN login_event.network IS 'What was granted: the address, or its /64.';
-COMMENT ON COLUMN login_event.refused IS 'Why nothing was granted.';
+COMMENT ON COLUMN login_event.network IS 'The granted address, or its /64.';
+COMMENT ON COLUMN login_event.refused IS 'Reason why nothing was granted; null if a grant was stored.';
 CREATE INDEX login_event_network_at ON login_event (network, at);
 
 CREATE TABLE relay_use (
@@ -150,7 +150,7 @@ BEGIN;
 INSERT INTO schema_version (v) VALUES (3);
 
 -- The grants for the gate. Mail is attributed to the login, which is null if store_user is off. The
--- gate asks with its own time.
+-- view has no condition for the time, because a query can be about another time than now().
 CREATE VIEW relay_gate AS
   SELECT g.ip, g.until, g.last_auth, g.username,
          (SELECT max(b.until) FROM blocks b WHERE b.login = lower(g.username)) AS login_blocked_until
@@ -312,10 +312,10 @@ CREATE TABLE gate_tally (
   undecided bigint NOT NULL,
   never     bigint NOT NULL,
   PRIMARY KEY (minute, host, door)
-) WITH (fillfactor = 70); -- The row of this minute is updated every second, in its page.
-COMMENT ON COLUMN gate_tally.refused IS 'Asked, and there was no grant: mail for local domains flowed.';
-COMMENT ON COLUMN gate_tally.undecided IS 'No sure answer in time: closed on doubt.';
-COMMENT ON COLUMN gate_tally.never IS 'Not asked: no login opens the relay for such an address.';
+) WITH (fillfactor = 70); -- The row of the current minute is updated in its page every second.
+COMMENT ON COLUMN gate_tally.refused IS 'The query found no grant. Mail for local domains was accepted.';
+COMMENT ON COLUMN gate_tally.undecided IS 'The query had no answer in time, so the relay stayed closed.';
+COMMENT ON COLUMN gate_tally.never IS 'No query, because the address is ungrantable.';
 
 CREATE TABLE gate_refused (
   host      text NOT NULL,
@@ -437,9 +437,9 @@ CREATE TABLE ungrantable (
   seen  timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (host, net)
 );
-COMMENT ON COLUMN ungrantable.host IS 'Whose settings, trust lists and own addresses these are.';
+COMMENT ON COLUMN ungrantable.host IS 'Host from whose settings and addresses the row comes.';
 COMMENT ON COLUMN ungrantable.alone IS
-  'Addresses in it embed IPv4 addresses: a single one can be granted, but no network of them, because no prefix tells the proxies apart.';
+  'Addresses in it embed IPv4 addresses: a single one can be granted, but no network of them, because no prefix separates the proxies from the others.';
 
 -- A host that was taken out of service counts for 30 days.
 CREATE VIEW relay_ungrantable AS
@@ -519,8 +519,8 @@ ALTER TABLE blocks ADD CONSTRAINT blocks_login_check CHECK (length(login) <= 255
 ALTER TABLE grants ADD COLUMN embedded_ipv4 inet CHECK (family(embedded_ipv4) = 4);
 ALTER TABLE allowances ADD COLUMN embedded_ipv4 inet CHECK (family(embedded_ipv4) = 4);
 COMMENT ON COLUMN grants.embedded_ipv4 IS
-  'The IPv4 address of which "ip" was made (RFC 6052, 7915, 3056, 4380): a block of it counts. Null: "ip" is none of these.';
-COMMENT ON COLUMN allowances.embedded_ipv4 IS 'As in grants, of a single address.';
+  'The IPv4 address that "ip" embeds (RFC 6052, 7915, 3056, 4380). A block of it applies. Null: "ip" embeds none.';
+COMMENT ON COLUMN allowances.embedded_ipv4 IS 'As in grants, for an allowance of a single address.';
 
 CREATE OR REPLACE VIEW relay_gate AS
   SELECT g.ip, g.until, g.last_auth, g.username,
@@ -586,7 +586,7 @@ CREATE TABLE devices (
 COMMENT ON COLUMN devices.senders IS 'Envelope senders; empty: the setting wrap.sender_binding decides.';
 COMMENT ON COLUMN devices.networks IS 'Networks from which a login opens the relay; empty: all.';
 COMMENT ON COLUMN devices.recipient_domains IS 'Empty: all.';
-COMMENT ON COLUMN devices.messages_per_hour IS 'As the other limits, 0: none.';
+COMMENT ON COLUMN devices.messages_per_hour IS '0: no limit. The same applies to the other limits.';
 
 CREATE TABLE device_logins (
   login  text PRIMARY KEY CHECK (length(login) <= 255 AND login = login_key(login)),
@@ -606,8 +606,8 @@ COMMIT;
 
 -- 000012-blocks-hold-at-once.sql
 BEGIN;
--- A block holds from the answer to its command on, at every clock of the database. After a
--- failover, or when the clock is set back, "since" may lie in the future for some time. Only the
+-- A block applies as soon as its command has answered, at any clock of the database. After a
+-- failover, or when the clock is set back, "since" may be in the future for some time. Only the
 -- history uses "since".
 
 INSERT INTO schema_version (v) VALUES (12);
@@ -664,7 +664,7 @@ COMMIT;
 -- 000013-devices-in-tables.sql
 BEGIN;
 -- A device opens nothing after its end, or for an address outside its networks. The gate and the
--- cdb export observe this, so the view for mail servers must observe it too.
+-- cdb export apply this rule, so the view for mail servers must apply it too.
 
 INSERT INTO schema_version (v) VALUES (13);
 
@@ -716,15 +716,14 @@ ALTER TABLE devices
   ADD COLUMN hours_from smallint CHECK (hours_from BETWEEN 0 AND 1439),
   ADD COLUMN hours_to   smallint CHECK (hours_to BETWEEN 0 AND 1440),
   ADD CONSTRAINT devices_hours CHECK (num_nulls(hours_from, hours_to) IN (0, 2) AND hours_from <> hours_to);
-COMMENT ON COLUMN devices.hours_from IS 'Minutes of the local day of the gate''s host, from this one to before hours_to; null: always.';
+COMMENT ON COLUMN devices.hours_from IS 'Minute of the local day of the gate''s host at which the device may begin to send; at hours_to it must stop. Null: always.';
 
 CREATE OR REPLACE VIEW relay_devices AS
   SELECT l.login, d.name, d.senders, d.networks, d.recipient_domains, d.messages_per_hour, d.messages_per_day,
          d.recipients_per_hour, d.recipients_per_day, d.line_endings, d.until, d.hours_from, d.hours_to
   FROM device_logins l JOIN devices d ON d.name = l.device;
 
--- Only networks with several logins have rows here, so a mailbox that is alone at its address needs
--- none.
+-- Only networks with several logins have rows, so an address with one mailbox needs none.
 CREATE TABLE neighbours (
   network inet NOT NULL,
   login   text NOT NULL CHECK (login = login_key(login)),
@@ -758,14 +757,14 @@ CREATE TABLE alarms (
   told_end   timestamptz
 );
 COMMENT ON COLUMN alarms.subject IS 'The login, the address, the device or the host.';
-COMMENT ON COLUMN alarms.seen IS 'Last time that the rule found it.';
-COMMENT ON COLUMN alarms.until IS 'Null: it lasts.';
-COMMENT ON COLUMN alarms.told_start IS 'One process has taken it on itself to tell of the start; told_end: of the end.';
+COMMENT ON COLUMN alarms.seen IS 'Last time at which the rule found the alarm.';
+COMMENT ON COLUMN alarms.until IS 'End of the alarm; null while it lasts.';
+COMMENT ON COLUMN alarms.told_start IS 'Time at which a process claimed the report of the start; told_end: of the end.';
 CREATE UNIQUE INDEX alarms_open ON alarms (rule, subject) WHERE until IS NULL;
 CREATE INDEX alarms_since ON alarms (since);
 
--- State of the alarm rules, so that they need not read weeks of history. It contains the time of a
--- device's last login, and the minutes of an hour in which a grant of the device was used.
+-- State of the alarm rules, so that they need not read weeks of history: the time of a device's last
+-- login, and the number of minutes of an hour in which a grant of the device was used.
 ALTER TABLE device_logins ADD COLUMN last_login timestamptz;
 CREATE TABLE device_hours (
   device  text NOT NULL,
@@ -789,7 +788,8 @@ COMMIT;
 -- 000016-places.sql
 BEGIN;
 -- Places of a device besides its networks: countries and AS numbers, which the gate finds in MMDB
--- files of its host. Tables for mail servers do not know places, so there only the networks count.
+-- files of its host. Mail servers that query the database cannot check places, so for them only the
+-- networks count.
 
 INSERT INTO schema_version (v) VALUES (16);
 
@@ -870,7 +870,7 @@ ALTER TABLE relay_use ADD COLUMN host text;
 COMMENT ON COLUMN login_event.host IS 'Host of the authd that stored the login.';
 COMMENT ON COLUMN relay_use.host IS 'Host of the authd that stored the use; the gate reports to the authd of its host.';
 
--- As in 6, with the host.
+-- The view of migration 6, with the host.
 CREATE OR REPLACE VIEW status_events AS
   SELECT at, CASE WHEN refused IS NULL THEN 'grant' ELSE 'refused' END AS kind, ip, daemon, method, tls, username AS login, refused AS reason, host
   FROM login_event WHERE at > now() - interval '1 day'
