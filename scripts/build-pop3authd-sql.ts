@@ -4,7 +4,7 @@ import { type Migration, readMigrations } from '../src/database/migrate.ts'
 const DIRECTORY = new URL('../sql/', import.meta.url)
 const TARGET = new URL('pop3authd.sql', DIRECTORY)
 
-const HEAD = `-- The whole schema of auth-relay, for an administrator who sets up an empty database by hand:
+const HEAD = `-- The whole schema of auth-relay. An administrator can set up an empty database with it:
 --   createdb pop3authd && psql -d pop3authd -f pop3authd.sql
 -- Generated from the numbered files of this directory by scripts/build-pop3authd-sql.ts. A database
 -- that was made from this file is up to date.

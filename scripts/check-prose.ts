@@ -59,13 +59,17 @@ export function readBlocks(path: string, text: string): Block[] {
 
 const replacements = readReplacements(read('docs/GLOSSARY.md'))
 
-/** Sample mail of the demonstration, which has the style of a letter. */
-const SAMPLES = 'src/auth-relay/demo/sample-maildrop.ts'
+/** Files with strings that are not messages, each with the reason. */
+const NO_MESSAGES: ReadonlyMap<string, string> = new Map([
+  ['src/auth-relay/demo/sample-maildrop.ts', 'sample mail, which has the style of a letter'],
+  ['scripts/man-pages.ts', 'manual pages, which are checked as pages'],
+  ['scripts/prose/rules.ts', 'advice, which is shorter than a sentence'],
+])
 
-/** Faults in the messages and help texts of a source file. Columns of a help text repeat words. */
-const messageFaultsOf = (path: string): Fault[] =>
-  path.startsWith('src/') && path.endsWith('.ts') && path !== SAMPLES
-    ? readMessages(read(path))
+/** Faults in the messages and help texts of a program. Columns of a help text repeat words. */
+export const messageFaultsOf = (path: string, text: string): Fault[] =>
+  /^(?:src|scripts)\/.*\.ts$/.test(path) && !NO_MESSAGES.has(path)
+    ? readMessages(text)
         .flatMap(block => findFaults(block, replacements))
         .filter(({ rule }) => rule !== 'write-good')
     : []
@@ -79,7 +83,7 @@ export const faultsOf = (path: string, text: string): Fault[] =>
 /** Faults of a text, and of the width of its comments, as lines for standard output. */
 function report(path: string): string[] {
   const text = read(path)
-  const faults = [...faultsOf(path, text), ...messageFaultsOf(path)].map(
+  const faults = [...faultsOf(path, text), ...messageFaultsOf(path, text)].map(
     ({ line, rule, found, advice }) => `${path}:${line}: ${rule}: "${found}": ${advice}`,
   )
   const wide = wideComments(path, text)

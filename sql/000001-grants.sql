@@ -29,8 +29,8 @@ CREATE INDEX grants_until ON grants (until);
 -- For relay_clients, because Postfix queries with the text of an address.
 CREATE INDEX grants_address ON grants (host(ip));
 
--- Addresses, networks and logins that must not relay. The end of a block sets "until". The row stays
--- as long as the history.
+-- Addresses, networks and logins that must not relay. The end of a block sets "until". The row
+-- stays as long as the history.
 CREATE TABLE blocks (
   id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   net    cidr,

@@ -20,8 +20,9 @@ COMMENT ON COLUMN alarms.told_start IS 'Time at which a process claimed the repo
 CREATE UNIQUE INDEX alarms_open ON alarms (rule, subject) WHERE until IS NULL;
 CREATE INDEX alarms_since ON alarms (since);
 
--- State of the alarm rules, so that they need not read weeks of history: the time of a device's last
--- login, and the number of minutes of an hour in which a grant of the device was used.
+-- State of the alarm rules, so that they need not read weeks of history. It contains the time of a
+-- device's last login. It also counts the minutes of each hour in which a grant of the device was
+-- used.
 ALTER TABLE device_logins ADD COLUMN last_login timestamptz;
 CREATE TABLE device_hours (
   device  text NOT NULL,

@@ -1,4 +1,4 @@
--- The whole schema of auth-relay, for an administrator who sets up an empty database by hand:
+-- The whole schema of auth-relay. An administrator can set up an empty database with it:
 --   createdb pop3authd && psql -d pop3authd -f pop3authd.sql
 -- Generated from the numbered files of this directory by scripts/build-pop3authd-sql.ts. A database
 -- that was made from this file is up to date.
@@ -37,8 +37,8 @@ CREATE INDEX grants_until ON grants (until);
 -- For relay_clients, because Postfix queries with the text of an address.
 CREATE INDEX grants_address ON grants (host(ip));
 
--- Addresses, networks and logins that must not relay. The end of a block sets "until". The row stays
--- as long as the history.
+-- Addresses, networks and logins that must not relay. The end of a block sets "until". The row
+-- stays as long as the history.
 CREATE TABLE blocks (
   id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   net    cidr,
@@ -763,8 +763,9 @@ COMMENT ON COLUMN alarms.told_start IS 'Time at which a process claimed the repo
 CREATE UNIQUE INDEX alarms_open ON alarms (rule, subject) WHERE until IS NULL;
 CREATE INDEX alarms_since ON alarms (since);
 
--- State of the alarm rules, so that they need not read weeks of history: the time of a device's last
--- login, and the number of minutes of an hour in which a grant of the device was used.
+-- State of the alarm rules, so that they need not read weeks of history. It contains the time of a
+-- device's last login. It also counts the minutes of each hour in which a grant of the device was
+-- used.
 ALTER TABLE device_logins ADD COLUMN last_login timestamptz;
 CREATE TABLE device_hours (
   device  text NOT NULL,

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { faultsOf, proseFiles } from '../../../scripts/check-prose.ts'
+import { faultsOf, messageFaultsOf, proseFiles } from '../../../scripts/check-prose.ts'
 import { wideComments } from '../../../scripts/prose/comment-width.ts'
 import {
   readComments,
@@ -172,6 +172,15 @@ describe('a bad sentence is refused', () => {
   ])('in a title: %s', source => {
     expect(faultsOf('test/unit/a.test.ts', source)).toHaveLength(1)
     expect(faultsOf('src/a.ts', source)).toEqual([])
+  })
+
+  test.each(['src/wrap/a.ts', 'scripts/release/a.ts'])('in a message of %s', path => {
+    const source = `fail('${BAD}')\n`
+    expect(messageFaultsOf(path, source).map(({ rule }) => rule)).toEqual(
+      expect.arrayContaining(['glossary', 'no-noun']),
+    )
+    expect(messageFaultsOf(path, source.replace(BAD, 'A client waits for the monitor.'))).toEqual([])
+    expect(messageFaultsOf('test/unit/a.test.ts', source)).toEqual([])
   })
 
   test('in any text of the package but the generated schema', () => {
