@@ -80,8 +80,8 @@ Exit status: 0 done, 1 no, 100 wrong usage or settings, 111 temporary failure.
 Manual: auth-relay(8), auth-relay.toml(5)`
 
 /**
- * Understands the words of the command line.
- * @throws UsageFault for words that make no sense, with the nearest that would.
+ * Parses the command line.
+ * @throws UsageFault for an unknown word, with the most similar known one.
  */
 export function readCommandLine(words: readonly string[], environment: Surroundings['environment']): Action {
   const surroundings: Surroundings = {
@@ -102,7 +102,7 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
     if (error.exitCode === 0) return done
     throw new UsageFault(describe(error, words, program), error)
   }
-  if (action === undefined) throw new UsageFault('say what to do: auth-relay --help lists the verbs')
+  if (action === undefined) throw new UsageFault('a verb is missing: auth-relay --help')
   return action
 }
 
@@ -129,7 +129,7 @@ function describe(error: CommanderError, words: readonly string[], program: Comm
   const help = `auth-relay ${verb === undefined ? '' : `${verb} `}--help`
   const [first, wanted] = words
   if (first === 'help' && wanted !== undefined && !verbs.includes(wanted)) return noSuchVerb(wanted, verbs)
-  if (error.code === 'commander.help' || error.code === 'commander.helpDisplayed') return `say what to do: ${help}`
+  if (error.code === 'commander.help' || error.code === 'commander.helpDisplayed') return `a verb is missing: ${help}`
   if (error.code === 'commander.unknownCommand') {
     const word = words.find(candidate => !candidate.startsWith('-')) ?? ''
     return noSuchVerb(word, verbs)

@@ -1,4 +1,4 @@
-/** Addresses, networks, logins, times and reasons on a command line. */
+/** Parses the addresses, networks, logins, durations and reasons of a command line. */
 import { UsageFault } from '../base/errors.ts'
 import type { BlockTarget } from '../grants/grant-store.ts'
 import { parseDuration } from '../settings/duration.ts'
@@ -23,21 +23,21 @@ export function readNetwork(text: string): Network {
   const meant = ip === undefined ? undefined : formatNetwork(networkOf(ip, Number(length)))
   throw new UsageFault(
     meant === undefined
-      ? `${text} is no address and no network: write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64`
-      : `${text} has bits behind the slash's length: did you mean ${meant}?`,
+      ? `${text} is neither an address nor a network: write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64`
+      : `${text} has bits set behind its prefix: did you mean ${meant}?`,
   )
 }
 
-/** @throws UsageFault if the text is no numeric address. */
+/** @throws UsageFault if the text is not a numeric address. */
 export function readAddress(text: string): IpAddress {
   const ip = parseIpAddress(text)
-  if (ip === undefined) throw new UsageFault(`${text} is no address: write it in numbers, 192.0.2.7 or 2001:db8::7`)
+  if (ip === undefined) throw new UsageFault(`${text} is not an address: write it in numbers, 192.0.2.7 or 2001:db8::7`)
   return ip
 }
 
 /**
  * The target of a block: an address, a network, or else a login name.
- * @throws UsageFault if it is none of them.
+ * @throws UsageFault for an invalid network, and for a name that is empty or too long.
  */
 export function readBlockTarget(text: string): BlockTarget {
   const looksLikeAddress = /^[\d.]+(\/\d+)?$|:|^[\d.:a-fA-F]+\/\d+$/.test(text)
@@ -49,7 +49,7 @@ export function readBlockTarget(text: string): BlockTarget {
 
 const MAX_LOGIN = 255
 
-/** An address alone without its `/32`. */
+/** The text of a network. A single address has no `/32` and no `/128`. */
 export const formatTarget = ({ base, prefixLength }: Network): string =>
   prefixLength === (base.includes(':') ? 128 : 32) ? base : formatNetwork({ base, prefixLength })
 
@@ -60,7 +60,7 @@ export const formatTarget = ({ base, prefixLength }: Network): string =>
 export function readPeriod(text: string | undefined, option = '--for'): number | null {
   if (text === undefined) return null
   const seconds = parseDuration(text)
-  if (seconds === undefined) throw new UsageFault(`${option} ${text} is no time: write 90s, 30m, 8h, 2d or 1w`)
+  if (seconds === undefined) throw new UsageFault(`${option} ${text} is not a duration: write 90s, 30m, 8h, 2d or 1w`)
   return seconds
 }
 

@@ -104,8 +104,7 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
 }
 
 /**
- * Where the numbered SQL files are, seen from our own program file: beside `dist/`, or beside
- * `src/`.
+ * The directory of the numbered SQL files: beside `dist/` or `src/` of the running program.
  * @throws UsageFault if the installation has none.
  */
 export function migrationsDirectory(running = process.argv[1] ?? ''): string {
@@ -151,8 +150,8 @@ export function operatorName(environment: Readonly<Record<string, string | undef
 
 /**
  * The connection of a command, with authd's role, because the gate's role may not read the data
- * that commands show. @throws UsageFault; on a host that has only the gate's password it names the
- * remedy
+ * that commands show.
+ * @throws UsageFault, also on a host that has only the gate's password.
  */
 export function commandConnection(settings: Settings): ConnectionOptions {
   const { dbuser, wrap_dbuser, wrap_dbpass } = settings.database

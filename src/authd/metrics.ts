@@ -156,7 +156,7 @@ export class Metrics {
     ])
     counter('authd_commit_failures_total', 'Commits that failed.', [], () => [[{}, counters.commitFailures]])
     counter('authd_sweeps_total', 'Sweeps of ended grants.', [], () => [[{}, counters.sweeps]])
-    counter('authd_swept_grants_total', 'Ended grants that were removed.', [], () => [[{}, counters.swept]])
+    counter('authd_swept_grants_total', 'Expired grants that were removed.', [], () => [[{}, counters.swept]])
     counter('authd_relay_uses_total', 'Uses of grants that the gate reported.', [], () => [[{}, counters.uses]])
     counter('authd_gate_decisions_total', 'Decisions of the gate that it reported.', ['verdict'], () =>
       Object.entries(counters.decisions).map(([verdict, n]) => [{ verdict }, n] as const),

@@ -287,7 +287,7 @@ const FORGET: Statement<unknown> = {
 }
 
 /** A start or an end to report. */
-export type AlarmNews = { readonly state: 'start' | 'end'; readonly alarm: Alarm }
+export type AlarmChange = { readonly state: 'start' | 'end'; readonly alarm: Alarm }
 
 /** The alarms of the site, on a database opened with the role `pop3authd`. */
 export class Alarms {
@@ -332,7 +332,7 @@ export class Alarms {
   }
 
   /** Takes the starts and ends without a report. This process reports each, or gives it back. */
-  async take(now: Date | null = null): Promise<readonly AlarmNews[]> {
+  async take(now: Date | null = null): Promise<readonly AlarmChange[]> {
     const starts = (await this.#database.query(TAKE_STARTS, [now])).rows
     const ends = await this.#database.query(TAKE_ENDS, [now]).then(
       ({ rows }) => rows,
@@ -349,7 +349,7 @@ export class Alarms {
   }
 
   /** The report failed, so the next call claims the start or end again. */
-  async giveBack({ state, alarm }: AlarmNews): Promise<void> {
+  async giveBack({ state, alarm }: AlarmChange): Promise<void> {
     await this.#database.query(state === 'start' ? GIVE_BACK_START : GIVE_BACK_END, [alarm.id])
   }
 

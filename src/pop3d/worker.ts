@@ -133,8 +133,8 @@ class Worker {
     setImmediate(() => this.#stopped.resolve())
   }
 
-  #say(news: MaildropWorkerReport): void {
-    this.#channel.send(news)
+  #say(report: MaildropWorkerReport): void {
+    this.#channel.send(report)
   }
 
   #armIdleTimer(): void {

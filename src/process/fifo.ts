@@ -1,4 +1,4 @@
-/** Opening a FIFO as its reader. */
+/** Opens a FIFO for its reader, with the largest buffer that the host allows. */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import { errorCodeOf, messageOf, UsageFault } from '../base/errors.ts'
 import { setPipeSize } from '../libc/descriptors.ts'
@@ -31,7 +31,7 @@ export function openFifo(path: string, setting: string): OpenFifo {
   const status = fstatSync(fd)
   if (!status.isFIFO()) {
     closeSync(fd)
-    throw new UsageFault(`${path} is not a FIFO: remove it and make one with: mkfifo -m 600 ${path}`)
+    throw new UsageFault(`${setting}: ${path} is not a FIFO: remove it, and make one with: mkfifo -m 600 ${path}`)
   }
   return { fd, capacity: enlarge(fd), inode: status.ino }
 }
@@ -50,12 +50,12 @@ function enlarge(fd: number): number {
 function explain(path: string, setting: string, error: unknown): UsageFault {
   switch (errorCodeOf(error)) {
     case 'ENOENT':
-      return new UsageFault(`${setting}: there is no ${path}: make it with: mkfifo -m 600 ${path}`, error)
+      return new UsageFault(`${setting}: there is no ${path}: make one with: mkfifo -m 600 ${path}`, error)
     case 'EACCES':
     case 'EPERM':
       return new UsageFault(`${setting}: no right to read and write ${path}: give it to the account of authd`, error)
     case 'EISDIR':
-      return new UsageFault(`${path} is a directory and not a FIFO: change ${setting}`, error)
+      return new UsageFault(`${setting}: ${path} is a directory and not a FIFO: change ${setting}`, error)
     default:
       return new UsageFault(`${setting}: cannot open ${path}: ${messageOf(error)}`, error)
   }

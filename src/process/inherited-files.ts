@@ -1,4 +1,7 @@
-/** Texts of files, by path, that the supervisor sends with its order to reload. */
+/**
+ * Texts of files, by path, that the supervisor sends with its order to reload. A program that has
+ * dropped root reloads with them, because it cannot read the files.
+ */
 import type { ReloadOrder } from '../wire/workers/supervised-program.ts'
 
 let inForce: ReadonlyMap<string, string> = new Map()

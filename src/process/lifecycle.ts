@@ -1,4 +1,7 @@
-/** The life of a program: start, readiness, reload, stop, and the report of its faults. */
+/**
+ * The life of a program: start, readiness, reload, stop, signals, and the report of its faults to
+ * the administrator, the service manager and `auth-relay up`.
+ */
 import { writeFileSync, writeSync } from 'node:fs'
 import { EXIT, isAccessDenied, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, sayOnStandardError } from '../base/log.ts'

@@ -19,7 +19,7 @@ export function idsOf(account: string, setting: string): Ids {
   if (numbers !== undefined) {
     const uid = Number(numbers['uid'])
     const gid = Number(numbers['gid'] ?? uid)
-    if (Math.max(uid, gid) > MAX_ID) throw new UsageFault(`${account} is no account number: change ${setting}`)
+    if (Math.max(uid, gid) > MAX_ID) throw new UsageFault(`${account} is not an account number: change ${setting}`)
     return { uid, gid }
   }
   const found = accountNamed(account)

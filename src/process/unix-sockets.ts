@@ -58,7 +58,7 @@ export function watchSocketFile(path: string): { readonly gone: Promise<string>;
   return { gone, stop: () => clearInterval(timer) }
 }
 
-/** An account that may not enter the directory cannot know, and takes the socket for unchanged. */
+/** If this account may not enter the directory, the socket counts as unchanged. */
 function isStill(path: string, inode: number): boolean {
   try {
     return lstatSync(path).ino === inode

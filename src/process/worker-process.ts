@@ -1,4 +1,7 @@
-/** A child process of one of the programs: its start and its control channel. */
+/**
+ * Child processes of the programs: their start, and the control channel with its format, its pings
+ * and its bounds.
+ */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { type Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
@@ -126,9 +129,9 @@ const openSslOptions = (file: string | undefined): readonly string[] =>
   file === undefined || process.env['OPENSSL_CONF'] !== undefined ? [] : [`--openssl-config=${file}`]
 
 /**
- * The worker's end of the channel. The worker ends when its parent does. From now on it leaves no
- * core file: secrets come this way. `batch`: the worker does not preempt running processes when it
- * wakes (decision 10).
+ * The worker's end of the channel. The channel closes when the parent ends. From now on the worker
+ * leaves no core file, because the channel carries secrets. `batch`: the worker does not preempt
+ * running processes when it wakes (decision 10).
  */
 export function channelToParent({ batch = false }: { readonly batch?: boolean } = {}): ControlChannel {
   forbidDumps()
@@ -159,8 +162,8 @@ export function answerPings(onMessage: (message: unknown) => void): void {
 export const isPinged = (): boolean => process.env['AUTHRELAY_PINGED'] === '1'
 
 /**
- * Keeps children of this process from inheriting the supervisor's channel. To be called before the
- * first child is started.
+ * Keeps children of this process from inheriting the supervisor's channel. Call it before the
+ * first child starts.
  */
 export function keepPingsToOurselves(): void {
   if (isPinged()) setCloseOnExec(CONTROL_DESCRIPTOR, true)

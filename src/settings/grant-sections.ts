@@ -32,36 +32,40 @@ export const STATUS_PAGE = defineSection('status-page', 'The status page for a b
   user: text('auth-relay-status', 'Account of the process that serves it.'),
 })
 
-export const ALERTS = defineSection('alerts', 'Reports of alarms about logins, devices and the gate.', {
-  mail_to: list([], 'Addresses that get a mail at the start and at the end of an alarm. Empty: no mail.'),
-  mail_from: text('', 'Sender of these mails. Empty: the account of the process.'),
-  sendmail: command(
-    ['/usr/sbin/sendmail', '-i'],
-    'Program that takes a mail on standard input; the addresses are added behind "--".',
-  ),
-  webhook_file: path(
-    '',
-    'File of mode 0600 with a URL, because such URLs contain a secret. Each start and end of an alarm is posted there as JSON. Empty: none.',
-  ),
-  program: command(
-    [],
-    'Program that is run at each start and end of an alarm, with the JSON of a webhook on standard input. Empty: none.',
-  ),
-  user: text('auth-relay', 'Account of the process, if it is started as root.'),
-  every: duration('s', 60, 10, 3600, 'Time between two checks of the rules.'),
-  off: list([], 'Rules that are off, e.g. ["device_silent"]. auth-relay alerts --rules lists them.'),
-  close: list(
-    [],
-    'Rules whose alarm also blocks the login or address that it names: login_spread, address_crowd, device_rate.',
-  ),
-  close_for: duration('s', 86_400, 60, 31_536_000, 'Time for which a block of such a rule holds.'),
-  login_addresses: integer(10, 2, 100_000, 'login_spread: addresses of one login within an hour.'),
-  address_logins: integer(20, 2, 100_000, 'address_crowd: logins from one address within an hour.'),
-  device_factor: integer(5, 2, 1000, 'device_rate: multiple of the median hour of the device.'),
-  refusal_factor: integer(5, 2, 1000, 'refusals_rise: multiple of the mean number of refusals of the day before.'),
-  silent_days: integer(7, 1, 365, 'device_silent: days without a login.'),
-  end_days: integer(14, 1, 365, 'device_end, certificate_end: days before the end.'),
-})
+export const ALERTS = defineSection(
+  'alerts',
+  'Alarms about logins, devices, certificates and the gate, and the ways to report them.',
+  {
+    mail_to: list([], 'Addresses that get a mail at the start and at the end of an alarm. Empty: no mail.'),
+    mail_from: text('', 'Sender of these mails. Empty: the account of the process.'),
+    sendmail: command(
+      ['/usr/sbin/sendmail', '-i'],
+      'Program that takes a mail on standard input; the addresses are added behind "--".',
+    ),
+    webhook_file: path(
+      '',
+      'File of mode 0600 with a URL, because such URLs contain a secret. Each start and end of an alarm is posted there as JSON. Empty: none.',
+    ),
+    program: command(
+      [],
+      'Program that is run at each start and end of an alarm, with the JSON of a webhook on standard input. Empty: none.',
+    ),
+    user: text('auth-relay', 'Account of the process, if it is started as root.'),
+    every: duration('s', 60, 10, 3600, 'Time between two checks of the rules.'),
+    off: list([], 'Rules that are off, e.g. ["device_silent"]. auth-relay alerts --rules lists them.'),
+    close: list(
+      [],
+      'Rules whose alarm also blocks the login or address that it names: login_spread, address_crowd, device_rate.',
+    ),
+    close_for: duration('s', 86_400, 60, 31_536_000, 'Time for which a block of such a rule holds.'),
+    login_addresses: integer(10, 2, 100_000, 'login_spread: addresses of one login within an hour.'),
+    address_logins: integer(20, 2, 100_000, 'address_crowd: logins from one address within an hour.'),
+    device_factor: integer(5, 2, 1000, 'device_rate: multiple of the median hour of the device.'),
+    refusal_factor: integer(5, 2, 1000, 'refusals_rise: multiple of the mean number of refusals of the day before.'),
+    silent_days: integer(7, 1, 365, 'device_silent: days without a login.'),
+    end_days: integer(14, 1, 365, 'device_end, certificate_end: days before the end.'),
+  },
+)
 
 export const TOP = defineSection('', 'For every program.', {
   configured: flag(false, 'No daemon starts until the administrator has read this file and set this to true.'),

@@ -21,7 +21,7 @@ import {
   withQmailDefault,
 } from './rows.ts'
 
-export const POPUP = defineSection('popup', 'POP3 login front end.', {
+export const POPUP = defineSection('popup', 'POP3 before login: checks passwords, and announces logins to authd.', {
   listen: socketAddresses(['*:110'], 'Addresses to listen on.'),
   proxy_listen: socketAddresses(
     [],
@@ -130,7 +130,7 @@ export const POPUP = defineSection('popup', 'POP3 login front end.', {
   ),
 })
 
-export const POP3D = defineSection('pop3d', 'Serves maildrops.', {
+export const POP3D = defineSection('pop3d', 'POP3 after login: serves maildrops.', {
   sizes: withQmailDefault(
     choice(
       ['wire', 'file'],
@@ -179,59 +179,69 @@ const listener = v.strictObject({
 
 const certificate = v.strictObject({ cert: absolutePath, key: v.optional(absolutePath) })
 
-export const SSLWRAP = defineSection('sslwrap', 'TLS outside, plain inside.', {
-  listener: tables(
-    listener,
-    'Pairs of a TLS address and the server behind it: listen, backend, preamble (ssl, proxy-v1, proxy-v2, none), protocol (pop3, smtp, other), cert, key, tls (modern, old). Without a listener: *:995 before 127.0.0.1:110.',
-  ),
-  user: text('auth-relay-tls', 'Account of the processes that do the TLS handshakes.'),
-  workers: integer(0, 0, 64, 'Number of processes; 0: one per core.'),
-  cert: path(
-    '/etc/auth-relay/tls.crt',
-    'Certificate chain (PEM). If certificate and key are missing, sslwrap makes a self-signed pair.',
-  ),
-  key: path('/etc/auth-relay/tls.key', 'Private key (PEM).'),
-  certificate: tables(
-    certificate,
-    'More certificates (cert, key). The server name that the client sends selects the certificate. For the same names, one certificate of each key type can be offered.',
-  ),
-  hostname: text('', 'Name in a self-signed certificate; empty: the name of this host.'),
-  ciphers: text('', 'OpenSSL cipher list for TLS 1.2; empty: forward secrecy and AEAD only.'),
-  alpn_strict: flag(
-    false,
-    'Refuse clients whose ALPN list lacks the protocol of the listener. Clients without ALPN are accepted.',
-  ),
-  client_certificate: choice(
-    ['none', 'optional', 'required'],
-    'none',
-    'optional: request a client certificate. required: refuse clients without a certificate that an authority in client_ca has signed.',
-  ),
-  client_ca: path('', 'Authorities (PEM) for client certificates.'),
-  old_tls_nets: networks([], 'Networks of the clients that a listener with tls = "old" serves. Empty: none.'),
-  handshake_time: duration('s', 30, 1, 600, 'Longest time of the TLS handshake. The first octet must come within 5 s.'),
-  connect_time: duration(
-    's',
-    10,
-    1,
-    600,
-    'Longest time for the connection to the server behind, and again for its greeting.',
-  ),
-  idle_time: duration('s', 1260, 1, 86_400, 'Time without a byte in either direction after which a connection ends.'),
-  drain_time: duration('s', 10, 0, 3600, 'Time for which open connections may continue after SIGTERM.'),
-  max_connections: integer(
-    10_000,
-    1,
-    1_000_000,
-    'Connections in all. If all are taken, a new client displaces an unfinished handshake: the oldest of the network with the most.',
-  ),
-  max_per_address: integer(
-    200,
-    0,
-    100_000,
-    'Connections per address (IPv6: per /64); 0: no limit. Both limits hold for all workers together. Each worker has an equal part, so that a client can be refused while another worker has places.',
-  ),
-  metrics_listen: socketAddress(
-    '',
-    'Loopback address where Prometheus reads the end of each certificate, e.g. "127.0.0.1:9634". Empty: none.',
-  ),
-})
+export const SSLWRAP = defineSection(
+  'sslwrap',
+  'TLS for servers that have none: decrypts connections and passes them on.',
+  {
+    listener: tables(
+      listener,
+      'Pairs of a TLS address and the server behind it: listen, backend, preamble (ssl, proxy-v1, proxy-v2, none), protocol (pop3, smtp, other), cert, key, tls (modern, old). Without a listener: *:995 before 127.0.0.1:110.',
+    ),
+    user: text('auth-relay-tls', 'Account of the processes that do the TLS handshakes.'),
+    workers: integer(0, 0, 64, 'Number of processes; 0: one per core.'),
+    cert: path(
+      '/etc/auth-relay/tls.crt',
+      'Certificate chain (PEM). If certificate and key are missing, sslwrap makes a self-signed pair.',
+    ),
+    key: path('/etc/auth-relay/tls.key', 'Private key (PEM).'),
+    certificate: tables(
+      certificate,
+      'More certificates (cert, key). The server name that the client sends selects the certificate. For the same names, one certificate of each key type can be offered.',
+    ),
+    hostname: text('', 'Name in a self-signed certificate; empty: the name of this host.'),
+    ciphers: text('', 'OpenSSL cipher list for TLS 1.2; empty: forward secrecy and AEAD only.'),
+    alpn_strict: flag(
+      false,
+      'Refuse clients whose ALPN list lacks the protocol of the listener. Clients without ALPN are accepted.',
+    ),
+    client_certificate: choice(
+      ['none', 'optional', 'required'],
+      'none',
+      'optional: request a client certificate. required: refuse clients without a certificate that an authority in client_ca has signed.',
+    ),
+    client_ca: path('', 'Authorities (PEM) for client certificates.'),
+    old_tls_nets: networks([], 'Networks of the clients that a listener with tls = "old" serves. Empty: none.'),
+    handshake_time: duration(
+      's',
+      30,
+      1,
+      600,
+      'Longest time of the TLS handshake. The first octet must come within 5 s.',
+    ),
+    connect_time: duration(
+      's',
+      10,
+      1,
+      600,
+      'Longest time for the connection to the server behind, and again for its greeting.',
+    ),
+    idle_time: duration('s', 1260, 1, 86_400, 'Time without a byte in either direction after which a connection ends.'),
+    drain_time: duration('s', 10, 0, 3600, 'Time for which open connections may continue after SIGTERM.'),
+    max_connections: integer(
+      10_000,
+      1,
+      1_000_000,
+      'Connections in all. If all are taken, a new client displaces an unfinished handshake: the oldest of the network with the most.',
+    ),
+    max_per_address: integer(
+      200,
+      0,
+      100_000,
+      'Connections per address (IPv6: per /64); 0: no limit. Both limits hold for all workers together. Each worker has an equal part, so that a client can be refused while another worker has places.',
+    ),
+    metrics_listen: socketAddress(
+      '',
+      'Loopback address where Prometheus reads the end of each certificate, e.g. "127.0.0.1:9634". Empty: none.',
+    ),
+  },
+)

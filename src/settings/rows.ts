@@ -218,7 +218,7 @@ export const command = (fallback: readonly string[], doc: string, options?: Opti
   row(
     v.pipe(
       v.array(v.string('must be a text in quotes'), 'must be a list: ["/path/to/program", "argument"]'),
-      v.everyItem(word => !word.includes('\0'), 'must not hold NUL'),
+      v.everyItem(word => !word.includes('\0'), 'must not contain NUL'),
       v.readonly(),
     ),
     fallback,
@@ -271,7 +271,7 @@ export const socketAddress = (fallback: string, doc: string, options?: Options):
   )
 
 const noNetwork = (text: string): string =>
-  `"${text}" is no network: write "192.0.2.0/24", "2001:db8::/32" or one address`
+  `"${text}" is not a network: write "192.0.2.0/24", "2001:db8::/32" or one address`
 
 /** parseNetwork decides. The pattern is for editors, which read the JSON schema. */
 const networkSchema = v.pipe(

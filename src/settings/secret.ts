@@ -66,7 +66,7 @@ export function readSecretFile(path: string): Secret {
   }
   try {
     const status = fstatSync(fd)
-    if (!status.isFile()) throw new UsageFault(`secret file ${path} is no regular file: put the secret into a file`)
+    if (!status.isFile()) throw new UsageFault(`secret file ${path} is not a regular file: put the secret into a file`)
     if ((status.mode & 0o007) !== 0) {
       throw new UsageFault(`secret file ${path} is open to every user of this host: chmod o-rwx ${path}`)
     }

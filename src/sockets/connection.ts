@@ -59,8 +59,8 @@ export interface Connection {
   readonly isDestroyed: boolean
   /**
    * Calls back when this process has closed the client's connection, before the listener's
-   * `closed`. Also if the connection became a stream, when that closes. Never after `handOver`. On
-   * a closed connection the callback comes in a microtask.
+   * `closed`. If the connection became a stream, calls back when the stream closes. Does not call
+   * back after `handOver`. On a closed connection the callback comes in a microtask.
    */
   onceClosed(callback: () => void): void
   /** Calls back if no octet is read or written for this time in milliseconds. */
@@ -80,8 +80,9 @@ export interface Connection {
    * the other process will get it. The connection is then closed here without a callback. The
    * caller sends the octets that were read earlier.
    *
-   * Returns false, without an effect, if `give` returns false or if octets are unsent. Also if the
-   * octets pass through this process: TLS, relays, and all connections of the engine `node`.
+   * Returns false, without an effect, if `give` returns false or if octets are unsent. Connections
+   * whose octets pass through this process always return false: TLS, relays, and all connections of
+   * the engine `node`.
    */
   handOver(give: (descriptor: number) => boolean): boolean
 }

@@ -92,7 +92,7 @@ export interface Handover {
   from(stream: Socket, listener: ChannelListener): HandoverChannel
   /**
    * Makes a connection of a socket that another process sent. Returns the error if the engine
-   * cannot watch the socket, and undefined if it is no stream socket; the socket is then closed.
+   * cannot watch the socket, and undefined if it is not a stream socket; the socket is then closed.
    */
   adopt(socket: OpenSocket): Connection | Error | undefined
 }

@@ -71,7 +71,7 @@ export class TwoWaySocket {
     return openSocketPair()
   }
 
-  /** Sends small output without delay (TCP_NODELAY, tcp(7)). No effect if it is no TCP socket. */
+  /** Sends small output without delay (TCP_NODELAY, tcp(7)). No effect without TCP. */
   noDelay(): void {
     inheritNoDelay(this.#fd)
   }

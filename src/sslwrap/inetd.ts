@@ -61,7 +61,7 @@ export async function serveStandardInput(
       endsOf(raw, environment),
     )
   } finally {
-    // Without the end of its input, a program that got no client would wait for one.
+    // A program that got no client waits for the end of its input.
     early?.then(
       unused => unused.destroy(),
       () => {},
@@ -75,7 +75,7 @@ function openStandardInput(): Socket {
     return new Socket({ fd: 0, readable: true, writable: true, allowHalfOpen: true })
   } catch (error) {
     throw new UsageFault(
-      'standard input is no connection: run this under tcpserver, or listen yourself with -accept PORT',
+      'standard input is not a connection: run this under tcpserver, or listen yourself with -accept PORT',
       error,
     )
   }

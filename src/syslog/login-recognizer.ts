@@ -311,7 +311,7 @@ function tagsOf({ vchkpw_tag, daemon_tags }: LineSettings['authd']) {
     else {
       const known = DIALECTS.map(dialect => dialect.name).join(', ')
       faults.push(
-        `authd.daemon_tags: ${JSON.stringify(pair)} is no dialect with a tag: write DIALECT=TAG with one of ${known}`,
+        `authd.daemon_tags: ${JSON.stringify(pair)} is not a dialect with a tag: write DIALECT=TAG with one of ${known}`,
       )
     }
   }

@@ -52,7 +52,7 @@ const mayRelay = async (): Promise<boolean> =>
   !(await run(['/bin/sh', '-c', `${demo.command('swaks')} --quit-after RCPT`])).lines.some(line => line.includes('553'))
 
 test('before any login no address may relay, and explain names the remedy', async () => {
-  expect(await say('show')).toEqual({ status: 0, text: 'No login has opened the relay for an address now.' })
+  expect(await say('show')).toEqual({ status: 0, text: 'No address has a grant now.' })
   expect(await json('show')).toEqual([])
   const { status, text } = await say('explain', '127.0.0.1')
   expect(status).toBe(1)
@@ -254,8 +254,8 @@ test('replay counts logins that are too old, and hints at a clock or zone that i
   const words = ['replay', `${path}/odd.log`, '--dialect', 'all', '--shadow']
   expect(await json(...words)).toMatchObject({ lines: 3, expired: 2, ahead: 1 })
   const { text } = await say(...words)
-  expect(text).toContain('2 of the logins are so old by their stamps that authd would grant nothing for them.')
-  expect(text).toContain('1 of the logins have stamps in the future: the daemon has another clock or time zone.')
+  expect(text).toContain('2 logins are too old by the stamp, so authd would grant nothing.')
+  expect(text).toContain('1 login has a stamp in the future, because the daemon has another clock or time zone.')
 })
 
 test('without its database a verb reports the fault in one line and exits with 111', async () => {

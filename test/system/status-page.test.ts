@@ -70,7 +70,7 @@ describe('the page over HTTP', () => {
     expect(line).toContain(address())
     expect(await ask()).toMatchObject({
       status: 200,
-      body: expect.stringContaining('No login has opened the relay for an address now.'),
+      body: expect.stringContaining('No address has a grant now.'),
     })
   })
 
@@ -146,7 +146,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
     )
 
   test('the page shows that no address may relay, and after a login the address that may, without a reload', async () => {
-    expect(await browser.text('#grants')).toContain('No login has opened the relay for an address now.')
+    expect(await browser.text('#grants')).toContain('No address has a grant now.')
     await browser.evaluate('window.sameDocument = true')
     await logIn('demo', 'demo')
     await eventually('the grant is shown', async () => (await browser.text('#grants')).includes('127.0.0.1'), 20_000)

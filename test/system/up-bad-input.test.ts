@@ -208,7 +208,7 @@ describe('the demo', () => {
   test('an invalid port: 100', async () => {
     const program = await run(commandOf('auth-relay', 'up', '--demo'), { env: { SMTP_PORT: 'smtp' } })
     expect(program.ending?.code).toBe(100)
-    expect(program.lines).toEqual([expect.stringContaining('SMTP_PORT=smtp is no port')])
+    expect(program.lines).toEqual([expect.stringContaining('SMTP_PORT=smtp is not a port')])
   })
 })
 
@@ -216,11 +216,11 @@ describe('invalid arguments: 100', () => {
   test.each([
     [['shwo'], 'there is no verb shwo; did you mean show?: see auth-relay --help'],
     [['up', '--dmeo'], "unknown option '--dmeo'; did you mean --demo?: see auth-relay up --help"],
-    [['explain', 'example.org'], 'example.org is no address: write it in numbers, 192.0.2.7 or 2001:db8::7'],
-    [['allow', '192.0.2.7/24'], "192.0.2.7/24 has bits behind the slash's length: did you mean 192.0.2.0/24?"],
-    [['revoke', 'ann', '--for', 'ever'], '--for ever is no time: write 90s, 30m, 8h, 2d or 1w'],
+    [['explain', 'example.org'], 'example.org is not an address: write it in numbers, 192.0.2.7 or 2001:db8::7'],
+    [['allow', '192.0.2.7/24'], '192.0.2.7/24 has bits set behind its prefix: did you mean 192.0.2.0/24?'],
+    [['revoke', 'ann', '--for', 'ever'], '--for ever is not a duration: write 90s, 30m, 8h, 2d or 1w'],
     [['test-line', '--dialect', 'dovcot'], 'there is no dialect dovcot; did you mean dovecot?'],
-    [[], 'say what to do: auth-relay --help'],
+    [[], 'a verb is missing: auth-relay --help'],
   ])('%j', async (words, line) => {
     const program = await run(commandOf('auth-relay', ...words))
     expect(program.ending?.code).toBe(100)

@@ -272,7 +272,9 @@ describeWith(
       await renew({ relayclient_value: '@renewed' })
       expect(await banner()).toMatch(/^220 first RELAYCLIENT=@renewed /)
       await renew({ smtpd: ['/nonexistent/smtpd'], relayclient_value: '@broken' })
-      expect(program.lines.some(line => line.startsWith('wrap: reload: /nonexistent/smtpd is no program'))).toBe(true)
+      expect(program.lines.some(line => line.startsWith('wrap: reload: /nonexistent/smtpd is not a program'))).toBe(
+        true,
+      )
       expect(await banner()).toMatch(/^220 first RELAYCLIENT=@renewed /)
     })
 

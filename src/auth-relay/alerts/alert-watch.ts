@@ -2,9 +2,9 @@ import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import {
   ALARM_RULES,
+  type AlarmChange,
   type AlarmFact,
   type AlarmLimits,
-  type AlarmNews,
   type AlarmRule,
   type Alarms,
 } from '../../grants/alarms.ts'
@@ -32,8 +32,8 @@ export type AlertWatchOptions = {
 }
 
 /** Number of queries that fail in a row until the database counts as unreachable. */
-const AWAY_AFTER = 3
-const AWAY = 'database_away'
+const UNREACHABLE_AFTER = 3
+const UNREACHABLE = 'database_away'
 
 /** The rule of that name. The rule of a newer program has only its name. */
 export const ruleNamed = (name: string): AlarmRule =>
@@ -61,10 +61,10 @@ export class AlertWatch {
   readonly #options: AlertWatchOptions
   #failures = 0
   /** Time since which the database is unreachable, and whether this was reported. */
-  #away: { readonly since: Date; told: boolean } | undefined
+  #unreachable: { readonly since: Date; told: boolean } | undefined
   #isLooking = false
   /** Reported starts whose block could not be stored; each look tries again. */
-  readonly #unclosed: AlarmNews[] = []
+  readonly #unclosed: AlarmChange[] = []
 
   constructor(options: AlertWatchOptions) {
     this.#options = options
@@ -81,7 +81,7 @@ export class AlertWatch {
     } catch (error) {
       this.#failures += 1
       this.#options.log.error('alarm_look_failed', { reason: messageOf(error) })
-      if (this.#failures >= AWAY_AFTER) await this.#databaseIsAway(messageOf(error))
+      if (this.#failures >= UNREACHABLE_AFTER) await this.#databaseIsUnreachable(messageOf(error))
     } finally {
       this.#isLooking = false
     }
@@ -91,17 +91,17 @@ export class AlertWatch {
     const { alarms, limits, off, facts } = this.#options
     await alarms.look(limits, { facts: await facts(), off })
     const failures: unknown[] = []
-    const close = (news: AlarmNews): Promise<void> =>
-      this.#close(news).catch((error: unknown) => {
-        this.#unclosed.push(news)
+    const close = (change: AlarmChange): Promise<void> =>
+      this.#close(change).catch((error: unknown) => {
+        this.#unclosed.push(change)
         failures.push(error)
       })
-    for (const news of this.#unclosed.splice(0)) await close(news)
+    for (const change of this.#unclosed.splice(0)) await close(change)
     // `take` has claimed all of them, so a fault of one must not leave the others unreported.
-    for (const news of await alarms.take()) {
-      const isTold = await this.#tell(messageFor(news, this.#options.host))
-      if (!isTold) await alarms.giveBack(news).catch((error: unknown) => failures.push(error))
-      else if (news.state === 'start') await close(news)
+    for (const change of await alarms.take()) {
+      const isTold = await this.#tell(messageFor(change, this.#options.host))
+      if (!isTold) await alarms.giveBack(change).catch((error: unknown) => failures.push(error))
+      else if (change.state === 'start') await close(change)
     }
     if (failures.length > 0) throw failures[0]
   }
@@ -127,7 +127,7 @@ export class AlertWatch {
     return heard
   }
 
-  async #close({ alarm: { rule, subject, detail } }: AlarmNews): Promise<void> {
+  async #close({ alarm: { rule, subject, detail } }: AlarmChange): Promise<void> {
     const { admin, close, closeFor, log, loginsOf } = this.#options
     if (!close.includes(rule)) return
     const { closes } = ruleNamed(rule)
@@ -143,24 +143,25 @@ export class AlertWatch {
     }
   }
 
-  async #databaseIsAway(reason: string): Promise<void> {
+  async #databaseIsUnreachable(reason: string): Promise<void> {
     const { now, off } = this.#options
-    this.#away ??= { since: now(), told: off.includes(AWAY) }
-    if (!this.#away.told) this.#away.told = await this.#tell(this.#awayMessage('start', reason))
+    this.#unreachable ??= { since: now(), told: off.includes(UNREACHABLE) }
+    if (!this.#unreachable.told) this.#unreachable.told = await this.#tell(this.#unreachableMessage('start', reason))
   }
 
   async #databaseIsBack(): Promise<void> {
     const { off } = this.#options
-    if (this.#away?.told === true && !off.includes(AWAY)) await this.#tell(this.#awayMessage('end', 'it answers again'))
-    this.#away = undefined
+    if (this.#unreachable?.told === true && !off.includes(UNREACHABLE))
+      await this.#tell(this.#unreachableMessage('end', 'it answers again'))
+    this.#unreachable = undefined
   }
 
-  #awayMessage(state: 'start' | 'end', detail: string): AlertMessage {
+  #unreachableMessage(state: 'start' | 'end', detail: string): AlertMessage {
     const { host, now } = this.#options
-    const { summary, remedy, severity } = ruleNamed(AWAY)
-    const since = this.#away?.since ?? now()
+    const { summary, remedy, severity } = ruleNamed(UNREACHABLE)
+    const since = this.#unreachable?.since ?? now()
     return {
-      rule: AWAY,
+      rule: UNREACHABLE,
       state,
       subject: host,
       detail,
@@ -175,7 +176,7 @@ export class AlertWatch {
 }
 
 /** A message about a start or an end. */
-function messageFor({ state, alarm }: AlarmNews, host: string): AlertMessage {
+function messageFor({ state, alarm }: AlarmChange, host: string): AlertMessage {
   const { rule, subject, detail, since, until } = alarm
   const { summary, remedy, severity } = ruleNamed(rule)
   return { rule, state, subject, detail, summary, remedy, severity, since, until: state === 'end' ? until : null, host }

@@ -33,7 +33,7 @@ export function tellersOf({ alerts }: Pick<Settings, 'alerts'>): readonly Teller
   for (const [setting, addresses] of Object.entries({ mail_to, mail_from: mail_from === '' ? [] : [mail_from] }))
     for (const address of addresses)
       if (!/^[\x21-\x7e]+$/.test(address) || address.startsWith('-') || /[<>,;:"]/.test(address))
-        throw new UsageFault(`alerts.${setting}: ${printable(address)} is no address: write postmaster@example.org`)
+        throw new UsageFault(`alerts.${setting}: ${printable(address)} is not an address: write postmaster@example.org`)
   return [
     ...(mail_to.length === 0 ? [] : [mailTeller(mail_to, mail_from, sendmail)]),
     ...(webhook_file === '' ? [] : [webhookTeller(readUrl(webhook_file))]),

@@ -1,4 +1,4 @@
-/** Where the demo keeps its files, reachable for the accounts of its programs. */
+/** The directories of the demo's files, which the accounts of its programs can reach. */
 
 import {
   chmodSync,
@@ -19,7 +19,7 @@ import { messageOf, UsageFault } from '../../base/errors.ts'
 import { runtimeOptions } from '../../base/inspector.ts'
 import { isRoot } from '../../process/privileges.ts'
 
-/** Where the demo keeps its files. Both are absolute and free of symbolic links. */
+/** The directories of the demo's files. Both are absolute and free of symbolic links. */
 export type DemoDirectory = {
   /** Settings, keys and secrets: read before privileges are dropped. */
   readonly dir: string

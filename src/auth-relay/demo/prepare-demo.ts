@@ -178,7 +178,7 @@ async function choosePort(service: keyof DemoPorts, environment: Environment): P
   const variable = PORT_VARIABLES[service]
   const text = environment[variable] ?? String(PORTS[service])
   if (!/^\d{1,5}$/.test(text) || Number(text) > 65_535) {
-    throw new UsageFault(`${variable}=${text} is no port: write a number from 0 (any free port) to 65535`)
+    throw new UsageFault(`${variable}=${text} is not a port: write a number from 0 (any free port) to 65535`)
   }
   try {
     return await holdPort(HOST, Number(text))

@@ -8,7 +8,7 @@ import { clockTime, formatMoment, shortMoment } from '../text/moment.ts'
 import { count, printable } from '../text/terminal.ts'
 import { type Facts, MAX_EVENTS, MAX_GRANTS, type Snapshot, STEP, STEPS } from './status-source.ts'
 
-/** HTML that is safe to send: made by `html`, which escapes everything else that stands in it. */
+/** HTML that is safe to send, because `html` made it. */
 class Markup {
   readonly text: string
 
@@ -18,8 +18,8 @@ class Markup {
 }
 
 /**
- * Values of a template: texts and numbers are escaped, markup is not, of lists each item; undefined
- * and false give no text.
+ * Values of a template. Texts and numbers are escaped, and markup is not. The items of a list
+ * follow each other. Undefined and false give no text.
  */
 export type Part = string | number | Markup | undefined | false | readonly Part[]
 
@@ -43,7 +43,7 @@ export type PageContext = { readonly host: string; readonly version: string; rea
 const MARK = html`<svg viewBox="0 0 40 40" aria-hidden="true"><circle class="mark-ring" cx="20" cy="20" r="17"/><path class="mark-gate" d="M12 27V18a8 8 0 0 1 16 0v9M20 27v-7M9 27h22"/></svg>`
 
 /**
- * The whole page. Everything in a part marked data-live is exchanged by the script; its ids stay.
+ * The whole page. The script replaces the content of each part that is marked data-live, by its id.
  */
 export function page(snapshot: Snapshot, { host, version, expTime }: PageContext): string {
   const { taken, facts } = snapshot
@@ -63,7 +63,7 @@ export function page(snapshot: Snapshot, { host, version, expTime }: PageContext
 <body>
 <header>${MARK}<h1>auth-relay<small>${host}</small></h1><p class="updated" id="updated" data-live>as of <time datetime="${taken.toISOString()}">${formatMoment(taken)}</time></p></header>
 <main>
-<div class="alarm" id="stale" role="alert"><p>This page gets no answer: what it shows is old.</p><p class="what">Is auth-relay up still running? The page tries again by itself.</p></div>
+<div class="alarm" id="stale" role="alert"><p>This page gets no answer, so its data is old.</p><p class="what">Check that auth-relay status-page runs. The page tries again every 5 seconds.</p></div>
 <div id="alarms" data-live role="status">${alarms(snapshot)}</div>
 <div class="tiles" id="tiles" data-live>${tiles(facts)}</div>
 <section class="card" aria-labelledby="chart-head">
@@ -85,7 +85,7 @@ export function page(snapshot: Snapshot, { host, version, expTime }: PageContext
 <section class="card" aria-labelledby="certificate-head"><div class="head"><h2 id="certificate-head">Certificate</h2><span class="note">as clients see it</span></div><div id="certificate" data-live>${certificates(snapshot)}</div></section>
 </div>
 </main>
-<footer>Read only: auth-relay show, explain, allow and block do the rest. auth-relay ${version}</footer>
+<footer>This page changes nothing. Use auth-relay show, explain, allow and block. auth-relay ${version}</footer>
 </body>
 </html>
 `.text
@@ -110,7 +110,7 @@ function alarms({ database: state, facts, certificates: shown, taken }: Snapshot
   }
   for (const { rule, subject, detail, since } of facts?.alarms ?? [])
     found.push(
-      html`<p>${printable(rule)}: ${printable(subject)}</p><p class="what">${printable(detail)}, since ${formatMoment(since)}. auth-relay alerts says what to do.</p>`,
+      html`<p>${printable(rule)}: ${printable(subject)}</p><p class="what">${printable(detail)}, since ${formatMoment(since)}. auth-relay alerts prints the remedy.</p>`,
     )
   return found.length === 0 ? undefined : html`<div class="alarm">${found}</div>`
 }
@@ -120,8 +120,8 @@ function tiles(facts: Facts | undefined): Markup {
     html`<div class="card tile ${kind}"><div class="label">${label}</div><div class="value">${value === undefined ? '–' : value.toLocaleString('en')}</div><div class="more">${more}</div></div>`
   const totals = facts?.totals
   const hour = facts?.lastHour
-  const hands = totals === undefined ? '' : `${totals.allowances} allowed by hand, ${totals.blocks} blocked`
-  return html`${tile((totals?.grants ?? 0) > 0 ? 'open' : '', 'May relay now', totals?.grants, hands)}${tile('', 'Logins granted', hour?.granted, 'in the last hour')}${tile((hour?.refused ?? 0) > 0 ? 'trouble' : '', 'Logins refused', hour?.refused, 'in the last hour')}${tile('', 'Let through by the gate', hour?.relayed, hour === undefined ? '' : `in the last hour, ${hour.closed.toLocaleString('en')} not`)}`
+  const manual = totals === undefined ? '' : `${totals.allowances} allowed by hand, ${totals.blocks} blocked`
+  return html`${tile((totals?.grants ?? 0) > 0 ? 'open' : '', 'May relay now', totals?.grants, manual)}${tile('', 'Logins granted', hour?.granted, 'in the last hour')}${tile((hour?.refused ?? 0) > 0 ? 'trouble' : '', 'Logins refused', hour?.refused, 'in the last hour')}${tile('', 'Let through by the gate', hour?.relayed, hour === undefined ? '' : `in the last hour, ${hour.closed.toLocaleString('en')} not`)}`
 }
 
 /** The chart's figures by the hour, the latest first. */
@@ -137,7 +137,7 @@ function figures({ steps }: Facts): Markup {
 
 function grants({ grants: rows, totals }: Facts, expTime: number): Markup {
   if (rows.length === 0)
-    return html`<p class="empty">No login has opened the relay for an address now. The next POP3 login opens the relay for its address.</p>`
+    return html`<p class="empty">No address has a grant now. The next POP3 login opens the relay for its address.</p>`
   const more =
     totals.grants > MAX_GRANTS &&
     html`<p class="empty">and ${totals.grants - MAX_GRANTS} more: auth-relay show lists them all</p>`
@@ -180,7 +180,7 @@ function gate({ services, totals }: Facts): Markup {
 }
 
 function devices({ devices: shown }: Facts): Markup {
-  if (shown.length === 0) return html`<p class="empty">No device is described.</p>`
+  if (shown.length === 0) return html`<p class="empty">There is no device.</p>`
   const rows = shown.map(({ name, logins, lastLogin, until }) => {
     const seen = lastLogin === null ? 'not seen yet' : `last login ${formatMoment(lastLogin)}`
     return html`<dt>${printable(name)}</dt><dd>${printable(logins.join(', '))}: ${seen}${until !== null && html`, ends ${formatMoment(until)}`}</dd>`
@@ -190,7 +190,7 @@ function devices({ devices: shown }: Facts): Markup {
 
 function database({ database: state, facts }: Snapshot): Markup {
   if (state.state === 'down') {
-    return html`<dl><dt>state</dt><dd><span class="badge bad">away</span></dd><dt>reason</dt><dd>${printable(state.reason)}</dd></dl>`
+    return html`<dl><dt>state</dt><dd><span class="badge bad">unavailable</span></dd><dt>reason</dt><dd>${printable(state.reason)}</dd></dl>`
   }
   const drift = Math.abs(state.driftSeconds)
   return html`<dl><dt>state</dt><dd><span class="badge good">up</span></dd><dt>server</dt><dd>${printable(state.host)}</dd><dt>answers in</dt><dd>${state.milliseconds} ms</dd><dt>schema</dt><dd>${facts?.totals.schema ?? '–'}</dd><dt>clock</dt><dd>${drift < 1 ? 'the same as here' : `${formatDuration(drift)} apart`}</dd></dl>`
@@ -247,14 +247,14 @@ export function chart(steps: readonly EventCounts[]): Markup {
   const logins = niceMaximum(Math.max(...steps.map(({ granted, refused }) => Math.max(granted, refused))))
   const mails = niceMaximum(Math.max(...steps.map(({ relayed }) => relayed)))
   // A separate scale, because most clients of a domain's mail server have no grant.
-  const strangers = niceMaximum(Math.max(...steps.map(({ closed }) => closed)))
+  const closedMaximum = niceMaximum(Math.max(...steps.map(({ closed }) => closed)))
   const x = (index: number): number => round(LEFT + index * width)
   const bar = (kind: string, index: number, y: number, height: number) =>
     height > 0 &&
     html`<rect class="${kind}" x="${round(x(index) + width * 0.12)}" y="${round(y)}" width="${round(width * 0.76)}" height="${round(height)}" rx="1.5"/>`
   const columns = steps.map(({ start, granted, refused, relayed, closed }, index) => {
     const [up, down] = [heightOf(granted, logins, UP), heightOf(refused, logins, DOWN)]
-    const [mail, shut] = [heightOf(relayed, mails, MAILS), heightOf(closed, strangers, CLOSED)]
+    const [mail, shut] = [heightOf(relayed, mails, MAILS), heightOf(closed, closedMaximum, CLOSED)]
     return html`<g class="step"><title>${clockTime(start)}–${clockTime(new Date(start.getTime() + STEP * 1000))}: ${granted} granted, ${refused} refused, ${relayed} let through, ${closed} not</title><rect class="hover" x="${x(index)}" y="${TOP}" width="${round(width)}" height="${END - TOP}"/>${bar('granted', index, BASE - up, up)}${bar('refused', index, BASE + 1, down)}${bar('relayed', index, MAIL_BASE - mail, mail)}${bar('closed', index, MAIL_BASE + 1, shut)}</g>`
   })
   const hours = steps.flatMap(({ start }, index) =>
@@ -265,7 +265,7 @@ export function chart(steps: readonly EventCounts[]): Markup {
       : [],
   )
   const label = (value: number, y: number) => html`<text x="${LEFT - 8}" y="${y + 4}" text-anchor="end">${value}</text>`
-  return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-labelledby="chart-title chart-text"><title id="chart-title">Logins and gate decisions</title><desc id="chart-text">${inWords(steps)}</desc><g class="grid">${hours}<line x1="${LEFT}" y1="${TOP}" x2="${WIDTH - RIGHT}" y2="${TOP}"/><line x1="${LEFT}" y1="${TOP + UP / 2}" x2="${WIDTH - RIGHT}" y2="${TOP + UP / 2}"/><line class="base" x1="${LEFT}" y1="${BASE}" x2="${WIDTH - RIGHT}" y2="${BASE}"/><line class="base" x1="${LEFT}" y1="${MAIL_BASE}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE}"/><line x1="${LEFT}" y1="${MAIL_BASE - MAILS}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE - MAILS}"/><line x1="${LEFT}" y1="${END}" x2="${WIDTH - RIGHT}" y2="${END}"/>${label(logins, TOP)}${label(logins / 2, TOP + UP / 2)}${label(0, BASE)}${label(mails, MAIL_BASE - MAILS)}${label(0, MAIL_BASE)}${label(strangers, END)}</g>${columns}</svg>`
+  return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-labelledby="chart-title chart-text"><title id="chart-title">Logins and gate decisions</title><desc id="chart-text">${inWords(steps)}</desc><g class="grid">${hours}<line x1="${LEFT}" y1="${TOP}" x2="${WIDTH - RIGHT}" y2="${TOP}"/><line x1="${LEFT}" y1="${TOP + UP / 2}" x2="${WIDTH - RIGHT}" y2="${TOP + UP / 2}"/><line class="base" x1="${LEFT}" y1="${BASE}" x2="${WIDTH - RIGHT}" y2="${BASE}"/><line class="base" x1="${LEFT}" y1="${MAIL_BASE}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE}"/><line x1="${LEFT}" y1="${MAIL_BASE - MAILS}" x2="${WIDTH - RIGHT}" y2="${MAIL_BASE - MAILS}"/><line x1="${LEFT}" y1="${END}" x2="${WIDTH - RIGHT}" y2="${END}"/>${label(logins, TOP)}${label(logins / 2, TOP + UP / 2)}${label(0, BASE)}${label(mails, MAIL_BASE - MAILS)}${label(0, MAIL_BASE)}${label(closedMaximum, END)}</g>${columns}</svg>`
 }
 
 /** The chart in words, for screen readers. */

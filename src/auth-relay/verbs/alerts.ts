@@ -44,8 +44,8 @@ Examples:
   auth-relay alerts --rules
 
 A supervisor starts run; auth-relay up does so if [alerts] names a recipient. run computes
-the rules once a minute, and without run no alarm begins. An alarm has one start and one end.
-It ends when its rule has found nothing for 30 minutes.
+the rules at the interval alerts.every, and without run no alarm begins. An alarm has one
+start and one end. It ends when its rule has found nothing for 30 minutes.
 Exit status of list: 1 if an alarm lasts. Of test: 1 if a way to report failed.`,
     )
     .action((action = 'list', options: Options) => {
@@ -78,7 +78,8 @@ async function list(
   { days, rules, json }: Options,
   print: (text: string) => void,
 ): Promise<number> {
-  if (!/^\d{1,4}$/.test(days)) throw new UsageFault(`--days ${days} is not a number of days`)
+  if (!/^\d{1,4}$/.test(days))
+    throw new UsageFault(`--days ${days} is not a number of days: write a whole number, such as 7`)
   if (rules === true) {
     const off = new Set(settings.alerts.off)
     if (json === true) print(`${JSON.stringify(ALARM_RULES.map(rule => ({ ...rule, isOn: !off.has(rule.name) })))}\n`)

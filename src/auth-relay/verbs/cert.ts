@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import forge from 'node-forge'
-import { messageOf, UsageFault } from '../../base/errors.ts'
+import { describeDenial, isAccessDenied, messageOf, UsageFault } from '../../base/errors.ts'
 import { formatDuration } from '../../settings/duration.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { isSelfSigned } from '../certificates.ts'
@@ -85,10 +85,11 @@ type CertificateFiles = { readonly cert: string; readonly key?: string | undefin
 
 function factsOf(file: string, key: string): Facts {
   let certificate: X509Certificate
+  const octets = contentOf(file)
   try {
-    certificate = new X509Certificate(readFileSync(file))
+    certificate = new X509Certificate(octets)
   } catch (error) {
-    throw new UsageFault(`${file} is no certificate: ${messageOf(error)}`, error)
+    throw new UsageFault(`${file} does not contain a certificate in PEM form: ${messageOf(error)}`, error)
   }
   return {
     file,
@@ -106,10 +107,21 @@ function factsOf(file: string, key: string): Facts {
 
 /** @throws UsageFault if the key is missing or cannot be used. */
 function isKeyOf(certificate: X509Certificate, file: string): boolean {
+  const octets = contentOf(file)
   try {
-    return certificate.checkPrivateKey(createPrivateKey(readFileSync(file)))
+    return certificate.checkPrivateKey(createPrivateKey(octets))
   } catch (error) {
-    throw new UsageFault(`${file} is no private key: ${messageOf(error)}`, error)
+    throw new UsageFault(`${file} does not contain a private key in PEM form: ${messageOf(error)}`, error)
+  }
+}
+
+/** @throws UsageFault if this account cannot read the file. */
+function contentOf(file: string): Buffer {
+  try {
+    return readFileSync(file)
+  } catch (error) {
+    const remedy = isAccessDenied(error) ? describeDenial(file) : messageOf(error)
+    throw new UsageFault(`cannot read ${file}: ${remedy}`, error)
   }
 }
 
@@ -131,7 +143,9 @@ function formatFacts({ file, key, keyFits, names, issuer, selfSigned, from, unti
 function certificateRequest(names: readonly string[], keyFile: string): string {
   for (const name of names) {
     if (isIP(name) === 0 && !/^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/i.test(name)) {
-      throw new UsageFault(`${printable(name)} is no host name and no address`)
+      throw new UsageFault(
+        `${printable(name)} is neither a host name nor an address: write pop.example.org or 192.0.2.7`,
+      )
     }
   }
   const privateKey = forge.pki.privateKeyFromPem(keyFor(keyFile).export({ type: 'pkcs1', format: 'pem' }).toString())
@@ -152,20 +166,24 @@ function keyFor(file: string): KeyObject {
       writePrivateFile(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
     } catch (error) {
       throw new UsageFault(
-        `cannot write ${file}: ${messageOf(error)}: start as root, or name another with --key`,
+        `cannot write ${file}: ${messageOf(error)}: start as root, or name another file with --key`,
         error,
       )
     }
     return privateKey
   }
   let key: KeyObject
+  const octets = contentOf(file)
   try {
-    key = createPrivateKey(readFileSync(file))
+    key = createPrivateKey(octets)
   } catch (error) {
-    throw new UsageFault(`${file} is no private key: ${messageOf(error)}: name another with --key`, error)
+    throw new UsageFault(
+      `${file} does not contain a private key in PEM form: ${messageOf(error)}: name another file with --key`,
+      error,
+    )
   }
   if (key.asymmetricKeyType !== 'rsa') {
-    throw new UsageFault(`${file} is no RSA key: name another with --key; one is made if the file is missing`)
+    throw new UsageFault(`${file} is not an RSA key: name another file with --key; a missing file is made`)
   }
   return key
 }

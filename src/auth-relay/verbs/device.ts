@@ -235,7 +235,7 @@ function readChanges(options: Options): Partial<Omit<Device, 'name'>> {
 
 function words(text: string, option: string): readonly string[] {
   const found = text.split(/[\s,]+/).filter(word => word !== '')
-  if (found.length > 100) throw new UsageFault(`${option} names more than 100: make another device`)
+  if (found.length > 100) throw new UsageFault(`${option} names more than 100 values: make another device for the rest`)
   return found
 }
 
@@ -251,7 +251,7 @@ function readLogin(text: string): string {
 
 function readSender(text: string): string {
   if (!/^[^@\s<>]+@[^@\s<>]+$/.test(text) || text.length > 254)
-    throw new UsageFault(`--sender ${text} is no address: write scan@example.org`)
+    throw new UsageFault(`--sender ${text} is not an address: write scan@example.org`)
   return text
 }
 
@@ -259,12 +259,13 @@ function readSender(text: string): string {
 function readDomain(text: string): readonly string[] {
   const ascii = domainToASCII(text.replace(/\.$/, ''))
   if (ascii === '' || !/^[a-z0-9._-]+$/.test(ascii))
-    throw new UsageFault(`--to ${text} is no domain: write example.org, without @`)
+    throw new UsageFault(`--to ${text} is not a domain: write example.org, without @`)
   return [ascii, domainToUnicode(ascii)]
 }
 
 function readLimit(text: string, option: string): number {
-  if (!/^\d{1,7}$/.test(text)) throw new UsageFault(`${option} ${text} is no limit: write a whole number, 0 for none`)
+  if (!/^\d{1,7}$/.test(text))
+    throw new UsageFault(`${option} ${text} is not a limit: write a whole number, 0 for none`)
   return Number(text)
 }
 
@@ -282,7 +283,7 @@ function readHours(text: string): Device['hours'] {
   const to = Number(toHour) * 60 + Number(toMinute)
   const isTime = fromHour !== '' && Number(fromMinute) < 60 && Number(toMinute) < 60 && from < 1440 && to <= 1440
   if (!isTime || from === to)
-    throw new UsageFault(`--hours ${text} are no hours of the day: write 07:00-19:00, 22:00-06:00 or always`)
+    throw new UsageFault(`--hours ${text} is not a part of the day: write 07:00-19:00, 22:00-06:00 or always`)
   return { from, to }
 }
 
@@ -291,13 +292,13 @@ function readEnd(text: string): Date | null {
   if (text === 'never') return null
   const day = /^\d{4}-\d{2}-\d{2}$/.test(text) ? new Date(`${text}T00:00:00Z`) : undefined
   if (day === undefined || Number.isNaN(day.getTime()) || !day.toISOString().startsWith(text))
-    throw new UsageFault(`--until ${text} is no day: write 2027-12-31, or never`)
+    throw new UsageFault(`--until ${text} is not a day: write 2027-12-31, or never`)
   return new Date(day.getTime() + DAY_MS)
 }
 
 function readText(text: string, option: string, most: number): string {
   if (text.length > most || /[\0-\x1f\x7f]/.test(text))
-    throw new UsageFault(`${option} is longer than ${most} characters, or not one line of text`)
+    throw new UsageFault(`${option} must be one line of at most ${most} characters: shorten it`)
   return text
 }
 
@@ -422,7 +423,7 @@ function unenforcedRules(stored: Device, wrap: Settings['wrap']): readonly strin
 
 const DAY_MS = 86_400_000
 
-/** As --until takes it, for an end that lies between two days. */
+/** The day that --until takes. An end within a day has its time. */
 const lastDay = (until: Date): string =>
   until.getTime() % DAY_MS === 0
     ? `${new Date(until.getTime() - DAY_MS).toISOString().slice(0, 10)} (UTC)`

@@ -20,8 +20,8 @@ type Options = {
 }
 
 /**
- * `auth-relay passwd`: an account of popup's passwd_file. The terminal prompts for the password, or
- * it is read from standard input.
+ * `auth-relay passwd`: adds, changes or removes an account of popup's passwd_file. On a terminal
+ * the command prompts for the password. Otherwise it reads the password from standard input.
  */
 export const passwd: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('passwd'))
@@ -53,7 +53,7 @@ Examples:
       // popup reads a line that begins with # as a comment.
       if (!/^(?!#)[^:\s\p{C}]{1,255}$/u.test(login)) {
         throw new UsageFault(
-          `${printable(login)} is no login name: no # first, no colon, no space, no control character`,
+          `${printable(login)} is not a login name: write 1 to 255 characters without colon, space and control character, and no # first`,
         )
       }
       choose({
@@ -108,7 +108,9 @@ function tailOf(login: string, { uid, gid, home, maildir }: Options, old: string
     )
   }
   if (!directory.startsWith('/') || /[:\p{C}]/u.test(directory)) {
-    throw new UsageFault(`--home ${printable(directory)} is no absolute path without colon`)
+    throw new UsageFault(
+      `--home ${printable(directory)} is not a home directory: write an absolute path without a colon`,
+    )
   }
   const drop =
     maildir === undefined || (maildir === 'Maildir' && oldMaildir !== undefined) ? (oldMaildir ?? 'Maildir') : maildir
@@ -117,7 +119,7 @@ function tailOf(login: string, { uid, gid, home, maildir }: Options, old: string
 
 function numberOf(text: string | undefined, option: string): string | undefined {
   if (text !== undefined && !/^\d{1,10}$/.test(text))
-    throw new UsageFault(`${option} ${printable(text)} is not a number`)
+    throw new UsageFault(`${option} ${printable(text)} is not a number: write the id, such as 5000`)
   return text
 }
 
@@ -134,15 +136,17 @@ async function readPassword(login: string, compat: 'none' | 'qmail' | undefined)
       return answer
     }
     const password = await ask(`Password of ${login}: `)
-    if (password === '') throw new UsageFault('no password was given')
+    if (password === '') throw new UsageFault('no password was given: write it on the first line of standard input')
     if (compat === 'qmail' && password.startsWith(' ')) {
       throw new UsageFault(
         'a password must not begin with a space: with compat = "qmail" popup skips the spaces after PASS, as qmail does',
       )
     }
-    if (password.toLowerCase() === 'password') throw new UsageFault('attackers try that password first')
-    if (/\p{Cc}/u.test(password)) throw new UsageFault('a password must not hold control characters')
-    if (isTerminal && (await ask('Again: ')) !== password) throw new UsageFault('the two were not the same')
+    if (password.toLowerCase() === 'password')
+      throw new UsageFault('attackers try this password first: choose another one')
+    if (/\p{Cc}/u.test(password)) throw new UsageFault('the password contains a control character: choose another one')
+    if (isTerminal && (await ask('Again: ')) !== password)
+      throw new UsageFault('the two passwords differ: run the command again')
     return password
   } finally {
     lines.close()

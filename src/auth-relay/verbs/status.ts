@@ -212,8 +212,7 @@ Examples:
   auth-relay status --json | jq -r '.problems[]'
 
 Numbers of grants and logins need the password of status_dbuser.
-Exit status 0 if nothing is wrong,
-1 if something is, 111 if the database is unreachable.`,
+Exit status 0 if nothing is wrong, 1 if something is, 111 if the database is unreachable.`,
     )
     .action((options: { config: string; json?: true }) => {
       choose({

@@ -103,12 +103,12 @@ export const AUTHD = {
   grants_swept: {
     levels: ['info'],
     fields: ['grants'],
-    meaning: 'Ended grants were removed.',
+    meaning: 'Expired grants were removed.',
   },
   sweep_failed: {
     levels: ['warn'],
     fields: ['reason'],
-    meaning: 'Ended grants were not removed, or the history has no new partition. authd tries again.',
+    meaning: 'Expired grants were not removed, or the history has no new partition. authd tries again.',
     action: 'Start PostgreSQL, or run `auth-relay migrate`.',
   },
   state_save_failed: {
@@ -260,7 +260,7 @@ export const GATE = {
     levels: ['error'],
     fields: ['ip', 'reason'],
     meaning: 'The smtpd could not be started. The client got a temporary error.',
-    action: 'Look at the reason: the program must exist and its account must be able to run it.',
+    action: 'Look at the reason. The program must exist, and its account must be able to run it.',
   },
   starter_lost: {
     levels: ['error'],

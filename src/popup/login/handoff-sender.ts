@@ -7,7 +7,7 @@ import { LineSplitter } from '../../wire/lines.ts'
 import { CHANNEL_LINE, formatTake, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/workers/maildrop-worker.ts'
 
 /** Lines of a worker are short. */
-const MAX_NEWS_LINE = 64
+const MAX_REPLY_LINE = 64
 
 /**
  * The channels of this login process to pop3d workers, by the name of the worker's socket. The
@@ -90,11 +90,11 @@ export class HandoffChannel {
   }
 
   #connect(path: string, handover: Handover): HandoverChannel | undefined {
-    const news = new LineSplitter(MAX_NEWS_LINE)
+    const replies = new LineSplitter(MAX_REPLY_LINE)
     try {
       const socket = handover.connect(path, {
         data: octets => {
-          for (const line of news.push(octets).lines) this.#hear(line)
+          for (const line of replies.push(octets).lines) this.#hear(line)
         },
         end: () => socket.destroy(),
         closed: () => this.#close(),
@@ -109,14 +109,14 @@ export class HandoffChannel {
   }
 
   #hear(line: string): void {
-    const news = parseHandoffReply(line)
-    switch (news?.type) {
+    const reply = parseHandoffReply(line)
+    switch (reply?.type) {
       case 'open':
         this.#isOpen = true
         this.#open.resolve(this)
         return
       case 'ended':
-        this.#end(news.n)
+        this.#end(reply.n)
         return
       case 'bye':
         this.#isOpen = false

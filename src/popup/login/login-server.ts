@@ -274,7 +274,7 @@ export class LoginServer implements SessionHost {
   admit(session: LoginSession, login: string, owner: string | undefined): boolean {
     const taken = this.#shares.take(session, login, owner)
     if (taken === 'ok') return true
-    if (taken.isNews) this.log.warn('login_refused', { user: decodeLogin(login), owner, reason: taken.reason })
+    if (taken.isDue) this.log.warn('login_refused', { user: decodeLogin(login), owner, reason: taken.reason })
     return false
   }
 

@@ -9,8 +9,8 @@ const MAX_WARNED = 1_000
 
 export type ShareLimits = { readonly perLogin: number; readonly perOwner: number }
 
-/** `isNews`: this limit was not reported for this login or owner within the last minute. */
-export type ShareRefusal = { readonly reason: 'max_per_login' | 'max_per_owner'; readonly isNews: boolean }
+/** `isDue`: this limit was not reported for this login or owner within the last minute. */
+export type ShareRefusal = { readonly reason: 'max_per_login' | 'max_per_owner'; readonly isDue: boolean }
 
 /**
  * Counts sessions after login, by login name and by owner, so that one mailbox or one account of
@@ -69,8 +69,8 @@ export class SessionShares<Session> {
   #refused(reason: ShareRefusal['reason'], key: string): ShareRefusal {
     const now = this.#clock()
     const last = this.#warned.get(key)
-    const isNews = last === undefined || now - last >= QUIET_MS
-    if (isNews) this.#warned.renew(key, now)
-    return { reason, isNews }
+    const isDue = last === undefined || now - last >= QUIET_MS
+    if (isDue) this.#warned.renew(key, now)
+    return { reason, isDue }
   }
 }

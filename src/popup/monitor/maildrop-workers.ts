@@ -190,8 +190,8 @@ export class MaildropWorkers {
     }
     owner.usedTickets = []
     worker.channel.onMessage(message => {
-      const news = parseMaildropWorkerReport(message)
-      if (news?.type === 'usedTickets') owner.usedTickets = news.tickets
+      const report = parseMaildropWorkerReport(message)
+      if (report?.type === 'usedTickets') owner.usedTickets = report.tickets
     })
     worker.channel.send(start)
     return worker

@@ -196,14 +196,14 @@ export type MaildropWorkerStart = v.InferOutput<typeof start>
 /** @throws TypeError, see requireMessage. */
 export const parseMaildropWorkerStart = (message: unknown): MaildropWorkerStart => requireMessage(start, message)
 
-const news = v.variant('type', [
+const report = v.variant('type', [
   v.strictObject({ type: v.literal('ready') }),
   /** Last message before a clean exit: the accepted tickets that have not expired. */
   v.strictObject({ type: v.literal('usedTickets'), tickets: v.pipe(v.array(usedTicket), v.maxLength(100_000)) }),
 ])
 
-export type MaildropWorkerReport = v.InferOutput<typeof news>
+export type MaildropWorkerReport = v.InferOutput<typeof report>
 
 /** Reads a message of a worker; undefined if it is invalid. */
 export const parseMaildropWorkerReport = (message: unknown): MaildropWorkerReport | undefined =>
-  readMessage(news, message)
+  readMessage(report, message)

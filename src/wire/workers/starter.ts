@@ -70,18 +70,18 @@ export type StarterReply =
   | { readonly type: 'pong'; readonly n: number }
 
 /** The line, without LF. */
-export function formatStarterReply(news: StarterReply): string {
-  switch (news.type) {
+export function formatStarterReply(reply: StarterReply): string {
+  switch (reply.type) {
     case 'ready':
       return 'ready'
     case 'started':
-      return `started n=${news.n} pid=${news.pid}`
+      return `started n=${reply.n} pid=${reply.pid}`
     case 'failed':
-      return `failed n=${news.n} errno=${news.errno}`
+      return `failed n=${reply.n} errno=${reply.errno}`
     case 'ended':
-      return `ended pid=${news.pid} ${'status' in news ? `status=${news.status}` : `signal=${news.signal}`}`
+      return `ended pid=${reply.pid} ${'status' in reply ? `status=${reply.status}` : `signal=${reply.signal}`}`
     case 'pong':
-      return `pong n=${news.n}`
+      return `pong n=${reply.n}`
   }
 }
 

@@ -153,7 +153,7 @@ export async function execMode(request: ExecModeRequest, askDatabase: AskDatabas
   }
   const argv = request.asQmailSmtpd ? [realSmtpd(settings), ...request.words] : request.words
   const program = findProgram(argv[0] ?? '', textOf(environment, 'PATH'))
-  if (program === undefined) return cannotRun(log, `${argv[0] ?? ''} is no program that this user may run`)
+  if (program === undefined) return cannotRun(log, `${argv[0] ?? ''} is not a program that this account may run`)
   if (environment[MARK] === String(process.pid) || isSameFile(program, request.script))
     return cannotRun(log, `${program} is the gate itself: name the real smtpd`)
   const ip = textOf(environment, 'TCPREMOTEIP') ?? textOf(environment, 'TCP6REMOTEIP')

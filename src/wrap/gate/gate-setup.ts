@@ -94,7 +94,7 @@ export class GateSetup {
     const file = findProgram(argv[0] ?? '', path)
     if (file === undefined)
       throw new UsageFault(
-        `${argv[0] ?? ''} is no program that can be run: change wrap.smtpd, or qmaildir and qmail_smtpd_noauth`,
+        `${argv[0] ?? ''} is not a program that can be run: change wrap.smtpd, or qmaildir and qmail_smtpd_noauth`,
       )
     return {
       ...this.serviceOptions('gate'),

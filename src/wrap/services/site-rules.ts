@@ -41,7 +41,7 @@ export class SiteRules {
    * or why the file cannot be read.
    */
   static read(path: string): SiteRules {
-    if (!statSync(path).isFile()) throw new Error(`${path} is no regular file`)
+    if (!statSync(path).isFile()) throw new Error(`${path} is not a regular file`)
     const { records, faults } = parseTcpRules(readFileSync(path))
     const [fault] = faults
     if (fault !== undefined) throw new Error(`${path}:${fault.line}: ${fault.reason}`)

@@ -6,7 +6,7 @@ import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { AlertWatch, type AlertWatchOptions } from '../../../src/auth-relay/alerts/alert-watch.ts'
 import { type AlertMessage, formatMail, type Teller, tellersOf } from '../../../src/auth-relay/alerts/tell.ts'
 import { createLog } from '../../../src/base/log.ts'
-import { type AlarmNews, Alarms } from '../../../src/grants/alarms.ts'
+import { type AlarmChange, Alarms } from '../../../src/grants/alarms.ts'
 import type { BlockTarget } from '../../../src/grants/grant-store.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { formatNetwork } from '../../../src/wire/ip-address.ts'
@@ -109,7 +109,7 @@ describe('ways to report', () => {
     await expect(failing?.tell(MESSAGE)).rejects.toThrow(/failing ended with status 3$/)
     const [missing] = tellers('program = ["/nonexistent/pager"]')
     await expect(missing?.tell(MESSAGE)).rejects.toThrow('ENOENT')
-    expect(() => tellers('mail_to = ["-oQ/tmp"]')).toThrow('is no address')
+    expect(() => tellers('mail_to = ["-oQ/tmp"]')).toThrow('is not an address')
     writeFileSync(`${directory.path}/no-url`, 'example.org\n', { mode: 0o600 })
     expect(() => tellers(`webhook_file = "${directory.path}/no-url"`)).toThrow('holds no URL')
     expect(tellers('')).toEqual([])
@@ -117,7 +117,7 @@ describe('ways to report', () => {
 })
 
 describe('the watch', () => {
-  const news = (state: 'start' | 'end', rule: string, subject: string): AlarmNews => ({
+  const news = (state: 'start' | 'end', rule: string, subject: string): AlarmChange => ({
     state,
     alarm: { id: 1, rule, subject, detail: 'found', since: SINCE, until: state === 'end' ? SINCE : null },
   })
@@ -125,8 +125,8 @@ describe('the watch', () => {
     const told: string[] = []
     const lines: string[] = []
     const blocked: BlockTarget[] = []
-    const givenBack: AlarmNews[] = []
-    const state: { news: AlarmNews[]; fails: boolean } = { news: [], fails: false }
+    const givenBack: AlarmChange[] = []
+    const state: { news: AlarmChange[]; fails: boolean } = { news: [], fails: false }
     const teller: Teller = {
       name: 'mail',
       tell: async message => void told.push(`${message.state} ${message.rule} ${message.subject}`),

@@ -89,7 +89,7 @@ test('a missing certificate is a JSON object too', async () => {
 })
 
 test.each([
-  ['no-key', /other-no-key is no private key/],
+  ['no-key', /other-no-key does not contain a private key in PEM form/],
   ['missing/tls.key', /cannot write .*missing\/tls\.key: ENOENT/],
 ])('--csr with the key %s is a usage fault', async (name, message) => {
   writeFileSync(at('other-no-key'), 'rubbish')

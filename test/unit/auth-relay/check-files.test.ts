@@ -116,7 +116,7 @@ describe('accounts that may read and write files', () => {
     ['off = ["no_such_rule"]', 'alerts.off', 'there is no rule no_such_rule'],
     ['close = ["no_such_rule"]', 'alerts.close', 'there is no rule no_such_rule'],
     ['close = ["device_silent"]', 'alerts.close', 'an alarm of device_silent names nothing that a block could close'],
-    ['mail_from = "-f"', 'alerts.mail_from', '-f is no address'],
+    ['mail_from = "-f"', 'alerts.mail_from', '-f is not an address'],
     ['webhook_file = "/nonexistent"', 'alerts.webhook_file', /^cannot read the secret file \/nonexistent: ENOENT/],
   ])('alerts that would not start with %s', (line, about, text) => {
     const found = judged(`[popup]\nlisten = []\n[alerts]\nmail_to = ["root@example.org"]\n${line}`)

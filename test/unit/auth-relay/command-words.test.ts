@@ -14,7 +14,7 @@ describe('verbs', () => {
     [['show', '--jsno'], "unknown option '--jsno'; did you mean --json?: see auth-relay show --help"],
     [['explain'], "missing required argument 'address': see auth-relay explain --help"],
     [['allow', '1.2.3.4', '5.6.7.8'], 'too many arguments'],
-    [[], 'say what to do'],
+    [[], 'a verb is missing'],
   ])('%j: %s', (words, message) => expect(() => readCommandLine(words, {})).toThrow(message))
 
   test.each([
@@ -26,7 +26,7 @@ describe('verbs', () => {
   })
 
   test('passwd refuses a login whose line popup would read as a comment', () => {
-    expect(() => readCommandLine(['passwd', '#ann'], {})).toThrow('#ann is no login name: no # first')
+    expect(() => readCommandLine(['passwd', '#ann'], {})).toThrow('#ann is not a login name: write 1 to 255 characters')
     expect(readCommandLine(['passwd', 'ann#1'], {}).type).toBe('command')
   })
 
@@ -75,14 +75,14 @@ describe('the target of a verb', () => {
     expect(readBlockTarget('ann@example.org')).toEqual({ kind: 'login', login: 'ann@example.org' })
     expect(readBlockTarget('4711x')).toEqual({ kind: 'login', login: '4711x' })
     expect(readBlockTarget('192.0.2.7').kind).toBe('network')
-    expect(() => readBlockTarget('192.0.2.777')).toThrow('is no address and no network')
+    expect(() => readBlockTarget('192.0.2.777')).toThrow('is neither an address nor a network')
     expect(() => readBlockTarget('192.0.2.7/24')).toThrow('did you mean 192.0.2.0/24?')
   })
 
   test('a period', () => {
     expect(readPeriod(undefined)).toBeNull()
     expect(readPeriod('8h')).toBe(28_800)
-    expect(() => readPeriod('soon')).toThrow('--for soon is no time')
+    expect(() => readPeriod('soon')).toThrow('--for soon is not a duration')
   })
 })
 

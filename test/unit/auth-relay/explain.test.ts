@@ -47,7 +47,7 @@ describe('an explanation in words', () => {
   test('of a negative answer: the remedy', () => {
     const text = formatExplanation(explanation(none), false, 1800, plain)
     expect(text).toMatch(/^Mail from 192\.0\.2\.7 is not relayed\.\n {2}Never seen: /)
-    expect(text).toContain('open the mailbox by POP3 from there; that opens the relay for 30 min')
+    expect(text).toContain('open the mailbox by POP3 from this address; the login opens the relay for 30 min')
   })
 
   test('of an expired login: its end, and that a new login opens the relay again', () => {
@@ -55,7 +55,7 @@ describe('an explanation in words', () => {
     expect(formatExplanation(explanation(expired), false, 1800, plain)).toBe(
       `Mail from 192.0.2.7 is not relayed.
   Closed again: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 18:29:00 (1 min ago)
-  What to do: open the mailbox by POP3 from there again; each login opens the relay for 30 min.
+  What to do: open the mailbox by POP3 from this address again; each login opens the relay for 30 min.
 `,
     )
   })
@@ -93,7 +93,7 @@ describe('show', () => {
 192.0.2.7  2026-11-22 19:00:00 (30 min)  ann\\u{7}  popup   pop1  -    2026-11-22 18:30:00  2026-11-22 18:30:00       3
 `,
     )
-    expect(formatGrants([], at, 80)).toBe('No login has opened the relay for an address now.\n')
+    expect(formatGrants([], at, 80)).toBe('No address has a grant now.\n')
   })
 
   test('the same for scripts', () => {

@@ -45,13 +45,13 @@ test('a session that takes a share twice has one', () => {
 
 test('a refusal is logged once a minute for each login', () => {
   const count = shares(0, 0)
-  const isNews = (login: string) => {
+  const isDue = (login: string) => {
     const taken = count.take('a', login, undefined)
-    return taken !== 'ok' && taken.isNews
+    return taken !== 'ok' && taken.isDue
   }
-  expect([isNews('ann'), isNews('ann'), isNews('bob')]).toEqual([true, false, true])
+  expect([isDue('ann'), isDue('ann'), isDue('bob')]).toEqual([true, false, true])
   now += 59_999
-  expect(isNews('ann')).toBe(false)
+  expect(isDue('ann')).toBe(false)
   now += 1
-  expect(isNews('ann')).toBe(true)
+  expect(isDue('ann')).toBe(true)
 })

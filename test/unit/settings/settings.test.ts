@@ -231,7 +231,7 @@ describe('a bad file', () => {
       `${PATH}:9: grant: unknown section; did you mean grants?`,
       `${PATH}:2: log_level: must be one of "debug", "info", "warn", "error"`,
       `${PATH}:4: grants.exp_time: must be a duration from "1s" to "1d" in whole seconds, such as "30min"`,
-      expect.stringMatching(/:5: grants\.never_nets\[0\]: "192\.0\.2\.1\/24" is no network: write /),
+      expect.stringMatching(/:5: grants\.never_nets\[0\]: "192\.0\.2\.1\/24" is not a network: write /),
       expect.stringMatching(/:8: popup\.listen\[0\]: must be "ADDRESS:PORT", /),
     ])
   })

@@ -218,7 +218,7 @@ describe('the options of the settings', () => {
   ])('%j in daemon_tags is a fault', pair => {
     const { options, faults } = settings({ daemon_tags: [pair, 'ipop3d=mypop'] })
     expect(faults).toEqual([
-      `authd.daemon_tags: ${JSON.stringify(pair)} is no dialect with a tag: write DIALECT=TAG with one of ${DIALECTS.map(({ name }) => name).join(', ')}`,
+      `authd.daemon_tags: ${JSON.stringify(pair)} is not a dialect with a tag: write DIALECT=TAG with one of ${DIALECTS.map(({ name }) => name).join(', ')}`,
     ])
     expect(options.tags).toEqual({ vchkpw: ['vpopmail'], ipop3d: ['mypop'] })
   })

@@ -227,7 +227,7 @@ function readMoment(text: string | undefined): Date | null {
   const now = new Date()
   const moment = parseMoment(text, now, parseDuration)
   if (moment === undefined) {
-    throw new UsageFault(`--at ${text} is no time: write '2026-11-22 18:24', 18:24, 2026-11-22T18:24:58Z or 2h`)
+    throw new UsageFault(`--at ${text} is not a time: write '2026-11-22 18:24', 18:24, 2026-11-22T18:24:58Z or 2h`)
   }
   if (moment > now) throw new UsageFault(`--at ${text} is in the future: future logins are unknown`)
   return moment
@@ -327,8 +327,8 @@ function adviceFor({ rule, relay, detail }: Rule, expTime: number): string | und
     case 'refused-login':
       return `What to do: the password was right; the reason for the refusal is ${printable(detail.split(': ').at(-1) ?? '')}. Change [grants] in the settings, or end the block: auth-relay unblock TARGET.`
     case 'expired':
-      return `What to do: open the mailbox by POP3 from there again; each login opens the relay for ${formatDuration(expTime)}.`
+      return `What to do: open the mailbox by POP3 from this address again; each login opens the relay for ${formatDuration(expTime)}.`
     default:
-      return `What to do: open the mailbox by POP3 from there; that opens the relay for ${formatDuration(expTime)}. If a login was made, it came from another address: see auth-relay show. To open the relay without a login: auth-relay allow.`
+      return `What to do: open the mailbox by POP3 from this address; the login opens the relay for ${formatDuration(expTime)}. If a login was made, it came from another address: see auth-relay show. To open the relay without a login: auth-relay allow.`
   }
 }

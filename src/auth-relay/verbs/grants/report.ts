@@ -33,7 +33,7 @@ A login with the hint never-relays does not need POP before SMTP.`,
     )
     .action((options: Options) => {
       if (!/^\d{1,4}$/.test(options.days) || options.days === '0') {
-        throw new UsageFault(`--days ${options.days} is not a number of days`)
+        throw new UsageFault(`--days ${options.days} is not a number of days: write a whole number, such as 30`)
       }
       choose({
         type: 'command',
@@ -118,7 +118,8 @@ export function formatReport(
   places: (address: string) => readonly string[] = () => [],
 ): string {
   const silent = unseen.length === 0 ? '' : `Devices without a login in this time: ${unseen.join(', ')}.\n`
-  if (rows.length === 0) return `No login was recorded (or store_user is off).\n${silent}`
+  if (rows.length === 0)
+    return `The history has no login of this time. With grants.store_user = false it never has one.\n${silent}`
   const right = { align: 'right' } as const
   const table = formatTable(
     [

@@ -58,7 +58,7 @@ export const jsonOf = ({ network, until, user, daemon, tls, first, last, logins,
 
 /** A table of grants, no wider than `width`. */
 export function formatGrants(grants: readonly GrantRow[], now: Date, width: number): string {
-  if (grants.length === 0) return 'No login has opened the relay for an address now.\n'
+  if (grants.length === 0) return 'No address has a grant now.\n'
   const rows = grants.map(({ network, until, user, daemon, tls, first, last, logins, host }) => [
     formatTarget(network),
     `${formatMoment(until)} (${formatDuration((until.getTime() - now.getTime()) / 1000)})`,

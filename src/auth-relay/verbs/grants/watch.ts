@@ -48,8 +48,8 @@ Examples:
 
 Events appear in the order of their times, about five seconds after they happened. The
 command reads the database, so it shows the events of all hosts. "closed" is a client
-without a grant, which may send to local domains only. This is a sample of at most 20 a
-second for each service. "tally" counts all decisions by host, service and minute. "on"
+without a grant, which may send to local domains only. At most 20 of them a second are
+shown for each service. "tally" counts all decisions by host, service and minute. "on"
 names the host that received the login event, or whose gate decided.`,
     )
     .action((options: Options) => {

@@ -49,11 +49,11 @@ export const FORMATS: Readonly<Record<string, ForeignFormat>> = {
     line: (line, { now }) => ({ address: line.trim(), at: now, user: '' }),
   },
   'pop-before-smtp': {
-    doc: 'its Berkeley DB file, which holds no times: counts from now',
+    doc: 'its Berkeley DB file, which has no times: counts from now',
     record: (address, _value, { now }) => ({ address, at: now, user: '' }),
   },
   drac: {
-    doc: 'DRAC: dracd.db; each ends when it would have ended there',
+    doc: 'DRAC: dracd.db; each grant keeps the end that DRAC gave it',
     record: (address, value, { now, expTime }) =>
       new RegExp(`^${UNIX_TIME}$`).test(value)
         ? { address, at: new Date(Math.min(now.getTime(), Number(value) * 1000 - expTime)), user: '' }
@@ -192,7 +192,7 @@ function dump(path: string): string {
       error,
     )
   }
-  throw new UsageFault(`${path} is read by ${PROGRAMS[0]}, which this host has not: apt-get install db-util`)
+  throw new UsageFault(`reading ${path} needs ${PROGRAMS[0]}, which is not installed: apt-get install db-util`)
 }
 
 const textOf = (line: string): string => Buffer.from(line.trim(), 'hex').toString('utf8').replace(/\0$/, '')

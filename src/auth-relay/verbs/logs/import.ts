@@ -74,7 +74,7 @@ Exit status 1 if nothing is found.`,
           if (options.json === true) print(`${JSON.stringify(counts)}\n`)
           else {
             print(
-              `${count(logins.length, 'grant')} found, ${young.length} of them less than exp_time old, ${never} of those of addresses that are never granted, ${count(faults, 'entry', 'entries')} invalid.\n`,
+              `${count(logins.length, 'grant')} found, ${young.length} of them younger than exp_time, ${never} of these for addresses that are never granted. ${count(faults, 'entry', 'entries')} invalid.\n`,
             )
             for (const { n, text } of samples)
               print(`  ${reader.line === undefined ? 'entry' : 'line'} ${n}: ${printable(text)}\n`)

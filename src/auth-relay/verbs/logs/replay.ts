@@ -7,7 +7,7 @@ import { ContainerLines } from '../../../syslog/container-lines.ts'
 import type { Dialect } from '../../../syslog/dialect.ts'
 import { LoginRecognizer, recognizerOptions } from '../../../syslog/login-recognizer.ts'
 import { formatMoment } from '../../text/moment.ts'
-import { formatTable, ProgressBar, printable } from '../../text/terminal.ts'
+import { count, formatTable, ProgressBar, printable } from '../../text/terminal.ts'
 import { type Surroundings, type Verb, withConfigOption } from '../../verb.ts'
 import { NumberedLines } from './numbered-lines.ts'
 import { type PastLogin, recordPastLogins } from './past-logins.ts'
@@ -73,7 +73,9 @@ async function run(file: string, named: readonly Dialect[] | undefined, options:
   } else {
     print(formatReplay(found, columns))
     if (outcome === undefined)
-      print(`${never} of the addresses that are young enough are never granted.\nNothing was granted (--shadow).\n`)
+      print(
+        `${count(never, 'address', 'addresses')} with a recent login can never be granted.\nNothing was granted (--shadow).\n`,
+      )
     else print(`Granted now: ${outcome.granted}. Refused: ${outcome.refused}.\n`)
   }
   return found.logins > 0 ? 0 : 1
@@ -230,12 +232,12 @@ function formatReplay({ lines, logins, expired, ahead, first, last, dialects, ig
   const age =
     expired === 0
       ? ''
-      : `${expired} of the logins are so old by their stamps that authd would grant nothing for them.\n`
+      : `${count(expired, 'login is', 'logins are')} too old by the stamp, so authd would grant nothing.\n`
   const zone =
     ahead === 0
       ? ''
-      : `${ahead} of the logins have stamps in the future: the daemon has another clock or time zone. They count as logins of now.\n`
-  return `${lines} lines, ${logins} logins${span}\n\n${grants}${rest}\n${age}${zone}`
+      : `${count(ahead, 'login has a stamp', 'logins have stamps')} in the future, because the daemon has another clock or time zone. They count as logins of now.\n`
+  return `${count(lines, 'line')}, ${count(logins, 'login')}${span}\n\n${grants}${rest}\n${age}${zone}`
 }
 
 /**

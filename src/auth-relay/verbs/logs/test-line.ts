@@ -7,7 +7,7 @@ import { ContainerLines, isOfContainer } from '../../../syslog/container-lines.t
 import type { Dialect } from '../../../syslog/dialect.ts'
 import { DIALECTS, dialectNamed } from '../../../syslog/dialects.ts'
 import { LoginRecognizer, recognizerOptions, type Verdict } from '../../../syslog/login-recognizer.ts'
-import { printable } from '../../text/terminal.ts'
+import { count, printable } from '../../text/terminal.ts'
 import type { Surroundings, Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
 import { NumberedLines } from './numbered-lines.ts'
@@ -80,7 +80,7 @@ async function testLines(
   }
   if (!json) {
     const lines = counts.grant + counts.drop + counts.ignore
-    print(`${lines} lines: ${counts.grant} would grant, ${counts.drop} dropped, ${counts.ignore} ignored\n`)
+    print(`${count(lines, 'line')}: ${counts.grant} would grant, ${counts.drop} dropped, ${counts.ignore} ignored\n`)
   }
   return counts.grant > 0 ? 0 : 1
 }
