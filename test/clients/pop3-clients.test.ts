@@ -21,7 +21,7 @@ const NEEDS = [
  * A message that exceeds one packet, with lines that begin with dots and a last line without an
  * end.
  */
-const LETTER = `Subject: letter\n\n${'.dots\n..\n.\nlong line '.repeat(400)}the end`
+const MESSAGE = `Subject: message\n\n${'.dots\n..\n.\nlong line '.repeat(400)}the end`
 const isRoot = process.geteuid?.() === 0
 /** getmail refuses to deliver as root. */
 const NOBODY = { uid: 65_534, gid: 65_534 }
@@ -37,7 +37,7 @@ describeWith(NEEDS, 'POP3 clients of Debian', () => {
     running = await startPopup(
       stack => {
         makeCertificate(`${stack.directory}/tls`, { names: ['mx.example.org'] })
-        stack.account('post', [LETTER, LETTER])
+        stack.account('post', [MESSAGE, MESSAGE])
         stack.account(
           'many',
           Array.from({ length: 10_000 }, (_, number) => `Subject: ${number}\n\nletter\n`),
@@ -88,7 +88,7 @@ describeWith(NEEDS, 'POP3 clients of Debian', () => {
     ['pop3s through sslwrap', () => [`pop3s://127.0.0.1:${pop3s}/1`, '-k'], { tls: true }],
   ])('curl, %s', async (_, words, event) => {
     const { lines } = await client('curl', '-sS', '--max-time', '30', '-u', `post:${TEST_PASSWORD}`, ...words())
-    expect(`${lines.join('\n').trimEnd()}`).toBe(LETTER)
+    expect(`${lines.join('\n').trimEnd()}`).toBe(MESSAGE)
     expect(lastEvent()).toMatchObject({ user: 'post', ...event })
   })
 

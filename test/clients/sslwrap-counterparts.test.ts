@@ -82,14 +82,14 @@ describeWith([command('openssl')], 'openssl s_client', () => {
       ],
       { input: 'QUIT\n' },
     )
-    const said = client.lines.join('\n')
-    expect(said).toContain(GREETING)
-    expect(said).toContain('+OK bye')
-    expect(said).toContain('ALPN protocol: pop3')
-    expect(said).toContain('Compression: NONE')
+    const output = client.lines.join('\n')
+    expect(output).toContain(GREETING)
+    expect(output).toContain('+OK bye')
+    expect(output).toContain('ALPN protocol: pop3')
+    expect(output).toContain('Compression: NONE')
     // An attacker can replay early data.
-    if (version === '-tls1_3') expect(said).toContain('Max Early Data: 0')
-    expect(said).not.toMatch(/unexpected eof|:error:/)
+    if (version === '-tls1_3') expect(output).toContain('Max Early Data: 0')
+    expect(output).not.toMatch(/unexpected eof|:error:/)
     expect(client.ending?.code).toBe(0)
   })
 })
@@ -130,8 +130,8 @@ describeWith([command('python3')], 'the ssl module of Python', () => {
     const sslwrap = await start({ listeners: [{ backend: `127.0.0.1:${server.port}`, preamble: 'none' }] })
     const client = await run(['python3', '-c', SPEAKS_ON, String(sslwrap.port)])
     expect(client.lines).toEqual(['+OK going'])
-    await eventually('the end reaches the server', () => server.heard[0]?.ended)
-    expect(server.heard[0]?.text).toBe('still there\r\n')
+    await eventually('the end reaches the server', () => server.received[0]?.ended)
+    expect(server.received[0]?.text).toBe('still there\r\n')
   })
 })
 
@@ -182,7 +182,7 @@ describeWith([command('haproxy')], 'haproxy', () => {
       await new Conversation('client', socket).expect(/^\+OK/)
       const [line] = await eventually(
         'the header of haproxy',
-        () => /^.+(?=\r\n)/.exec(server.heard.at(-1)?.text ?? '') ?? false,
+        () => /^.+(?=\r\n)/.exec(server.received.at(-1)?.text ?? '') ?? false,
       )
       expect(line).toBe(`PROXY TCP4 127.0.0.1 127.0.0.1 ${socket.localPort} ${own}`)
     }
@@ -333,7 +333,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), ROOT], 'the command line of the
     expect((await pop.expect(/^\+OK/)).text).toBe(GREETING)
     await pop.ask('QUIT', /^\+OK bye$/)
     await pop.expectEnd()
-    expect(server.heard[0]?.text).toBe(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\nQUIT\r\n`)
+    expect(server.received[0]?.text).toBe(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\nQUIT\r\n`)
   })
 
   test('stand-alone', async () => {

@@ -119,7 +119,7 @@ async function lostLogins(
   leader: DatabaseNode,
   others: readonly DatabaseNode[],
 ): Promise<readonly string[]> {
-  const told = traffic.committed()
+  const promised = traffic.committed()
   const blocked = new Set(traffic.blocked.keys())
   const [lsn = ''] =
     (await eventually('the leader answers', () => leader.psql('SELECT pg_current_wal_lsn()'), HEALING)) ?? []
@@ -136,10 +136,10 @@ async function lostLogins(
       )
     }
     const granted = await addresses(node, 'SELECT host(ip) FROM grants')
-    const heard = await addresses(node, 'SELECT DISTINCT host(ip) FROM login_event WHERE refused IS NULL')
-    for (const ip of told) {
+    const received = await addresses(node, 'SELECT DISTINCT host(ip) FROM login_event WHERE refused IS NULL')
+    for (const ip of promised) {
       const mayBeGone = blocked.has(ip) || traffic.mayBeInvalid(ip)
-      if (!heard.has(ip) || (!granted.has(ip) && !mayBeGone)) lost.add(ip)
+      if (!received.has(ip) || (!granted.has(ip) && !mayBeGone)) lost.add(ip)
     }
     for (const ip of granted) {
       if (!traffic.logins.has(ip)) traffic.violations.push({ rule: 'no row without a login', ip, detail: node.name })

@@ -123,7 +123,7 @@ export class Traffic {
   }
 
   /** An address that never logs in. */
-  #stranger(): string {
+  #clientWithoutLogin(): string {
     const n = this.#random.int(50_000)
     return this.#random.oneIn(2) ? `10.200.${n >> 8}.${n & 255}` : `2001:db8:0:98::${n.toString(16)}`
   }
@@ -161,8 +161,8 @@ export class Traffic {
 
   async #gateLoop(gate: GateHost): Promise<void> {
     while (this.#running) {
-      const isStranger = this.#random.oneIn(4) || this.#order.length === 0
-      const ip = isStranger ? this.#stranger() : this.#random.pick(this.#order.slice(-RECENT))
+      const hasNoLogin = this.#random.oneIn(4) || this.#order.length === 0
+      const ip = hasNoLogin ? this.#clientWithoutLogin() : this.#random.pick(this.#order.slice(-RECENT))
       const askedAt = performance.now()
       const answer = await gate.ask(ip).catch(() => 'unknown' as const)
       const login = this.logins.get(ip)
@@ -179,7 +179,7 @@ export class Traffic {
             detail: `${excess} ms after the block was answered`,
           })
         }
-      } else if (!isStranger && !this.blocked.has(ip)) {
+      } else if (!hasNoLogin && !this.blocked.has(ip)) {
         this.lastNotYes = performance.now()
         if (answer === 'no' && !this.mayBeInvalid(ip)) {
           this.violations.push({

@@ -19,7 +19,7 @@ export class Watchdog {
     const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
     this.#socket = new Socket({ fd, readable: true, writable: false })
     this.#socket.setEncoding('latin1')
-    this.#socket.on('data', text => this.#heard(String(text)))
+    this.#socket.on('data', text => this.#received(String(text)))
   }
 
   close(): void {
@@ -28,7 +28,7 @@ export class Watchdog {
   }
 
   /** `Ctimeout=10` and a line end set the timeout, `1` is a keep-alive, `V` disarms. */
-  #heard(text: string): void {
+  #received(text: string): void {
     clearTimeout(this.#timer)
     for (const { groups } of text.matchAll(/Ctimeout=(?<seconds>\d+)\n/g)) {
       this.#timeoutMs = Number(groups?.['seconds']) * 1000

@@ -404,7 +404,7 @@ test('a device may be in a country or an AS besides its networks; only files of 
 describe('logins of one address', () => {
   const policy = grantPolicy({ expTime: 1800 })
   const at = (text: string) => new Date(`2026-03-02T${text}Z`)
-  const heard = async (...logins: readonly (readonly [string, string])[]): Promise<readonly string[]> => {
+  const received = async (...logins: readonly (readonly [string, string])[]): Promise<readonly string[]> => {
     let now = at('08:00:00')
     const writer = createGrantWriter(database.owner, policy, { now: () => now })
     const reader = createGrantReader(database.owner, policy, { now: () => now })
@@ -423,14 +423,14 @@ describe('logins of one address', () => {
   }
 
   test('one login writes no row, in upper or lower case', async () => {
-    expect(await heard(['08:00:00', 'ann@example.org'], ['08:10:00', 'Ann@Example.ORG'])).toEqual([])
+    expect(await received(['08:00:00', 'ann@example.org'], ['08:10:00', 'Ann@Example.ORG'])).toEqual([])
   })
   test('several logins are stored, from one statement and from several', async () => {
-    expect(await heard(['08:00:00', 'ann'], ['08:05:00', 'bob'], ['08:05:00', 'eve'])).toEqual(['bob', 'eve', 'ann'])
+    expect(await received(['08:00:00', 'ann'], ['08:05:00', 'bob'], ['08:05:00', 'eve'])).toEqual(['bob', 'eve', 'ann'])
   })
   test('expired logins do not count', async () => {
-    expect(await heard(['08:00:00', 'ann'], ['08:20:00', 'bob'], ['08:40:00', 'bob'])).toEqual(['bob'])
-    expect(await heard(['08:00:00', 'ann'], ['08:31:00', 'bob'])).toEqual([])
+    expect(await received(['08:00:00', 'ann'], ['08:20:00', 'bob'], ['08:40:00', 'bob'])).toEqual(['bob'])
+    expect(await received(['08:00:00', 'ann'], ['08:31:00', 'bob'])).toEqual([])
   })
 })
 

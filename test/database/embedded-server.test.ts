@@ -77,13 +77,13 @@ describe('the embedded server', () => {
   test('does not listen on the network, and refuses a connection without the password', async () => {
     const server = await start()
     await expect(run(server, "SELECT 1 / (current_setting('listen_addresses') = '')::int")).resolves.toBeUndefined()
-    const stranger = openDatabase({
+    const wrongPassword = openDatabase({
       ...server.connection,
       password: { reveal: () => 'guessed' },
       applicationName: 'tests',
     })
-    await expect(stranger.script('SELECT 1')).rejects.toThrow('password authentication failed')
-    await stranger.close()
+    await expect(wrongPassword.script('SELECT 1')).rejects.toThrow('password authentication failed')
+    await wrongPassword.close()
     expect(statSync(`${base()}/superuser.secret`).mode & 0o777).toBe(0o600)
     expect(statSync(`${base()}/data`).mode & 0o777).toBe(0o700)
     expect(lines.join('\n')).not.toContain(readFileSync(`${base()}/superuser.secret`, 'utf8').trim())

@@ -21,36 +21,36 @@ test('a listener is notified of a new grant and of each change by the administra
   const now = () => clock.now
   const writer = createGrantWriter(database.open('pop3authd', { max: 1 }), policy, { now })
   const admin = createGrantAdmin(database.open('pop3authd', { max: 1 }), policy, { now })
-  let heard = 0
+  let received = 0
   const listener = listenForChanges({ ...database.connection('authwrap'), applicationName: 'tests' }, () => {
-    heard += 1
+    received += 1
   })
-  const hears = async (what: string, act: () => Promise<unknown>): Promise<void> => {
-    const before = heard
+  const expectNotification = async (what: string, act: () => Promise<unknown>): Promise<void> => {
+    const before = received
     await act()
-    await eventually(`heard of ${what}`, () => heard > before)
+    await eventually(`a notification of ${what}`, () => received > before)
   }
   const login = (ip: string) => writer.record([{ event: loginFrom('1.1', ip), at: null }])
-  await hears('the beginning', async () => undefined)
-  await hears('a first login', () => login('203.0.113.7'))
+  await expectNotification('the beginning', async () => undefined)
+  await expectNotification('a first login', () => login('203.0.113.7'))
   // At most one more notification arrives, for changes within the pause. The next notification is
   // about the next change.
   clock.now = new Date('2026-01-01T12:01:00Z')
-  const before = heard
+  const before = received
   await login('203.0.113.7')
-  await hears('the next address', () => login('203.0.113.8'))
-  expect(heard).toBe(before + 1)
+  await expectNotification('the next address', () => login('203.0.113.8'))
+  expect(received).toBe(before + 1)
   clock.now = new Date('2026-01-01T13:00:00Z')
-  await hears('an ended grant that begins anew', () => login('203.0.113.7'))
+  await expectNotification('an ended grant that begins again', () => login('203.0.113.7'))
   const network = parseNetwork('203.0.113.0/24')
   if (network === undefined) throw new Error('not a network')
   const request = { forSeconds: 60, reason: 'tests', owner: 'root' }
-  await hears('an allowance', () => admin.allow(network, request))
-  await hears('its end', () => admin.disallow(network))
-  await hears('a block', () => admin.block({ kind: 'network', network }, request))
-  await hears('its end', () => admin.unblock({ kind: 'network', network }))
+  await expectNotification('an allowance', () => admin.allow(network, request))
+  await expectNotification('its end', () => admin.disallow(network))
+  await expectNotification('a block', () => admin.block({ kind: 'network', network }, request))
+  await expectNotification('its end', () => admin.unblock({ kind: 'network', network }))
   // The server ends every connection of the listener, and the listener connects again.
-  await hears('a connection made anew', () =>
+  await expectNotification('a connection that is made again', () =>
     database.owner.script(
       "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'authwrap' AND datname = current_database()",
     ),

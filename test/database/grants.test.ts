@@ -336,16 +336,16 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
         const client = ip(`${prefix}198.51.100.7`)
         expect(await record(wide, login(client))).toEqual([granted(1800)])
         expect(await mayRelay(wide, 0, client)).toBe(true)
-        for (const stranger of [`${prefix}8.8.8.8`, `${prefix}198.51.100.8`, '198.51.100.7']) {
-          expect(await mayRelay(wide, 0, ip(stranger)), stranger).toBe(false)
+        for (const other of [`${prefix}8.8.8.8`, `${prefix}198.51.100.8`, '198.51.100.7']) {
+          expect(await mayRelay(wide, 0, ip(other)), other).toBe(false)
         }
       }
       expect((await wide.admin.list()).map(row => row.network.prefixLength)).toEqual([128, 128, 128])
-      const strangers = await owner.query(
+      const otherRows = await owner.query(
         { row: ignored, text: "SELECT FROM relay_clients WHERE network >>= inet '64:ff9b::808:808'" },
         [],
       )
-      expect(strangers.count).toBe(0)
+      expect(otherRows.count).toBe(0)
     })
 
     test('64 and ::/64: the base address too', async () => {

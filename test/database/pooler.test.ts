@@ -135,14 +135,14 @@ ${lines.join('\n')}
       row: v.object({ timeout: v.string() }),
     }
     for (let n = 0; n < 20; n++) expect((await database.query(named)).rows).toEqual([{ timeout: '4321ms' }])
-    let heard = 0
+    let received = 0
     const listener = listenTo(optionsFor(port), 'of_tests', () => {
-      heard += 1
+      received += 1
     })
-    await eventually('it listens', () => heard > 0)
-    const before = heard
+    await eventually('it listens', () => received > 0)
+    const before = received
     await database.script('NOTIFY of_tests')
-    await eventually('it hears', () => heard > before)
+    await eventually('a notification', () => received > before)
     await listener.close()
     await database.close()
   })
@@ -160,7 +160,7 @@ ${lines.join('\n')}
         /^no database: .*: set pool_mode = session in the pooler at 127\.0\.0\.1:\d+, or connect to PostgreSQL directly$/,
       )
       const database = openDatabase(optionsFor(port))
-      await eventually('the log hears of it', () => {
+      await eventually('a line in the log', () => {
         const state = database.state()
         return state.state === 'down' && state.reason.includes('pool_mode')
       })
@@ -183,9 +183,12 @@ ${lines.join('\n')}
 test('the Debian package has a separate command for a server on the same host, and for no other server', () => {
   const packaged = new URL(import.meta.url).pathname
   const name = 'pooler.test.ts'
-  const said = (host: string, installed = packaged) => setupCommand([{ host, port: 5432 }], 'by hand', installed)
-  expect([said('localhost'), said('/var/run/postgresql')]).toEqual([name, name])
-  expect([said('db1.example.org'), said('localhost', '/nonexistent/command')]).toEqual(['by hand', 'by hand'])
+  const commandFor = (host: string, installed = packaged) => setupCommand([{ host, port: 5432 }], 'by hand', installed)
+  expect([commandFor('localhost'), commandFor('/var/run/postgresql')]).toEqual([name, name])
+  expect([commandFor('db1.example.org'), commandFor('localhost', '/nonexistent/command')]).toEqual([
+    'by hand',
+    'by hand',
+  ])
   const several = ['localhost', 'db2.example.org'].map(host => ({ host, port: 5432 }))
   expect(setupCommand(several, 'by hand', packaged)).toBe('by hand')
 })

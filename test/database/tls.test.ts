@@ -34,7 +34,7 @@ function issue(name: string, address: string | undefined, issuer?: { name: strin
 
 describeWith([DEBIAN_POSTGRES], 'TLS to the server', () => {
   const authority = { name: 'authority of tests', ...issue('authority of tests', undefined) }
-  const stranger = issue('stranger', undefined)
+  const otherAuthority = issue('stranger', undefined)
   let right: PostgresCluster
   let wrongName: PostgresCluster
   let plain: PostgresCluster
@@ -81,7 +81,7 @@ describeWith([DEBIAN_POSTGRES], 'TLS to the server', () => {
   })
 
   test("another authority's certificate, and the system's authorities", async () => {
-    await expect(ask(right, { ca: stranger.certificate })).rejects.toThrow(/unable to verify|self.signed|issuer/)
+    await expect(ask(right, { ca: otherAuthority.certificate })).rejects.toThrow(/unable to verify|self.signed|issuer/)
     await expect(ask(right, {})).rejects.toThrow(/unable to verify|self.signed|issuer/)
   })
 

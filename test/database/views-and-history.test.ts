@@ -270,8 +270,8 @@ describe('the histories', () => {
       'relay smtp1',
       'relay smtp2',
     ])
-    const heard = await createStatusFeed(database.open('authstatus')).lastHeard(3600, 10)
-    expect(heard).toEqual([
+    const received = await createStatusFeed(database.open('authstatus')).lastHeard(3600, 10)
+    expect(received).toEqual([
       { daemon: 'gate', host: 'smtp2', at: secondMail },
       { daemon: 'policy', host: 'smtp1', at: firstMail },
       { daemon: 'popup', host: 'pop1', at: first },

@@ -65,7 +65,7 @@ export class Conversation {
   async expect(pattern: RegExp, deadlineMs = 10_000): Promise<ReceivedLine> {
     const line = await this.next(deadlineMs)
     if (line === undefined) throw this.#failure(`expected ${pattern}, but the connection was closed`)
-    if (!pattern.test(line.text)) throw this.#failure(`expected ${pattern}, but heard ${JSON.stringify(line.text)}`)
+    if (!pattern.test(line.text)) throw this.#failure(`expected ${pattern}, but received ${JSON.stringify(line.text)}`)
     countAssertion()
     return line
   }
@@ -99,7 +99,7 @@ export class Conversation {
   /** Waits until the server closes the connection; fails if it sends anything before. */
   async expectEnd(deadlineMs?: number): Promise<void> {
     const line = await this.next(deadlineMs)
-    if (line !== undefined) throw this.#failure(`expected the end, but heard ${JSON.stringify(line.text)}`)
+    if (line !== undefined) throw this.#failure(`expected the end, but received ${JSON.stringify(line.text)}`)
     countAssertion()
   }
 

@@ -65,7 +65,7 @@ export class LoginServerForTests {
   /** Requests to check a password, in order. */
   readonly asked: Asked[] = []
   /** The monitor's answer to such a request; undefined: the test calls `answer`. */
-  judge: ((asked: Asked) => Answer) | undefined
+  decide: ((asked: Asked) => Answer) | undefined
   readonly #monitor: MonitorRequests
   readonly #undo: (() => void)[] = []
 
@@ -75,8 +75,8 @@ export class LoginServerForTests {
       send: message => {
         if (!isAsked(message)) return
         this.asked.push(message)
-        const { judge } = this
-        if (judge !== undefined) setImmediate(() => this.answer(judge(message)))
+        const { decide } = this
+        if (decide !== undefined) setImmediate(() => this.answer(decide(message)))
       },
       onMessage: () => {},
       onClose: () => {},
@@ -102,7 +102,7 @@ export class LoginServerForTests {
     return held.address.port
   }
 
-  /** A client from a loopback address; `said` is the text that it has read. */
+  /** A client from a loopback address; `output` is the text that it has read. */
   client(port: number, from = '127.0.0.1'): ClientForTests {
     const client = new ClientForTests(connect({ host: '127.0.0.1', port, localAddress: from, allowHalfOpen: true }))
     this.#undo.push(() => client.socket.destroy())
@@ -116,13 +116,13 @@ export class LoginServerForTests {
 
 export class ClientForTests {
   readonly socket: Socket
-  said = ''
+  output = ''
   ended = false
 
   constructor(socket: Socket) {
     this.socket = socket
     socket.on('data', chunk => {
-      this.said += chunk.toString('latin1')
+      this.output += chunk.toString('latin1')
     })
     socket.on('end', () => {
       this.ended = true
@@ -137,13 +137,13 @@ export class ClientForTests {
     return this
   }
 
-  async hears(what: RegExp): Promise<this> {
-    await eventually(`hears ${what}, heard ${JSON.stringify(this.said)}`, () => what.test(this.said))
+  async receives(what: RegExp): Promise<this> {
+    await eventually(`a client receives ${what}, received ${JSON.stringify(this.output)}`, () => what.test(this.output))
     return this
   }
 
   async ends(): Promise<this> {
-    await eventually(`is closed, heard ${JSON.stringify(this.said)}`, () => this.ended)
+    await eventually(`is closed, received ${JSON.stringify(this.output)}`, () => this.ended)
     return this
   }
 }

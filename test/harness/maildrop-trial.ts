@@ -255,36 +255,36 @@ export class MaildropTrial {
   }
 }
 
-async function expectAnswer(client: Pop3Client, said: string, wanted: Expected): Promise<void> {
+async function expectAnswer(client: Pop3Client, answerText: string, wanted: Expected): Promise<void> {
   const first = await client.line()
   switch (wanted.type) {
     case 'line':
-      if (!wanted.lines.includes(first)) expect(first, said).toBe(wanted.lines.join(' or '))
+      if (!wanted.lines.includes(first)) expect(first, answerText).toBe(wanted.lines.join(' or '))
       return
     case 'multiline': {
       if (wanted.orLine !== undefined && first === wanted.orLine) return
-      if (first !== '+OK ') expect(first, said).toBe('+OK ')
+      if (first !== '+OK ') expect(first, answerText).toBe('+OK ')
       const text = await client.textToDot()
-      if (text !== wanted.text) expect(text, said).toBe(wanted.text)
+      if (text !== wanted.text) expect(text, answerText).toBe(wanted.text)
       return
     }
     case 'stat': {
       const [status, count, octets] = first.split(' ')
-      expect([status, Number(count)], said).toEqual(['+OK', wanted.count])
-      expect(Number(octets), said).toBeGreaterThanOrEqual(wanted.least)
-      expect(Number(octets), said).toBeLessThanOrEqual(wanted.most)
+      expect([status, Number(count)], answerText).toEqual(['+OK', wanted.count])
+      expect(Number(octets), answerText).toBeGreaterThanOrEqual(wanted.least)
+      expect(Number(octets), answerText).toBeLessThanOrEqual(wanted.most)
       return
     }
     case 'sizes': {
-      expect(first, said).toBe('+OK ')
+      expect(first, answerText).toBe('+OK ')
       const listed = (await client.textToDot()).split('\r\n').slice(0, -2)
       expect(
         listed.map(each => Number(each.split(' ')[0])),
-        said,
+        answerText,
       ).toEqual([...wanted.listed.keys()])
       for (const each of listed) {
         const [n, size] = each.split(' ').map(Number)
-        expect(wanted.listed.get(n ?? 0), `${said}: ${each}`).toContain(size)
+        expect(wanted.listed.get(n ?? 0), `${answerText}: ${each}`).toContain(size)
       }
       return
     }

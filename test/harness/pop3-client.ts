@@ -75,7 +75,7 @@ export class Pop3Client {
   async #until(mark: string): Promise<string> {
     await this.#wait(() => this.#received.includes(mark) || this.#closed)
     const at = this.#received.indexOf(mark)
-    if (at < 0) throw new Error(`the server closed; last it said: ${JSON.stringify(this.#received)}`)
+    if (at < 0) throw new Error(`the server closed; its last octets: ${JSON.stringify(this.#received)}`)
     const text = this.#received.slice(0, at)
     this.#received = this.#received.slice(at + mark.length)
     return text

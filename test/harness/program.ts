@@ -16,7 +16,7 @@ export type ProgramOptions = {
   readonly descriptors?: readonly number[]
 }
 
-const DIES_WITH_US = ['setpriv', '--pdeathsig', 'KILL', '--']
+const KILLED_WITH_PARENT = ['setpriv', '--pdeathsig', 'KILL', '--']
 
 /** Programs of this test file that still run; they are ended when the test process ends. */
 const running = new Set<Program>()
@@ -36,7 +36,7 @@ export class Program {
   constructor(name: string, command: readonly string[], options: ProgramOptions = {}) {
     // If the test process is killed, the kernel kills its programs, and they end their own
     // children.
-    const [file = '', ...args] = [...DIES_WITH_US, ...(options.prefix ?? []), ...command]
+    const [file = '', ...args] = [...KILLED_WITH_PARENT, ...(options.prefix ?? []), ...command]
     this.name = name
     this.child = spawn(file, args, {
       cwd: options.cwd ?? '/',

@@ -443,26 +443,27 @@ export class ServiceHost {
     const to = from.family === 4 ? '127.0.0.1' : '::1'
     const client = this.#network.server.connect({ host: to, port, from: textOf(from) })
     if (header.length > 0) client.write(header)
-    const heard = await heardFrom(client)
-    if (!heard.startsWith('220 ')) throw new Error(`${textOf(from)} at port ${port} heard ${JSON.stringify(heard)}`)
-    return heard.startsWith('220 open')
+    const received = await heardFrom(client)
+    if (!received.startsWith('220 '))
+      throw new Error(`${textOf(from)} at port ${port} received ${JSON.stringify(received)}`)
+    return received.startsWith('220 open')
   }
 
   async #askPolicy(texts: readonly string[]): Promise<readonly boolean[]> {
     const requests = texts.map(text => `request=smtpd_access_policy\nclient_address=${text}\n\n`)
-    const heard = await this.#converse('policy', requests.join(''))
-    return answered(texts, heard.split('\n\n').slice(0, -1), { 'action=OK': true, 'action=DUNNO': false })
+    const received = await this.#converse('policy', requests.join(''))
+    return answered(texts, received.split('\n\n').slice(0, -1), { 'action=OK': true, 'action=DUNNO': false })
   }
 
   async #askSocketmap(keys: readonly string[]): Promise<readonly boolean[]> {
-    const heard = await this.#converse('socketmap', keys.map(key => `${Buffer.byteLength(key)}:${key},`).join(''))
-    const answers = [...heard.matchAll(/\d+:([^,]*),/g)].map(([, answer = '']) => answer)
+    const received = await this.#converse('socketmap', keys.map(key => `${Buffer.byteLength(key)}:${key},`).join(''))
+    const answers = [...received.matchAll(/\d+:([^,]*),/g)].map(([, answer = '']) => answer)
     return answered(keys, answers, { 'OK OK': true, 'OK RELAY': true, 'NOTFOUND ': false })
   }
 
   async #askQuery(texts: readonly string[]): Promise<readonly boolean[]> {
-    const heard = await this.#converse('query', texts.map(text => `relay v=1 ip=${text}\n`).join(''))
-    const words = heard.split('\n').slice(0, -1)
+    const received = await this.#converse('query', texts.map(text => `relay v=1 ip=${text}\n`).join(''))
+    const words = received.split('\n').slice(0, -1)
     return answered(
       texts,
       words.map(line => line.split(' ')[0] ?? ''),
@@ -515,10 +516,10 @@ export class ServiceHost {
         [...this.#network.server.prefix, process.execPath, `${root}dist/wrap.cjs`, ...flags, smtpd],
         { env: { ...environment, TCPREMOTEIP: texts[at] ?? '', PROTO: 'TCP' } },
       )
-      const said = lines.find(line => line.startsWith('220 '))
-      if (said === undefined || lines.some(line => line.includes('event=decision_failed')))
+      const banner = lines.find(line => line.startsWith('220 '))
+      if (banner === undefined || lines.some(line => line.includes('event=decision_failed')))
         throw new Error(lines.join('\n'))
-      answers.set(at, said.startsWith('220 open'))
+      answers.set(at, banner.startsWith('220 open'))
     }
     return texts.map((_, index) => answers.get(index))
   }

@@ -33,7 +33,7 @@ export function makeCertificate(
 }
 
 /** One connection to a back end, with the octets that it received. */
-export type Heard = {
+export type Received = {
   text: string
   ended: boolean
   /** The server stays open after the client's end. */
@@ -45,7 +45,7 @@ export type Heard = {
  * A server behind sslwrap that is controlled by the test and records the octets that it receives.
  */
 export class BackEnd {
-  readonly heard: Heard[] = []
+  readonly received: Received[] = []
   readonly server: Server
   port = 0
 
@@ -53,18 +53,18 @@ export class BackEnd {
    * The server calls `greet` for each connection, and `say` for each piece of data that it
    * receives.
    */
-  constructor(greet: (socket: Socket) => void, say: (text: string, heard: Heard) => void = () => {}) {
+  constructor(greet: (socket: Socket) => void, say: (text: string, received: Received) => void = () => {}) {
     this.server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
-      const heard: Heard = { text: '', ended: false, staysOpen: false, socket }
-      this.heard.push(heard)
+      const received: Received = { text: '', ended: false, staysOpen: false, socket }
+      this.received.push(received)
       socket.on('error', () => {})
       socket.on('data', (chunk: Buffer) => {
-        heard.text += chunk.toString('latin1')
-        say(chunk.toString('latin1'), heard)
+        received.text += chunk.toString('latin1')
+        say(chunk.toString('latin1'), received)
       })
       socket.on('end', () => {
-        heard.ended = true
-        if (!heard.staysOpen) socket.end()
+        received.ended = true
+        if (!received.staysOpen) socket.end()
       })
       greet(socket)
     })
@@ -79,7 +79,7 @@ export class BackEnd {
 
   close(): void {
     this.server.close()
-    for (const { socket } of this.heard) socket.destroy()
+    for (const { socket } of this.received) socket.destroy()
   }
 }
 
@@ -98,7 +98,7 @@ export function popupLike(): BackEnd {
         if (line === 'QUIT') socket.end('+OK bye\r\n')
         else if (line === 'CAPA') socket.write('+OK\r\nUSER\r\n.\r\n')
         else if (line === 'LIST') socket.write('+OK\r\n1 120\r\n.\r\n')
-        else if (!line.startsWith('SSL ')) socket.write(`+OK heard ${line}\r\n`)
+        else if (!line.startsWith('SSL ')) socket.write(`+OK received ${line}\r\n`)
         else if (isIntroduced.has(socket)) socket.write('-ERR authorization first\r\n')
         else if (line.endsWith(`:${SHARED_PASSWORD}`)) socket.write('+OK \r\n')
         else socket.end('-ERR authorization failed\r\n')

@@ -222,15 +222,15 @@ export class Stack {
    * connections of a setting. Fails at once if the line names another engine.
    */
   async waitForEngine(name: 'popup' | 'wrap', setting: 'popup.engine' | 'pop3d.engine' | 'wrap.engine'): Promise<void> {
-    const said = await this.#programs
+    const logLine = await this.#programs
       .get(name)
       ?.waitFor(`a process says its ${setting}`, () =>
         this.#programs
           .get(name)
           ?.log.find(({ fields }) => fields['event'] === 'engine_used' && fields['setting'] === setting),
       )
-    if (said?.fields['engine'] !== ENGINE_OF_RUN)
-      throw new Error(`${setting} is ${said?.fields['engine']}, and this run is one of ${ENGINE_OF_RUN}`)
+    if (logLine?.fields['engine'] !== ENGINE_OF_RUN)
+      throw new Error(`${setting} is ${logLine?.fields['engine']}, and this run is one of ${ENGINE_OF_RUN}`)
   }
 
   /** The whole output of all programs. */

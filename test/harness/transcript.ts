@@ -208,17 +208,17 @@ const withoutTimestamp = (text: string): string => text.replace(/^\+OK <[^>\r\n]
 class Output {
   readonly ended: Promise<void>
   readonly #end: () => void
-  #heard = ''
+  #received = ''
   #waiting: (() => void) | undefined
 
   readonly #data = (chunk: Buffer): void => {
-    this.#heard += chunk.toString('latin1')
+    this.#received += chunk.toString('latin1')
     this.#waiting?.()
   }
 
   constructor(socket: Duplex) {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    const timer = setTimeout(() => reject(new Error(`the server did not close; it said:\n${this.text}`)), PATIENCE)
+    const timer = setTimeout(() => reject(new Error(`the server did not close; its output:\n${this.text}`)), PATIENCE)
     this.#end = () => {
       clearTimeout(timer)
       resolve()
@@ -230,7 +230,7 @@ class Output {
   }
 
   get text(): string {
-    return withoutTimestamp(this.#heard)
+    return withoutTimestamp(this.#received)
   }
 
   /** Reads from a connection. A reset counts as the end of the connection. */

@@ -104,7 +104,9 @@ class ClusterHost {
     return this.sh(`cd / && runuser -u postgres -- psql -XAtqc "${statement}" pop3authd`)
   }
 
-  /** As power does: the network first, so that no packet leaves a process that is ending. */
+  /**
+   * Fails like a host without power. The network ends first, so that no ending process can send.
+   */
   async fail(): Promise<void> {
     this.#watchdog?.close()
     this.#link('down')
@@ -357,8 +359,8 @@ function walk(release: Release): void {
         await host.sh(stepOf('systemctl enable etcd'))
       })
       const healthy = () => site.host('db2').sh(`${stepOf('endpoint health')} 2>&1`)
-      const said = await eventually('etcd runs on three hosts', healthy, SETTLES, 500)
-      expect(said.match(/is healthy: .* took = /g)).toHaveLength(3)
+      const printed = await eventually('etcd runs on three hosts', healthy, SETTLES, 500)
+      expect(printed.match(/is healthy: .* took = /g)).toHaveLength(3)
     })
 
     step('4: Patroni', async () => {
@@ -391,7 +393,7 @@ function walk(release: Release): void {
       const [, init = ''] = linesOf(stepOf('auth-relay init'))
       await host.sh(init)
       const lines = block(PATH_OF_CLUSTER, 'require_sync', 'toml')
-      // The walk on a busy machine may take longer than the default of 30 minutes.
+      // The steps on a busy machine may take longer than the default of 30 minutes.
       const text = `${withSettings(await host.machine.must('cat', SETTINGS), lines)}\n[grants]\nexp_time = "1d"`
       host.machine.write(SETTINGS, `${text}\n`)
       const expected = {
@@ -401,8 +403,8 @@ function walk(release: Release): void {
       expect(parse(text)).toMatchObject(expected)
       await givesLogin(host)
       await host.sh(`(umask 077 && echo 'postgres of this test' > /etc/auth-relay/postgres.pass)`)
-      const said = await host.sh(stepOf('auth-relay migrate'))
-      expect(said).toMatch(/^Migrated from schema 0 to \d+\.$/m)
+      const printed = await host.sh(stepOf('auth-relay migrate'))
+      expect(printed).toMatch(/^Migrated from schema 0 to \d+\.$/m)
     })
 
     step('8: another POP3 host, and an SMTP host', async () => {
@@ -480,7 +482,7 @@ function walk(release: Release): void {
         const daemon = `auth-relay-${name === 'smtp1' ? 'wrap' : 'authd'}.service`
         const pid = () => machine.must('systemctl', 'show', '-P', 'MainPID', daemon)
         const before = await pid()
-        // The same version again takes the same way.
+        // An upgrade to the same version has the same steps.
         await site.host(name).sh(install.replace('apt-get install', 'apt-get install --reinstall'))
         if (name === 'pop1') expect(await site.host(name).sh(migrate)).toContain('The database is up to date')
         expect(await pid()).not.toBe(before)
@@ -543,13 +545,13 @@ function walk(release: Release): void {
       const list = await db1.sh(sentence(heading, /^etcdctl member list$/))
       const [, id = ''] = /^([0-9a-f]+), started, db3,/m.exec(list) ?? []
       await db1.sh(sentence(heading, /^etcdctl member remove /).replace(/ ID$/, ` ${id}`))
-      const said = await eventually(
+      const printed = await eventually(
         'etcd takes the member',
         () => db1.sh(block(heading, 'etcdctl member add')),
         SETTLES,
         500,
       )
-      const [, members = ''] = /^ETCD_INITIAL_CLUSTER="?([^"\n]*)"?$/m.exec(said) ?? []
+      const [, members = ''] = /^ETCD_INITIAL_CLUSTER="?([^"\n]*)"?$/m.exec(printed) ?? []
       expect(members.split(',').sort().join()).toBe(whole.map(name => `${name}=http://${ADDRESSES[name]}:2380`).join())
       const state = sentence(heading, /^ETCD_INITIAL_CLUSTER_STATE=existing$/)
       const etcd = changed('etcd', db4, release)

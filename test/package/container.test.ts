@@ -222,10 +222,10 @@ describeWith(NEEDS, 'the image and the compose file, with podman on Debian 13', 
   })
 
   test('check accepts the whole stack, and refuses a network that can have a grant', async () => {
-    const said = await host.compose('--profile check run --rm -T check')
-    expect(said).toMatch(/^fine +grants.never_grant: the container's network 10\.110\.110\.0\/24 is never granted$/m)
-    expect(said).toMatch(/^fine +grants.never_grant: the container's network fdbe:4cf4:9d5a::\/64 is never granted$/m)
-    expect(said).toMatch(/^Safe\.$/m)
+    const output = await host.compose('--profile check run --rm -T check')
+    expect(output).toMatch(/^fine +grants.never_grant: the container's network 10\.110\.110\.0\/24 is never granted$/m)
+    expect(output).toMatch(/^fine +grants.never_grant: the container's network fdbe:4cf4:9d5a::\/64 is never granted$/m)
+    expect(output).toMatch(/^Safe\.$/m)
     const words = ['run', '--rm', '--network', 'container_default', '-e', 'NEVER_GRANT=172.16.0.0/12', 'auth-relay']
     const other = await host.podman(...words, 'auth-relay', 'check')
     expect(other.ending?.code).toBe(1)

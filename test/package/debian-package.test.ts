@@ -316,9 +316,9 @@ function life(release: Release): void {
         install -d -m 700 -o auth-relay /var/lib/alarm-mails
         printf '#!/bin/sh\\n{ echo "TO $*"; cat; } >> /var/lib/alarm-mails/mails\\n' > /usr/local/bin/mailer
         chmod 755 /usr/local/bin/mailer`)
-      const told = 'mail_to = ["noc@example.org"]\\nsendmail = ["\\/usr\\/local\\/bin\\/mailer"]'
+      const channels = 'mail_to = ["noc@example.org"]\\nsendmail = ["\\/usr\\/local\\/bin\\/mailer"]'
       const webhook = 'webhook_file = "\\/etc\\/auth-relay\\/webhook"'
-      await change(`s/^\\[alerts\\]/[alerts]\\n${told}\\n${webhook}\\nevery = "10s"\\nlogin_addresses = 3/`)
+      await change(`s/^\\[alerts\\]/[alerts]\\n${channels}\\n${webhook}\\nevery = "10s"\\nlogin_addresses = 3/`)
       await machine.must('systemctl', 'enable', '--now', '-q', 'auth-relay-alerts.service')
       expect(await machine.must('auth-relay', 'alerts')).toBe('There is no alarm.')
       // Two addresses have logged in before. The other two make four addresses of one login within
@@ -487,14 +487,14 @@ function life(release: Release): void {
       Promise.all(['authd', 'wrap', 'status-page', 'popup'].map(part => show(`auth-relay-${part}.service`, 'MainPID')))
     const old = await pidsOf()
     await machine.must('systemctl', 'stop', 'postgresql@*.service')
-    const said = await install(nextVersion(first, directory.path, 3))
-    expect(said).toContain('auth-relay-setup-database: PostgreSQL does not answer')
+    const output = await install(nextVersion(first, directory.path, 3))
+    expect(output).toContain('auth-relay-setup-database: PostgreSQL does not answer')
     const now = await pidsOf()
     expect(now.slice(0, 3)).toEqual(old.slice(0, 3))
     expect(now[3]).not.toBe(old[3])
     await machine.must('systemctl', 'start', 'postgresql.service')
     await eventually('the relay is open as before', async () => (await recipientFrom(CLIENT)) === 250)
-    const command = /^ {2}(auth-relay-setup-database && .*)$/m.exec(said)?.[1] ?? ''
+    const command = /^ {2}(auth-relay-setup-database && .*)$/m.exec(output)?.[1] ?? ''
     await eventually('PostgreSQL answers', async () => (await machine.run('sh', '-ec', command)).ending?.code === 0)
     expect(await schema()).toBe(MIGRATIONS + 2)
     expect((await pidsOf()).slice(0, 3)).not.toEqual(old.slice(0, 3))

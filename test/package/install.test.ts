@@ -86,9 +86,9 @@ describe.each(RELEASES)('%s', release => {
 })
 
 /** The password that `device add … --password` prints. */
-function passwordIn(said: string): string {
-  const [, password] = /^ {2}password: ([A-Za-z0-9]{20})$/m.exec(said) ?? []
-  if (password === undefined) throw new Error(`no password in ${said}`)
+function passwordIn(output: string): string {
+  const [, password] = /^ {2}password: ([A-Za-z0-9]{20})$/m.exec(output) ?? []
+  if (password === undefined) throw new Error(`no password in ${output}`)
   return password
 }
 
@@ -287,10 +287,10 @@ class Walk {
     })
     this.walk('explain, report, status and check say the same', async () => {
       const [explain = ''] = blockOf(section, 'sh', 'auth-relay explain').split('\n')
-      const said = await this.#machine.sh(explain)
-      expect(said).toMatch(/^Mail from 192\.0\.2\.41 is relayed\.\n/)
-      expect(said).toContain('Device: copier-2, sends as scan@example.org; to example.org, partner.example')
-      expect(said).toMatch(/^ {2}Left at this gate: 5[89] of 60 messages an hour$/m)
+      const output = await this.#machine.sh(explain)
+      expect(output).toMatch(/^Mail from 192\.0\.2\.41 is relayed\.\n/)
+      expect(output).toContain('Device: copier-2, sends as scan@example.org; to example.org, partner.example')
+      expect(output).toMatch(/^ {2}Left at this gate: 5[89] of 60 messages an hour$/m)
       const other = await this.#machine.run('sh', '-c', explain.replace('scan@', 'ceo@'))
       expect(other.ending?.code).toBe(1)
       await eventually('the report has the mail', async () =>
@@ -360,8 +360,8 @@ class Walk {
       expect((await this.#machine.sh(check)).split('\n').at(-1)).toBe('Safe.')
       const address = this.host.newAddress()
       await this.host.opensRelay(address, scheme, server)
-      const said = await this.#machine.sh(explain.replace('192.0.2.7', address))
-      expect(said).toContain(`Mail from ${address} is relayed.`)
+      const output = await this.#machine.sh(explain.replace('192.0.2.7', address))
+      expect(output).toContain(`Mail from ${address} is relayed.`)
     })
   }
 }

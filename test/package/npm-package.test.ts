@@ -31,8 +31,8 @@ describeWith([command('npm', 'nodejs'), command('git')], 'a checkout', () => {
     copyCheckout(path)
     const installed = await run(['npm', 'ci'], { cwd: path, env: { PATH, HOME: process.env['HOME'] } })
     expect(installed.ending, installed.transcript()).toEqual({ code: 0, signal: null })
-    const said = installed.lines.filter(line => line !== '')
-    expect(said).toEqual([
+    const output = installed.lines.filter(line => line !== '')
+    expect(output).toEqual([
       expect.stringMatching(/^> auth-relay@\S+ prepare$/),
       '> sh scripts/link-node.sh && node scripts/build-if-stale.ts',
       expect.stringMatching(/^added \d+ packages in /),

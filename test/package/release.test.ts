@@ -20,15 +20,16 @@ describeWith(
     const packages = `${checkout}/packages`
     afterAll(remove)
 
-    const said = async (directory: string, ...words: readonly string[]): Promise<string> => {
+    const outputOf = async (directory: string, ...words: readonly string[]): Promise<string> => {
       const env = { PATH: process.env['PATH'], HOME: process.env['HOME'] }
       const program = await run(words, { cwd: directory, env })
       expect(program.ending, program.transcript()).toEqual({ code: 0, signal: null })
       return program.lines.join('\n')
     }
     const git = (...words: readonly string[]) =>
-      said(checkout, 'git', '-c', 'user.name=Test', '-c', 'user.email=test@example.org', ...words)
-    const release = (...words: readonly string[]) => said(checkout, process.execPath, 'scripts/release.ts', ...words)
+      outputOf(checkout, 'git', '-c', 'user.name=Test', '-c', 'user.email=test@example.org', ...words)
+    const release = (...words: readonly string[]) =>
+      outputOf(checkout, process.execPath, 'scripts/release.ts', ...words)
 
     beforeAll(async () => {
       copyCheckout(checkout)
@@ -46,12 +47,12 @@ describeWith(
     }, 900_000)
 
     test('makes the Debian package, the npm package, their bill of materials, and a tag', async () => {
-      const debian = `auth-relay_${VERSION}-1_${await said('/', 'dpkg', '--print-architecture')}.deb`
+      const debian = `auth-relay_${VERSION}-1_${await outputOf('/', 'dpkg', '--print-architecture')}.deb`
       expect(readdirSync(packages).sort()).toEqual(
         ['SHA256SUMS', `auth-relay-${VERSION}.cdx.json`, `auth-relay-${VERSION}.tgz`, debian].sort(),
       )
-      expect(await said(packages, 'dpkg-deb', '-f', debian, 'Version')).toBe(`${VERSION}-1`)
-      expect(await said(packages, 'tar', '-xOzf', `auth-relay-${VERSION}.tgz`, 'package/package.json')).toContain(
+      expect(await outputOf(packages, 'dpkg-deb', '-f', debian, 'Version')).toBe(`${VERSION}-1`)
+      expect(await outputOf(packages, 'tar', '-xOzf', `auth-relay-${VERSION}.tgz`, 'package/package.json')).toContain(
         `"version": "${VERSION}"`,
       )
       const bill = v.parse(Bill, JSON.parse(readFileSync(`${packages}/auth-relay-${VERSION}.cdx.json`, 'utf8')))
@@ -60,7 +61,7 @@ describeWith(
     })
 
     test('has a checksum of each file', async () => {
-      const checked = await said(packages, 'sha256sum', '--check', '--strict', 'SHA256SUMS')
+      const checked = await outputOf(packages, 'sha256sum', '--check', '--strict', 'SHA256SUMS')
       const files = readdirSync(packages).filter(name => name !== 'SHA256SUMS')
       expect(checked.split('\n').sort()).toEqual(files.map(name => `${name}: OK`).sort())
     })

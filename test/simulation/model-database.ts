@@ -250,11 +250,11 @@ function heardNeighbours(
     readonly refused: unknown
   }[],
 ): readonly NeighbourRow[] {
-  const heard = new Map<string, NeighbourRow>()
+  const received = new Map<string, NeighbourRow>()
   const hear = (network: string, username: string, last: number): void => {
     const login = loginKey(username)
     const key = `${network} ${login}`
-    if (last > (heard.get(key)?.last ?? -Infinity)) heard.set(key, { network, login, last })
+    if (last > (received.get(key)?.last ?? -Infinity)) received.set(key, { network, login, last })
   }
   for (const { network, at, username, refused } of judged) {
     if (refused !== null || username === null) continue
@@ -267,7 +267,7 @@ function heardNeighbours(
     hear(network, username, at)
     hear(network, before.username, before.lastAuth)
   }
-  return [...heard.values()]
+  return [...received.values()]
 }
 
 const neighboursOf = ({ neighbours }: Tables, network: string, since: number): readonly string[] =>

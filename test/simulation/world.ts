@@ -326,7 +326,7 @@ class World {
     const relay = await this.#gate.ask(ip, way)
     if (relay === undefined) return
     if (!relay) {
-      if (this.#isOwed(ip, asked)) this.#fail(`${ip} was promised the relay, and the ${way} said no`)
+      if (this.#isOwed(ip, asked)) this.#fail(`${ip} was promised the relay, and the answer of the ${way} is negative`)
       return
     }
     if (this.#ownPolicy.neverList.refusal(ip) !== undefined)
@@ -1170,16 +1170,16 @@ class Gate {
 
   #converse(way: Way, request: string): Promise<string> {
     const socket = this.#sockets.connect({ path: pathOf(way) })
-    let heard = ''
+    let received = ''
     socket.on('data', (piece: Buffer) => {
-      heard += piece.toString()
+      received += piece.toString()
     })
     socket.on('error', () => {}) // the connection was cut; the octets that arrived are checked
     socket.on('connect', () => {
       socket.write(request)
       socket.end()
     })
-    return new Promise(resolve => socket.on('close', () => resolve(heard)))
+    return new Promise(resolve => socket.on('close', () => resolve(received)))
   }
 
   #publish<T extends { stopListening(): void }>(way: Way, service: T): T {

@@ -17,13 +17,13 @@ export const clientAddress = (n: number): string => `127.${1 + ((n >> 16) & 0x7f
 export function logIn(socket: Socket, login: string, password = TEST_PASSWORD): Promise<boolean> {
   const lines = [`USER ${login}`, `PASS ${password}`]
   const { promise, resolve, reject } = Promise.withResolvers<boolean>()
-  let heard = ''
+  let received = ''
   let answers = 0
   const hear = (chunk: Buffer): void => {
-    heard += chunk.toString('latin1')
-    for (let end = heard.indexOf('\n'); end >= 0; end = heard.indexOf('\n')) {
-      const isGood = heard.startsWith('+OK')
-      heard = heard.slice(end + 1)
+    received += chunk.toString('latin1')
+    for (let end = received.indexOf('\n'); end >= 0; end = received.indexOf('\n')) {
+      const isGood = received.startsWith('+OK')
+      received = received.slice(end + 1)
       answers += 1
       const line = lines.shift()
       if (!isGood || line === undefined) {

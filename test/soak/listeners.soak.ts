@@ -81,12 +81,12 @@ const closed = (sockets: readonly Socket[]): number =>
 async function answer(port: number, question: string, end: RegExp): Promise<string> {
   const socket = connect(port, '127.0.0.1')
   socket.write(question)
-  let heard = ''
+  let received = ''
   for await (const piece of socket) {
-    heard += String(piece)
-    if (end.test(heard)) break
+    received += String(piece)
+    if (end.test(received)) break
   }
-  return heard
+  return received
 }
 
 /**
@@ -107,11 +107,11 @@ async function everythingWorks(): Promise<void> {
     'action=OK',
   )
   expect(await answer(ports.metrics, 'GET /metrics HTTP/1.0\r\n\r\n', /\n/)).toContain('200 OK')
-  const heard = site.newcomer()
+  const received = site.newcomer()
   const syslog = connect(ports.syslog, '127.0.0.1')
-  syslog.end(`<22>${bsdStamp()} mx ipop3d[1]: Login user=ann host=[${heard}] nmsgs=0/0\n`)
+  syslog.end(`<22>${bsdStamp()} mx ipop3d[1]: Login user=ann host=[${received}] nmsgs=0/0\n`)
   await once(syslog.resume(), 'close')
-  await eventually('the line of syslog counts', () => site.mayRelay(heard), 20_000)
+  await eventually('the line of syslog counts', () => site.mayRelay(received), 20_000)
 }
 
 describe('a client that sends one octet at a time', () => {
@@ -266,10 +266,10 @@ describe('no descriptor is left', () => {
     // client.
     await limit(target, 12)
     const refused = open(site.smtp)
-    const heard: string[] = []
-    refused.on('data', (chunk: Buffer) => heard.push(chunk.toString()))
+    const received: string[] = []
+    refused.on('data', (chunk: Buffer) => received.push(chunk.toString()))
     await Promise.race([once(refused, 'close'), pause(2000)])
-    expect(heard.join('')).toMatch(/^(421 .*)?$/s)
+    expect(received.join('')).toMatch(/^(421 .*)?$/s)
     await limit(target, MANY)
     const client = SmtpConversation.over(connect(site.smtp, '127.0.0.1'))
     expect((await client.askFor('ann@example.org')).code).toBe(250)

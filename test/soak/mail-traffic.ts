@@ -19,7 +19,7 @@ export class MailTraffic {
   readonly tried = new Set<string>()
   /** Violations that were found while the traffic runs. */
   readonly faults: string[] = []
-  readonly counts = { sessions: 0, completed: 0, interrupted: 0, relayed: 0, refused: 0, strangers: 0 }
+  readonly counts = { sessions: 0, completed: 0, interrupted: 0, relayed: 0, refused: 0, withoutLogin: 0 }
   readonly #ports: () => Ports
   readonly #account: TestAccount
   readonly #random: Random
@@ -52,7 +52,7 @@ export class MailTraffic {
     }
     this.#loops = [
       ...Array.from({ length: clients }, () => forever(() => this.#session())),
-      forever(() => this.#stranger()),
+      forever(() => this.#clientWithoutLogin()),
     ]
   }
 
@@ -126,9 +126,9 @@ export class MailTraffic {
     else this.counts.refused += 1
   }
 
-  async #stranger(): Promise<void> {
+  async #clientWithoutLogin(): Promise<void> {
     const code = await this.#askFrom(STRANGER)
-    this.counts.strangers += 1
+    this.counts.withoutLogin += 1
     if (code === 250) this.faults.push('the relay was open for an address without a login')
   }
 

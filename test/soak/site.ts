@@ -89,18 +89,18 @@ export class Site {
    * logins from before and during the outage count, without a manual step.
    */
   async survives(begin: () => Promise<void>, end: () => Promise<void>): Promise<void> {
-    const [before, during, stranger] = [this.newcomer(), this.newcomer(), this.newcomer()]
+    const [before, during, withoutLogin] = [this.newcomer(), this.newcomer(), this.newcomer()]
     await this.login(before)
     await eventually('the login opens the relay', () => this.mayRelay(before), 30_000)
     await begin()
     expect(await this.login(during)).toBeLessThan(LOGIN_MS)
     await this.stack.waitForLog('popup', { event: 'login_accepted', ip: during, grant: 'queued' })
-    expect(await this.mayRelay(stranger)).toBe(false)
-    expect(await this.askFrom(stranger, 'ann@example.org')).toBe(250)
+    expect(await this.mayRelay(withoutLogin)).toBe(false)
+    expect(await this.askFrom(withoutLogin, 'ann@example.org')).toBe(250)
     await end()
     await eventually('the login of meanwhile is stored', () => this.mayRelay(during), 90_000)
     expect(await this.mayRelay(before)).toBe(true)
-    expect(await this.mayRelay(stranger)).toBe(false)
+    expect(await this.mayRelay(withoutLogin)).toBe(false)
     expect(await this.login(this.newcomer())).toBeLessThan(LOGIN_MS)
   }
 

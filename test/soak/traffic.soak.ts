@@ -20,7 +20,7 @@ const EVERY_MS = 2500
  */
 const LEVEL = { memory: 4_000_000, descriptors: 12 }
 const SAMPLES = 12
-const LETTER = `From: bob@example.org\nTo: ann@example.org\nSubject: letter\n\n${'.dots\n..\n.\nlong line '.repeat(800)}the end\n`
+const MESSAGE = `From: bob@example.org\nTo: ann@example.org\nSubject: message\n\n${'.dots\n..\n.\nlong line '.repeat(800)}the end\n`
 const NEEDS = [command('curl'), command('fetchmail'), command('mpop'), command('swaks')]
 
 type Sample = {
@@ -43,10 +43,10 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
     pop3s = await freePort()
     site = await Site.start(
       (stack, pop3) => {
-        stack.account('reader', [LETTER, LETTER, LETTER])
+        stack.account('reader', [MESSAGE, MESSAGE, MESSAGE])
         // A separate maildrop, because a message that another session moves to cur/ cannot be
         // opened, as with qmail-pop3d.
-        stack.account('desk', [LETTER, LETTER, LETTER])
+        stack.account('desk', [MESSAGE, MESSAGE, MESSAGE])
         bob = stack.account('bob')
         return {
           '': { log_level: 'warn' },
@@ -83,7 +83,7 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
   /** A new message for bob, delivered as a delivery agent does. */
   const deliver = (): void => {
     const name = `${Math.floor(Date.now() / 1000)}.M${delivered++}.mx`
-    writeFileSync(`${bob.maildir}/tmp/${name}`, LETTER)
+    writeFileSync(`${bob.maildir}/tmp/${name}`, MESSAGE)
     chownSync(`${bob.maildir}/tmp/${name}`, bob.uid, bob.uid)
     renameSync(`${bob.maildir}/tmp/${name}`, `${bob.maildir}/new/${name}`)
   }
@@ -195,7 +195,7 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
         [...served].map(([name, times]) => ({ name, served: times })),
       ),
     )
-    console.log(`  ${delivered} letters delivered, ${fetched} fetched; ${errors.length} errors`)
+    console.log(`  ${delivered} messages delivered, ${fetched} fetched; ${errors.length} errors`)
     expect(errors).toEqual([])
     expect(fetched).toBe(delivered)
     const levels = samples.slice(Math.floor(SAMPLES / 4))

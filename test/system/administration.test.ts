@@ -32,12 +32,12 @@ const json = async (...words: readonly string[]): Promise<unknown> => JSON.parse
 /** Sends USER and PASS in clear text to the POP3 port. */
 async function logIn(user = 'demo', password = 'demo'): Promise<string> {
   const socket = createConnection(demo.port('popup'), '127.0.0.1').setEncoding('utf8')
-  let heard = ''
+  let received = ''
   const reply = async (count: number): Promise<void> => {
-    await eventually(`${count} replies`, () => heard.split('\r\n').length > count)
+    await eventually(`${count} replies`, () => received.split('\r\n').length > count)
   }
   socket.on('data', (text: string) => {
-    heard += text
+    received += text
   })
   await reply(1)
   socket.write(`USER ${user}\r\n`)
@@ -45,7 +45,7 @@ async function logIn(user = 'demo', password = 'demo'): Promise<string> {
   socket.write(`PASS ${password}\r\n`)
   await reply(3)
   socket.end('QUIT\r\n')
-  return heard.split('\r\n')[2] ?? ''
+  return received.split('\r\n')[2] ?? ''
 }
 
 const mayRelay = async (): Promise<boolean> =>

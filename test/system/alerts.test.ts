@@ -100,13 +100,13 @@ test('under auth-relay up, the logins of a stolen password are reported by webho
   try {
     const address = hook.address()
     if (address === null || typeof address === 'string') expect.unreachable()
-    const told = ['mailer', 'teller'].map(name => {
+    const reporters = ['mailer', 'teller'].map(name => {
       const file = `${site.directory}/${name}`
       writeFileSync(file, `#!/bin/sh\n{ echo "ARGS $*"; cat; } >> ${file}.got\n`)
       chmodSync(file, 0o755)
       return file
     })
-    const [mailer = '', program = ''] = told
+    const [mailer = '', program = ''] = reporters
     site.account('ann', ['Subject: lunch\n\nAt noon?\n'])
     site.configure({
       database: { embedded: true },

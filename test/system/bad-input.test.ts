@@ -238,7 +238,7 @@ describe('secrets', () => {
     stack.secret('sslhack.pass', 'password')
     const { status, lines } = await refusalOf(name, start(name))
     const line = `secret file ${stack.directory}/sslhack.pass holds the default secret: write a random one`
-    expect(lines.filter(said => said.includes('sslhack.pass'))).toEqual([expect.stringContaining(line)])
+    expect(lines.filter(text => text.includes('sslhack.pass'))).toEqual([expect.stringContaining(line)])
     expect(lines.at(-1)).toContain(line)
     expect(status).toBe(100)
   })

@@ -171,7 +171,7 @@ describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that se
       void answer.promise.then(() => socket.end('no\n'))
     }).listen(`${directory}/query.sock`)
     onTestFinished(() => void gate.close())
-    const door = new Program('wrap', [process.execPath, ...options, `${root}dist/wrap.cjs`, `${directory}/smtpd`], {
+    const execMode = new Program('wrap', [process.execPath, ...options, `${root}dist/wrap.cjs`, `${directory}/smtpd`], {
       env: {
         ...environment,
         WRAP_ASK: `unix:${directory}/query.sock`,
@@ -180,11 +180,11 @@ describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that se
       },
     })
     await asked.promise
-    await signalUntilInspected([door.pid])
-    expect(listenersOf([door.pid])).toEqual([])
+    await signalUntilInspected([execMode.pid])
+    expect(listenersOf([execMode.pid])).toEqual([])
     answer.resolve()
-    expect(await door.ended).toEqual({ code: 0, signal: null })
-    expect(door.lines.filter(line => !line.startsWith('wrap:'))).toEqual([
+    expect(await execMode.ended).toEqual({ code: 0, signal: null })
+    expect(execMode.lines.filter(line => !line.startsWith('wrap:'))).toEqual([
       'runs',
       expect.stringMatching(/^SigPnd:\s+0+$/),
       expect.stringMatching(/^SigBlk:\s+0+$/),
@@ -197,11 +197,11 @@ describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that se
     // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's, not ours
     writeFileSync(path, '#!/bin/sh\necho "shown ${NODE_OPTIONS-unset}"\n', { mode: 0o755 })
     const options = { env: { ...environment, NODE_OPTIONS: '--max-old-space-size=300', QMAILDIR: '/nonexistent' } }
-    const door = new Program('wrap', [process.execPath, `${root}dist/wrap.cjs`, path], {
+    const execMode = new Program('wrap', [process.execPath, `${root}dist/wrap.cjs`, path], {
       env: { ...options.env, RELAYCLIENT: '' },
     })
-    await door.ended
-    expect(door.lines).toContain('shown unset')
+    await execMode.ended
+    expect(execMode.lines).toContain('shown unset')
     const popup = new Program('popup', commandOf('popup', 'pop.example.org', ...checker, path), options)
     popup.child.stdin?.end(`USER ann\r\nPASS ${TEST_PASSWORD}\r\n`)
     await popup.waitForLine(/^shown unset/)

@@ -14,7 +14,7 @@ const passwd = async (login: string, input: string, ...options: readonly string[
     commandOf('auth-relay', 'passwd', login, '--file', file, '--home', '/var/vmail/x', ...options),
     { input },
   )
-  return { status: ending?.code, said: lines.join('\n') }
+  return { status: ending?.code, output: lines.join('\n') }
 }
 /** `uid:gid` of an account. */
 const idsOf = (login: string): string | undefined =>

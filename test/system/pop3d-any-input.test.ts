@@ -60,8 +60,8 @@ test('any input is answered in whole lines, and without QUIT nothing changes', a
       const text = await converse(maildir, pieces, compat)
       expect(text).toMatch(/^\+OK \r\n/)
       expect(text).toMatch(/\r\n$/)
-      const said = Buffer.concat(pieces).toString('latin1')
-      if (!/(^|\n)quit/i.test(said)) expect(stateOf(maildir)).toEqual(UNTOUCHED)
+      const sentText = Buffer.concat(pieces).toString('latin1')
+      if (!/(^|\n)quit/i.test(sentText)) expect(stateOf(maildir)).toEqual(UNTOUCHED)
     }),
     { numRuns: 500 },
   )

@@ -258,13 +258,13 @@ describe('the log', () => {
     chmodSync(`${maildir}/cur/A`, 0o600)
     chownSync(`${maildir}/cur/A`, 0, 0)
     const child = spawn(NODE, [PROGRAM, maildir], { env: { AUTHRELAY_ANNOUNCED: '1' }, ...OWNER })
-    let heard = ''
+    let received = ''
     child.stderr.on('data', (chunk: Buffer) => {
-      heard += chunk.toString()
+      received += chunk.toString()
     })
     child.stdin.end('LIST\r\nRETR 1\r\nRETR 1\r\nQUIT\r\n')
     await once(child, 'close')
-    expect(heard).toBe(
+    expect(received).toBe(
       `pop3d: level=warn event=message_unreadable pid=${child.pid} file=${maildir}/cur/A number=1 reason=EACCES\n`,
     )
   })
@@ -289,13 +289,13 @@ describe('the log', () => {
     symlinkSync('/etc/passwd', `${maildir}/cur/link`)
     lutimesSync(`${maildir}/cur/link`, 1000, 1000)
     for (let round = 0; round < 3; round += 1) expect(await service.session(maildir, 'STAT')).toBe('+OK 1 3\r\n')
-    const said = (links: number, example: string) =>
+    const logEntry = (links: number, example: string) =>
       `pop3d: level=warn event=files_ignored maildrop=${maildir} symbolic_links=${links} future=1 example=${example} reason="symbolic links and files of the future are not listed"\n`
-    expect(service.logged('files_ignored')).toEqual([said(1, 'new/late')])
+    expect(service.logged('files_ignored')).toEqual([logEntry(1, 'new/late')])
     unlinkSync(`${maildir}/cur/link`)
     await service.session(maildir, 'STAT')
     await service.session(maildir, 'STAT')
-    expect(service.logged('files_ignored')).toEqual([said(1, 'new/late'), said(0, 'new/late')])
+    expect(service.logged('files_ignored')).toEqual([logEntry(1, 'new/late'), logEntry(0, 'new/late')])
   })
 
   test('names each message that was sent, with the octets of the reply, at level debug', async () => {

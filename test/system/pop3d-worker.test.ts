@@ -178,12 +178,12 @@ describe('a login process that hands connections over', () => {
   async function channelTo({ socket }: WorkerForTests) {
     const lines = connect({ path: socket, allowHalfOpen: true })
     lines.on('error', () => {}) // the worker may close it at any time
-    let heard = ''
+    let receivedText = ''
     lines.on('data', chunk => {
-      heard += String(chunk)
+      receivedText += String(chunk)
     })
     lines.write(`${CHANNEL_LINE}\n`)
-    await eventually('the channel is open', () => heard.startsWith(`${CHANNEL_LINE}\n`))
+    await eventually('the channel is open', () => receivedText.startsWith(`${CHANNEL_LINE}\n`))
     const pass = async (n: number, ticket: string, readAhead = ''): Promise<Pop3Client> => {
       const { client, server } = await socketPair()
       const take = `${formatTake({ n, octets: readAhead.length, ticket })}\n${readAhead}`
@@ -191,7 +191,7 @@ describe('a login process that hands connections over', () => {
       server.destroy()
       return new Pop3Client(client)
     }
-    return { lines, pass, received: () => heard.slice(CHANNEL_LINE.length + 1) }
+    return { lines, pass, received: () => receivedText.slice(CHANNEL_LINE.length + 1) }
   }
   const isClosed = (socket: Socket) => eventually('closed', () => socket.destroyed || socket.readableEnded)
 
@@ -290,7 +290,7 @@ describe('a login process that hands connections over', () => {
   test.runIf(isRoot)('is identified by its uid, for any mode of the socket', async () => {
     const worker = await start({ loginUid: OWNER.uid + 1 })
     const script = `use Socket; $SIG{PIPE} = 'IGNORE'; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])) or die;
-      syswrite($s, "$ARGV[1]\n"); my $n = sysread($s, my $x, 99); print defined $n && $n > 0 ? "heard $x" : "silence"`
+      syswrite($s, "$ARGV[1]\n"); my $n = sysread($s, my $x, 99); print defined $n && $n > 0 ? "received $x" : "silence"`
     const ask = async (uid: number, line = worker.ticket({ maildir: maildirOf() })) => {
       const ids = ['setpriv', '--reuid', `${uid}`, '--clear-groups', '--']
       const { lines } = await run([...ids, 'timeout', '5', 'perl', '-e', script, worker.socket, line])
@@ -298,8 +298,8 @@ describe('a login process that hands connections over', () => {
     }
     chmodSync(worker.socket, 0o666)
     chmodSync(root.path, 0o755)
-    expect(await ask(OWNER.uid + 1)).toMatch(/^heard \+OK/)
-    expect(await ask(OWNER.uid + 1, CHANNEL_LINE)).toBe(`heard ${CHANNEL_LINE}`)
+    expect(await ask(OWNER.uid + 1)).toMatch(/^received \+OK/)
+    expect(await ask(OWNER.uid + 1, CHANNEL_LINE)).toBe(`received ${CHANNEL_LINE}`)
     expect(await ask(OWNER.uid - 1)).toBe('silence')
     expect(await ask(OWNER.uid - 1, CHANNEL_LINE)).toBe('silence')
   })

@@ -68,9 +68,9 @@ describe('a connection that is handed over', () => {
    */
   async function pipelined(text: string, cut: number, turns: number, ends: boolean): Promise<string> {
     const socket = connect({ port: running.stack.port('popup'), host: '127.0.0.1', noDelay: true, allowHalfOpen: true })
-    const heard: Buffer[] = []
+    const received: Buffer[] = []
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    socket.on('data', (chunk: Buffer) => heard.push(chunk))
+    socket.on('data', (chunk: Buffer) => received.push(chunk))
     socket.on('end', resolve).on('error', reject)
     socket.write(text.slice(0, cut), 'latin1')
     for (let turn = 0; turn < turns; turn += 1) await setImmediate()
@@ -78,7 +78,7 @@ describe('a connection that is handed over', () => {
     if (ends) socket.end()
     await promise
     socket.destroy()
-    return Buffer.concat(heard).toString('latin1')
+    return Buffer.concat(received).toString('latin1')
   }
 
   test('10,000 pipelined logins, cut at every place, lose nothing', async () => {
@@ -103,9 +103,9 @@ describe('a connection that is handed over', () => {
         const number = next++
         const user = number % 3 === 0 ? 'bob' : 'ann'
         const text = `USER ${user}\r\n${PASS}\r\n${commands}`
-        const heard = await pipelined(text, number % text.length, number % 7, number % 2 === 0)
-        const answers = heard.replace(/^\+OK <[^>]*>\r\n/, '')
-        if (answers !== `+OK \r\n+OK \r\n${expected[user]}`) wrong = `${number}: ${JSON.stringify(heard)}`
+        const received = await pipelined(text, number % text.length, number % 7, number % 2 === 0)
+        const answers = received.replace(/^\+OK <[^>]*>\r\n/, '')
+        if (answers !== `+OK \r\n+OK \r\n${expected[user]}`) wrong = `${number}: ${JSON.stringify(received)}`
       }
     }
     await Promise.all(Array.from({ length: 32 }, client))
@@ -135,17 +135,17 @@ describe('a connection that is handed over', () => {
     const resident = () => pids.reduce((sum, pid) => sum + residentOf(pid), 0)
     const before = resident()
     let most = before
-    let heard = 0
+    let received = 0
     let tail = ''
     stream.write('RETR 1\r\n')
     for await (const chunk of stream) {
       if (!(chunk instanceof Buffer)) throw new TypeError('octets')
-      heard += chunk.length
+      received += chunk.length
       tail = (tail + chunk.subarray(-5).toString('latin1')).slice(-5)
-      if (heard % (8 * MEGABYTE) < chunk.length) most = Math.max(most, resident())
+      if (received % (8 * MEGABYTE) < chunk.length) most = Math.max(most, resident())
       if (tail === '\r\n.\r\n') break
     }
-    expect(heard).toBe('+OK \r\n'.length + octets + '.\r\n'.length)
+    expect(received).toBe('+OK \r\n'.length + octets + '.\r\n'.length)
     return most - before
   }
 

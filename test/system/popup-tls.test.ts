@@ -69,9 +69,9 @@ describe('popup with its own TLS', () => {
       while (next < 400) {
         const number = next++
         const socket = dial()
-        let heard = ''
+        let received = ''
         socket.setEncoding('latin1').on('data', (chunk: string) => {
-          heard += chunk
+          received += chunk
         })
         const ended = new Promise<void>(resolve => socket.on('close', () => resolve()).on('error', () => {}))
         const cut = number % text.length
@@ -79,7 +79,7 @@ describe('popup with its own TLS', () => {
         for (let turn = 0; turn < number % 7; turn += 1) await setImmediate()
         socket.write(text.slice(cut), 'latin1')
         await ended
-        if (heard.replace(/^\+OK <[^>]*>\r\n/, '') !== expected) wrong.push(`${number}: ${JSON.stringify(heard)}`)
+        if (received.replace(/^\+OK <[^>]*>\r\n/, '') !== expected) wrong.push(`${number}: ${JSON.stringify(received)}`)
       }
     }
     await Promise.all(Array.from({ length: 16 }, client))
@@ -133,15 +133,15 @@ describe('popup with its own TLS', () => {
   test('a client without TLS is closed, and the log names the remedy', async () => {
     const plain = connectTcp({ port: port(), host: '127.0.0.1' })
     plain.on('error', () => {})
-    let heard = ''
+    let received = ''
     plain.on('data', chunk => {
-      heard += String(chunk)
+      received += String(chunk)
     })
     const closed = new Promise(resolve => plain.on('close', resolve))
     plain.write('USER ann\r\n')
     await closed
-    expect(heard).toBe('')
-    await eventually('said', () =>
+    expect(received).toBe('')
+    await eventually('a log line', () =>
       running.stack
         .log('popup')
         .find(({ fields }) => fields['event'] === 'tls_failed' && fields['reason'] === 'the client does not speak TLS'),

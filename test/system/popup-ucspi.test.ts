@@ -47,7 +47,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
       timeout: 30_000,
     })
     return {
-      said: stdout.toString('latin1').replace(/<[^>]*@pop\.example\.org>/, '<ID>'),
+      replies: stdout.toString('latin1').replace(/<[^>]*@pop\.example\.org>/, '<ID>'),
       status,
       log: stderr.toString(),
     }
@@ -55,8 +55,8 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
   const qmail = { COMPAT: 'qmail' }
 
   test('a session with everything in one packet', () => {
-    const { said, status, log } = converse(`USER ann\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`)
-    expect(said).toMatch(/^\+OK <ID>\r\n\+OK \r\n\+OK \r\n\+OK 1 \d+\r\n\+OK \r\n$/)
+    const { replies, status, log } = converse(`USER ann\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`)
+    expect(replies).toMatch(/^\+OK <ID>\r\n\+OK \r\n\+OK \r\n\+OK 1 \d+\r\n\+OK \r\n$/)
     expect(status).toBe(1)
     expect(log).toMatch(/event=login_accepted id=\S+ ip=192\.0\.2\.7 user=ann method=pass tls=0/)
   })
@@ -79,8 +79,8 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     ],
     ['a crash', 'USER crash\r\nPASS x\r\n', '+OK \r\n-ERR aack, child crashed\r\n'],
   ])('compat = "qmail": %s', (_, input, answer) => {
-    const { said, status } = converse(input, qmail)
-    expect(said).toBe(`+OK <ID>\r\n${answer}`)
+    const { replies, status } = converse(input, qmail)
+    expect(replies).toBe(`+OK <ID>\r\n${answer}`)
     expect(status).toBe(1)
   })
 
@@ -93,20 +93,20 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
   })
 
   test('compat = "qmail": a program that exits 0 without output closes the connection without a reply', () => {
-    const { said } = converse('USER ann\r\nPASS x\r\n', qmail, ['pop.example.org', 'true'])
-    expect(said).toBe('+OK <ID>\r\n+OK \r\n')
+    const { replies } = converse('USER ann\r\nPASS x\r\n', qmail, ['pop.example.org', 'true'])
+    expect(replies).toBe('+OK <ID>\r\n+OK \r\n')
   })
 
   test('a program that exits 0 without output is not a login', () => {
-    const { said, log } = converse('USER ann\r\nPASS x\r\n', {}, ['pop.example.org', 'true'])
-    expect(said).toContain('-ERR [SYS/TEMP]')
+    const { replies, log } = converse('USER ann\r\nPASS x\r\n', {}, ['pop.example.org', 'true'])
+    expect(replies).toContain('-ERR [SYS/TEMP]')
     expect(log).not.toContain('event=login_accepted')
   })
 
   test('a program whose first line is not +OK is not a login, and the log has the line', () => {
     const chatty = ['pop.example.org', 'sh', '-c', 'echo "Last login: today"; echo "+OK welcome"']
-    const { said, log } = converse(`USER ann\r\n${PASS}\r\n`, {}, chatty)
-    expect(said).toContain('Last login: today\n+OK welcome\n')
+    const { replies, log } = converse(`USER ann\r\n${PASS}\r\n`, {}, chatty)
+    expect(replies).toContain('Last login: today\n+OK welcome\n')
     expect(log).toMatch(
       /event=login_failed .*reason=temp detail="the first line from checker and program is no \+OK: Last login: today"/,
     )
@@ -115,14 +115,14 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
 
   test('wrong usage is reported to the client', () => {
     expect(converse('', {}, ['pop.example.org'])).toMatchObject({
-      said: '-ERR usage: popup hostname subprogram\r\n',
+      replies: '-ERR usage: popup hostname subprogram\r\n',
       status: 1,
     })
   })
 
   test('a second try after a wrong password', () => {
-    const { said } = converse(`USER ann\r\nPASS wrong\r\nUSER ann\r\n${PASS}\r\nQUIT\r\n`)
-    expect(said).toBe('+OK <ID>\r\n+OK \r\n-ERR [AUTH] authorization failed\r\n+OK \r\n+OK \r\n+OK \r\n')
+    const { replies } = converse(`USER ann\r\nPASS wrong\r\nUSER ann\r\n${PASS}\r\nQUIT\r\n`)
+    expect(replies).toBe('+OK <ID>\r\n+OK \r\n-ERR [AUTH] authorization failed\r\n+OK \r\n+OK \r\n+OK \r\n')
   })
 
   describe('the variables of the program', () => {
@@ -185,12 +185,12 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
   })
 
   test('a PROXY header from a peer that is not listed does not count', () => {
-    const { said, log } = converse('PROXY TCP4 198.51.100.4 198.51.100.1 50000 995\r\n', {}, [
+    const { replies, log } = converse('PROXY TCP4 198.51.100.4 198.51.100.1 50000 995\r\n', {}, [
       '-P',
       'pop.example.org',
       ...words,
     ])
-    expect(said).toBe('')
+    expect(replies).toBe('')
     expect(log).toContain('event=proxy_refused')
   })
 
@@ -206,12 +206,12 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     ['the mapped form of its address', '', { SSL_HACK_TRUST: '192.0.2.7', TCPREMOTEIP: '::ffff:192.0.2.7' }, []],
   ])('%s: the session continues, and the login is not announced', (_, header, env, options) => {
     const authd = { AUTHD_SOCKET: `${stack.directory}/run/nobody-listens.sock`, GRANT_WAIT: '10000' }
-    const { said, log } = converse(`${header}USER ann\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`, { ...env, ...authd }, [
+    const { replies, log } = converse(`${header}USER ann\r\n${PASS}\r\nSTAT\r\nQUIT\r\n`, { ...env, ...authd }, [
       ...options,
       'pop.example.org',
       ...words,
     ])
-    expect(said).toMatch(/^\+OK <ID>\r\n\+OK \r\n\+OK \r\n\+OK 1 \d+\r\n\+OK \r\n$/)
+    expect(replies).toMatch(/^\+OK <ID>\r\n\+OK \r\n\+OK \r\n\+OK 1 \d+\r\n\+OK \r\n$/)
     expect(log).toMatch(
       /event=login_accepted id=\S+ ip=192\.0\.2\.7 user=ann method=pass tls=0 grant=refused reason=proxy\n/,
     )
@@ -237,8 +237,8 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
   })
 
   test('without an address no login is announced', () => {
-    const { said, log } = converse(`USER ann\r\n${PASS}\r\nQUIT\r\n`, { TCPREMOTEIP: 'localhost' })
-    expect(said).toMatch(/\+OK \r\n\+OK \r\n$/)
+    const { replies, log } = converse(`USER ann\r\n${PASS}\r\nQUIT\r\n`, { TCPREMOTEIP: 'localhost' })
+    expect(replies).toMatch(/\+OK \r\n\+OK \r\n$/)
     expect(log).toContain('ip=unknown')
   })
 

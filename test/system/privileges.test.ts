@@ -94,9 +94,9 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
     expect([path, (await runAs(id, 'ls', path)).text]).toEqual([path, expect.stringContaining('Permission denied')])
   }
   const CONNECT = `use Socket; socket(my $s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])) or die "no: $!\\n";
-    my $n = sysread($s, my $x, 1); print defined $n && $n > 0 ? "heard\\n" : "silence\\n"`
+    my $n = sysread($s, my $x, 1); print defined $n && $n > 0 ? "received\\n" : "silence\\n"`
   /** Either the file system or the server at the other end refuses the caller. */
-  const cannotTalkTo = async (id: number, path: string): Promise<void> => {
+  const expectRefused = async (id: number, path: string): Promise<void> => {
     const { text } = await runAs(id, 'timeout', '5', 'perl', '-e', CONNECT, path)
     expect([path, text]).toEqual([path, expect.stringMatching(/^(no: Permission denied|silence)$/)])
   }
@@ -183,7 +183,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
     })
     test('cannot reach the socket of the database', () => cannotUseDatabase(TEST_IDS.login))
     test('leaves no core file', () => cannotBeDumped(find('popup', '--login')))
-    test('cannot announce logins', () => cannotTalkTo(TEST_IDS.login, file('run/authd.sock')))
+    test('cannot announce logins', () => expectRefused(TEST_IDS.login, file('run/authd.sock')))
   })
 
   describe('pop3d worker', () => {
@@ -211,7 +211,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
       const sockets = text.split('\n').filter(path => path.includes('pop3d'))
       expect(sockets.length).toBeGreaterThan(0)
       for (const path of sockets) {
-        for (const id of [bob.uid, TEST_IDS.tls, TEST_IDS.gate, TEST_IDS.authd]) await cannotTalkTo(id, path)
+        for (const id of [bob.uid, TEST_IDS.tls, TEST_IDS.gate, TEST_IDS.authd]) await expectRefused(id, path)
       }
     })
     test('each owner has a separate worker', async () => {
@@ -245,7 +245,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
       await cannotList(TEST_IDS.tls, ann.maildir)
       await cannotRead(TEST_IDS.tls, messageOf(ann))
       for (const path of [file('tls.key'), file('passwd'), ...databaseSecrets()]) await cannotRead(TEST_IDS.tls, path)
-      await cannotTalkTo(TEST_IDS.tls, file('run/authd.sock'))
+      await expectRefused(TEST_IDS.tls, file('run/authd.sock'))
     })
   })
 
@@ -260,7 +260,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
     test('leaves no core file', () => cannotBeDumped(find('authd')))
     test('accepts logins from the monitor only', async () => {
       for (const id of [TEST_IDS.login, TEST_IDS.tls, TEST_IDS.gate, ann.uid]) {
-        await cannotTalkTo(id, file('run/authd.sock'))
+        await expectRefused(id, file('run/authd.sock'))
       }
     })
   })
@@ -295,11 +295,11 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
       for (const id of [TEST_IDS.gate, TEST_IDS.smtpd]) {
         await cannotList(id, ann.maildir)
         for (const path of [file('tls.key'), file('passwd'), ...databaseSecrets()]) await cannotRead(id, path)
-        await cannotTalkTo(id, file('run/authd.sock'))
+        await expectRefused(id, file('run/authd.sock'))
       }
     })
     test("the smtpd's account cannot report the use of a grant", () =>
-      cannotTalkTo(TEST_IDS.smtpd, file('run/uses.sock')))
+      expectRefused(TEST_IDS.smtpd, file('run/uses.sock')))
     test('its role in the database can only read', async () => {
       const socket = readFileSync(file('state/database-socket'), 'utf8').trim()
       const secret = readFileSync(file('state/wrap-dbpass'), 'utf8').trim()

@@ -92,7 +92,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
     const args = ['--server', server, '--from', 'ann@example.org', '--to', STRANGER, '--quit-after', 'RCPT']
     const { lines } = await run(['swaks', ...args], { prefix: host.prefix })
     const asked = lines.findIndex(line => line.includes('RCPT TO'))
-    return lines[asked + 1] ?? `swaks said: ${lines.join('\n')}`
+    return lines[asked + 1] ?? `output of swaks: ${lines.join('\n')}`
   }
   const curlFrom = async (host: NetworkNamespace, server: string): Promise<readonly string[]> => {
     const args = ['-sS', '--insecure', '--max-time', '20', '--user', `ann:${TEST_PASSWORD}`, `pop3s://${server}/1`]

@@ -61,7 +61,7 @@ class Site {
     return async (maildir, settings) => {
       const worker = await this.#workers.workerFor(settings)
       const { login, clear, tls } = this.#listening.get(settings.compat) ?? (await this.#listen(settings.compat))
-      login.judge = ({ n, login: name, secret }) => {
+      login.decide = ({ n, login: name, secret }) => {
         const failure = failureOf(name, secret)
         if (failure !== undefined) return { type: 'failed', n, failure }
         return { type: 'open', n, socket: worker.socket, ticket: worker.ticket({ maildir }) }

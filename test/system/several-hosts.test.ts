@@ -46,7 +46,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     authd: { socket: `${host.directory}/run/authd.sock`, ...own['authd'] },
   })
   /** check's findings about the database and the reports of the gate. */
-  const said = async (host: Stack): Promise<readonly string[]> => {
+  const findingsOf = async (host: Stack): Promise<readonly string[]> => {
     const { lines } = await host.run('auth-relay', ['check', '--json', '--config', host.config])
     const { findings } = v.parse(CHECKED, JSON.parse(lines.join('\n')))
     return findings
@@ -87,14 +87,16 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     expect(migrated.lines).toEqual([expect.stringMatching(/^Migrated from schema 0 to \d+\.$/)])
     // The host that made the roles keeps only the writer's password.
     pop3.configure(settings(pop3, { database: { dbpass_file: writer }, authd: { syslog_listen: ['127.0.0.1:0'] } }))
-    expect(await said(pop3)).toEqual([expect.stringMatching(/^fine database\.dbuser: pop3authd reaches the database/)])
+    expect(await findingsOf(pop3)).toEqual([
+      expect.stringMatching(/^fine database\.dbuser: pop3authd reaches the database/),
+    ])
     smtp.configure(
       settings(smtp, {
         database: { wrap_dbpass_file: smtp.secret('wrap-dbpass', 'r'.repeat(24)) },
         wrap: { policy_listen: ['127.0.0.1:0'] },
       }),
     )
-    expect(await said(smtp)).toEqual([
+    expect(await findingsOf(smtp)).toEqual([
       expect.stringMatching(/^fine database\.wrap_dbuser: authwrap reaches the database/),
       expect.stringMatching(/^advice authd\.usage_socket: no authd of this host reads the reports of the gate/),
     ])
@@ -114,7 +116,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     )
     await smtp.start('authd')
     await smtp.start('wrap')
-    expect((await said(smtp)).filter(text => !text.startsWith('fine '))).toEqual([])
+    expect((await findingsOf(smtp)).filter(text => !text.startsWith('fine '))).toEqual([])
     const client = await AuthdClient.connect(`${pop3.directory}/run/authd.sock`)
     expect(await client.announce(loginFrom('1.1', CLIENT))).toMatchObject({ verdict: 'committed' })
     client.close()
@@ -153,7 +155,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     cluster.useHba(hbaFor(['pop3authd']))
     await smtp.program('wrap').stop()
     const refused = await eventually('the reader is refused', async () => {
-      const findings = await said(smtp)
+      const findings = await findingsOf(smtp)
       return findings.some(text => text.startsWith('unsafe database.wrap_dbuser')) && findings
     })
     expect(refused.join('\n')).toMatch(/no pg_hba\.conf entry/)

@@ -57,11 +57,11 @@ describe('the SSL dialogue', () => {
     const pop = talk(client(sslwrap.port, { ALPNProtocols: ['pop3'] }))
     expect((await pop.expect(/^\+OK/)).text).toBe(GREETING)
     await pop.ask('SSL 192.0.2.66:x', /^-ERR authorization first$/)
-    await pop.ask('USER ann', /^\+OK heard USER ann$/)
+    await pop.ask('USER ann', /^\+OK received USER ann$/)
     await pop.ask('QUIT', /^\+OK bye$/)
     await pop.expectEnd()
-    const heard = server.heard.at(-1)?.text
-    expect(heard).toBe(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\nSSL 192.0.2.66:x\r\nUSER ann\r\nQUIT\r\n`)
+    const received = server.received.at(-1)?.text
+    expect(received).toBe(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\nSSL 192.0.2.66:x\r\nUSER ann\r\nQUIT\r\n`)
     const { tls, alpn } = await sslwrap.event('client_connected', { id: '7f3a.12' })
     expect([tls, alpn]).toEqual(['TLSv1.3', 'pop3'])
     await sslwrap.event('session_ended', { id: '7f3a.12', ip: '127.0.0.1', reason: 'ended' })
@@ -75,7 +75,7 @@ describe('the SSL dialogue', () => {
     await pop.expect(/^\+OK </)
     await pop.expect(/^-ERR authorization first$/)
     await pop.expect(/^\+OK bye$/)
-    expect(server.heard.at(-1)?.text.startsWith(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\n`)).toBe(true)
+    expect(server.received.at(-1)?.text.startsWith(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\n`)).toBe(true)
   })
 
   test('sends one ticket after each handshake', async () => {
@@ -113,13 +113,13 @@ describe('the SSL dialogue', () => {
     const socket = client(sslwrap.port)
     const pop = talk(socket)
     await pop.expect(/^\+OK/)
-    const heard = server.heard.at(-1)
-    if (heard !== undefined) heard.staysOpen = true
+    const received = server.received.at(-1)
+    if (received !== undefined) received.staysOpen = true
     socket.end('LIST\r\n')
     await pop.expect(/^\+OK$/)
     expect(await pop.expectLinesToDot()).toEqual(['1 120'])
-    await eventually('the end reaches the server', () => server.heard.at(-1)?.ended)
-    server.heard.at(-1)?.socket.end('late\r\n')
+    await eventually('the end reaches the server', () => server.received.at(-1)?.ended)
+    server.received.at(-1)?.socket.end('late\r\n')
     await pop.expect(/^late$/)
     await pop.expectEnd()
   })
@@ -199,7 +199,7 @@ test('both families on one address, a Unix socket behind sslwrap, and each proto
     const pop = talk(client(sslwrap.port, { host }))
     await pop.expect(/^\+OK </)
     await pop.ask('QUIT', /^\+OK bye$/)
-    expect(server.heard.at(-1)?.text).toBe(`SSL ${written}:${SHARED_PASSWORD}\r\nQUIT\r\n`)
+    expect(server.received.at(-1)?.text).toBe(`SSL ${written}:${SHARED_PASSWORD}\r\nQUIT\r\n`)
   }
   const smtp = client(sslwrap.ports[1] ?? 0, { ALPNProtocols: ['pop3', 'smtp'] })
   await talk(smtp).expect(/^\+OK </)
@@ -241,7 +241,7 @@ describe('failures of the server behind sslwrap', () => {
     const pop = talk(client(sslwrap.port))
     await pop.expect(/^-ERR \[SYS\/TEMP\] busy$/)
     await pop.expectEnd()
-    expect(busy.heard.map(({ text }) => text)).toEqual([''])
+    expect(busy.received.map(({ text }) => text)).toEqual([''])
   })
 
   test('no greeting: the time limit of the greeting applies', async () => {
@@ -256,7 +256,7 @@ describe('failures of the server behind sslwrap', () => {
     const sslwrap = await start({ listeners: [inFrontOf(server)] })
     const pop = talk(client(sslwrap.port))
     await pop.expect(/^\+OK/)
-    server.heard.at(-1)?.socket.resetAndDestroy()
+    server.received.at(-1)?.socket.resetAndDestroy()
     await pop.expectEnd()
     await sslwrap.event('session_ended', { reason: 'broken', first: 'server' })
   })
@@ -313,7 +313,7 @@ describe('limits', () => {
     begun.write(Buffer.from('1603010200010001fc0303', 'hex'))
     await Promise.all([silent, begun].map(socket => talk(socket).expectEnd()))
     await sslwrap.event('tls_failed', { reason: 'no handshake within 1000 ms' })
-    expect(server.heard).toEqual([])
+    expect(server.received).toEqual([])
   })
 
   test('connections are limited per address and in total, and places are freed', async () => {
@@ -600,20 +600,20 @@ describe('certificates', () => {
     const server = await backEnd(new BackEnd(socket => socket.write('+OK ready\r\n')))
     const settings = `client_certificate = "optional"\nclient_ca = "${path}/ca.crt"`
     const sslwrap = await start({ listeners: [inFrontOf(server, { preamble: 'proxy-v2' })], settings })
-    const told = async (options: ConnectionOptions) => {
+    const greetingFor = async (options: ConnectionOptions) => {
       await talk(client(sslwrap.port, options)).expect(/^\+OK/)
       // This server sends first: its greeting may arrive before it has read the header.
       const answer = await eventually('the header', () => {
-        const header = parseProxyHeader(Buffer.from(server.heard.at(-1)?.text ?? '', 'latin1'))
+        const header = parseProxyHeader(Buffer.from(server.received.at(-1)?.text ?? '', 'latin1'))
         return header.state === 'more' ? undefined : header
       })
       return answer.state === 'done' && answer.header.kind === 'proxied' ? answer.header.fields.tls : answer
     }
-    expect(await told({})).toMatchObject({ version: 'TLSv1.3', verified: false })
-    expect(await told(present('ann'))).toMatchObject({ version: 'TLSv1.3', verified: true, commonName: 'ann' })
+    expect(await greetingFor({})).toMatchObject({ version: 'TLSv1.3', verified: false })
+    expect(await greetingFor(present('ann'))).toMatchObject({ version: 'TLSv1.3', verified: true, commonName: 'ann' })
     await talk(client(sslwrap.port, present('eve'))).expectEnd()
     expect((await sslwrap.event('tls_failed'))['reason']).toMatch(/client certificate|certificate verify failed/)
-    expect(server.heard).toHaveLength(2)
+    expect(server.received).toHaveLength(2)
   })
 
   test('of clients: required and checked', async () => {
@@ -634,7 +634,7 @@ describe('certificates', () => {
     await talk(client(sslwrap.port)).expectEnd()
     await talk(client(sslwrap.port, present('eve'))).expectEnd()
     await talk(client(sslwrap.port, { ...present('eve'), maxVersion: 'TLSv1.2' })).expectEnd()
-    expect(server.heard).toHaveLength(1)
+    expect(server.received).toHaveLength(1)
   })
 
   test('strict ALPN refuses a client that offers only other protocols', async () => {

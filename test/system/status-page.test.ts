@@ -55,12 +55,12 @@ function ask(options: { path?: string; method?: string; host?: string } = {}) {
 /** The login of a POP3 client; the name can be any text. */
 async function logIn(user: string, password: string): Promise<void> {
   const socket = createConnection(demo.port('popup'), '127.0.0.1').setEncoding('utf8')
-  let heard = ''
+  let received = ''
   socket.on('data', (text: string) => {
-    heard += text
+    received += text
   })
   socket.write(`USER ${user}\r\nPASS ${password}\r\nQUIT\r\n`)
-  await eventually('three replies', () => heard.split('\r\n').length > 3)
+  await eventually('three replies', () => received.split('\r\n').length > 3)
   socket.destroy()
 }
 

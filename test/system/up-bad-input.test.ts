@@ -56,7 +56,7 @@ function configure(overrides: Overrides = {}): void {
 const up = (): Promise<Program> => run(commandOf('auth-relay', 'up', '--config', config))
 
 /** Lines that are not log events: the messages for the administrator. */
-const told = (program: Program): readonly string[] => program.lines.filter(line => !line.includes(' level='))
+const messagesOf = (program: Program): readonly string[] => program.lines.filter(line => !line.includes(' level='))
 
 /** A port that another server uses. */
 const takenPort = (): Promise<number> =>
@@ -80,7 +80,7 @@ describe('a failed start is reported in one line with the remedy, and leaves no 
     configure({ database: { embedded: true, embedded_user }, authd: { user: `${TEST_IDS.authd}` } })
     const program = await up()
     expect(program.ending?.code).toBe(100)
-    expect(told(program)).toEqual([expect.stringMatching(message)])
+    expect(messagesOf(program)).toEqual([expect.stringMatching(message)])
   })
 
   test('a lock of another process: 111, and the message names no dead process', async () => {
@@ -95,7 +95,7 @@ describe('a failed start is reported in one line with the remedy, and leaves no 
     holder.stdin.end()
     await ended
     expect(program.ending?.code).toBe(111)
-    expect(told(program)).toEqual([
+    expect(messagesOf(program)).toEqual([
       `auth-relay: another process holds a lock on ${state}/up.lock: find it with fuser ${state}/up.lock and stop it`,
     ])
     expect(statSync(`${state}/up.lock`).mode & 0o777).toBe(0o600)
@@ -152,7 +152,7 @@ describe('a failed start is reported in one line with the remedy, and leaves no 
     writeFileSync(`${directory.path}/tls.key`, 'this is no key\n', { mode: 0o600 })
     const program = await up()
     expect([100, 111]).toContain(program.ending?.code)
-    expect(told(program).filter(line => line.startsWith('auth-relay: '))).toEqual([
+    expect(messagesOf(program).filter(line => line.startsWith('auth-relay: '))).toEqual([
       expect.stringMatching(/^auth-relay: sslwrap: .*tls\.(crt|key)/),
     ])
   })

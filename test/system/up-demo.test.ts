@@ -100,12 +100,12 @@ describe('the demo', () => {
   test('a client that sends everything before it reads is served like any other', async () => {
     const socket = connect(demo.port('wrap'), '127.0.0.1').setEncoding('utf8')
     socket.write('EHLO x\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<demo@demo.example>\r\nQUIT\r\n')
-    let heard = ''
+    let received = ''
     socket.on('data', (text: string) => {
-      heard += text
+      received += text
     })
     await once(socket, 'close')
-    const codes = heard.split('\r\n').flatMap(line => /^(\d{3}) /.exec(line)?.[1] ?? [])
+    const codes = received.split('\r\n').flatMap(line => /^(\d{3}) /.exec(line)?.[1] ?? [])
     expect(codes).toEqual(['220', '250', '250', '250', '221'])
   })
 

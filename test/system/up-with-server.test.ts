@@ -98,9 +98,9 @@ describeWith([DEBIAN_POSTGRES], 'a site with its own PostgreSQL server, from ini
     const port = await freePort()
     const words = ['--user', 'postgres', '--password-file', `${path}/owner.pass`, '--config', config, '--wait']
     const early = { env: { ...env, DBPORT: `${port}` } }
-    const impatient = await run(commandOf('auth-relay', 'migrate', ...words, '1s'), early)
-    expect(impatient.ending?.code).toBe(111)
-    expect(impatient.lines).toEqual([expect.stringMatching(/^auth-relay: no database: .*ECONNREFUSED/)])
+    const limited = await run(commandOf('auth-relay', 'migrate', ...words, '1s'), early)
+    expect(limited.ending?.code).toBe(111)
+    expect(limited.lines).toEqual([expect.stringMatching(/^auth-relay: no database: .*ECONNREFUSED/)])
     const patient = new Program('migrate', commandOf('auth-relay', 'migrate', ...words, '10m'), early)
     const attempts = createServer(socket => socket.destroy()).listen(port, '127.0.0.1')
     await once(attempts, 'connection')

@@ -220,14 +220,14 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
       const inodes = await run(['sh', '-c', `ls -l /proc/${server.pid}/fd; cat /proc/net/tcp`])
       const port = await portOf(server, inodes)
       const swaks = (to: string) => run(swaksCommand(port, to))
-      const said = (program: Program, pattern: RegExp) => program.lines.some(line => pattern.test(line))
+      const printed = (program: Program, pattern: RegExp) => program.lines.some(line => pattern.test(line))
       const refused = await swaks('bob@elsewhere.example')
-      expect(said(refused, /^<\*\* 553 /), `${refused.transcript()}\n${server.transcript()}`).toBe(true)
-      expect(said(await swaks('bob@example.org'), /^<- {2}250 ok/)).toBe(true)
+      expect(printed(refused, /^<\*\* 553 /), `${refused.transcript()}\n${server.transcript()}`).toBe(true)
+      expect(printed(await swaks('bob@example.org'), /^<- {2}250 ok/)).toBe(true)
       await grants.grant('127.0.0.1', 'ann')
       expect((await swaks('bob@elsewhere.example')).ending?.code).toBe(0)
       await grants.delete('127.0.0.1')
-      expect(said(await swaks('bob@elsewhere.example'), /^<\*\* 553 /)).toBe(true)
+      expect(printed(await swaks('bob@elsewhere.example'), /^<\*\* 553 /)).toBe(true)
     } finally {
       await server.stop()
     }

@@ -50,17 +50,17 @@ describeWith(
     const code = (program: Program) =>
       program.lines.flatMap(line => /^<(?:-|\*\*) +(\d{3}) /.exec(line)?.[1] ?? []).at(-2)
     /** Sends a text to a socket of the gate and returns the output when `enough` accepts it. */
-    const ask = (path: string, text: string, enough: (heard: string) => boolean): Promise<string> =>
+    const ask = (path: string, text: string, enough: (received: string) => boolean): Promise<string> =>
       new Promise((resolve, reject) => {
-        let heard = ''
+        let received = ''
         const socket = connect({ path }, () => socket.write(text))
         socket.on('data', piece => {
-          heard += String(piece)
-          if (!enough(heard)) return
+          received += String(piece)
+          if (!enough(received)) return
           socket.destroy()
-          resolve(heard)
+          resolve(received)
         })
-        socket.on('error', reject).on('close', () => resolve(heard))
+        socket.on('error', reject).on('close', () => resolve(received))
       })
 
     /**
@@ -68,17 +68,17 @@ describeWith(
      * service.
      */
     async function hearTallies(): Promise<ReadonlyMap<string, RelayTally['counts'] & { recent: string[] }>> {
-      const heard = new Map<string, Record<RelayVerdict, number> & { recent: string[] }>()
+      const received = new Map<string, Record<RelayVerdict, number> & { recent: string[] }>()
       const splitter = new LineSplitter(MAX_RELAY_TALLY_LINE)
       const server = createServer(socket =>
         socket.on('data', chunk => {
           for (const line of splitter.push(chunk).lines) {
             const tally = parseRelayTally(line)
             if (tally === undefined) continue
-            const sum = heard.get(tally.service) ?? { relayed: 0, refused: 0, undecided: 0, never: 0, recent: [] }
+            const sum = received.get(tally.service) ?? { relayed: 0, refused: 0, undecided: 0, never: 0, recent: [] }
             for (const verdict of RELAY_VERDICTS) sum[verdict] += tally.counts[verdict]
             sum.recent.push(...tally.recent)
-            heard.set(tally.service, sum)
+            received.set(tally.service, sum)
           }
         }),
       )
@@ -86,7 +86,7 @@ describeWith(
       server.listen({ path, writableAll: true })
       await once(server, 'listening')
       onTestFinished(() => void server.close())
-      return heard
+      return received
     }
 
     test('every service reports its decisions: counts, and a few of the refused addresses', async () => {
@@ -230,14 +230,14 @@ describeWith(
         ]),
       )
       const postfix = connect({ path: socket })
-      let heard = ''
+      let received = ''
       postfix.on('data', piece => {
-        heard += String(piece)
+        received += String(piece)
       })
       const answers = async (count: number): Promise<string[]> => {
         postfix.write(question)
         return eventually('answered', () => {
-          const all = heard.split('\n\n').slice(0, -1)
+          const all = received.split('\n\n').slice(0, -1)
           return all.length === count && all
         })
       }
@@ -322,7 +322,7 @@ describeWith(
         question('192.0.2.7', 'ann+lists@example.org'),
         question('192.0.2.7', 'ann@example.org'),
       ]
-      const answers = await ask(path, questions.join(''), heard => heard.split('\n\n').length > questions.length)
+      const answers = await ask(path, questions.join(''), received => received.split('\n\n').length > questions.length)
       expect(answers.split('\n\n').slice(0, -1)).toEqual([
         'action=OK',
         'action=DUNNO',
@@ -334,7 +334,7 @@ describeWith(
       ])
       await grants.database.owner.script('ALTER VIEW relay_gate RENAME TO relay_gate_away')
       try {
-        expect(await ask(path, question('192.0.2.7', 'ann@example.org'), heard => heard.endsWith('\n\n'))).toBe(
+        expect(await ask(path, question('192.0.2.7', 'ann@example.org'), received => received.endsWith('\n\n'))).toBe(
           'action=DUNNO\n\n',
         )
       } finally {
@@ -355,9 +355,9 @@ describeWith(
       const question = formatPolicyRequest(new Map(Object.entries(fields)))
       /** The answers to queries of an account of the host, all of them on one connection. */
       const askAs = async (uid: number, gid: number, count: number): Promise<string> => {
-        const script = `const s = require('net').connect(${JSON.stringify(path)}); let heard = ''
+        const script = `const s = require('net').connect(${JSON.stringify(path)}); let received = ''
           s.on('connect', () => s.end(${JSON.stringify(question)}.repeat(${count})))
-          s.on('data', d => heard += d).on('error', e => heard += e.code).on('close', () => process.stdout.write(heard))`
+          s.on('data', d => received += d).on('error', e => received += e.code).on('close', () => process.stdout.write(received))`
         const { stdout } = spawnSync(process.execPath, ['-e', script], { uid, gid, cwd: '/', encoding: 'utf8' })
         return stdout.trim().split(/\n+/).join(' ')
       }
@@ -410,8 +410,8 @@ describeWith(
         'relay 192.0.2.8',
         'other x',
       ]
-      const heard = await ask(path, keys.map(formatNetstring).join(''), text => text.split(',').length > keys.length)
-      expect(new NetstringReader(1000).push(Buffer.from(heard))).toEqual([
+      const received = await ask(path, keys.map(formatNetstring).join(''), text => text.split(',').length > keys.length)
+      expect(new NetstringReader(1000).push(Buffer.from(received))).toEqual([
         'OK OK',
         'NOTFOUND ',
         'NOTFOUND ',

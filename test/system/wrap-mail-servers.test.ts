@@ -620,8 +620,8 @@ Cwexample.org
 
   test('looks up a client and not a domain; the gate may stop and start again', async () => {
     const home = configure('sendmail')
-    const door = { socketmap_listen: [`unix:${mail.stack.directory}/run/socketmap.sock`] }
-    await mail.gate(door)
+    const service = { socketmap_listen: [`unix:${mail.stack.directory}/run/socketmap.sock`] }
+    await mail.gate(service)
     const start = ['unshare', '--uts', 'sh', '-c', START, 'start', home, `${mail.stack.directory}/run`, '-bD']
     await mail.serve('sendmail', start, [...network.server.prefix, ...inPackage('sendmail-bin')], PORT)
     await mail.expectRelayFollowsGrants(PORT)
@@ -634,7 +634,7 @@ Cwexample.org
     await mail.grants.grant(mail.first.ip, 'ann@example.org')
     await mail.stack.program('wrap').stop()
     await mail.expectClosed(PORT)
-    await mail.gate(door)
+    await mail.gate(service)
     expect(await recipient(mail.first, PORT)).toBe(250)
   })
 

@@ -56,7 +56,7 @@ export const loginEvents: FuzzTarget = {
     const stream = Buffer.from(`${line}\n${random.pick(ALL)}\n${line}`, 'latin1')
     const limit = random.pick([MAX_LOGIN_EVENT_LINE, 1 + random.int(120)])
     const splitter = new LineSplitter(limit)
-    const heard = cut(random, stream).flatMap(piece => splitter.push(piece).lines)
+    const received = cut(random, stream).flatMap(piece => splitter.push(piece).lines)
     promise(splitter.pending <= limit, 'holds more than a line', line)
     const lines = stream
       .toString('latin1')
@@ -64,7 +64,7 @@ export const loginEvents: FuzzTarget = {
       .slice(0, -1)
       .filter(text => text.length <= limit)
     promise(
-      JSON.stringify(heard) === JSON.stringify(lines.map(text => Buffer.from(text, 'latin1').toString('utf8'))),
+      JSON.stringify(received) === JSON.stringify(lines.map(text => Buffer.from(text, 'latin1').toString('utf8'))),
       `other lines (limit ${limit})`,
       line,
     )

@@ -44,9 +44,9 @@ export const monitorMessages: FuzzTarget = {
     } catch {
       return // the channel drops it before the reader
     }
-    const heard = parseFromLogin(message)
-    if (heard === undefined || !('ip' in heard)) return
-    promise(parseIpAddress(heard.ip) === heard.ip, 'an address that is none', text)
-    if ('login' in heard) promise(!heard.login.includes('\0'), 'a NUL in a login', text)
+    const received = parseFromLogin(message)
+    if (received === undefined || !('ip' in received)) return
+    promise(parseIpAddress(received.ip) === received.ip, 'an address that is none', text)
+    if ('login' in received) promise(!received.login.includes('\0'), 'a NUL in a login', text)
   },
 }

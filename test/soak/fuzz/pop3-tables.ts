@@ -45,20 +45,20 @@ function authorization(random: Random): void {
     },
   }
   let state: AuthorizationState = AUTHORIZATION_START
-  const said: string[] = []
+  const answers: string[] = []
   const follow = (step: AuthorizationStep): boolean => {
     state = step.state
-    promise(step.effects.length > 0, 'no answer', said)
+    promise(step.effects.length > 0, 'no answer', answers)
     for (const effect of step.effects) {
-      if (effect.type === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, said)
-      if (effect.type === 'preamble') promise(said.length === 1 && options.preamble, 'SSL came too late', said)
-      if (effect.type === 'startTls') promise(options.capabilities.stls, 'STLS was not offered', said)
+      if (effect.type === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, answers)
+      if (effect.type === 'preamble') promise(answers.length === 1 && options.preamble, 'SSL came too late', answers)
+      if (effect.type === 'startTls') promise(options.capabilities.stls, 'STLS was not offered', answers)
       if (effect.type === 'authenticate') {
         const { login, secret, method } = effect
-        promise(login !== '' || method === 'apop', 'a login without a name', said)
-        promise(!`${login}${secret}`.includes('\0'), 'a NUL in name or secret', said)
+        promise(login !== '' || method === 'apop', 'a login without a name', answers)
+        promise(!`${login}${secret}`.includes('\0'), 'a NUL in name or secret', answers)
         const isClear = options.cleartext === 'all' || (typeof options.cleartext === 'function' && login === 'ann')
-        promise(isClear || method === 'apop', 'a password in clear text', said)
+        promise(isClear || method === 'apop', 'a password in clear text', answers)
       }
     }
     return step.effects.some(({ type }) => type === 'close')
@@ -66,18 +66,18 @@ function authorization(random: Random): void {
   for (let left = 1 + random.int(10); left > 0; left--) {
     const line = lineOf(random, lineLimit(state))
     const shown = sanitizedLine(state, line)
-    if (line.type === 'line') said.push(line.text)
-    else said.push(line.type)
+    if (line.type === 'line') answers.push(line.text)
+    else answers.push(line.type)
     promise(
       !/^PASS [^*]/.test(shown) && (state.awaiting === 'command' || !shown.includes(SECRET)),
       'a secret for the log',
-      said,
+      answers,
     )
     const step = runAuthorization(state, line, options)
     if (follow(step)) return
     if (!step.effects.some(({ type }) => type === 'authenticate')) continue
     const closed = follow(afterFailure(state, random.pick(['credentials', 'temporary', 'crashed']), options))
-    promise(closed || state.failures < options.tries, 'tries are never used up', said)
+    promise(closed || state.failures < options.tries, 'tries are never used up', answers)
     if (closed) return
   }
 }
@@ -96,23 +96,23 @@ function transaction(random: Random): void {
   }
   const compat = random.pick(['none', 'qmail'] as const)
   const state = startTransaction(maildrop, { compat, capabilities: ['TOP', 'UIDL'] })
-  const said: unknown[] = []
+  const answers: unknown[] = []
   for (let left = 1 + random.int(10); left > 0; left--) {
     const line = lineOf(random, 512)
-    said.push(line)
+    answers.push(line)
     const before = new Set(state.deleted)
     const effects = runTransaction(state, line)
-    promise(effects.length > 0, 'no answer', said)
+    promise(effects.length > 0, 'no answer', answers)
     for (const effect of effects) {
-      if (effect.type === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, said)
+      if (effect.type === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, answers)
       if (effect.type === 'listing')
-        promise(REPLY.test(formatListing(maildrop, effect.of, state.deleted)), 'listing', said)
+        promise(REPLY.test(formatListing(maildrop, effect.of, state.deleted)), 'listing', answers)
       if (effect.type === 'message')
-        promise(effect.number >= 1 && effect.number <= count && !before.has(effect.number), 'no such message', said)
+        promise(effect.number >= 1 && effect.number <= count && !before.has(effect.number), 'no such message', answers)
       if (effect.type === 'enterUpdate')
-        promise(line.type === 'line' && /^quit(?: |$)/i.test(line.text), 'UPDATE without QUIT', said)
+        promise(line.type === 'line' && /^quit(?: |$)/i.test(line.text), 'UPDATE without QUIT', answers)
     }
-    for (const number of state.deleted) promise(number >= 1 && number <= count, 'marks what is not there', said)
+    for (const number of state.deleted) promise(number >= 1 && number <= count, 'marks what is not there', answers)
     if (effects.some(({ type }) => type === 'close' || type === 'enterUpdate')) return
   }
 }

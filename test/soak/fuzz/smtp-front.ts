@@ -41,7 +41,7 @@ function commands(random: Random): void {
       for (let line = reader.next(false); line !== undefined; line = reader.next(false)) {
         lines.push(JSON.stringify(line))
         if (line.type === 'tls_hello') return lines
-        if (line.type === 'line') judge(line.text)
+        if (line.type === 'line') checkLine(line.text)
       }
       promise(reader.pending <= MAX_AUTH_LINE + piece.length, 'holds more than a line', octets.toString('latin1'))
     }
@@ -53,7 +53,7 @@ function commands(random: Random): void {
 }
 
 /** The server reads the path that the front passes on in the same way as the front. */
-function judge(text: string): void {
+function checkLine(text: string): void {
   parseCommand(text)
   for (const word of ['FROM', 'TO'] as const) {
     const path = parsePath(text.slice(text.indexOf(' ') + 1), word)

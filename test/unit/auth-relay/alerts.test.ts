@@ -73,7 +73,7 @@ describe('ways to report', () => {
   })
 
   test('a program, and a webhook whose URL no log can show', async () => {
-    const heard: unknown[] = []
+    const received: unknown[] = []
     let status = 200
     const server = createServer((request, response) => {
       let text = ''
@@ -81,7 +81,7 @@ describe('ways to report', () => {
         text += String(piece)
       })
       request.on('end', () => {
-        heard.push({ url: request.url, body: JSON.parse(text) })
+        received.push({ url: request.url, body: JSON.parse(text) })
         response.writeHead(status).end()
       })
     }).listen(0, '127.0.0.1')
@@ -94,7 +94,7 @@ describe('ways to report', () => {
     const hook = program('hook')
     const [webhook, other] = tellers(`webhook_file = "${file}"\nprogram = ["${hook.path}", "page"]`)
     await webhook?.tell(MESSAGE)
-    expect(heard).toEqual([{ url: '/secret-token', body: JSON_MESSAGE }])
+    expect(received).toEqual([{ url: '/secret-token', body: JSON_MESSAGE }])
     status = 503
     await expect(webhook?.tell(MESSAGE)).rejects.toThrow('the webhook: it answered 503')
     server.close()
@@ -122,14 +122,14 @@ describe('the watch', () => {
     alarm: { id: 1, rule, subject, detail: 'found', since: SINCE, until: state === 'end' ? SINCE : null },
   })
   function watch(options: Partial<AlertWatchOptions> = {}) {
-    const told: string[] = []
+    const reports: string[] = []
     const lines: string[] = []
     const blocked: BlockTarget[] = []
     const givenBack: AlarmChange[] = []
     const state: { news: AlarmChange[]; fails: boolean } = { news: [], fails: false }
     const teller: Teller = {
       name: 'mail',
-      tell: async message => void told.push(`${message.state} ${message.rule} ${message.subject}`),
+      tell: async message => void reports.push(`${message.state} ${message.rule} ${message.subject}`),
     }
     const watched = new AlertWatch({
       alarms: {
@@ -157,11 +157,11 @@ describe('the watch', () => {
       now: () => SINCE,
       ...options,
     })
-    return { watched, told, lines, blocked, givenBack, state }
+    return { watched, reports, lines, blocked, givenBack, state }
   }
 
   test('each start and end is reported once, and a rule in `close` blocks its subject', async () => {
-    const { watched, told, blocked, state } = watch({ close: ['login_spread', 'address_crowd', 'device_rate'] })
+    const { watched, reports, blocked, state } = watch({ close: ['login_spread', 'address_crowd', 'device_rate'] })
     state.news = [
       news('start', 'login_spread', 'ann'),
       news('start', 'address_crowd', '192.0.2.7'),
@@ -171,7 +171,7 @@ describe('the watch', () => {
     ]
     await watched.look()
     await watched.look()
-    expect(told).toEqual([
+    expect(reports).toEqual([
       'start login_spread ann',
       'start address_crowd 192.0.2.7',
       'start device_rate copier',
@@ -197,7 +197,7 @@ describe('the watch', () => {
   test('a block that fails is tried again, and leaves no other alarm unreported', async () => {
     const failing = { login: 'ann', isOver: false }
     const blocked: BlockTarget[] = []
-    const { watched, told, lines, state } = watch({
+    const { watched, reports, lines, state } = watch({
       close: ['login_spread'],
       admin: {
         block: async target => {
@@ -210,7 +210,7 @@ describe('the watch', () => {
     })
     state.news = [news('start', 'login_spread', 'ann'), news('start', 'login_spread', 'bob')]
     await watched.look()
-    expect(told).toEqual(['start login_spread ann', 'start login_spread bob'])
+    expect(reports).toEqual(['start login_spread ann', 'start login_spread bob'])
     expect(blocked).toEqual([{ kind: 'login', login: 'bob' }])
     expect(lines.join('')).toContain('event=alarm_look_failed reason="no primary"')
     await watched.look()
@@ -221,17 +221,17 @@ describe('the watch', () => {
       { kind: 'login', login: 'bob' },
       { kind: 'login', login: 'ann' },
     ])
-    expect(told).toHaveLength(2)
+    expect(reports).toHaveLength(2)
   })
 
   test('an alarm that cannot be released leaves no other alarm unreported', async () => {
-    const { watched, told, state } = watch({
+    const { watched, reports, state } = watch({
       tellers: [
         {
           name: 'mail',
           tell: async ({ subject }) => {
             if (subject === 'ann') throw new Error('it answered 503')
-            told.push(subject)
+            reports.push(subject)
           },
         },
       ],
@@ -243,19 +243,19 @@ describe('the watch', () => {
     })
     state.news = [news('start', 'login_spread', 'ann'), news('end', 'login_spread', 'bob')]
     await watched.look()
-    expect(told).toEqual(['bob'])
+    expect(reports).toEqual(['bob'])
   })
 
   test('the database is down after three queries, and back with the next: one start and one end', async () => {
-    const { watched, told, state } = watch()
+    const { watched, reports, state } = watch()
     state.fails = true
     for (let look = 0; look < 2; look += 1) await watched.look()
-    expect(told).toEqual([])
+    expect(reports).toEqual([])
     for (let look = 0; look < 5; look += 1) await watched.look()
-    expect(told).toEqual(['start database_away mx'])
+    expect(reports).toEqual(['start database_away mx'])
     state.fails = false
     for (let look = 0; look < 2; look += 1) await watched.look()
-    expect(told).toEqual(['start database_away mx', 'end database_away mx'])
+    expect(reports).toEqual(['start database_away mx', 'end database_away mx'])
   })
 })
 

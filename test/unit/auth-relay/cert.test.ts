@@ -18,14 +18,14 @@ makeCertificate(at('second'), { names: ['mail.example.net'], type: 'rsa' })
 writeFileSync(at('other.key'), other, { mode: 0o600 })
 
 /** `auth-relay cert` with these lines in `[sslwrap]`. */
-async function cert(settings: string, ...words: readonly string[]): Promise<{ status: number; said: string }> {
+async function cert(settings: string, ...words: readonly string[]): Promise<{ status: number; output: string }> {
   writeFileSync(at('settings.toml'), `configured = true\n[sslwrap]\n${settings}\n`)
-  let said = ''
+  let output = ''
   let chosen: Action | undefined
   const surroundings: Surroundings = {
     environment: {},
     print: text => {
-      said += text
+      output += text
     },
     isTerminal: false,
     columns: 80,
@@ -35,15 +35,15 @@ async function cert(settings: string, ...words: readonly string[]): Promise<{ st
   })
   tree.parse(['cert', '--config', at('settings.toml'), ...words], { from: 'user' })
   if (chosen?.type !== 'command') throw new Error('not understood')
-  return { status: await chosen.run(), said }
+  return { status: await chosen.run(), output }
 }
 const pair = (name: string, key = name) => `cert = "${at(`${name}.crt`)}"\nkey = "${at(`${key}.key`)}"`
 
 test('every certificate of sslwrap: names, end, key', async () => {
-  const { status, said } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('second')}`)
-  expect(said).toContain('names   DNS:pop.example.org\n')
-  expect(said).toContain('names   DNS:mail.example.net\n')
-  expect(said).toContain(`key     ${at('tls.key')} belongs to the certificate\n`)
+  const { status, output } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('second')}`)
+  expect(output).toContain('names   DNS:pop.example.org\n')
+  expect(output).toContain('names   DNS:mail.example.net\n')
+  expect(output).toContain(`key     ${at('tls.key')} belongs to the certificate\n`)
   expect(status).toBe(0)
 })
 
@@ -51,14 +51,14 @@ test.each([
   ['the key of another', pair('tls', 'other'), /DOES NOT BELONG/],
   ['one that is missing', `${pair('tls')}\n[[sslwrap.certificate]]\n${pair('gone')}`, /There is no .*gone\.crt/],
 ])('%s: status 1', async (_, settings, message) => {
-  const { status, said } = await cert(settings)
-  expect(said).toMatch(message)
+  const { status, output } = await cert(settings)
+  expect(output).toMatch(message)
   expect(status).toBe(1)
 })
 
 test('one JSON object for each line', async () => {
-  const { said } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('second')}`, '--json')
-  const objects = said
+  const { output } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('second')}`, '--json')
+  const objects = output
     .trim()
     .split('\n')
     .map(line => JSON.parse(line))
@@ -66,9 +66,9 @@ test('one JSON object for each line', async () => {
 })
 
 test('a request that openssl accepts, for the existing key', async () => {
-  const { said } = await cert(pair('second'), '--csr', 'pop.example.org', '192.0.2.1')
+  const { output } = await cert(pair('second'), '--csr', 'pop.example.org', '192.0.2.1')
   const { stdout, stderr } = spawnSync('openssl', ['req', '-noout', '-verify', '-text'], {
-    input: said,
+    input: output,
     encoding: 'utf8',
   })
   expect(stderr).toContain('verify OK')
@@ -76,8 +76,8 @@ test('a request that openssl accepts, for the existing key', async () => {
 })
 
 test('a missing certificate is a JSON object too', async () => {
-  const { status, said } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('gone')}`, '--json')
-  const objects = said
+  const { status, output } = await cert(`${pair('tls')}\n[[sslwrap.certificate]]\n${pair('gone')}`, '--json')
+  const objects = output
     .trimEnd()
     .split('\n')
     .map(line => JSON.parse(line))

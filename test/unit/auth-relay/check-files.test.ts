@@ -35,7 +35,7 @@ const judged = (toml: string, now = new Date(), environment = {}) =>
 /**
  * The findings about one subject as `verdict: text`; each finding other than `fine` has a remedy.
  */
-function said(about: string, toml: string, now?: Date): readonly string[] {
+function findingsAbout(about: string, toml: string, now?: Date): readonly string[] {
   const found = judged(toml, now).filter(finding => finding.about === about)
   for (const { verdict, remedy } of found) expect(verdict === 'fine' || (remedy ?? '') !== '').toBe(true)
   return found.map(({ verdict, text }) => `${verdict}: ${text.replaceAll(path, '')}`)
@@ -45,29 +45,31 @@ describe('qmail behind the gate', () => {
   const toml = `[wrap]\nlisten = ["*:25"]\nqmaildir = "${qmail}"`
 
   test('without control/rcpthosts qmail relays for every client', () => {
-    expect(said(`${qmail}/control/rcpthosts`, toml)).toEqual([
+    expect(findingsAbout(`${qmail}/control/rcpthosts`, toml)).toEqual([
       'unsafe: missing: qmail relays for every client, which is an open relay',
     ])
     writeFileSync(`${qmail}/control/rcpthosts`, 'example.org\n')
-    expect(said(`${qmail}/control/rcpthosts`, toml)).toEqual([
+    expect(findingsAbout(`${qmail}/control/rcpthosts`, toml)).toEqual([
       'fine: exists: without RELAYCLIENT only its domains are accepted',
     ])
   })
 
   test('the real smtpd must be there', () => {
-    expect(said('wrap.qmail_smtpd_noauth', toml)).toEqual(['unsafe: /qmail/bin/qmail-smtpd.noauth cannot be started'])
+    expect(findingsAbout('wrap.qmail_smtpd_noauth', toml)).toEqual([
+      'unsafe: /qmail/bin/qmail-smtpd.noauth cannot be started',
+    ])
     writeFileSync(`${qmail}/bin/qmail-smtpd.noauth`, '', { mode: 0o755 })
-    expect(said('wrap.qmail_smtpd_noauth', toml)).toEqual([])
+    expect(findingsAbout('wrap.qmail_smtpd_noauth', toml)).toEqual([])
   })
 })
 
 describe('accounts that may read and write files', () => {
   test('the settings file', () => {
     chmodSync(config, 0o664)
-    expect(said(config, '')).toEqual(['unsafe: mode 0664: others may write to it'])
+    expect(findingsAbout(config, '')).toEqual(['unsafe: mode 0664: others may write to it'])
     chmodSync(config, 0o644)
-    expect(said(config, '')).toEqual(['fine: mode 0644'])
-    expect(said(config, '[database]\nstatus_dbpass = "x9"')).toEqual([
+    expect(findingsAbout(config, '')).toEqual(['fine: mode 0644'])
+    expect(findingsAbout(config, '[database]\nstatus_dbpass = "x9"')).toEqual([
       'unsafe: mode 0644: every account can read the passwords in it',
     ])
   })
@@ -132,16 +134,18 @@ describe('accounts that may read and write files', () => {
 
   test('secrets: open to others, the default secret, missing', () => {
     const secret = (text: string, mode: number) =>
-      said('popup.ssl_hack_pass', `[popup]\nssl_hack_pass = "${file('secret', text, mode)}"`)
+      findingsAbout('popup.ssl_hack_pass', `[popup]\nssl_hack_pass = "${file('secret', text, mode)}"`)
     expect(secret('sesame\n', 0o600)).toEqual(['fine: /secret holds a secret and is closed to others'])
     expect(secret('sesame\n', 0o644)[0]).toContain('unsafe: secret file /secret is open to every user')
     expect(secret('password\n', 0o600)[0]).toContain('unsafe: secret file /secret holds the default secret')
-    expect(said('popup.ssl_hack_pass', `[popup]\nssl_hack_pass = "${path}/none"`)[0]).toContain('unsafe: cannot read')
+    expect(findingsAbout('popup.ssl_hack_pass', `[popup]\nssl_hack_pass = "${path}/none"`)[0]).toContain(
+      'unsafe: cannot read',
+    )
   })
 
   test('the accounts of popup', () => {
     const passwd = (mode: number, text = '# none\n') =>
-      said('popup.passwd_file', `[popup]\npasswd_file = "${file('passwd', text, mode)}"`)
+      findingsAbout('popup.passwd_file', `[popup]\npasswd_file = "${file('passwd', text, mode)}"`)
     expect(passwd(0o640)).toEqual(['fine: /passwd is closed to others'])
     expect(passwd(0o644)).toEqual(['unsafe: /passwd is open to every user of this host (0644)'])
     mkdirSync(`${path}/home/there/Maildir/new`, { recursive: true })
@@ -157,7 +161,7 @@ describe('accounts that may read and write files', () => {
 
   test('the checker', () => {
     const checker = (words: string) =>
-      said('popup.checkpassword', `[popup]\nchecker = "checkpassword"\ncheckpassword = ${words}`)
+      findingsAbout('popup.checkpassword', `[popup]\nchecker = "checkpassword"\ncheckpassword = ${words}`)
     expect(checker('[]')).toEqual(['unsafe: empty, and popup.checker is "checkpassword"'])
     expect(checker('["/nowhere/checkpassword"]')).toEqual(['unsafe: /nowhere/checkpassword cannot be started'])
     expect(checker('["/bin/true"]')).toEqual(['fine: /bin/true'])
@@ -172,25 +176,29 @@ describe('certificates', () => {
 
   test('self-signed, about to expire, expired, not valid yet', () => {
     const key = file('tls.key', pair.key, 0o600)
-    expect(said('sslwrap.cert', toml(key))).toEqual(['advice: /tls.crt is self-signed: clients show a warning'])
-    expect(said('sslwrap.cert', toml(key), days(820))[0]).toMatch(/^advice: \/tls\.crt ends in \d+ d/)
-    expect(said('sslwrap.cert', toml(key), days(900))[0]).toMatch(/^unsafe: \/tls\.crt ended on 20/)
-    expect(said('sslwrap.cert', toml(key), days(-30))[0]).toMatch(/^unsafe: \/tls\.crt begins on 20/)
+    expect(findingsAbout('sslwrap.cert', toml(key))).toEqual([
+      'advice: /tls.crt is self-signed: clients show a warning',
+    ])
+    expect(findingsAbout('sslwrap.cert', toml(key), days(820))[0]).toMatch(/^advice: \/tls\.crt ends in \d+ d/)
+    expect(findingsAbout('sslwrap.cert', toml(key), days(900))[0]).toMatch(/^unsafe: \/tls\.crt ended on 20/)
+    expect(findingsAbout('sslwrap.cert', toml(key), days(-30))[0]).toMatch(/^unsafe: \/tls\.crt begins on 20/)
   })
 
   test('a key that others can read, and one that belongs to another certificate', () => {
-    expect(said('sslwrap.cert', toml(file('tls.key', pair.key, 0o644)))).toContain(
+    expect(findingsAbout('sslwrap.cert', toml(file('tls.key', pair.key, 0o644)))).toContain(
       'unsafe: /tls.key is open to others (0644)',
     )
     const other = makeSelfSigned({ names: ['other.example.org'], now: Date.now() })
-    expect(said('sslwrap.cert', toml(file('other.key', other.key, 0o600)))).toContain(
+    expect(findingsAbout('sslwrap.cert', toml(file('other.key', other.key, 0o600)))).toContain(
       'unsafe: /other.key is not the key of /tls.crt',
     )
-    expect(said('sslwrap.cert', toml(file('rubbish.key', 'rubbish', 0o600))).at(-1)).toContain('unsafe: cannot use')
+    expect(findingsAbout('sslwrap.cert', toml(file('rubbish.key', 'rubbish', 0o600))).at(-1)).toContain(
+      'unsafe: cannot use',
+    )
   })
 
   test('no certificate yet: the finding names the next step', () => {
-    expect(said('sslwrap.cert', `[sslwrap]\ncert = "${path}/no.crt"\nkey = "${path}/no.key"`)[0]).toContain(
+    expect(findingsAbout('sslwrap.cert', `[sslwrap]\ncert = "${path}/no.crt"\nkey = "${path}/no.key"`)[0]).toContain(
       'advice: there is no /no.crt: sslwrap makes a self-signed one',
     )
   })
@@ -198,9 +206,11 @@ describe('certificates', () => {
   test('a missing certificate that sslwrap does not make prevents the start of its program', () => {
     const own = toml(file('tls.key', pair.key, 0o600))
     const further = `${own}\n[[sslwrap.certificate]]\ncert = "${path}/no.crt"\nkey = "${path}/no.key"`
-    expect(said('sslwrap.certificate.cert', further)).toEqual(['unsafe: there is no /no.crt: sslwrap does not start'])
+    expect(findingsAbout('sslwrap.certificate.cert', further)).toEqual([
+      'unsafe: there is no /no.crt: sslwrap does not start',
+    ])
     const popup = `[popup]\ntls_listen = ["127.0.0.1:995"]\nstls_cert = "${path}/no.crt"\nstls_key = "${path}/no.key"`
-    expect(said('popup.stls_cert', popup)).toEqual(['unsafe: there is no /no.crt: popup does not start'])
+    expect(findingsAbout('popup.stls_cert', popup)).toEqual(['unsafe: there is no /no.crt: popup does not start'])
   })
 })
 
@@ -269,8 +279,8 @@ describe('syslogd', () => {
 
 test.runIf(process.getuid?.() === 0)('the account of alerts must be there if the settings name a recipient', () => {
   const toml = '[alerts]\nuser = "no-such-account"\n'
-  expect(said('alerts.user', toml)).toEqual([])
-  expect(said('alerts.user', `${toml}mail_to = ["postmaster@example.org"]`)).toEqual([
+  expect(findingsAbout('alerts.user', toml)).toEqual([])
+  expect(findingsAbout('alerts.user', `${toml}mail_to = ["postmaster@example.org"]`)).toEqual([
     'unsafe: there is no account no-such-account',
   ])
 })

@@ -19,7 +19,11 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
   const noUnit = (): undefined => undefined
   beforeAll(() => chmodSync(path, 0o755))
 
-  const said = (toml: string, unit: (name: string) => UnitFacts | undefined = noUnit, journals?: readonly string[]) =>
+  const findingsOf = (
+    toml: string,
+    unit: (name: string) => UnitFacts | undefined = noUnit,
+    journals?: readonly string[],
+  ) =>
     checkRights(settingsOf(toml), { script: '/nonexistent/auth-relay.js', unit, ...(journals && { journals }) }).map(
       ({ verdict, about, text, remedy = '' }) =>
         [`${verdict} ${about}: ${text.replaceAll(path, '')}`, remedy.replaceAll(path, '')].join(' | '),
@@ -33,11 +37,11 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
     const fifo = `${path}/fifo`
     execFileSync('mkfifo', ['-m', '600', fifo])
     const toml = `[authd]\nuser = "${user}"\nsyslog_fifo = "${fifo}"`
-    expect(said(toml)).toEqual([
+    expect(findingsOf(toml)).toEqual([
       `unsafe authd.syslog_fifo: ${user} (uid ${user}) cannot read and write /fifo: authd does not start | chown ${user} /fifo`,
     ])
     chownSync(fifo, user, user)
-    expect(said(toml)).toEqual([])
+    expect(findingsOf(toml)).toEqual([])
   })
 
   test('with the injected unit of authd: a followed file of mode 0600, of a group, and one that is missing', () => {
@@ -45,16 +49,16 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
     writeFileSync(log, '')
     chmodSync(log, 0o600)
     const toml = `[authd]\nfollow_files = ["${log}"]`
-    expect(said(toml, daemonUnit())).toEqual([
+    expect(findingsOf(toml, daemonUnit())).toEqual([
       expect.stringMatching(/^unsafe authd.follow_files: daemon \(uid 1\) cannot read \/mail\.log: .* \| .*setfacl/),
     ])
     chownSync(log, 0, group)
     chmodSync(log, 0o640)
-    expect(said(toml, daemonUnit())).toEqual([
+    expect(findingsOf(toml, daemonUnit())).toEqual([
       expect.stringMatching(new RegExp(`^unsafe authd.follow_files: .* SupplementaryGroups=${group}$`)),
     ])
-    expect(said(toml, daemonUnit([group]))).toEqual(['fine authd.follow_files: daemon can read /mail.log | '])
-    expect(said(`[authd]\nfollow_files = ["${path}/none"]`, daemonUnit())).toEqual([
+    expect(findingsOf(toml, daemonUnit([group]))).toEqual(['fine authd.follow_files: daemon can read /mail.log | '])
+    expect(findingsOf(`[authd]\nfollow_files = ["${path}/none"]`, daemonUnit())).toEqual([
       expect.stringMatching(/^advice authd.follow_files: there is no \/none yet/),
     ])
   })
@@ -65,11 +69,11 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
     writeFileSync(`${directory}/inner/pop3.log`, '', { mode: 0o644 })
     chmodSync(directory, 0o700)
     const toml = `[authd]\nuser = "${user}"\nfollow_files = ["${directory}/inner/pop3.log"]`
-    expect(said(toml)).toEqual([
+    expect(findingsOf(toml)).toEqual([
       `unsafe authd.follow_files: ${user} (uid ${user}) may not enter /closed, so it cannot read /closed/inner/pop3.log: nothing is granted from it | setfacl -m u:${user}:x /closed, or let the daemon write its file elsewhere`,
     ])
     chmodSync(directory, 0o711)
-    expect(said(toml)).toEqual([expect.stringMatching(/^fine authd.follow_files: /)])
+    expect(findingsOf(toml)).toEqual([expect.stringMatching(/^fine authd.follow_files: /)])
   })
 
   test('if the kernel cannot be queried as the account, nothing is called unsafe', () => {
@@ -83,7 +87,7 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
     try {
       // A host without setpriv(1).
       process.env['PATH'] = `${path}/empty`
-      expect(said(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]\nsyslog_fifo = "${fifo}"`)).toEqual([
+      expect(findingsOf(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]\nsyslog_fifo = "${fifo}"`)).toEqual([
         `advice authd.syslog_fifo: /open.fifo could not be tested as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
         `advice authd.follow_files: /open.log could not be tested as ${user} (uid ${user}): spawnSync setpriv ENOENT | run auth-relay check again`,
       ])
@@ -93,13 +97,13 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
         mode: 0o755,
       })
       process.env['PATH'] = `${path}/tools`
-      expect(said(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]`)).toEqual([
+      expect(findingsOf(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]`)).toEqual([
         expect.stringMatching(/^advice authd.follow_files: .*: Resource temporarily unavailable \| /),
       ])
     } finally {
       process.env['PATH'] = tools
     }
-    expect(said(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]`)).toEqual([
+    expect(findingsOf(`[authd]\nuser = "${user}"\nfollow_files = ["${log}"]`)).toEqual([
       expect.stringMatching(/^fine authd.follow_files: /),
     ])
   })
@@ -109,20 +113,24 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
     const file = `${journal}/0123/system.journal`
     mkdirSync(`${journal}/0123`, { recursive: true })
     const toml = '[authd]\njournal = true'
-    const judge = (unit: () => UnitFacts) => said(toml, unit, [journal])
-    expect(judge(daemonUnit())).toEqual([expect.stringMatching(/^unsafe authd.journal: this host keeps no journal/)])
+    const journalFindings = (unit: () => UnitFacts) => findingsOf(toml, unit, [journal])
+    expect(journalFindings(daemonUnit())).toEqual([
+      expect.stringMatching(/^unsafe authd.journal: this host keeps no journal/),
+    ])
     writeFileSync(file, '')
     chownSync(file, 0, group)
     chmodSync(file, 0o640)
-    expect(judge(daemonUnit())).toEqual([expect.stringMatching(/^unsafe .* SupplementaryGroups=systemd-journal$/)])
-    expect(judge(daemonUnit([group]))).toEqual(['fine authd.journal: daemon can read the journal | '])
+    expect(journalFindings(daemonUnit())).toEqual([
+      expect.stringMatching(/^unsafe .* SupplementaryGroups=systemd-journal$/),
+    ])
+    expect(journalFindings(daemonUnit([group]))).toEqual(['fine authd.journal: daemon can read the journal | '])
     const hidden = (groups: readonly number[]) => (): UnitFacts => ({ ...daemonUnit(groups)(), procSubset: 'pid' })
-    expect(judge(hidden([group]))).toEqual([expect.stringMatching(/ \[Service\]: ProcSubset=all$/)])
+    expect(journalFindings(hidden([group]))).toEqual([expect.stringMatching(/ \[Service\]: ProcSubset=all$/)])
     // With both changes check finds nothing more, and the drop-in of the package has the same
     // lines.
     const dropIn = readFileSync(new URL('../../../deploy/systemd/authd-journal.conf', import.meta.url), 'utf8')
     const lines = dropIn.split('\n').filter(line => /^\w+=/.test(line))
-    expect(judge(hidden([]))).toEqual([
+    expect(journalFindings(hidden([]))).toEqual([
       expect.stringMatching(
         new RegExp(`^unsafe .*cannot read .*hides .* \\[Service\\]: ${lines.join(' and, on a separate line, ')}$`),
       ),
@@ -133,14 +141,14 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
     const directory = `${path}/run`
     mkdirSync(directory)
     const toml = `[wrap]\npolicy_listen = ["unix:${directory}/policy.sock"]`
-    expect(said(toml)).toEqual([])
-    expect(said(toml, daemonUnit())).toEqual([
+    expect(findingsOf(toml)).toEqual([])
+    expect(findingsOf(toml, daemonUnit())).toEqual([
       expect.stringMatching(
         /^unsafe wrap.policy_listen: daemon cannot make \/run\/policy.sock: .* \| .*install -d -o daemon/,
       ),
     ])
     chownSync(directory, 1, 1)
-    expect(said(toml, daemonUnit())).toEqual([])
+    expect(findingsOf(toml, daemonUnit())).toEqual([])
   })
 })
 
@@ -159,21 +167,21 @@ test('a Postfix in a chroot that cannot reach the socket that its main.cf names'
       `# service\nsmtp      inet  n       -       ${chroot}       -       -       smtpd\n`,
     )
   }
-  const said = (socket: string) =>
+  const findingsOf = (socket: string) =>
     checkPostfix(settingsOf(`[wrap]\npolicy_listen = ["unix:${socket}"]`), etc).map(({ verdict }) => verdict)
   const outside = `${path}/policy.sock`
   write('y', outside)
-  expect(said(outside)).toEqual(['unsafe'])
-  expect(said(`${path}/other.sock`)).toEqual([])
+  expect(findingsOf(outside)).toEqual(['unsafe'])
+  expect(findingsOf(`${path}/other.sock`)).toEqual([])
   write('n', outside)
-  expect(said(outside)).toEqual([])
+  expect(findingsOf(outside)).toEqual([])
   write('y', `${queue}/auth-relay/policy.sock`)
-  expect(said(`${queue}/auth-relay/policy.sock`)).toEqual(['fine'])
+  expect(findingsOf(`${queue}/auth-relay/policy.sock`)).toEqual(['fine'])
   // For the smtpd a socket at the same path below the chroot is the right one.
   write('y', '/p.sock')
   const server = createServer().listen(`${queue}/p.sock`)
   await new Promise(resolve => server.once('listening', resolve))
-  expect(said('/p.sock')).toEqual(['fine'])
+  expect(findingsOf('/p.sock')).toEqual(['fine'])
   await new Promise(resolve => server.close(resolve))
 })
 

@@ -36,13 +36,13 @@ describe('a session of the demo’s SMTP server', () => {
   ) {
     const maildir = mkdtempSync(`${directory.path}/maildir-`)
     for (const folder of ['tmp', 'new']) mkdirSync(`${maildir}/${folder}`)
-    let said = ''
+    let serverText = ''
     let isClosed = false
     const lines: string[] = []
     const options = { domain: 'demo.example', user: 'demo', maildir, relayClient, remoteIp: '192.0.2.7' }
     const session = new DemoSession(options, createLog('demo-smtpd', { write: line => lines.push(line) }), {
       write: octets => {
-        said += octets.toString('latin1')
+        serverText += octets.toString('latin1')
       },
       close: () => {
         isClosed = true
@@ -52,7 +52,7 @@ describe('a session of the demo’s SMTP server', () => {
     for (let at = 0; at < input.length; at += piece) session.push(Buffer.from(input.slice(at, at + piece), 'latin1'))
     const delivered = readdirSync(`${maildir}/new`).map(name => readFileSync(`${maildir}/new/${name}`, 'latin1'))
     expect(readdirSync(`${maildir}/tmp`)).toEqual([])
-    const replies = said.split('\r\n')
+    const replies = serverText.split('\r\n')
     expect(replies.pop()).toBe('')
     return { replies, codes: replies.map(reply => reply.slice(0, 3)), isClosed, delivered, lines }
   }
@@ -94,8 +94,8 @@ describe('a session of the demo’s SMTP server', () => {
     ['octets that are no text', 'NO\0OP\r\n', ['500']],
     ['a line without end', `${'x'.repeat(5_000)}\r\nNOOP\r\n`, ['500', '250']],
   ])('%s is refused, and the session continues', (_name, input, codes) => {
-    const { codes: heard, isClosed } = converse(input)
-    expect(heard).toEqual(['220', ...codes])
+    const { codes: received, isClosed } = converse(input)
+    expect(received).toEqual(['220', ...codes])
     expect(isClosed).toBe(false)
   })
 

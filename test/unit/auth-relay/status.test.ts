@@ -116,11 +116,11 @@ test('the programs that run with a settings file are its daemons, and no command
   const start = async (name: string, ...words: string[]): Promise<number | undefined> => {
     const child = spawn(process.execPath, [`${path}/${name}.cjs`, ...words], { cwd: path })
     onTestFinished(() => void child.kill('SIGKILL'))
-    let said = ''
+    let output = ''
     child.stdout.on('data', chunk => {
-      said += String(chunk)
+      output += String(chunk)
     })
-    await eventually(`${name} runs`, () => said !== '')
+    await eventually(`${name} runs`, () => output !== '')
     return child.pid
   }
   const authd = await start('authd', '--config', config)

@@ -69,7 +69,7 @@ test('a file that exists at the first start is read from its end, in whole lines
 
 test('a file that appears later is read from its beginning, and its absence is logged once', async () => {
   const sources = follow(newPlaces())
-  await eventually('it is said', () => events.includes('file_unreadable'))
+  await eventually('a log line', () => events.includes('file_unreadable'))
   writeFileSync(path, 'one\n')
   await sources.has('one')
   expect(events).toEqual(['file_unreadable', 'file_followed'])

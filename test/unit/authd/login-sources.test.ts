@@ -38,18 +38,18 @@ function entry(fields: Readonly<Record<string, unknown>>, at = NOW): JournalEntr
   return parsed
 }
 
-let heard: ReportedLogin[]
+let received: ReportedLogin[]
 let warnings: { readonly event: string; readonly fields: unknown }[]
 let counters: Counters
 let sources: LoginSources
 
 beforeEach(() => {
-  heard = []
+  received = []
   warnings = []
   counters = new Counters()
   sources = new LoginSources({
     recognizers: recognizersFor(settings('[authd]\ncheck_daemon_ipop3d = true')),
-    queue: { submit: login => heard.push(login) },
+    queue: { submit: login => received.push(login) },
     counters,
     clock: () => NOW,
     log: { warn: (event, fields) => warnings.push({ event, fields }) },
@@ -63,18 +63,18 @@ describe('LoginSources', () => {
     const { age: _, ...fresh } = event
     sources.acceptLogin(event, () => {})
     sources.acceptLogin(fresh, () => {})
-    expect(heard.map(({ at }) => at)).toEqual([NOW - 600_000, undefined])
+    expect(received.map(({ at }) => at)).toEqual([NOW - 600_000, undefined])
   })
 
   it('makes a login event of a login line, each with a different id', () => {
     sources.acceptLine('fifo', line('2026-03-05T10:00:00Z'))
     sources.acceptLine('tcp', line('2026-03-05T10:00:00Z'))
-    expect(heard).toMatchObject([
+    expect(received).toMatchObject([
       { source: 'fifo', event: { ip: '192.0.2.7', daemon: 'ipop3d', user: 'ann', method: 'pass', tls: false } },
       { source: 'tcp', event: { ip: '192.0.2.7' } },
     ])
-    expect(heard[0]?.event.id).not.toBe(heard[1]?.event.id)
-    expect(heard.map(({ at }) => at)).toEqual([undefined, undefined])
+    expect(received[0]?.event.id).not.toBe(received[1]?.event.id)
+    expect(received.map(({ at }) => at)).toEqual([undefined, undefined])
   })
 
   const deliver: Readonly<Record<string, (stamp: string) => void>> = {
@@ -90,7 +90,7 @@ describe('LoginSources', () => {
       hear('2026-03-05T09:45:00Z')
       hear('2026-03-05T09:59:59Z')
       hear('2026-03-05T10:20:00Z')
-      expect(heard.map(({ at }) => at)).toEqual([NOW - 900_000, undefined, undefined])
+      expect(received.map(({ at }) => at)).toEqual([NOW - 900_000, undefined, undefined])
       expect(warnings).toMatchObject([{ event: 'stamp_ahead', fields: { seconds: 1200, times: 1 } }])
     },
   )
@@ -100,7 +100,7 @@ describe('LoginSources', () => {
     (source, hear) => {
       hear('2026-03-05T09:30:01Z')
       for (let n = 0; n < 9; n++) hear('2026-03-05T08:00:10Z')
-      expect(heard).toHaveLength(1)
+      expect(received).toHaveLength(1)
       expect(counters.dropped.get(isSource(source) ? source : 'fifo')?.get('expired')).toBe(9)
       expect(warnings).toMatchObject([
         { event: 'login_dropped', fields: { source, reason: 'expired', ip: '192.0.2.7' } },
@@ -130,16 +130,16 @@ describe('LoginSources', () => {
       ['1h', '2026-03-05T09:30:01Z', 1],
       ['1h', '2026-03-05T09:30:00Z', 0],
     ] as const) {
-      heard = []
+      received = []
       sources.reconfigure(recognizersFor(settings(`[authd]\ncheck_daemon_ipop3d = true\nmax_lag = "${maxLag}"`)))
       sources.acceptLine('tcp', line(stamp))
-      expect(heard, `${maxLag} ${stamp}`).toHaveLength(count)
+      expect(received, `${maxLag} ${stamp}`).toHaveLength(count)
     }
   })
 
   it('a login that the daemon cut is dropped and counted', () => {
     sources.acceptLine('tcp', line('2026-03-05T10:00:00Z').replace('ann', 'a'.repeat(80)))
-    expect(heard).toEqual([])
+    expect(received).toEqual([])
     expect(counters.dropped.get('tcp')?.get('cut_name')).toBe(1)
     expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'cut_name' } }])
   })
@@ -155,12 +155,12 @@ describe('LoginSources', () => {
   it('recognizes lines by the latest settings', () => {
     sources.reconfigure(recognizersFor(settings('')))
     sources.acceptLine('fifo', line('2026-03-05T10:00:00Z'))
-    expect(heard).toEqual([])
+    expect(received).toEqual([])
   })
 
   it('takes logins from the journal', () => {
     expect(sources.acceptJournalEntry(entry({}, NOW - 600_000), () => {})).toBe(true)
-    expect(heard).toMatchObject([{ source: 'journal', at: NOW - 600_000, event: { ip: '192.0.2.7' } }])
+    expect(received).toMatchObject([{ source: 'journal', at: NOW - 600_000, event: { ip: '192.0.2.7' } }])
   })
 
   describe('counts an entry of the journal by its sender', () => {
@@ -189,7 +189,7 @@ describe('LoginSources', () => {
     ])('not %s', (_, fields) => {
       believe('journal_units = ["inetd.service"]')
       expect(sources.acceptJournalEntry(entry(fields), () => {})).toBe(false)
-      expect(heard).toEqual([])
+      expect(received).toEqual([])
       expect(counters.dropped.get('journal')?.get('sender')).toBe(1)
       expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'sender', source: 'journal' } }])
     })
@@ -203,7 +203,7 @@ describe('LoginSources', () => {
       say('0', 'Session from 192.0.2.7')
       say('33', 'Session from 198.51.100.66')
       expect(say('0', 'Authentication passed for ann')).toBe(true)
-      expect(heard.map(({ event }) => event.ip)).toEqual(['192.0.2.7'])
+      expect(received.map(({ event }) => event.ip)).toEqual(['192.0.2.7'])
     })
 
     it('lines of other accounts that are not logins cause no warning', () => {

@@ -8,9 +8,9 @@ import { eventually } from '../../harness/eventually.ts'
 const LINES = 20_000
 
 test('at the end it reads the octets that its peers have sent, in any amount', async () => {
-  const heard: string[] = []
+  const received: string[] = []
   const listener = new SyslogListener({
-    sources: { acceptLine: (_, line) => void heard.push(line) },
+    sources: { acceptLine: (_, line) => void received.push(line) },
     // The store is slow, so that the lines stay in the kernel and with the sender.
     queue: { hasRoom: false, room: () => new Promise(() => {}) },
     counters: new Counters(),
@@ -23,11 +23,11 @@ test('at the end it reads the octets that its peers have sent, in any amount', a
   // Like rsyslog, it sends until it sees the end of the other side.
   syslogd.on('end', () => syslogd.end()).resume()
   for (let n = 0; n < LINES; n += 1) syslogd.write(`Nov 28 10:00:00 mx ipop3d[77]: line ${n}\n`)
-  await eventually('it has read a part', () => heard.length > 0)
-  expect(heard.length, 'and pauses').toBeLessThan(LINES)
+  await eventually('it has read a part', () => received.length > 0)
+  expect(received.length, 'and pauses').toBeLessThan(LINES)
   await listener.close()
-  expect(heard).toHaveLength(LINES)
-  expect(heard.at(-1)).toBe(`Nov 28 10:00:00 mx ipop3d[77]: line ${LINES - 1}`)
+  expect(received).toHaveLength(LINES)
+  expect(received.at(-1)).toBe(`Nov 28 10:00:00 mx ipop3d[77]: line ${LINES - 1}`)
 })
 
 test('close ends an open connection that sends nothing, and the port is free again', async () => {
@@ -58,9 +58,9 @@ test('close ends an open connection that sends nothing, and the port is free aga
 
 test('of 65 connections the one that was silent longest is closed, and the log has one warning', async () => {
   const warnings: string[] = []
-  const heard: string[] = []
+  const received: string[] = []
   const listener = new SyslogListener({
-    sources: { acceptLine: (_, line) => void heard.push(line) },
+    sources: { acceptLine: (_, line) => void received.push(line) },
     queue: { hasRoom: true, room: async () => {} },
     counters: new Counters(),
     log: createLog('test', { write: line => warnings.push(line) }),
@@ -72,14 +72,14 @@ test('of 65 connections the one that was silent longest is closed, and the log h
     const socket = connect({ port: address.port, host: '127.0.0.1' })
     socket.on('error', () => {}).on('close', () => closed.push(n))
     socket.write(`Nov 28 10:00:00 mx ipop3d[77]: line ${n}\n`)
-    await eventually(`line ${n} is read`, () => heard.some(line => line.endsWith(` ${n}`)))
+    await eventually(`line ${n} is read`, () => received.some(line => line.endsWith(` ${n}`)))
     return socket
   }
   const sockets = []
   for (let n = 0; n < 64; n += 1) sockets.push(await open(n))
   // The first one sends a line, so the second one is silent longest.
   sockets[0]?.write('Nov 28 10:00:01 mx ipop3d[77]: again\n')
-  await eventually('the line is read', () => heard.some(line => line.endsWith('again')))
+  await eventually('the line is read', () => received.some(line => line.endsWith('again')))
   sockets.push(await open(64))
   await eventually('one connection is closed', () => closed.length > 0)
   expect(closed).toEqual([1])

@@ -42,9 +42,12 @@ async function open() {
   closing.push(() => socket.close())
   const report = async (from: Socket, text: string): Promise<void> => {
     const before = counters.badAnnouncements
-    // The last line is invalid and counted, so that the test knows when all lines were read.
+    // The last line is invalid. Its counter shows that all lines were read.
     from.write(`${text}end\n`)
-    await eventually('heard', () => counters.badAnnouncements > before || lines.some(line => line.includes('dropped')))
+    await eventually(
+      'octets arrive',
+      () => counters.badAnnouncements > before || lines.some(line => line.includes('dropped')),
+    )
   }
   return {
     uses,

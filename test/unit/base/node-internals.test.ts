@@ -152,33 +152,33 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
       env: {},
     })
     children.push(child)
-    const heard = { messages: [] as unknown[], refused: 0, isOver: false }
-    child.on('message', message => heard.messages.push(message))
+    const received = { messages: [] as unknown[], refused: 0, isOver: false }
+    child.on('message', message => received.messages.push(message))
     child.on('disconnect', () => {
-      heard.isOver = true
+      received.isOver = true
     })
     checkMessages(child, mostOctets, () => {
-      heard.refused += 1
+      received.refused += 1
     })
-    return heard
+    return received
   }
 
   test('any number of messages of the greatest length arrive unchanged', async () => {
     const longest = 'x'.repeat(100_000)
-    const heard = speak(
+    const received = speak(
       `for (let n = 0; n < 5; n += 1) { process.send('' + n); process.send('x'.repeat(100_000)) }
        process.send('last', () => process.disconnect())`,
       longest.length + 2,
     )
-    await eventually('the child is done', () => heard.isOver)
-    expect(heard.messages).toEqual([...[0, 1, 2, 3, 4].flatMap(n => [`${n}`, longest]), 'last'])
-    expect(heard.refused).toBe(0)
+    await eventually('the child is done', () => received.isOver)
+    expect(received.messages).toEqual([...[0, 1, 2, 3, 4].flatMap(n => [`${n}`, longest]), 'last'])
+    expect(received.refused).toBe(0)
   })
 
   test('a longer message is not received, nor is a message behind it', async () => {
-    const heard = speak("process.send('first'); process.send('x'.repeat(200_000)); process.send('last')", 199_999)
-    await eventually('it is noticed', () => heard.refused > 0)
-    expect([heard.messages, heard.refused]).toEqual([['first'], 1])
+    const received = speak("process.send('first'); process.send('x'.repeat(200_000)); process.send('last')", 199_999)
+    await eventually('it is noticed', () => received.refused > 0)
+    expect([received.messages, received.refused]).toEqual([['first'], 1])
   })
 
   const ACK = JSON.stringify({ cmd: 'NODE_HANDLE_ACK' })
@@ -192,16 +192,16 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
     ['a descriptor of unknown kind', JSON.stringify({ cmd: 'NODE_HANDLE', type: 'none', msg: '' })],
     ['another message of the runtime', JSON.stringify({ cmd: 'NODE_SOCKET_GET_COUNT' })],
   ])('%s is refused, and the runtime does not throw', async (_, line) => {
-    const heard = speak(`fs.writeSync(fd, ${JSON.stringify(`${line}\n"later"\n`)}); process.disconnect()`, 1000)
-    await eventually('the child is done', () => heard.isOver)
-    expect([heard.messages, heard.refused]).toEqual([[], 1])
+    const received = speak(`fs.writeSync(fd, ${JSON.stringify(`${line}\n"later"\n`)}); process.disconnect()`, 1000)
+    await eventually('the child is done', () => received.isOver)
+    expect([received.messages, received.refused]).toEqual([[], 1])
   })
 
   test('a descriptor is answered once; the second answer is refused', async () => {
     const server = createServer()
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
-    const heard = speak(
+    const received = speak(
       `process.on('message', text => {
          if (text === 'a server') return process.send('received')
          fs.writeSync(fd, '${ACK}\\n')
@@ -211,27 +211,27 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
     )
     const [child] = children
     child?.send('a server', server)
-    await eventually('the first answer', () => heard.messages.length > 0)
+    await eventually('the first answer', () => received.messages.length > 0)
     child?.send('once more')
-    await eventually('the child is done', () => heard.isOver)
+    await eventually('the child is done', () => received.isOver)
     server.close()
-    expect([heard.messages, heard.refused]).toEqual([['received'], 1])
+    expect([received.messages, received.refused]).toEqual([['received'], 1])
   })
 
   test('a descriptor of a child is refused', async () => {
-    const heard = speak(
+    const received = speak(
       `const server = require('node:net').createServer().listen(0, '127.0.0.1', () =>
          process.send('mine', server, () => process.disconnect()))`,
       1000,
     )
-    await eventually('it is refused', () => heard.refused > 0)
-    expect([heard.messages, heard.refused]).toEqual([[], 1])
+    await eventually('it is refused', () => received.refused > 0)
+    expect([received.messages, received.refused]).toEqual([[], 1])
   })
 
   test('a message without an end does not make this process grow', async () => {
     const before = process.memoryUsage.rss()
     const total = 300
-    const heard = speak(
+    const received = speak(
       `const octets = Buffer.alloc(1 << 20, 'x'); let sent = 0
        const send = () => {
          try { while (sent < ${total} * octets.length) sent += fs.writeSync(fd, octets) } catch {}
@@ -240,8 +240,8 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
        send()`,
       100_000,
     )
-    await eventually('the child has sent 300 MiB', () => heard.isOver, 60_000)
-    expect([heard.messages, heard.refused]).toEqual([[], 1])
+    await eventually('the child has sent 300 MiB', () => received.isOver, 60_000)
+    expect([received.messages, received.refused]).toEqual([[], 1])
     expect(process.memoryUsage.rss() - before).toBeLessThan(150 * 1_048_576)
   })
 })

@@ -40,14 +40,14 @@ async function hangingServer(answers: boolean) {
 
 test('calls back when it listens and at each notification', async () => {
   const { options, queries, sockets } = await hangingServer(true)
-  let heard = 0
+  let received = 0
   const notifications = listenTo(options, 'changes', () => {
-    heard += 1
+    received += 1
   })
-  await eventually('it listens', () => heard === 1)
+  await eventually('it listens', () => received === 1)
   expect(queries).toEqual(['LISTEN changes'])
   sockets[0]?.write(NOTIFICATION)
-  await eventually('it hears', () => heard === 2)
+  await eventually('a notification', () => received === 2)
   await notifications.close()
 })
 

@@ -80,16 +80,16 @@ it('a statement that fails rejects its queries, and later queries are answered',
 
 it('a query whose caller aborts before its statement begins is not sent', async () => {
   const { ask, statements } = batches()
-  const [impatient, gone] = [new AbortController(), new AbortController()]
+  const [timeLimit, closed] = [new AbortController(), new AbortController()]
   void ask.ask(1)
   void ask.ask(2)
-  const waiting = ask.ask(3, impatient.signal)
+  const waiting = ask.ask(3, timeLimit.signal)
   void ask.ask(4)
-  impatient.abort(new Error('no answer within 5000 ms'))
+  timeLimit.abort(new Error('no answer within 5000 ms'))
   await expect(waiting).rejects.toThrow('no answer within 5000 ms')
 
-  gone.abort(new Error('closed'))
-  await expect(ask.ask(9, gone.signal)).rejects.toThrow('closed')
+  closed.abort(new Error('closed'))
+  await expect(ask.ask(9, closed.signal)).rejects.toThrow('closed')
 
   statements[0]?.answer(['yes'])
   await settle()

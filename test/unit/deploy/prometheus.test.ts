@@ -110,14 +110,14 @@ function namedIn(expression: string): Named {
   const pairs: string[] = []
   parser.parse(text).iterate({
     enter: node => {
-      const said = text.slice(node.from, node.to)
+      const part = text.slice(node.from, node.to)
       if (node.type.isError) throw new Error(`no PromQL at "${text.slice(node.from)}" in ${text}`)
-      if (node.name === 'LabelName') labels.push(said)
-      if (node.name === 'UnquotedLabelMatcher' && /^\w+="/.test(said)) pairs.push(said)
+      if (node.name === 'LabelName') labels.push(part)
+      if (node.name === 'UnquotedLabelMatcher' && /^\w+="/.test(part)) pairs.push(part)
       if (node.name === 'VectorSelector') {
         const isRange = node.node.parent?.name === 'MatrixSelector'
         const call = node.node.parent?.parent?.parent
-        const name = /^\w+/.exec(said)?.[0] ?? ''
+        const name = /^\w+/.exec(part)?.[0] ?? ''
         metrics.push({ name, isRange, function: call == null ? '' : (/^\w+/.exec(text.slice(call.from))?.[0] ?? '') })
       }
     },

@@ -142,9 +142,9 @@ test('an unread connection reaches the child complete and blocking, and is close
     ],
   })
   socket.destroy()
-  let heard = ''
-  for await (const piece of client) heard += piece
-  expect(heard).toBe('second first\n')
+  let received = ''
+  for await (const piece of client) received += piece
+  expect(received).toBe('second first\n')
   expect(await waitFor(pid)).toEqual({ code: 0 })
   server.close()
   await once(server, 'close')
@@ -185,20 +185,20 @@ describe('one program again and again', () => {
 
   test('the descriptor becomes the child’s 0 and 1; variables may be octets, none, or many', async () => {
     const spawn = new RepeatedSpawn('/usr/bin/env', ['env'], ['A=ä'])
-    const said = async (...environment: (string | Uint8Array)[]) => {
+    const outputWith = async (...environment: (string | Uint8Array)[]) => {
       const path = join(directory, `out${files++}`)
       const out = openSync(path, 'w')
       expect(await waitFor(await spawn.start(out, environment))).toEqual({ code: 0 })
       closeSync(out)
       return readFileSync(path)
     }
-    expect(await said()).toEqual(Buffer.from('A=ä\n'))
-    expect(await said('B=1', Buffer.from([0x43, 0x3d, 0xfe]))).toEqual(
+    expect(await outputWith()).toEqual(Buffer.from('A=ä\n'))
+    expect(await outputWith('B=1', Buffer.from([0x43, 0x3d, 0xfe]))).toEqual(
       Buffer.concat([Buffer.from('A=ä\nB=1\nC='), Buffer.from([0xfe, 0x0a])]),
     )
     const many = Array.from({ length: 500 }, (_, i) => `LONG_${i}=${'y'.repeat(i)}`)
-    expect((await said(...many)).toString()).toBe(`A=ä\n${many.join('\n')}\n`)
-    expect(await said('B=2')).toEqual(Buffer.from('A=ä\nB=2\n'))
+    expect((await outputWith(...many)).toString()).toBe(`A=ä\n${many.join('\n')}\n`)
+    expect(await outputWith('B=2')).toEqual(Buffer.from('A=ä\nB=2\n'))
   })
 
   test('a program that cannot be started is an error, and the next start works', async () => {

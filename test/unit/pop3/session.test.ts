@@ -194,11 +194,11 @@ property.prop([fc.array(line, { maxLength: 20 }), fc.array(fc.nat(400), { maxLen
   'any input has whole lines for an answer, and the same ones wherever it is cut',
   (lines, cuts) => {
     const input = octets(lines.map(text => `${text}\r\n`).join(''))
-    const said = (pieces: readonly Uint8Array[]): string =>
+    const outputOf = (pieces: readonly Uint8Array[]): string =>
       runSession(hostFor(new MemoryMaildrop([{ path: 'new/A', content: 'h\n\nb\n', mtime: 1 }], DEFAULTS)), pieces)
     const at = [0, ...cuts.toSorted((a, b) => a - b), input.length]
-    const whole = said([input])
-    expect(said(at.slice(1).map((end, index) => input.subarray(at[index], end)))).toBe(whole)
+    const whole = outputOf([input])
+    expect(outputOf(at.slice(1).map((end, index) => input.subarray(at[index], end)))).toBe(whole)
     expect(whole.endsWith('\r\n')).toBe(true)
     expect(whole.replaceAll('\r\n', '')).not.toMatch(/[\r\n]/)
   },

@@ -87,7 +87,7 @@ test('a client is handed over with its ticket and the octets read ahead, and its
   expect(String((await once(far, 'data'))[0])).toBe('+OK \r\n')
   expect(ended).toEqual([])
   now.destroy()
-  await eventually('its end is told', () => ended.includes('session 1'))
+  await eventually('its end is reported', () => ended.includes('session 1'))
 })
 
 test('octets read ahead up to the limit arrive completely, and a longer read-ahead is not handed over', async () => {
@@ -119,7 +119,7 @@ test('a client above the open-file limit of the worker is lost, and no other cli
   const kept = await client()
   setOpenFilesLimit(3n)
   expect(pass(lost.near, 'session 1', 'STAT\r\n')).toBe(true)
-  await eventually('its end is told', () => ended.includes('session 1'))
+  await eventually('its end is reported', () => ended.includes('session 1'))
   setOpenFilesLimit(soft)
   expect(pass(kept.near, 'session 2', 'NOOP\r\n')).toBe(true)
   await eventually('the next is taken', () => taken[0])
@@ -131,12 +131,12 @@ test('a channel that carries a file in place of a connection is closed', async (
   const file = openSync(`${directory.path}/mail`, 'w+')
   connectUnix(socket, path)
   sendFrom(socket, Buffer.from(`${CHANNEL_LINE}\n`), CHANNEL_LINE.length + 1)
-  let said = ''
+  let output = ''
   const hear = (): string => {
     const octets = Buffer.alloc(64)
     const count = receiveInto(socket, octets)
-    said += count > 0 ? octets.toString('latin1', 0, count) : count === 0 ? 'end' : ''
-    return said
+    output += count > 0 ? octets.toString('latin1', 0, count) : count === 0 ? 'end' : ''
+    return output
   }
   await eventually('the channel stands', () => hear() === `${CHANNEL_LINE}\n`)
   expect(sendDescriptor(socket, file, `${formatTake({ n: 1, octets: 0, ticket: 'session 1' })}\n`)).toBeGreaterThan(0)
@@ -160,7 +160,7 @@ test('a channel ends with the login process or with the worker, and its clients 
   expect(pass(near, 'session 1')).toBe(true)
   await eventually('it is taken', () => taken[0])
   worker.destroy()
-  await eventually('its end is told', () => ended.includes('session 1'))
+  await eventually('its end is reported', () => ended.includes('session 1'))
   expect(channel.isOpen).toBe(false)
   expect(pass((await client()).near, 'session 2')).toBe(false)
   expect(taken[0]?.client.isDestroyed).toBe(true)

@@ -85,20 +85,20 @@ describe('LoginProcesses', () => {
     await processes.start()
     return { lines, gone, processes }
   }
-  const said = (lines: readonly string[], text: string) =>
+  const logged = (lines: readonly string[], text: string) =>
     eventually(text, () => lines.some(line => line.includes(text)), 20_000)
 
   test('pass messages on, and restart a process that has ended', async () => {
-    const heard: FromLogin[] = []
+    const received: FromLogin[] = []
     const { lines, gone } = await start(
       'ends',
       `say({ type: 'ready' }); say({ type: 'cancel', n: 7 }, () => process.exit(3))`,
-      message => heard.push(message),
+      message => received.push(message),
     )
-    await eventually('a second process', () => heard.length >= 2, 20_000)
-    expect(heard[0]).toEqual({ type: 'cancel', n: 7 })
+    await eventually('a second process', () => received.length >= 2, 20_000)
+    expect(received[0]).toEqual({ type: 'cancel', n: 7 })
     expect(gone[0]).toBe(0)
-    await said(lines, 'event=login_process_ended status=3')
+    await logged(lines, 'event=login_process_ended status=3')
   })
 
   test('a start fails if its process ends before it is ready', async () => {
@@ -107,32 +107,32 @@ describe('LoginProcesses', () => {
 
   test('a process that sends octets that are not a message is killed', async () => {
     const { lines, gone } = await start('hostile', `say({ type: 'ready' }); say({ type: 'grant' })`, () => {})
-    await said(lines, 'it sent an invalid message')
+    await logged(lines, 'it sent an invalid message')
     await eventually('its requests are void', () => gone.length > 0)
   })
 
   test('a flood of long messages is limited by its octets, long before its number', async () => {
-    let heard = 0
+    let received = 0
     let isFirst = true
     const flood = `say({ type: 'ready' }); let n = 0
       const more = () => { for (let i = 0; i < 100; i++) say(verify(++n))
         if (channel.writableNeedDrain) channel.once('drain', more)
         else setImmediate(more) }
       more()`
-    // Time stands still, so that only the burst counts, at any speed of the machine.
+    // The clock does not advance, so that only the burst counts, at any speed of the machine.
     const { lines } = await start(
       'flood',
       flood,
       message => {
         // The process that replaces the first one begins at 1 again.
-        if (heard > 0 && 'n' in message && message.n === 1) isFirst = false
-        if (isFirst) heard += 1
+        if (received > 0 && 'n' in message && message.n === 1) isFirst = false
+        if (isFirst) received += 1
       },
       () => 0,
     )
-    await said(lines, 'it sent too many messages')
+    await logged(lines, 'it sent too many messages')
     // 24 kB each, and not the 40,000 that the number allows.
-    expect(heard).toBe(Math.floor(67_108_864 / 24_127))
+    expect(received).toBe(Math.floor(67_108_864 / 24_127))
   })
 
   test('a process that does not end when it has to is killed', async () => {
@@ -150,6 +150,6 @@ describe('LoginProcesses', () => {
     const { lines } = await start('deaf', deaf, (_, send) => {
       for (let i = 0; i < 200_000; i++) send()
     })
-    await said(lines, 'it does not read its answers')
+    await logged(lines, 'it does not read its answers')
   })
 })

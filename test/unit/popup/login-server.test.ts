@@ -36,7 +36,7 @@ describe('replies before login', () => {
   function stuckSession(log: string[] = []) {
     const login = new LoginServerForTests()
     running.push(login)
-    let said = ''
+    let output = ''
     let isTaking = false
     let unsent = 0
     const held: (() => void)[] = []
@@ -44,7 +44,7 @@ describe('replies before login', () => {
       allowHalfOpen: true,
       read: () => {},
       write: (chunk: Buffer, _encoding, done) => {
-        said += chunk.toString('latin1')
+        output += chunk.toString('latin1')
         if (isTaking) done()
         else held.push(done)
       },
@@ -80,7 +80,7 @@ describe('replies before login', () => {
     return {
       stream,
       session,
-      said: () => said,
+      output: () => output,
       most: () => {
         unsent = Math.max(unsent, stream.writableLength)
         return unsent
@@ -96,7 +96,7 @@ describe('replies before login', () => {
   }
 
   test('wait in the client’s input, not in memory, while the client does not read', async () => {
-    const { stream, most, take, said } = stuckSession()
+    const { stream, most, take, output } = stuckSession()
     stream.push('CAPA\r\n'.repeat(100))
     for (let turn = 0; turn < 100; turn += 1) {
       await turns(1)
@@ -104,19 +104,19 @@ describe('replies before login', () => {
     }
     expect(most()).toBeGreaterThan(4_096)
     take()
-    await eventually('all were answered', () => capabilitiesIn(said()) === 100)
+    await eventually('all were answered', () => capabilitiesIn(output()) === 100)
     expect(most()).toBeLessThan(8_192)
     stream.destroy()
   })
 
   test('are written for a few dozen lines at most in one turn of the event loop', async () => {
-    const { stream, take, said } = stuckSession()
+    const { stream, take, output } = stuckSession()
     take()
     stream.push('NOOP\r\n'.repeat(100))
     const counts: number[] = []
     while ((counts.at(-1) ?? 0) < 100) {
       await turns(1)
-      counts.push((said().match(/\+OK \r\n/g) ?? []).length)
+      counts.push((output().match(/\+OK \r\n/g) ?? []).length)
     }
     const steps = counts.map((count, index) => count - (counts[index - 1] ?? 0))
     expect(Math.max(...steps)).toBeLessThanOrEqual(64)
@@ -124,12 +124,12 @@ describe('replies before login', () => {
   })
 
   test('a client that sends lines without end gets one reply and is closed', async () => {
-    const { stream, take, said } = stuckSession()
+    const { stream, take, output } = stuckSession()
     take()
     stream.push('\n'.repeat(65_000))
     await eventually('closed', () => stream.destroyed)
-    expect(said().split('\r\n').slice(-3)).toEqual(['-ERR authorization first', '-ERR too many unknown commands', ''])
-    expect(said().length).toBeLessThan(1_000)
+    expect(output().split('\r\n').slice(-3)).toEqual(['-ERR authorization first', '-ERR too many unknown commands', ''])
+    expect(output().length).toBeLessThan(1_000)
   })
 
   test('the end of a session is reported when its socket is closed, and at once if it frees a place', async () => {
@@ -148,11 +148,11 @@ describe('replies before login', () => {
 describe('places before login', () => {
   test('of one address are refused when all are taken, and are free again when a client has disconnected', async () => {
     const { login, port } = await start({ maxPerAddress: 2 })
-    const [first] = await Promise.all([1, 2].map(() => login.client(port).hears(/^\+OK/)))
-    await (await login.client(port).hears(/^-ERR \[SYS\/TEMP\] too many/)).ends()
-    await login.client(port, '127.0.0.2').hears(/^\+OK/)
+    const [first] = await Promise.all([1, 2].map(() => login.client(port).receives(/^\+OK/)))
+    await (await login.client(port).receives(/^-ERR \[SYS\/TEMP\] too many/)).ends()
+    await login.client(port, '127.0.0.2').receives(/^\+OK/)
     await first?.write('QUIT\r\n').ends()
-    await eventually('the place is free', async () => /^\+OK/.test((await login.client(port).hears(/\n/)).said))
+    await eventually('the place is free', async () => /^\+OK/.test((await login.client(port).receives(/\n/)).output))
   })
 
   test('are kept by a session that is over until its socket is closed', async () => {
@@ -161,10 +161,10 @@ describe('places before login', () => {
     slow.socket.pause()
     await eventually('connected', () => login.lines.some(line => line.includes('event=client_connected')))
     await login.server.drain()
-    await login.client(port).hears(/^-ERR \[SYS\/TEMP\] too many/)
+    await login.client(port).receives(/^-ERR \[SYS\/TEMP\] too many/)
     slow.socket.resume()
     await slow.ends()
-    await eventually('the place is free', async () => /^\+OK/.test((await login.client(port).hears(/\n/)).said))
+    await eventually('the place is free', async () => /^\+OK/.test((await login.client(port).receives(/\n/)).output))
   })
 
   test('of sessions that are over, but whose last reply was not read, are given to new clients first', async () => {
@@ -174,11 +174,11 @@ describe('places before login', () => {
     await eventually('connected', () => login.lines.some(line => line.includes('event=client_connected')))
     await login.server.drain()
     const waiting = login.client(port)
-    await waiting.hears(/^\+OK/)
-    await login.client(port).hears(/^\+OK/)
+    await waiting.receives(/^\+OK/)
+    await login.client(port).receives(/^\+OK/)
     slow.socket.resume()
     await slow.ends()
-    expect(slow.said.length).toBeLessThan(LONG_NAME.length)
+    expect(slow.output.length).toBeLessThan(LONG_NAME.length)
     expect(waiting.ended).toBe(false)
   })
 
@@ -199,7 +199,7 @@ describe('places before login', () => {
       expect(ours.length).toBeLessThanOrEqual(20)
       return events === clients.length
     })
-    await login.client(port, '127.0.0.2').hears(/^\+OK/)
+    await login.client(port, '127.0.0.2').receives(/^\+OK/)
   })
 })
 
@@ -222,7 +222,7 @@ test('a relayed session ends, and its place is free, when the process behind it 
     const asked = await eventually('asked', () => login.asked[0])
     login.answer({ type: 'open', n: asked.n, socket: `${path}/worker.sock`, ticket: 'ticket' })
     await client.ends()
-    await login.client(port).hears(/^\+OK/)
+    await login.client(port).receives(/^\+OK/)
     expect(connections).toHaveLength(2)
   } finally {
     for (const connection of connections) connection.destroy()
@@ -249,19 +249,19 @@ describe('another protocol than POP3', () => {
     expect([only, more]).toEqual([expect.stringContaining('popup.proxy_listen'), []])
     expect(linesAbout(login, 'proxy_header_refused', 'debug')).toHaveLength(2)
     expect(login.asked).toEqual([])
-    const said = await login.client(port).write(octets).ends()
-    expect(said.said).toMatch(/^\+OK [^\r]*\r\n-ERR a PROXY header is not expected here\r\n$/)
+    const output = await login.client(port).write(octets).ends()
+    expect(output.output).toMatch(/^\+OK [^\r]*\r\n-ERR a PROXY header is not expected here\r\n$/)
     await login
       .client(port)
       .write('PROXY\r\nCAPA\r\n')
-      .hears(/-ERR authorization first\r\n\+OK /)
+      .receives(/-ERR authorization first\r\n\+OK /)
   })
 
   test('a TLS handshake on a port without TLS is refused, with the remedy once a day', async () => {
     const { login, port } = await start()
     for (let count = 0; count < 2; count += 1) {
-      const { said } = await login.client(port).write(Buffer.from('1603010200010001fc0303', 'hex')).ends()
-      expect(said).toMatch(/^\+OK [^\r]*\r\n$/)
+      const { output } = await login.client(port).write(Buffer.from('1603010200010001fc0303', 'hex')).ends()
+      expect(output).toMatch(/^\+OK [^\r]*\r\n$/)
     }
     const [only, ...more] = linesAbout(login, 'tls_refused', 'info')
     expect([only, more]).toEqual([expect.stringContaining('port 995'), []])
@@ -288,16 +288,16 @@ describe('another protocol than POP3', () => {
 describe('a full process', () => {
   test('closes the oldest connection of the address with the most connections', async () => {
     const { login, port } = await start({ maxConnections: 4 })
-    const single = await login.client(port, '127.0.0.2').hears(/^\+OK/)
+    const single = await login.client(port, '127.0.0.2').receives(/^\+OK/)
     const crowd = []
-    for (let count = 0; count < 3; count += 1) crowd.push(await login.client(port, '127.0.0.3').hears(/^\+OK/))
-    await login.client(port, '127.0.0.4').hears(/^\+OK/)
+    for (let count = 0; count < 3; count += 1) crowd.push(await login.client(port, '127.0.0.3').receives(/^\+OK/))
+    await login.client(port, '127.0.0.4').receives(/^\+OK/)
     await crowd[0]?.ends()
     // Four connections again: two of the crowd.
-    await login.client(port, '127.0.0.5').hears(/^\+OK/)
+    await login.client(port, '127.0.0.5').receives(/^\+OK/)
     await crowd[1]?.ends()
     expect([single.ended, crowd[2]?.ended]).toEqual([false, false])
-    await login.client(port, '127.0.0.6').hears(/^\+OK/)
+    await login.client(port, '127.0.0.6').receives(/^\+OK/)
     await single.ends()
   })
 
@@ -306,13 +306,13 @@ describe('a full process', () => {
     const busy = await login
       .client(port, '127.0.0.2')
       .write('USER ann\r\nPASS x\r\n')
-      .hears(/^\+OK .*\r\n\+OK/)
+      .receives(/^\+OK .*\r\n\+OK/)
     await eventually('asked', () => login.asked.length === 1)
-    const idle = await login.client(port, '127.0.0.3').hears(/^\+OK/)
-    await login.client(port, '127.0.0.4').hears(/^\+OK/)
+    const idle = await login.client(port, '127.0.0.3').receives(/^\+OK/)
+    await login.client(port, '127.0.0.4').receives(/^\+OK/)
     await idle.ends()
     login.answer({ type: 'failed', n: login.asked[0]?.n ?? 0, failure: 'credentials' })
-    await busy.hears(/-ERR \[AUTH\]/)
+    await busy.receives(/-ERR \[AUTH\]/)
   })
 
   test('clients whose passwords are being checked make room for another address', async () => {
@@ -323,11 +323,11 @@ describe('a full process', () => {
         await login
           .client(port, '127.0.0.2')
           .write('USER ann\r\nPASS x\r\n')
-          .hears(/^\+OK .*\r\n\+OK/),
+          .receives(/^\+OK .*\r\n\+OK/),
       )
       await eventually('asked', () => login.asked.length === count + 1)
     }
-    await login.client(port, '127.0.0.3').hears(/^\+OK/)
+    await login.client(port, '127.0.0.3').receives(/^\+OK/)
     await crowd[0]?.ends()
     expect(crowd.map(({ ended }) => ended)).toEqual([true, false, false])
   })

@@ -66,7 +66,8 @@ function start(script = program): { workers: MaildropWorkers; lines: string[] } 
       settings: SETTINGS,
     },
     createLog('popup', { level: 'debug', write: line => lines.push(line) }),
-    // Time stands still, so that tickets stay valid, and two tickets of one session are equal.
+    // The clock does not advance, so that tickets stay valid, and two tickets of one session are
+    // equal.
     () => 1_700_000_000_000,
   )
   running = workers

@@ -29,26 +29,26 @@ const CLIENT: Client = {
  * The server behind the login process in these tests: greets with +OK and returns every line that
  * it receives, until QUIT.
  */
-function echo(): { stream: Duplex; heard: () => string } {
-  let heard = ''
+function echo(): { stream: Duplex; received: () => string } {
+  let received = ''
   const [stream, peer] = duplexPair()
   peer.write('+OK \r\n')
   peer.on('data', (chunk: Buffer) => {
-    heard += chunk.toString('latin1')
+    received += chunk.toString('latin1')
     if (peer.writableEnded) return
     peer.write(chunk)
-    if (heard.includes('QUIT\r\n')) peer.end()
+    if (received.includes('QUIT\r\n')) peer.end()
   })
   peer.on('end', () => peer.end())
-  return { stream, heard: () => heard }
+  return { stream, received: () => received }
 }
 
 /**
  * Runs one session over the pieces of its input; returns the text that the client and the server
  * behind have read.
  */
-async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behind: string; clients: string[] }> {
-  let said = ''
+async function converse(pieces: readonly Buffer[]): Promise<{ output: string; behind: string; clients: string[] }> {
+  let output = ''
   let behind = ''
   const clients: string[] = []
   const over = Promise.withResolvers<void>()
@@ -56,9 +56,9 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
     clients.push(`${client.ip} tls=${client.tls}`)
     await new Promise(setImmediate)
     if (secret !== 'secret') return failed(login === 'later' ? 'temporary' : 'credentials')
-    const { stream, heard } = echo()
+    const { stream, received } = echo()
     stream.on('close', () => {
-      behind = heard()
+      behind = received()
     })
     return { outcome: 'open', stream, reply: [] }
   }
@@ -96,7 +96,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
   }
   const [stream, client] = duplexPair()
   client.on('data', (chunk: Buffer) => {
-    said += chunk.toString('latin1')
+    output += chunk.toString('latin1')
   })
   // A real client closes when the server does.
   client.on('end', () => client.end())
@@ -109,21 +109,21 @@ async function converse(pieces: readonly Buffer[]): Promise<{ said: string; behi
   client.end()
   await over.promise
   await new Promise(setImmediate)
-  return { said, behind, clients }
+  return { output, behind, clients }
 }
 
-const CASES: readonly { name: string; input: string; said: string; behind: string; clients: readonly string[] }[] = [
+const CASES: readonly { name: string; input: string; output: string; behind: string; clients: readonly string[] }[] = [
   {
     name: 'everything at once',
     input: 'USER ann\r\nPASS secret\r\nSTAT\r\nQUIT\r\n',
-    said: '+OK <1.1.1@mx>\r\n+OK \r\n+OK \r\nSTAT\r\nQUIT\r\n',
+    output: '+OK <1.1.1@mx>\r\n+OK \r\n+OK \r\nSTAT\r\nQUIT\r\n',
     behind: 'STAT\r\nQUIT\r\n',
     clients: ['192.0.2.7 tls=false'],
   },
   {
     name: 'failures before a login',
     input: 'USER ann\r\nPASS x\r\nPASS secret\r\nUSER later\r\nPASS x\r\nUSER ann\r\nPASS secret\r\nQUIT\r\n',
-    said:
+    output:
       '+OK <1.1.1@mx>\r\n+OK \r\n-ERR [AUTH] authorization failed\r\n-ERR USER first\r\n+OK \r\n' +
       '-ERR [SYS/TEMP] temporary authentication failure\r\n+OK \r\n+OK \r\nQUIT\r\n',
     behind: 'QUIT\r\n',
@@ -132,14 +132,14 @@ const CASES: readonly { name: string; input: string; said: string; behind: strin
   {
     name: 'the preamble',
     input: 'SSL [2001:db8::1]:p:w\r\nSSL 192.0.2.9:p:w\r\nUSER ann\r\nPASS secret\r\nQUIT\r\n',
-    said: '+OK <1.1.1@mx>\r\n+OK \r\n-ERR authorization first\r\n+OK \r\n+OK \r\nQUIT\r\n',
+    output: '+OK <1.1.1@mx>\r\n+OK \r\n-ERR authorization first\r\n+OK \r\n+OK \r\nQUIT\r\n',
     behind: 'QUIT\r\n',
     clients: ['2001:db8::1 tls=true'],
   },
   {
     name: 'QUIT before login',
     input: 'CAPA\r\nQUIT\r\nUSER ann\r\n',
-    said:
+    output:
       '+OK <1.1.1@mx>\r\n+OK \r\nTOP\r\nUIDL\r\nUSER\r\nSASL PLAIN LOGIN\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n' +
       'EXPIRE NEVER\r\nIMPLEMENTATION auth-relay\r\n.\r\n+OK \r\n',
     behind: '',
@@ -147,16 +147,16 @@ const CASES: readonly { name: string; input: string; said: string; behind: strin
   },
 ]
 
-describe.each(CASES)('a session: $name', ({ input, said, behind, clients }) => {
+describe.each(CASES)('a session: $name', ({ input, output, behind, clients }) => {
   const octets = Buffer.from(input, 'latin1')
 
   test('in one piece', async () => {
-    expect(await converse([octets])).toEqual({ said, behind, clients })
+    expect(await converse([octets])).toEqual({ output, behind, clients })
   })
 
   test('cut at every octet', async () => {
     for (let cut = 1; cut < octets.length; cut++) {
-      expect(await converse([octets.subarray(0, cut), octets.subarray(cut)])).toEqual({ said, behind, clients })
+      expect(await converse([octets.subarray(0, cut), octets.subarray(cut)])).toEqual({ output, behind, clients })
     }
   })
 
@@ -165,7 +165,7 @@ describe.each(CASES)('a session: $name', ({ input, said, behind, clients }) => {
     async cuts => {
       const marks = [0, ...new Set(cuts), octets.length].sort((a, b) => a - b)
       const pieces = marks.slice(1).map((end, i) => octets.subarray(marks[i] ?? 0, end))
-      expect(await converse(pieces)).toEqual({ said, behind, clients })
+      expect(await converse(pieces)).toEqual({ output, behind, clients })
     },
   )
 })

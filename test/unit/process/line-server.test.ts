@@ -62,7 +62,7 @@ async function open({ answer = async line => `${line}\n`, limits, ...options }: 
 
 class Client {
   readonly socket: Socket
-  heard = ''
+  received = ''
   isClosed = false
 
   constructor(socket: Socket) {
@@ -73,12 +73,12 @@ class Client {
         this.isClosed = true
       })
     socket.on('data', chunk => {
-      this.heard += String(chunk)
+      this.received += String(chunk)
     })
   }
 
   async expect(text: string): Promise<void> {
-    await eventually(`heard ${JSON.stringify(text.slice(0, 100))}`, () => this.heard === text)
+    await eventually(`received ${JSON.stringify(text.slice(0, 100))}`, () => this.received === text)
   }
 
   async closed(): Promise<void> {
@@ -170,7 +170,7 @@ describe('drain', () => {
     expect(peer.isClosed).toBe(false)
     server.close()
     await peer.closed()
-    expect(peer.heard).toBe('')
+    expect(peer.received).toBe('')
   })
 })
 
@@ -188,12 +188,12 @@ describe('limits', () => {
     // The server reads at most one buffer ahead; further octets stay with the peer.
     await eventually('the peer cannot write', () => peer.socket.writableLength > 0)
     expect(waiting.length).toBe(5)
-    while (peer.heard.length < text.length) {
+    while (peer.received.length < text.length) {
       for (const answer of waiting.splice(0)) answer()
       await new Promise(resolve => setImmediate(resolve))
       expect(waiting.length).toBeLessThanOrEqual(5)
     }
-    expect(peer.heard).toBe(text)
+    expect(peer.received).toBe(text)
   }, 60_000)
 
   test('of answers that the peer does not read: no further request is read', async () => {
@@ -215,7 +215,7 @@ describe('limits', () => {
     })
     expect(asked).toBeLessThan(5_000)
     peer.socket.resume()
-    await eventually('all of them in the end', () => peer.heard.length === 20_000 * 1024, 60_000)
+    await eventually('all of them in the end', () => peer.received.length === 20_000 * 1024, 60_000)
   }, 90_000)
 
   test('of the length of a request: the connection is closed, and others continue', async () => {
@@ -243,7 +243,7 @@ describe('limits', () => {
     await third.closed()
     for (const peer of [second, fourth]) {
       peer.socket.write('b\n')
-      await eventually('answered', () => peer.heard.endsWith('b\n'))
+      await eventually('answered', () => peer.received.endsWith('b\n'))
     }
     expect(waits.isClosed).toBe(false)
     expect(lines.filter(line => line.includes('event=connections_exhausted')).length).toBe(1)
@@ -259,7 +259,7 @@ describe('limits', () => {
     await eventually('both are gone', async () => (await connections()) === 0)
     deaf.socket.resume()
     await deaf.closed()
-    expect(deaf.heard.length).toBeLessThan(1000 * 100_000)
+    expect(deaf.received.length).toBeLessThan(1000 * 100_000)
   })
 
   test('of silence, also for a peer that sends a request octet by octet: it is closed first', async () => {

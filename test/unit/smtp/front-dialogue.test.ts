@@ -17,7 +17,7 @@ type Vector = {
   readonly saw?: string
   /** Afterwards the front has closed both sides. */
   readonly end?: boolean
-  /** Messages that the stand-in took. */
+  /** Messages that the double accepted. */
   readonly messages?: number
   readonly events?: readonly string[]
   readonly options?: () => SessionOptions
@@ -273,12 +273,12 @@ describe.each([
 
   test('the reply to EHLO leaves out extensions that the front does not pass', () => {
     const session = new FrontSession(withCut).group('EHLO c\r\n')
-    expect(session.heard).toBe(
+    expect(session.received).toBe(
       '220 mx.example.org ESMTP\r\n250-mx.example.org\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE\r\n250 AUTH LOGIN\r\n',
     )
     const hiding = new FrontSession({ ...withCut, auth: 'hide' }).group('EHLO c\r\n')
-    expect(hiding.heard).not.toContain('AUTH')
-    expect(hiding.heard).toMatch(/250 SIZE\r\n$/)
+    expect(hiding.received).not.toContain('AUTH')
+    expect(hiding.received).toMatch(/250 SIZE\r\n$/)
   })
 
   test.each([
@@ -409,7 +409,7 @@ test('a session that ends while MAIL waits for the rules passes nothing of it', 
   session.group('')
   expect(session.isClosed).toBe(true)
   expect(session.server.saw).toBe('NOOP\r\n')
-  expect(session.heard).not.toContain('250')
+  expect(session.received).not.toContain('250')
 })
 
 test('one renewal of the rules is for one MAIL', () => {

@@ -15,8 +15,10 @@ const EHLO_REPLY =
 /** Replies in place of the usual ones, in order, by verb; `.` for the end of a message. */
 export type Replies = Readonly<Record<string, readonly string[]>>
 
-/** A server that takes everything: messages end at CRLF.CRLF. `saw` is all that it read. */
-class StandIn {
+/**
+ * A server that accepts everything. A message ends at CRLF.CRLF. `saw`: the octets that it read.
+ */
+class ServerDouble {
   saw = ''
   messages = 0
   hasEnded = false
@@ -32,13 +34,13 @@ class StandIn {
   read(text: string): string {
     this.saw += text
     this.#pending += text
-    let said = ''
+    let serverText = ''
     for (;;) {
       const end = this.#inContent ? this.#endOfContent() : this.#pending.indexOf('\n') + 1
-      if (end <= 0) return said
+      if (end <= 0) return serverText
       const taken = this.#pending.slice(0, end)
       this.#pending = this.#pending.slice(end)
-      said += this.#answer(taken)
+      serverText += this.#answer(taken)
     }
   }
 
@@ -79,14 +81,14 @@ export type SessionOptions = Partial<Pick<FrontOptions, 'lineEndings' | 'auth'>>
 }
 
 /**
- * A dialogue between a client that writes groups and a stand-in, without sockets. A server answers
- * when the group has been read.
+ * A dialogue between a client that writes groups and a ServerDouble, without sockets. The server
+ * answers when it has read the group.
  */
 export class FrontSession {
-  readonly server: StandIn
+  readonly server: ServerDouble
   readonly dialogue: FrontDialogue
   readonly events: string[] = []
-  heard = ''
+  received = ''
   isClosed = false
   serverInputEnded = false
   readonly #cut: number | undefined
@@ -105,7 +107,7 @@ export class FrontSession {
   }: SessionOptions = {}) {
     this.#cut = cut
     this.#renewsLate = renewsLate
-    this.server = new StandIn(replies)
+    this.server = new ServerDouble(replies)
     this.dialogue = new FrontDialogue({
       rules,
       lineEndings,
@@ -117,7 +119,7 @@ export class FrontSession {
           this.#toServer += Buffer.from(piece).toString('latin1')
         },
         toClient: piece => {
-          this.heard += Buffer.from(piece).toString('latin1')
+          this.received += Buffer.from(piece).toString('latin1')
         },
         endServer: () => {
           this.serverInputEnded = true
@@ -169,16 +171,16 @@ export class FrontSession {
     const text = this.#toServer
     this.#toServer = ''
     if (text === '' || this.server.hasEnded) return false
-    const said = this.server.read(text)
-    this.fromServer(said)
+    const serverText = this.server.read(text)
+    this.fromServer(serverText)
     if (this.server.hasEnded && !this.isClosed) this.dialogue.serverEnded()
     return true
   }
 
-  fromServer(said: string): void {
-    const size = this.#cut ?? Math.max(1, said.length)
-    for (let at = 0; at < said.length; at += size)
-      this.dialogue.fromServer(Buffer.from(said.slice(at, at + size), 'latin1'))
+  fromServer(serverText: string): void {
+    const size = this.#cut ?? Math.max(1, serverText.length)
+    for (let at = 0; at < serverText.length; at += size)
+      this.dialogue.fromServer(Buffer.from(serverText.slice(at, at + size), 'latin1'))
   }
 
   end(): this {
@@ -190,7 +192,7 @@ export class FrontSession {
 
   /** Codes of the replies, the banner left out; `250-` for a line that another follows. */
   get codes(): string {
-    return this.heard
+    return this.received
       .split('\r\n')
       .filter(line => line !== '')
       .map(line => (line[3] === '-' ? line.slice(0, 4) : line.slice(0, 3)))

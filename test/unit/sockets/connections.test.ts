@@ -93,7 +93,7 @@ describe.each([
     const { client, server, seen } = await connection()
     server.resume()
     client.end('ask\xe9', 'latin1')
-    await eventually('heard', () => seen.ended)
+    await eventually('octets arrive', () => seen.ended)
     expect(seen.octets).toBe('ask\xe9')
     server.write('an', Buffer.from('swer'))
     server.write('.')
@@ -107,7 +107,7 @@ describe.each([
     const { client, server, seen } = await connection()
     server.resume()
     client.write('one')
-    await eventually('heard', () => seen.octets === 'one')
+    await eventually('octets arrive', () => seen.octets === 'one')
     server.pause()
     expect(server.isPaused).toBe(true)
     client.write('two')
@@ -119,7 +119,7 @@ describe.each([
     await once(client, 'data')
     expect(seen.octets).toBe('one')
     server.resume()
-    await eventually('heard', () => seen.octets === 'onetwothree')
+    await eventually('octets arrive', () => seen.octets === 'onetwothree')
   })
 
   test('keeps the order of octets that a slow client has not read, and reports when they are sent', async () => {
@@ -207,20 +207,20 @@ describe.each([
     server.write('', Buffer.alloc(MUCH))
     const large = server.unsent
     let isInside = true
-    const told: boolean[] = []
-    server.listen({ data: () => {}, end: () => {}, closed: () => {}, drained: () => told.push(isInside) })
+    const reported: boolean[] = []
+    server.listen({ data: () => {}, end: () => {}, closed: () => {}, drained: () => reported.push(isInside) })
     expect(large).toBeGreaterThan(0)
     server.write('more')
     void server.writeChunk(Buffer.from('and more'))
     isInside = false
     client.resume()
-    await eventually('drained', () => told.length > 0 && server.unsent === 0)
+    await eventually('drained', () => reported.length > 0 && server.unsent === 0)
     isInside = true
     server.write('x')
     const sent = server.writeChunk(Buffer.from('y'))
     isInside = false
     expect(await sent).toBe(true)
-    expect(told.every(inside => !inside)).toBe(true)
+    expect(reported.every(inside => !inside)).toBe(true)
     expect(seen.drained).toBe(0)
   })
 
@@ -241,7 +241,7 @@ describe.each([
     await eventually('closed', () => seen.closed === 1)
     const late = record(server)
     expect(late.closed).toBe(0)
-    await eventually('told', () => late.closed === 1)
+    await eventually('a notification', () => late.closed === 1)
     expect(seen.closed).toBe(1)
   })
 
@@ -249,7 +249,7 @@ describe.each([
     const { client, server, seen } = await connection()
     server.resume()
     client.write('QUIT\r\n')
-    await eventually('heard', () => seen.octets !== '')
+    await eventually('octets arrive', () => seen.octets !== '')
     client.write('and more')
     server.write('+OK \r\n')
     server.end()
@@ -261,7 +261,7 @@ describe.each([
     const { client, server, seen } = await connection()
     server.resume()
     client.write('x')
-    await eventually('heard', () => seen.octets === 'x')
+    await eventually('octets arrive', () => seen.octets === 'x')
     if (state === 'paused') server.pause()
     client.resetAndDestroy()
     await eventually('closed', () => {
@@ -275,14 +275,14 @@ describe.each([
 
   test('reports no further octets and no end after a pause in the listener', async () => {
     const { client, server } = await connection()
-    let told = ''
+    let reported = ''
     const listener = {
       data: (octets: Buffer) => {
-        told += octets.toString('latin1')
+        reported += octets.toString('latin1')
         server.pause()
       },
       end: () => {
-        told += '(end)'
+        reported += '(end)'
       },
       drained: () => {},
       closed: () => {},
@@ -290,23 +290,23 @@ describe.each([
     server.listen(listener)
     server.resume()
     client.write('one')
-    await eventually('heard', () => told === 'one')
+    await eventually('octets arrive', () => reported === 'one')
     client.end('two')
     // After an answer, all octets that were sent before it have arrived.
     server.write('x')
     await once(client, 'data')
-    expect([told, server.isPaused]).toEqual(['one', true])
+    expect([reported, server.isPaused]).toEqual(['one', true])
     server.resume()
-    await eventually('the rest', () => told === 'onetwo')
+    await eventually('the rest', () => reported === 'onetwo')
     server.resume()
-    await eventually('the end', () => told === 'onetwo(end)')
+    await eventually('the end', () => reported === 'onetwo(end)')
   })
 
   test('a reset while it is paused is reported after resume at the latest', async () => {
     const { client, server, seen } = await connection()
     server.resume()
     client.write('x')
-    await eventually('heard', () => seen.octets === 'x')
+    await eventually('octets arrive', () => seen.octets === 'x')
     server.pause()
     client.resetAndDestroy()
     await once(client, 'close')
@@ -329,15 +329,15 @@ describe.each([
 
   test('the owner is notified of the end once, before the listener', async () => {
     const { server } = await connection()
-    const said: string[] = []
-    server.onceClosed(() => said.push('owner'))
-    server.listen({ data: () => {}, end: () => {}, drained: () => {}, closed: () => said.push('listener') })
+    const notified: string[] = []
+    server.onceClosed(() => notified.push('owner'))
+    server.listen({ data: () => {}, end: () => {}, drained: () => {}, closed: () => notified.push('listener') })
     server.destroy()
     server.destroy()
-    await eventually('told', () => said.length === 2)
-    expect(said).toEqual(['owner', 'listener'])
-    server.onceClosed(() => said.push('late'))
-    await eventually('told late', () => said.length === 3)
+    await eventually('a notification', () => notified.length === 2)
+    expect(notified).toEqual(['owner', 'listener'])
+    server.onceClosed(() => notified.push('late'))
+    await eventually('the late listener is notified', () => notified.length === 3)
   })
 
   test('becomes a stream that sends the unsent octets first, and the owner is notified of its end', async () => {
@@ -354,7 +354,7 @@ describe.each([
     const text = await readAll(client)
     expect([text.length, text.at(-1)]).toEqual([MUCH + 1, 'b'])
     stream.destroy()
-    await eventually('told', () => isClosed)
+    await eventually('a notification', () => isClosed)
     expect(seen.closed).toBe(0)
     expect(() => server.toStream()).toThrow(/closed/)
   })
@@ -401,7 +401,7 @@ describe.each([
       while (silences < 2) {
         client.write('.')
         const before = seen.octets.length
-        await eventually('heard', () => seen.octets.length > before)
+        await eventually('octets arrive', () => seen.octets.length > before)
         if (performance.now() - last > 100) return false
         last = performance.now()
       }
@@ -477,9 +477,9 @@ describe('EpollConnection', () => {
   test('after a handoff it is silent here and continues in the other process', async () => {
     const { client, connection } = await overEpoll()
     const seen = record(connection)
-    let told = 0
+    let reported = 0
     connection.onceClosed(() => {
-      told += 1
+      reported += 1
     })
     connection.resume()
     let copy = -1
@@ -492,10 +492,10 @@ describe('EpollConnection', () => {
     const other = record(there)
     there.resume()
     client.write('hello')
-    await eventually('heard', () => other.octets === 'hello')
+    await eventually('octets arrive', () => other.octets === 'hello')
     expect(seen).toEqual({ octets: '', ended: false, drained: 0, closed: 0 })
     there.destroy()
-    expect(told).toBe(0)
+    expect(reported).toBe(0)
   })
 
   test('is not handed over with unsent octets, nor when the other side refuses', async () => {
@@ -578,7 +578,7 @@ describe.each(BOTH_ENGINES)('an acceptor of $name', ({ engine }) => {
     const connection = new EpollConnection(new OwnedDescriptor(descriptor))
     const seen = record(connection)
     connection.resume()
-    await eventually('heard', () => seen.octets === 'hello')
+    await eventually('octets arrive', () => seen.octets === 'hello')
     connection.destroy()
     expect(() => socket.descriptor).toThrow()
   })
@@ -611,27 +611,27 @@ describe('EventLoop', () => {
   test('reports no event of a registration that a callback of the same turn has removed', async () => {
     const loop = new EventLoop()
     const pipes = [openPipe(), openPipe()]
-    const told: number[] = []
+    const reported: number[] = []
     const registrations = pipes.map(({ readEnd }, index) =>
       loop.add(readEnd, READABLE, () => {
-        told.push(index)
+        reported.push(index)
         for (const registration of registrations) registration.remove()
       }),
     )
     for (const { writeEnd } of pipes) closeSync(writeEnd)
-    await eventually('told', () => told.length > 0)
+    await eventually('a notification', () => reported.length > 0)
     await new Promise(setImmediate)
-    expect(told).toHaveLength(1)
+    expect(reported).toHaveLength(1)
     for (const { readEnd } of pipes) closeSync(readEnd)
   })
 
   test('uses no tag again that a registration still has, such as that of a listening socket', async () => {
     const loop = new EventLoop(4)
     const pipes = Array.from({ length: 3 }, openPipe)
-    const told: number[] = []
+    const reported: number[] = []
     for (const [index, { readEnd }] of pipes.entries()) {
       const registration = loop.add(readEnd, READABLE, () => {
-        told.push(index)
+        reported.push(index)
         registration.remove()
       })
       // Short connections use up the tags.
@@ -640,8 +640,8 @@ describe('EventLoop', () => {
       for (const fd of [short, writeEnd]) closeSync(fd)
     }
     for (const { writeEnd } of pipes) closeSync(writeEnd)
-    await eventually('told', () => told.length >= 3)
-    expect(told.toSorted()).toEqual([0, 1, 2])
+    await eventually('a notification', () => reported.length >= 3)
+    expect(reported.toSorted()).toEqual([0, 1, 2])
     for (const { readEnd } of pipes) closeSync(readEnd)
   })
 

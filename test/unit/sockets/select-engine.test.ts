@@ -132,7 +132,7 @@ describe('auto on a host without a requirement of epoll is node, with one line t
       ['a seccomp filter forbids recvmsg', 47, EPERM, 'recvmsg does not receive a descriptor'],
     ])('%s', (_, call, errno, reason) => {
       const native = JSON.stringify(new URL('../../../src/libc/native-function.ts', import.meta.url).pathname)
-      const said = chooseWithout(`
+      const output = chooseWithout(`
         const { nativeFunction, addressOf } = await import(${native})
         // struct sock_filter: load the number of the call; if it is this one, fail; everything else
         // is allowed (seccomp(2)).
@@ -149,10 +149,10 @@ describe('auto on a host without a requirement of epoll is node, with one line t
         program.writeBigUInt64LE(BigInt(addressOf(filter)), 8)
         const prctl = nativeFunction('int prctl(int option, unsigned long a, const void *b, unsigned long c, unsigned long d)')
         if (prctl(38, 1, null, 0, 0) !== 0 || prctl(22, 2, program, 0, 0) !== 0) throw new Error('no filter')`)
-      expect(said).toMatch(
+      expect(output).toMatch(
         /^node \| popup: level=warn event=engine_selected setting=popup.engine engine=node reason=.*\n$/,
       )
-      expect(said).toContain(reason)
+      expect(output).toContain(reason)
     })
   })
 })

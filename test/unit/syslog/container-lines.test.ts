@@ -21,12 +21,12 @@ const RUNTIMES = {
 const DOVECOT =
   'Nov 27 22:00:00 pop3-login: Info: Logged in: user=<ann>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1, TLS, session=<x>'
 
-const heard = (lines: readonly string[], containers = new ContainerLines('first')): readonly Verdict[] =>
+const received = (lines: readonly string[], containers = new ContainerLines('first')): readonly Verdict[] =>
   lines.map(line => recognizer.recognizeFileLine(line, containers, NOW))
 
 describe.each(Object.entries(RUNTIMES))('%s', (_, [whole, piece]) => {
   test('a login counts from the stamp of the runtime', () => {
-    expect(heard([whole(DOVECOT)])).toMatchObject([
+    expect(received([whole(DOVECOT)])).toMatchObject([
       { verdict: 'grant', dialect: 'dovecot', ip: '192.0.2.7', login: 'ann', stamp: AT, at: Date.parse(AT) },
     ])
     const late = recognizer.recognizeFileLine(whole(DOVECOT), new ContainerLines('first'), NOW + 1_800_000)
@@ -36,30 +36,28 @@ describe.each(Object.entries(RUNTIMES))('%s', (_, [whole, piece]) => {
   test('a syslogd in the container counts too, in each of its forms', () => {
     for (const { tag, pid = '', message, grants } of LOGINS) {
       const line = FORMS['A']?.(tag, pid, message) ?? ''
-      expect(heard([whole(line)]), line).toMatchObject([
+      expect(received([whole(line)]), line).toMatchObject([
         { verdict: 'grant', ip: grants?.ip, login: grants?.login, stamp: AT },
       ])
     }
   })
 
   test('pieces of a line are one line', () => {
-    expect(heard([piece(DOVECOT.slice(0, 30)), piece(DOVECOT.slice(30, 60)), whole(DOVECOT.slice(60))])).toMatchObject([
-      { verdict: 'ignore' },
-      { verdict: 'ignore' },
-      { verdict: 'grant', ip: '192.0.2.7' },
-    ])
+    expect(
+      received([piece(DOVECOT.slice(0, 30)), piece(DOVECOT.slice(30, 60)), whole(DOVECOT.slice(60))]),
+    ).toMatchObject([{ verdict: 'ignore' }, { verdict: 'ignore' }, { verdict: 'grant', ip: '192.0.2.7' }])
   })
 
   test('a piece is never read as a separate line, for any start of the read', () => {
     const forged = [piece('auth: unknown user '), whole(DOVECOT), whole(DOVECOT)]
-    expect(heard(forged).map(({ verdict }) => verdict)).toEqual(['ignore', 'ignore', 'grant'])
+    expect(received(forged).map(({ verdict }) => verdict)).toEqual(['ignore', 'ignore', 'grant'])
     for (const containers of [new ContainerLines('anywhere'), new ContainerLines('first')]) {
       containers.lose()
-      expect(heard(forged.slice(1), containers).map(({ verdict }) => verdict)).toEqual(['ignore', 'grant'])
+      expect(received(forged.slice(1), containers).map(({ verdict }) => verdict)).toEqual(['ignore', 'grant'])
     }
     // A line that is longer than the kept text is still one line.
     const long = [piece('x'.repeat(8000)), piece('x'.repeat(8000)), whole(DOVECOT), whole(DOVECOT)]
-    expect(heard(long).map(({ verdict }) => verdict)).toEqual(['ignore', 'ignore', 'ignore', 'grant'])
+    expect(received(long).map(({ verdict }) => verdict)).toEqual(['ignore', 'ignore', 'ignore', 'grant'])
   })
 
   test('no text of an attacker opens the relay, for any pieces of the runtime', () => {
@@ -80,7 +78,7 @@ describe.each(Object.entries(RUNTIMES))('%s', (_, [whole, piece]) => {
           rest = rest.slice(length)
           return piece(head)
         })
-        for (const { verdict } of heard([...lines, whole(rest)])) expect(verdict).toBe('ignore')
+        for (const { verdict } of received([...lines, whole(rest)])) expect(verdict).toBe('ignore')
       }),
       { numRuns: 5000 },
     )
@@ -154,7 +152,7 @@ describe('a line of a log file', () => {
 
 test('standard output and standard error are separate', () => {
   const lines = [cri('a', 'P', 'stderr'), cri(DOVECOT), cri(DOVECOT, 'F', 'stderr')]
-  expect(heard(lines).map(({ verdict }) => verdict)).toEqual(['ignore', 'grant', 'ignore'])
+  expect(received(lines).map(({ verdict }) => verdict)).toEqual(['ignore', 'grant', 'ignore'])
 })
 
 test('only a file is read in this way, because a syslogd delivers no such line', () => {

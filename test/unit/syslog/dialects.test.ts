@@ -4,7 +4,7 @@ import { DIALECTS, dialectNamed } from '../../../src/syslog/dialects.ts'
 import { LOGINS } from './known-lines.ts'
 
 const dialect = (name: string): Dialect => dialectNamed(name) ?? expect.unreachable(name)
-const heard = (name: string, tag: string, message: string): DialectFields | undefined =>
+const received = (name: string, tag: string, message: string): DialectFields | undefined =>
   dialect(name).read(message, tag)
 
 type Login = Extract<DialectFields, { kind: 'login' }>
@@ -188,7 +188,7 @@ describe('every part of a login line', () => {
       login({ cut: false, tls: true, method: 'sasl' }),
     ],
   ])('%s, %s: %s', (name, tag, message, expected) => {
-    expect(heard(name, tag, message)).toEqual(expected)
+    expect(received(name, tag, message)).toEqual(expected)
   })
 
   function vchkpw(rest: Partial<Login>): Login {
@@ -212,7 +212,7 @@ describe('a quoted name of gnu-pop3d', () => {
     ["'a'n'", "'a'n'"],
   ])('%s is %s', (written, name) => {
     const message = `User ${written} logged in with mailbox /var/mail/ann from 192.0.2.7`
-    expect(heard('gnu-pop3d', 'gnu-pop3d', message)).toEqual(login({ login: name }))
+    expect(received('gnu-pop3d', 'gnu-pop3d', message)).toEqual(login({ login: name }))
   })
 })
 
@@ -234,7 +234,7 @@ describe('two lines of one session', () => {
     ['vm-pop3d-two-lines', "User 'ann' of 'b.net' logged in", { kind: 'success', login: 'ann@b.net' }],
     ['vm-pop3d-two-lines', "User 'ann' - failed auth", { kind: 'failure' }],
   ])('%s: %s', (name, message, expected) => {
-    expect(heard(name, '', message)).toEqual(expected)
+    expect(received(name, '', message)).toEqual(expected)
   })
 })
 
@@ -256,7 +256,7 @@ describe('a line that resembles one of two lines', () => {
     ['vm-pop3d-two-lines', 'User ann logged in x'],
     ['vm-pop3d-two-lines', ': User ann - failed auth'],
   ])('%s: %s', (name, message) => {
-    expect(heard(name, '', message)).toBeUndefined()
+    expect(received(name, '', message)).toBeUndefined()
   })
 })
 
@@ -291,7 +291,7 @@ describe('a line that is not a login', () => {
     ['a key that is none', `${LOGFMT} 1=2`],
     ['a quote without its end', `${LOGFMT} a="b`],
   ])('Cyrus: %s', (_, message) => {
-    expect(heard('cyrus', 'pop3', message)).toBeUndefined()
+    expect(received('cyrus', 'pop3', message)).toBeUndefined()
   })
 
   test.each([
@@ -303,16 +303,16 @@ describe('a line that is not a login', () => {
     ['two states', `${PERDITION} user=ann status="failed" status="ok"`],
     ['another state', `${PERDITION} user=ann status="failed"`],
   ])('perdition: %s', (_, message) => {
-    expect(heard('perdition', 'perdition', message)).toBeUndefined()
+    expect(received('perdition', 'perdition', message)).toBeUndefined()
   })
 
   test.each(['25', '465', '587'])('vchkpw for port %s, which is of SMTP', port => {
-    expect(heard('vchkpw', 'vpopmail', `vchkpw-${port}: (PLAIN) login success a@b:192.0.2.7`)).toBeUndefined()
+    expect(received('vchkpw', 'vpopmail', `vchkpw-${port}: (PLAIN) login success a@b:192.0.2.7`)).toBeUndefined()
   })
 
   test("a name in front of Dovecot's words of success that is not the one behind them", () => {
     const message = `pop3-login: proxy(bob): ${PROXY}, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1`
-    expect(heard('dovecot-proxy', 'dovecot', message)).toBeUndefined()
+    expect(received('dovecot-proxy', 'dovecot', message)).toBeUndefined()
   })
 })
 
@@ -329,7 +329,7 @@ describe('a message that a syslogd may have cut is not a login', () => {
     const begin = `${head}, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1${elements(3, 60)}`
     const message = `${begin}${elements(1, octets - begin.length - ', session=<>'.length)}`
     expect(message).toHaveLength(octets)
-    expect(heard('dovecot-proxy', 'dovecot', message) !== undefined).toBe(isLogin)
+    expect(received('dovecot-proxy', 'dovecot', message) !== undefined).toBe(isLogin)
   })
 
   test.each([
@@ -340,6 +340,6 @@ describe('a message that a syslogd may have cut is not a login', () => {
       `${PERDITION} a="${'x'.repeat(128)}" b="${'x'.repeat(128)}" c="${'x'.repeat(128)}" d=${'x'.repeat(60)} e="${'x'.repeat(length)}" user=ann status="ok"`
     const message = filled(octets - filled(0).length)
     expect(message).toHaveLength(octets)
-    expect(heard('perdition', 'perdition', message) !== undefined).toBe(isLogin)
+    expect(received('perdition', 'perdition', message) !== undefined).toBe(isLogin)
   })
 })

@@ -10,9 +10,9 @@ const GREETING = '+OK <7f3a.12.1764000000@host>\r\n'
 function setUp(reply: 'ok' | 'none' = 'ok', limit = 10_000) {
   const [far, server] = duplexPair({ allowHalfOpen: true })
   server.on('error', () => {})
-  const heard: string[] = []
-  far.on('data', (chunk: Buffer) => heard.push(chunk.toString()))
-  return { far, server, heard, done: holdDialogue(server, { preamble: PREAMBLE, reply, limit }) }
+  const received: string[] = []
+  far.on('data', (chunk: Buffer) => received.push(chunk.toString()))
+  return { far, server, received, done: holdDialogue(server, { preamble: PREAMBLE, reply, limit }) }
 }
 
 const say = async (stream: Duplex, text: string | Buffer): Promise<void> => {
@@ -26,9 +26,9 @@ const shown = (end: DialogueEnd) =>
   )
 
 test('the greeting is held until the command was accepted; the reply is removed', async () => {
-  const { far, server, heard, done } = setUp()
+  const { far, server, received, done } = setUp()
   await say(far, GREETING)
-  await vi.waitFor(() => expect(heard.join('')).toBe(PREAMBLE))
+  await vi.waitFor(() => expect(received.join('')).toBe(PREAMBLE))
   await say(far, '+OK \r\n')
   expect(shown(await done)).toEqual({ outcome: 'greeted', greeting: GREETING, rest: '' })
   expect(server.isPaused()).toBe(true)
@@ -36,10 +36,10 @@ test('the greeting is held until the command was accepted; the reply is removed'
 })
 
 test('without a reply the greeting is sent at once', async () => {
-  const { far, heard, done } = setUp('none')
+  const { far, received, done } = setUp('none')
   await say(far, `${GREETING}more`)
   expect(shown(await done)).toEqual({ outcome: 'greeted', greeting: GREETING, rest: 'more' })
-  await vi.waitFor(() => expect(heard.join('')).toBe(PREAMBLE))
+  await vi.waitFor(() => expect(received.join('')).toBe(PREAMBLE))
 })
 
 test('for any pieces the outcome is the same, and the octets after the reply are kept', async () => {
@@ -61,11 +61,11 @@ test('for any pieces the outcome is the same, and the octets after the reply are
 
 describe('faults of the server', () => {
   test('a greeting other than +OK is quoted, and the server never gets the password', async () => {
-    const { far, heard, done } = setUp()
+    const { far, received, done } = setUp()
     await say(far, '-ERR [SYS/TEMP] busy\r\n')
     expect(shown(await done)).toEqual({ outcome: 'refused', greeting: '-ERR [SYS/TEMP] busy\r\n' })
     await turn()
-    expect(heard).toEqual([])
+    expect(received).toEqual([])
   })
 
   test('a refused command is reported without quoting the reply', async () => {
@@ -80,9 +80,9 @@ describe('faults of the server', () => {
   test.each([
     ['greeting', ''],
     ['reply', GREETING],
-  ])('the server closes before its %s', async (what, said) => {
+  ])('the server closes before its %s', async (what, serverText) => {
     const { far, done } = setUp()
-    await say(far, said)
+    await say(far, serverText)
     far.end()
     expect(await done).toMatchObject({ outcome: 'failed', reason: `server closed before its ${what}` })
   })
@@ -94,9 +94,9 @@ describe('faults of the server', () => {
     expect(await done).toMatchObject({ outcome: 'failed', error })
   })
 
-  test.each(['x'.repeat(512), `+OK ${'x'.repeat(600)}\r\n`])('an endless greeting', async said => {
+  test.each(['x'.repeat(512), `+OK ${'x'.repeat(600)}\r\n`])('an endless greeting', async serverText => {
     const { far, done } = setUp()
-    await say(far, said)
+    await say(far, serverText)
     expect(await done).toMatchObject({ outcome: 'failed', reason: 'greeting longer than 512 octets' })
   })
 

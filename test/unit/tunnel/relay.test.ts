@@ -36,9 +36,9 @@ const listenersLeft = (stream: Duplex): string[] =>
 
 test.each([
   ['a client that breaks off', true, 'USER ann\r\nPASS x\r\n', 'ECONNRESET'],
-  ['a client that has said QUIT', true, 'QUIT\r\n', undefined],
+  ['a client that has sent QUIT', true, 'QUIT\r\n', undefined],
   ['a client that breaks off, with a server that is not to be reset', false, 'DATA\r\n', undefined],
-])('%s: a server is reset, or ended in order', async (_, resetsServer, said, code) => {
+])('%s: a server is reset, or ended in order', async (_, resetsServer, payload, code) => {
   const listener = createServer()
   await new Promise<void>(resolve => void listener.listen(0, '127.0.0.1', resolve))
   const address = listener.address()
@@ -54,12 +54,12 @@ test.each([
     far.on('end', () => resolve(undefined)).resume()
   })
   far.write('+OK\r\n')
-  clientFar.write(said)
+  clientFar.write(payload)
   await new Promise(resolve => clientFar.once('data', resolve))
-  await vi.waitFor(() => expect(server.bytesWritten).toBe(said.length))
+  await vi.waitFor(() => expect(server.bytesWritten).toBe(payload.length))
   client.destroy()
   expect(await end).toBe(code)
-  expect(await ended).toMatchObject({ reason: said === 'QUIT\r\n' ? 'left' : 'broken', first: 'client' })
+  expect(await ended).toMatchObject({ reason: payload === 'QUIT\r\n' ? 'left' : 'broken', first: 'client' })
 })
 
 describe('in order', () => {
@@ -163,14 +163,14 @@ describe('out of order', () => {
   })
 
   test.each([
-    ['had said QUIT and read the answer', 'QUIT\r\n', '+OK bye\r\n'],
-    ['had said nothing, as a health check', '', '+OK hello\r\n'],
-  ])('a client that resets and %s counts as disconnected', async (_name, said, answer) => {
+    ['had sent QUIT and read the answer', 'QUIT\r\n', '+OK bye\r\n'],
+    ['had sent nothing, as a health check', '', '+OK hello\r\n'],
+  ])('a client that resets and %s counts as disconnected', async (_name, payload, answer) => {
     const { client, clientFar, serverFar, done } = setUp()
     const ended = done()
     const [atClient, atServer] = [listen(clientFar), listen(serverFar)]
-    if (said !== '') clientFar.write(said)
-    await vi.waitFor(() => expect(atServer.received.length).toBe(said.length))
+    if (payload !== '') clientFar.write(payload)
+    await vi.waitFor(() => expect(atServer.received.length).toBe(payload.length))
     serverFar.write(answer)
     await vi.waitFor(() => expect(atClient.received.length).toBe(answer.length))
     client.destroy(new Error('reset'))
@@ -192,13 +192,13 @@ describe('out of order', () => {
   test.each([
     ['in the middle of a session', 'STAT\r\n'],
     ['with QUIT in a message', 'PASS QUIT now\r\n'],
-  ])('a client that resets %s counts as failed', async (_name, said) => {
+  ])('a client that resets %s counts as failed', async (_name, payload) => {
     const { client, clientFar, serverFar, done } = setUp()
     const ended = done()
     const atServer = listen(serverFar)
     serverFar.write('+OK\r\n')
-    clientFar.write(said)
-    await vi.waitFor(() => expect(atServer.received.length).toBe(said.length))
+    clientFar.write(payload)
+    await vi.waitFor(() => expect(atServer.received.length).toBe(payload.length))
     const cause = new Error('reset')
     client.destroy(cause)
     expect(await ended).toMatchObject({ reason: 'broken', first: 'client', error: cause })

@@ -13,7 +13,7 @@ afterAll(() => temporary.remove())
 
 let directory = ''
 let runs = 0
-let doors: CdbExport[] = []
+let exports: CdbExport[] = []
 let lines: string[] = []
 let grants: ListedGrant[] = []
 let now = 1_764_000_000_000
@@ -21,12 +21,12 @@ let now = 1_764_000_000_000
 beforeEach(() => {
   directory = `${temporary.path}/${runs++}`
   mkdirSync(directory)
-  doors = []
+  exports = []
   lines = []
   grants = []
 })
 afterEach(async () => {
-  for (const door of doors) await door.stop()
+  for (const exported of exports) await exported.stop()
 })
 
 const grant = (network: string, until?: number, login?: string): ListedGrant => {
@@ -39,7 +39,7 @@ const cdb = () => `${directory}/tcp.smtp.cdb`
 const rules = () => `${directory}/tcp.smtp`
 
 function newDoor(options: Partial<CdbExportOptions> = {}): CdbExport {
-  const door = new CdbExport({
+  const exported = new CdbExport({
     path: cdb(),
     rulesPath: rules(),
     relayclientValue: '',
@@ -52,14 +52,14 @@ function newDoor(options: Partial<CdbExportOptions> = {}): CdbExport {
     log: createLog('wrap', { write: line => lines.push(line) }),
     ...options,
   })
-  doors.push(door)
-  return door
+  exports.push(exported)
+  return exported
 }
 
 async function started(options?: Partial<CdbExportOptions>): Promise<CdbExport> {
-  const door = newDoor(options)
-  await door.start()
-  return door
+  const exported = newDoor(options)
+  await exported.start()
+  return exported
 }
 
 /** The decision of a tcpserver with the file, by each kind of tcpserver. */
@@ -87,27 +87,27 @@ describe('a fault in the site’s own rules', () => {
   test.each(faults)('%s: a grant that ends is removed, a new one is added, and a deny stays', async (_, breakRules) => {
     writeFileSync(rules(), '203.0.113.:deny\n:allow\n')
     grants = [grant('192.0.2.60', now / 1000 + 20), grant('192.0.2.61')]
-    const door = await started()
+    const exported = await started()
     expect([relays('192.0.2.60'), relays('192.0.2.61')]).toEqual([true, true])
     breakRules()
     now += 21_000
     grants = [grant('192.0.2.60', now / 1000 - 1), grant('192.0.2.62')]
-    await door.refresh()
+    await exported.refresh()
     expect(['192.0.2.60', '192.0.2.61', '192.0.2.62'].map(relays)).toEqual([false, false, true])
     expect(ruleFor('203.0.113.9').allow).toBe(false)
-    await door.refresh()
+    await exported.refresh()
     expect(lines.filter(line => line.includes('event=cdb_rules_refused')).length).toBe(1)
-    await door.stop()
+    await exported.stop()
     expect([relays('192.0.2.62'), ruleFor('203.0.113.9').allow]).toEqual([false, false])
   })
 
   test('the next valid rules apply at once', async () => {
     writeFileSync(rules(), ':allow\n')
-    const door = await started()
+    const exported = await started()
     writeFileSync(rules(), 'x:\n')
-    await door.refresh()
+    await exported.refresh()
     writeFileSync(rules(), ':deny\n')
-    await door.refresh()
+    await exported.refresh()
     expect(ruleFor('192.0.2.1').allow).toBe(false)
     expect(lines.at(-2)).toContain('event=cdb_rules_accepted')
   })
@@ -116,7 +116,7 @@ describe('a fault in the site’s own rules', () => {
     writeFileSync(rules(), '203.0.113.:deny\n:allow\n')
     grants = [grant('192.0.2.60'), grant('2001:db8::/64'), grant('192.0.2.61')]
     await started()
-    doors = [] // As after kill -9: the grants stay in the file.
+    exports = [] // As after kill -9: the grants stay in the file.
     expect(relays('192.0.2.60')).toBe(true)
     writeFileSync(rules(), 'nonsense:\n')
     grants = [grant('192.0.2.61')]
@@ -134,9 +134,9 @@ describe('a fault in the site’s own rules', () => {
       prepare()
       writeFileSync(rules(), 'nonsense:\n')
       grants = [grant('192.0.2.61')]
-      const door = await started()
+      const exported = await started()
       expect([relays('192.0.2.61'), relays('192.0.2.62')]).toEqual([true, false])
-      await door.stop()
+      await exported.stop()
       expect(relays('192.0.2.61')).toBe(false)
     },
   )
@@ -146,7 +146,7 @@ test('the first write of a start contains no grants', async () => {
   writeFileSync(rules(), ':allow\n')
   grants = [grant('192.0.2.60')]
   await started()
-  doors = []
+  exports = []
   const asked = Promise.withResolvers<readonly ListedGrant[]>()
   const second = newDoor({ list: () => asked.promise })
   const start = second.start()
@@ -161,13 +161,13 @@ test('a grant that ends is removed while the store does not answer', async () =>
   grants = [grant('192.0.2.60', now / 1000 + 0.2)]
   const answers = [Promise.resolve(grants)]
   const started = performance.now()
-  const door = newDoor({
+  const exported = newDoor({
     list: () => answers.shift() ?? new Promise(() => {}),
     clock: () => now + (performance.now() - started),
     intervalMs: 20,
     timeoutMs: 60_000,
   })
-  await door.start()
+  await exported.start()
   await eventually('taken out', () => !relays('192.0.2.60'))
 })
 
@@ -178,15 +178,15 @@ describe('a directory that cannot be written', () => {
   test('grants are removed from the file in place, with one log line', async () => {
     writeFileSync(rules(), ':allow\n')
     grants = [grant('192.0.2.60'), grant('192.0.2.61')]
-    const door = await started()
+    const exported = await started()
     mkdirSync(blocked())
     grants = [grant('192.0.2.61')]
-    await door.refresh()
+    await exported.refresh()
     expect(['192.0.2.60', '192.0.2.61'].map(relays)).toEqual([false, true])
     grants = [grant('192.0.2.62')]
-    await door.refresh()
+    await exported.refresh()
     expect(['192.0.2.61', '192.0.2.62'].map(relays)).toEqual([false, true])
-    await door.stop()
+    await exported.stop()
     expect(relays('192.0.2.62')).toBe(false)
     expect(lines.filter(line => line.includes('event=cdb_write_failed')).length).toBe(1)
   })
@@ -194,12 +194,12 @@ describe('a directory that cannot be written', () => {
   test('at the end the export tries again until the grants are removed', async () => {
     writeFileSync(rules(), ':allow\n')
     grants = [grant('192.0.2.60')]
-    const door = await started()
+    const exported = await started()
     mkdirSync(blocked())
     renameSync(cdb(), `${cdb()}.away`)
     mkdirSync(cdb())
-    const stop = door.stop()
-    await eventually('said', () => lines.some(line => line.includes('event=cdb_write_failed')))
+    const stop = exported.stop()
+    await eventually('a log line', () => lines.some(line => line.includes('event=cdb_write_failed')))
     rmSync(cdb(), { recursive: true })
     renameSync(`${cdb()}.away`, cdb())
     await stop
@@ -210,10 +210,10 @@ describe('a directory that cannot be written', () => {
     writeFileSync(rules(), ':allow\n')
     grants = [grant('192.0.2.60')]
     await started()
-    doors = []
+    exports = []
     mkdirSync(blocked())
     const second = newDoor()
-    doors = []
+    exports = []
     await expect(second.start()).rejects.toThrow('Give its directory to wrap.user')
     expect(relays('192.0.2.60')).toBe(false)
   })

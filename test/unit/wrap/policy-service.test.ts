@@ -16,7 +16,7 @@ const closing: (() => void)[] = []
 afterEach(() => {
   for (const close of closing.splice(0)) close()
 })
-let doors = 0
+let services = 0
 
 const GRANTED: Decision = { relay: true, until: 1_764_000_000, login: 'ann@example.org' }
 const NO_LIMITS: PolicyLimits = {
@@ -45,7 +45,7 @@ async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<
     ...options,
   }))
   const rates = new PolicyRates({ ...NO_LIMITS, ...limits }, () => now)
-  const path = `${directory.path}/policy${doors++}.sock`
+  const path = `${directory.path}/policy${services++}.sock`
   server.listen(path)
   await once(server, 'listening')
   const socket = connect({ path })

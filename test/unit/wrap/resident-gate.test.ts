@@ -34,7 +34,7 @@ const SHOW = script(
   'echo "220 $0 $* relay=${RELAYCLIENT-unset} login=${AUTHRELAY_LOGIN-} until=${AUTHRELAY_UNTIL-} ip=$TCPREMOTEIP host=${TCPREMOTEHOST-} proto=$PROTO x=${X-}"; cat',
 )
 const granted: AskGrant = async () => ({ until: 1_764_000_000, login: 'ann' })
-const stranger: AskGrant = async () => undefined
+const noGrant: AskGrant = async () => undefined
 
 describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
   const open: { gate: ResidentGate; sockets: Set<Socket> }[] = []
@@ -50,7 +50,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
   ) {
     const lines: string[] = []
     const relayed: string[] = []
-    const { ask = stranger, timeoutMs = 1000, host = '127.0.0.1', ...rest } = options
+    const { ask = noGrant, timeoutMs = 1000, host = '127.0.0.1', ...rest } = options
     const gate = new ResidentGate({
       engine,
       file: SHOW,
@@ -88,9 +88,9 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
         const socket = client()
         for (const piece of pieces) socket.write(piece)
         socket.end()
-        let heard = ''
-        for await (const piece of socket) heard += String(piece)
-        return heard
+        let received = ''
+        for await (const piece of socket) received += String(piece)
+        return received
       },
     }
   }
@@ -361,11 +361,11 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
           'ls /proc/self/fd | tr "\\n" " "; ulimit -Sn; grep -E "SigIgn|SigBlk" /proc/self/status; grep flags /proc/self/fdinfo/0',
         ),
       })
-      const heard = await talk()
-      expect(heard).toMatch(/\d+\n/)
-      expect(heard).toMatch(/SigBlk:\s*0+\nSigIgn:\s*0+\n/)
+      const received = await talk()
+      expect(received).toMatch(/\d+\n/)
+      expect(received).toMatch(/SigBlk:\s*0+\nSigIgn:\s*0+\n/)
       // A blocking socket of the client: O_RDWR without O_NONBLOCK.
-      expect(Number.parseInt(/flags:\s*(\d+)/.exec(heard)?.[1] ?? '', 8) & 0o4000).toBe(0)
+      expect(Number.parseInt(/flags:\s*(\d+)/.exec(received)?.[1] ?? '', 8) & 0o4000).toBe(0)
     })
 
     test('hundreds of connections leave no zombie and no descriptor', async () => {

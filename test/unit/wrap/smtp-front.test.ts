@@ -318,14 +318,14 @@ describe('behind the front', () => {
     await once(socket, 'connect')
     const commands = `MAIL FROM:<ann@example.org>\r\n${'RCPT TO:<x@far.example>\r\n'.repeat(5000)}QUIT\r\n`
     socket.write(commands)
-    let heard = ''
+    let received = ''
     socket.on('data', octets => {
-      heard += String(octets)
+      received += String(octets)
     })
     socket.resume()
     await once(socket, 'end')
-    expect(heard.match(/250 ok/g)).toHaveLength(5001)
-    expect(heard.endsWith('221 mx.example.org\r\n')).toBe(true)
+    expect(received.match(/250 ok/g)).toHaveLength(5001)
+    expect(received.endsWith('221 mx.example.org\r\n')).toBe(true)
     expect(messages()).toBe('')
   })
 
@@ -349,10 +349,10 @@ describe('behind the front', () => {
 
 test('octets of a peer that has disconnected are still read after a pause', async () => {
   const [near, far] = TwoWaySocket.pair()
-  const heard: string[] = []
+  const received: string[] = []
   const { promise: ended, resolve } = Promise.withResolvers<void>()
   const socket = new TwoWaySocket(near, {
-    data: octets => heard.push(Buffer.from(octets).toString()),
+    data: octets => received.push(Buffer.from(octets).toString()),
     ended: resolve,
     room: () => {},
   })
@@ -363,9 +363,9 @@ test('octets of a peer that has disconnected are still read after a pause', asyn
   await new Promise(resolve => setImmediate(resolve))
   await new Promise(resolve => setImmediate(resolve))
   socket.write(Buffer.from('nobody takes this'))
-  expect(heard).toEqual([])
+  expect(received).toEqual([])
   socket.resume()
   await ended
-  expect(heard).toEqual(['last words'])
+  expect(received).toEqual(['last words'])
   socket.destroy()
 })

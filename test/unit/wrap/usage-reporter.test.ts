@@ -21,23 +21,23 @@ test('usage events reach authd, also those from a time without authd, and no rep
   vi.advanceTimersByTime(200)
   expect(vi.getTimerCount()).toBe(0)
   await eventually('the first attempt has failed, and the next one is due', () => vi.getTimerCount() === 1)
-  let heard = ''
+  let received = ''
   const server = createServer(socket =>
     socket.on('data', piece => {
-      heard += String(piece)
+      received += String(piece)
     }),
   )
   server.listen(path)
   await once(server, 'listening')
   reporter.report({ ip, at: 2, service: 'policy' })
-  await eventually('heard', () => vi.advanceTimersByTime(20) && heard.includes('at=2'))
-  expect(heard.trim().split('\n').map(parseRelayUse)).toEqual([
+  await eventually('octets arrive', () => vi.advanceTimersByTime(20) && received.includes('at=2'))
+  expect(received.trim().split('\n').map(parseRelayUse)).toEqual([
     { ip, at: 1, service: 'gate' },
     { ip, at: 2, service: 'policy' },
   ])
   reporter.report({ ip, at: 3, service: 'gate' })
   reporter.close()
-  await eventually('the last one too', () => heard.includes('at=3'))
+  await eventually('the last one too', () => received.includes('at=3'))
   server.close()
 })
 
