@@ -1,3 +1,5 @@
+/** One request to a line service of this host, with a deadline. */
+
 import { once } from 'node:events'
 import { createConnection } from 'node:net'
 import { createInterface } from 'node:readline'

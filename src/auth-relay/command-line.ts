@@ -1,3 +1,5 @@
+/** The verbs of auth-relay, and the message for a command line that cannot be parsed. */
+
 import { Command, CommanderError } from 'commander'
 import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../base/errors.ts'

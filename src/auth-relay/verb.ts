@@ -1,3 +1,5 @@
+/** The form of a verb: it adds its words to the command line and chooses an action. */
+
 import type { Command } from 'commander'
 import type { RunningDaemon } from '../process/lifecycle.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'

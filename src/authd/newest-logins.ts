@@ -1,3 +1,8 @@
+/**
+ * The logins that wait while the store is unavailable: which login is kept, and which one makes
+ * room.
+ */
+
 import type { IpAddress } from '../wire/ip-address.ts'
 
 /** A login that waits. `place`: its arrival number. */

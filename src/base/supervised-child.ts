@@ -157,8 +157,8 @@ export class Pings {
   #isEnded = false
 
   /**
-   * `send` sends a ping. `hung` is called once. `isStopped`: see isStoppedProcess. To be created
-   * when the process is launched.
+   * `send` sends a ping. `hung` is called once. `isStopped`: see isStoppedProcess. Create the
+   * object when the process is launched.
    */
   constructor(send: () => void, hung: () => void, isStopped: () => boolean) {
     this.#send = send

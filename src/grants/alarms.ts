@@ -1,3 +1,8 @@
+/**
+ * The rules of the alarms, their computation in the database, and the claim of each start and end
+ * by one host.
+ */
+
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { arrayLiteral, ignored, int8, type Statement, timestamptz } from '../database/statement.ts'

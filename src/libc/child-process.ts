@@ -1,3 +1,8 @@
+/**
+ * Starts child processes by posix_spawn(3) and waits for them, at a tenth of the cost of
+ * node:child_process.
+ */
+
 import { constants } from 'node:os'
 import {
   asyncNumberFunction,

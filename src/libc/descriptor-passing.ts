@@ -1,3 +1,8 @@
+/**
+ * A file descriptor as part of a message on a Unix socket (SCM_RIGHTS), with the layout of the
+ * message.
+ */
+
 import { constants } from 'node:os'
 import { addressOf, lastErrno, nativeFunction } from './native-function.ts'
 import { MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET } from './sockets.ts'

@@ -1,3 +1,5 @@
+/** The kernel's epoll(7) interface, with the layout of its events. */
+
 import { checked, nativeFunction } from './native-function.ts'
 
 const create = nativeFunction('int epoll_create1(int flags)')

@@ -1,3 +1,5 @@
+/** The descriptor channel of the engine `epoll`, with the bounds of its input and its output. */
+
 import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { descriptorOf } from '../base/node-internals.ts'

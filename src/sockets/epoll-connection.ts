@@ -1,3 +1,5 @@
+/** A client connection of the engine `epoll`: reads, writes, back-pressure and the close. */
+
 import { Socket } from 'node:net'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
 import { SendBatch } from '../libc/send-batch.ts'

@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { createServer, Socket } from 'node:net'
 import { checkMessages, descriptorOf } from '../base/node-internals.ts'
 import { duplicateDescriptor } from '../libc/descriptors.ts'
-import { parseIpAddress } from '../wire/ip-address.ts'
+import { parseSocketIp } from '../wire/ip-address.ts'
 import type { Connection } from './connection.ts'
 import type { AcceptedSocket, ChannelListener, Ends, Engine, SocketChannel } from './engine.ts'
 import type { OpenSocket } from './owned-descriptor.ts'
@@ -205,8 +205,7 @@ class MessageChannel implements SocketChannel {
 }
 
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {
-  const remoteIp = remoteAddress === undefined ? undefined : parseIpAddress(remoteAddress)
-  const localIp = localAddress === undefined ? undefined : parseIpAddress(localAddress)
+  const [remoteIp, localIp] = [parseSocketIp(remoteAddress), parseSocketIp(localAddress)]
   if (remoteIp === undefined || localIp === undefined || remotePort === undefined || localPort === undefined) return
   return { remoteIp, remotePort, localIp, localPort }
 }

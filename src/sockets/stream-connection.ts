@@ -1,3 +1,7 @@
+/**
+ * A client connection over streams of the runtime, with the same promises as the engine `epoll`.
+ */
+
 import { Duplex, type Readable, type Writable } from 'node:stream'
 import { type Connection, type ConnectionListener, IdleTimer } from './connection.ts'
 

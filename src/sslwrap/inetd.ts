@@ -1,3 +1,5 @@
+/** sslwrap for one client on descriptors 0 and 1, in front of a server or of a program. */
+
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { Socket } from 'node:net'
@@ -9,7 +11,7 @@ import { dropPrivileges, forbidInspection, idsOf } from '../process/privileges.t
 import { rotateTicketKeys } from '../tunnel/tls-contexts.ts'
 import { type Environment, localIpOf, ownEnvironment, portOf, remoteIpOf } from '../ucspi/environment.ts'
 import { CustomerNetworks } from '../wire/customer-networks.ts'
-import { parseIpAddress } from '../wire/ip-address.ts'
+import { parseSocketIp } from '../wire/ip-address.ts'
 import { sessionId } from '../wire/login-event.ts'
 import { type Plan, readMaterials, serveOrder } from './plan.ts'
 import type { Ends, Secured } from './services.ts'
@@ -86,8 +88,8 @@ function openStandardInput(): Socket {
  * may have put the client's own address there.
  */
 function endsOf(raw: Socket, environment: Environment): Ends {
-  const source = remoteIpOf(environment) ?? parseIpAddress(raw.remoteAddress ?? '')
-  const destination = localIpOf(environment) ?? parseIpAddress(raw.localAddress ?? '')
+  const source = remoteIpOf(environment) ?? parseSocketIp(raw.remoteAddress)
+  const destination = localIpOf(environment) ?? parseSocketIp(raw.localAddress)
   if (source === undefined || destination === undefined) {
     throw new UsageFault('the client has no address: run this under tcpserver, or listen yourself with -accept PORT')
   }

@@ -7,7 +7,7 @@ import type { ConnectionLimits, WaitingConnections } from '../process/connection
 import { acceptTls, isOldTls, NO_TLS } from '../tunnel/accept-tls.ts'
 import { holdDialogue } from '../tunnel/preamble-dialogue.ts'
 import { relay } from '../tunnel/relay.ts'
-import { type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
+import { type IpAddress, parseSocketIp } from '../wire/ip-address.ts'
 import { type SessionId, sessionIdOfGreeting } from '../wire/login-event.ts'
 import { formatProxyV1, formatProxyV2, formatSslPreamble, type ProxyTls } from '../wire/preamble.ts'
 import { BackEndUnavailable, type Ends, type Secured, type Service } from './services.ts'
@@ -263,8 +263,7 @@ function sendLast(client: TLSSocket, bytes: Buffer): Promise<void> {
 }
 
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {
-  const source = parseIpAddress(remoteAddress?.replace(/%.*/, '') ?? '')
-  const destination = parseIpAddress(localAddress?.replace(/%.*/, '') ?? '')
+  const [source, destination] = [parseSocketIp(remoteAddress), parseSocketIp(localAddress)]
   // A client that has already disconnected has no address.
   if (source === undefined || destination === undefined || remotePort === undefined || localPort === undefined)
     return undefined

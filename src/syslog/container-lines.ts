@@ -1,5 +1,5 @@
-import * as v from 'valibot'
 /** Log files of container runtimes: Docker's JSON, and the text format of CRI. */
+import * as v from 'valibot'
 import { RFC3339_STAMP } from './stamp-time.ts'
 import { MAX_SYSLOG_LINE, readParts } from './syslog-line.ts'
 

@@ -84,6 +84,13 @@ export function parseIpAddress(text: string): IpAddress | undefined {
 }
 
 /**
+ * The address of a socket of the runtime, which writes a zone behind a link-local address:
+ * `fe80::1%eth0`. Undefined for a socket that is closed.
+ */
+export const parseSocketIp = (text: string | undefined): IpAddress | undefined =>
+  parseIpAddress(text?.replace(/%.*/, '') ?? '')
+
+/**
  * Returns `::c000:0207` for `::192.0.2.7`, because ipaddr.js reads an IPv4-compatible address in
  * dotted form as an IPv4-mapped one.
  */

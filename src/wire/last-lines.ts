@@ -1,3 +1,5 @@
+/** The file of authd with the newest line of each login source, which `auth-relay status` reads. */
+
 import * as v from 'valibot'
 
 /** The newest line of a login source. */

@@ -1,3 +1,8 @@
+/**
+ * The process `alerts`: when alarms are computed, reported, and closed by a block. grants/alarms.ts
+ * has the rules.
+ */
+
 import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import {

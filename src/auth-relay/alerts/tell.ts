@@ -1,3 +1,5 @@
+/** The ways to report an alarm, mail, webhook and program, and the form of each report. */
+
 import { spawn } from 'node:child_process'
 import { UsageFault } from '../../base/errors.ts'
 import type { AlarmRule } from '../../grants/alarms.ts'

@@ -1,3 +1,8 @@
+/**
+ * Checks of a PostgreSQL cluster: the settings that let a commit survive a failover, in PostgreSQL
+ * and in Patroni.
+ */
+
 import * as v from 'valibot'
 import { messageOf } from '../../base/errors.ts'
 import type { RoleFacts } from '../../grants/database-setup.ts'

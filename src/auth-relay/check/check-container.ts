@@ -1,3 +1,5 @@
+/** Finds the addresses of a container's own network, which must never be granted. */
+
 import { existsSync, readFileSync } from 'node:fs'
 import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os'
 import { type PolicySettings, policyOf } from '../../grants/grant-policy.ts'

@@ -1,3 +1,5 @@
+/** Checks of files and accounts of this host. A fault in one check does not end the others. */
+
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { accessSync, constants, existsSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,3 +1,5 @@
+/** Checks that need the running host: the database with its roles and clock, and the ports. */
+
 import { existsSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'

@@ -1,3 +1,8 @@
+/**
+ * Rights of the accounts of the programs. A process with the ids of the account tries each path, so
+ * that ACLs and closed directories count.
+ */
+
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'

@@ -1,3 +1,5 @@
+/** Checks of settings without the host: values that are unsafe or contradict each other. */
+
 import { basename } from 'node:path'
 import { trustListsOf } from '../../grants/grant-policy.ts'
 import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'

@@ -1,3 +1,5 @@
+/** The path of a log line from the syslogd of this host to authd, by the files of that syslogd. */
+
 import { readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { formatSocketAddress } from '../../process/socket-address.ts'

@@ -1,3 +1,5 @@
+/** The result of one check, and the conversion of a program's fault into such a result. */
+
 import { errorCodeOf, isAccessDenied, messageOf } from '../../base/errors.ts'
 
 /** A result of `auth-relay check` about one thing. */

@@ -1,3 +1,5 @@
+/** The demo: its ports, accounts and settings, and the text that explains it on the screen. */
+
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { errorCodeOf, TemporaryFault, UsageFault } from '../../base/errors.ts'

@@ -1,3 +1,5 @@
+/** The SMTP server of the demo. It delivers to one mailbox and discards all other mail. */
+
 import { randomBytes } from 'node:crypto'
 import { closeSync, fsyncSync, linkSync, openSync, unlinkSync, writeSync } from 'node:fs'
 import type { Socket } from 'node:net'

@@ -1,3 +1,5 @@
+/** The lock that keeps two stacks from one state directory. */
+
 import { closeSync, constants, existsSync, fchmodSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'

@@ -1,3 +1,5 @@
+/** The order in which `auth-relay up` starts, reloads and stops the database and the programs. */
+
 import { chmodSync, mkdirSync, rmSync } from 'node:fs'
 import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'

@@ -1,3 +1,8 @@
+/**
+ * One program of the stack as a child process: its start report, its restarts, its stop, and the
+ * secrets in its environment.
+ */
+
 import { type ChildProcess, spawn } from 'node:child_process'
 import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { runtimeOptions } from '../../base/inspector.ts'

@@ -1,3 +1,8 @@
+/**
+ * The database of the stack at its start: embedded or of the site, with schema, roles and
+ * passwords.
+ */
+
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { TemporaryFault, UsageFault } from '../../base/errors.ts'

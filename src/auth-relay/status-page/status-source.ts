@@ -1,3 +1,8 @@
+/**
+ * The data of the status page, and how often the database is queried for it: the load does not grow
+ * with the number of viewers.
+ */
+
 import type { Clock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
 import type { DatabaseState } from '../../database/database.ts'

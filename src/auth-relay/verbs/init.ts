@@ -1,3 +1,5 @@
+/** `auth-relay init`: the settings of the new file, and the parts of an older file that stay. */
+
 import { chmodSync, copyFileSync, existsSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { errorCodeOf, messageOf, UsageFault } from '../../base/errors.ts'

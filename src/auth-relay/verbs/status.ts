@@ -1,3 +1,5 @@
+/** `auth-relay status`: the state of the site, and its problems. */
+
 import { readFileSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { EXIT, messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'

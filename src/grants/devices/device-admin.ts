@@ -1,3 +1,5 @@
+/** Devices in the database: their storage, their changes, and the logins that they may have. */
+
 import * as v from 'valibot'
 import type { Database, Session } from '../../database/database.ts'
 import { arrayLiteral, endTime, ignored, int8, type Statement } from '../../database/statement.ts'

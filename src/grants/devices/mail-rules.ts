@@ -1,3 +1,8 @@
+/**
+ * The rules for mail of a login, a device or a shared address. The gate and `auth-relay explain`
+ * decide by them.
+ */
+
 import { systemClock } from '../../base/clock.ts'
 import { type IpAddress, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
 import type { GrantedDevice } from '../grant-store.ts'

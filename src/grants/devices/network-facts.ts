@@ -1,3 +1,5 @@
+/** Country and AS number of an address, from the MMDB files of this host. */
+
 import { readFileSync } from 'node:fs'
 import { Reader } from 'mmdb-lib'
 import * as v from 'valibot'

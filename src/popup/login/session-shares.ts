@@ -1,3 +1,5 @@
+/** Limits of sessions for one login and one owner, and how often a reached limit is logged. */
+
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import { loginKey } from '../../wire/login-event.ts'

@@ -1,3 +1,8 @@
+/**
+ * The monitor's connection to authd: events in flight, events that wait, and the new connection
+ * after a loss.
+ */
+
 import { connect, type Socket } from 'node:net'
 import type { Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'

@@ -1,3 +1,7 @@
+/**
+ * The pop3d workers of popup: one process for each owner, its socket, its tickets, and its restart.
+ */
+
 import { randomBytes } from 'node:crypto'
 import { chmodSync, mkdirSync } from 'node:fs'
 import type { Clock } from '../../base/clock.ts'

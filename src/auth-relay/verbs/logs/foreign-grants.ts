@@ -1,3 +1,5 @@
+/** The files in which other POP-before-SMTP programs keep their grants. */
+
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'

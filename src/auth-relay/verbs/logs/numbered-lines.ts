@@ -1,3 +1,5 @@
+/** Splits a log into the lines that authd would read, and keeps their numbers. */
+
 import { MAX_LOG_FILE_LINE } from '../../../syslog/container-lines.ts'
 import { LineSplitter } from '../../../wire/lines.ts'
 

@@ -1,3 +1,5 @@
+/** Stores logins of the past, so that each grant keeps the end that it would have had. */
+
 import { policyOf } from '../../../grants/grant-policy.ts'
 import { createGrantWriter } from '../../../grants/grant-writer.ts'
 import type { Settings } from '../../../settings/settings.ts'
