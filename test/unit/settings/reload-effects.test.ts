@@ -181,7 +181,19 @@ async function allOf(settings: Settings): Promise<string> {
   }
 }
 
-const settingsOf = (site: Overrides): Settings => {
+/** The settings of each site before a change, and the objects that the programs make of them. */
+const atSites = Promise.all(
+  [{}, ...SITES].map(async site => {
+    const before = settingsOf(site)
+    return { site, before, made: await madeOf(before) }
+  }),
+)
+
+test('the same settings make the same objects, so that a difference shows a change', async () => {
+  for (const { site, made } of await atSites) expect(await madeOf(settingsOf(site))).toBe(made)
+})
+
+function settingsOf(site: Overrides): Settings {
   const names = new Set([...Object.keys(BASE), ...Object.keys(site)])
   const all = Object.fromEntries([...names].map(name => [name, { ...BASE[name], ...site[name] }]))
   return parseSettings(formatSettings(all, { head: [], withDefaults: false }), 'test.toml').settings
@@ -271,9 +283,9 @@ describe('a reloaded setting changes an object that a program makes at a reload'
       expect(await read()).toContain(name)
       return
     }
-    const changes: boolean[] = []
-    for (const site of [{}, ...SITES]) {
-      const before = settingsOf(site)
+    let isChanged = false
+    for (const { site, before, made } of await atSites) {
+      if (isChanged || made === undefined) continue
       const part: unknown = Reflect.get(before, key)
       const value: unknown = typeof part === 'object' && part !== null ? Reflect.get(part, name) : undefined
       const changed =
@@ -281,9 +293,9 @@ describe('a reloaded setting changes an object that a program makes at a reload'
         OTHER[name] ??
         (typeof value === 'boolean' ? !value : typeof value === 'number' ? value + 1 : '/other')
       const after = settingsOf({ ...site, [section]: { ...site[section], [name]: changed } })
-      const [madeBefore, madeAfter] = [await madeOf(before), await madeOf(after)]
-      changes.push(madeBefore !== undefined && madeAfter !== undefined && madeBefore !== madeAfter)
+      const madeAfter = await madeOf(after)
+      isChanged = madeAfter !== undefined && madeAfter !== made
     }
-    expect(changes).toContain(true)
+    expect(isChanged).toBe(true)
   })
 })
