@@ -1,8 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { afterAll, describe, expect, test } from 'vitest'
 import { UsageFault } from '../../../src/base/errors.ts'
 import { parseDaemonWords } from '../../../src/process/command-line.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const parse = (...args: readonly string[]) => parseDaemonWords('authd', 'Usage: authd\n', '/etc/x.toml', args)
 
@@ -31,17 +32,17 @@ test('other arguments belong to the program; without a settings file --config is
   expect(() => parseDaemonWords('pop3d', '', undefined, ['--config', '/a'])).toThrow('unknown option --config')
 })
 
+// Each program is compiled once, not at each of its starts.
+const compiled = temporaryDirectory()
+afterAll(compiled.remove)
+
 describe.each(['authd', 'popup', 'sslwrap', 'wrap', 'pop3d'])('%s', program => {
   const hasSettings = program !== 'pop3d'
   const run = (...args: readonly string[]) =>
-    spawnSync(
-      process.execPath,
-      ['--import', 'tsx', join(import.meta.dirname, `../../../src/${program}/main.ts`), ...args],
-      {
-        encoding: 'utf8',
-        env: { PATH: process.env['PATH'] },
-      },
-    )
+    spawnSync(process.execPath, [join(import.meta.dirname, `../../../src/${program}/main.ts`), ...args], {
+      encoding: 'utf8',
+      env: { PATH: process.env['PATH'], NODE_COMPILE_CACHE: compiled.path },
+    })
 
   test('help and version, in long and short form, on standard output', () => {
     for (const word of ['--help', '-h'])
