@@ -1,3 +1,4 @@
+import { globSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 import { REQUIRE_ASSERTIONS } from './test/harness/require-assertions.ts'
@@ -19,6 +20,17 @@ const OVER_BOTH_ENGINES = [
   'test/clients/tls-fronts.test.ts',
 ]
 
+/**
+ * Unit tests that change or measure their process: they replace modules, timers or globals (`vi`),
+ * or they name `process` or /proc/. Each of these files has its own process. All others share a few
+ * processes, because a new process with its own modules takes longer than most of these files.
+ */
+const WITH_OWN_PROCESS = globSync('test/unit/**/*.test.ts', { cwd: import.meta.dirname }).filter(path =>
+  /\bvi\b|\bprocess\b|\/proc\//.test(readFileSync(`${import.meta.dirname}/${path}`, 'utf8')),
+)
+
+const UNIT = { ...REQUIRE_ASSERTIONS, testTimeout: 60_000 }
+
 const SYSTEM = {
   ...REQUIRE_ASSERTIONS,
   globalSetup: ['test/harness/build-once.ts', 'test/harness/postgres-for-tests.ts'],
@@ -33,12 +45,14 @@ export default defineConfig({
     projects: [
       {
         test: {
-          ...REQUIRE_ASSERTIONS,
           name: 'unit',
           include: ['test/unit/**/*.test.ts'],
-          testTimeout: 60_000,
+          exclude: WITH_OWN_PROCESS,
+          isolate: false,
+          ...UNIT,
         },
       },
+      { test: { name: 'unit-own-process', include: WITH_OWN_PROCESS, ...UNIT } },
       {
         test: {
           ...REQUIRE_ASSERTIONS,
