@@ -201,6 +201,6 @@ describeWith(NEEDS, 'POP3 clients of Debian', () => {
       'box.user("bob"); box.pass_(sys.argv[2]); assert box.stat()[0] == 1; box.quit()',
     ])
     await client('python3', script, `${pop3}`, TEST_PASSWORD, `${pop3s}`)
-    await eventually('one file is gone', () => readdirSync(`${running.bob.maildir}/cur`).length === 1)
+    await eventually('one file is removed', () => readdirSync(`${running.bob.maildir}/cur`).length === 1)
   })
 })

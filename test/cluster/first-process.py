@@ -1,7 +1,7 @@
-"""Process 1 of a database node's PID namespace: starts what its standard input names, and reaps every orphan.
+"""Process 1 of a database node's PID namespace. It starts the programs that its standard input names, and reaps each orphan.
 
-One JSON object a line: {"argv": [...], "env": {...}, "log": "FILE"}. A killed postmaster is an orphan; not reaped, it would
-stay a zombie that Patroni takes for a running server.
+A line of the input is one JSON object: {"argv": [...], "env": {...}, "log": "FILE"}. A killed postmaster is an orphan. Without
+reaping it would stay a zombie, and Patroni would report it as a running server.
 """
 import json
 import os

@@ -87,7 +87,7 @@ export class ContainerHost {
       mount -t tmpfs tmpfs /home/${ROOTLESS}/.local/share/containers
       chown -R ${ROOTLESS}: /home/${ROOTLESS}`)
     const bus = this.machine.path(`/run/user/${await this.#rootlessId()}/bus`)
-    await eventually('the account has a systemd of its own', () => existsSync(bus))
+    await eventually('the account has its systemd', () => existsSync(bus))
     await this.machine.sh(`podman save -m ${images} > /var/tmp/images`)
     await this.rootless('podman load -q < /var/tmp/images')
     await this.machine.sh('rm /var/tmp/images')

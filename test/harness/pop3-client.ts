@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream'
 
-/** Limit for one answer of a server, in milliseconds. */
-const PATIENCE = 15_000
+/** Limit for one answer of a server. */
+const ANSWER_LIMIT_MS = 15_000
 
 /** A POP3 client for tests: sends lines and reads replies. Each character is one octet. */
 export class Pop3Client {
@@ -82,7 +82,7 @@ export class Pop3Client {
   }
 
   async #wait(isThere: () => boolean): Promise<void> {
-    const end = Date.now() + PATIENCE
+    const end = Date.now() + ANSWER_LIMIT_MS
     while (!isThere()) {
       const { promise, resolve } = Promise.withResolvers<void>()
       this.#wake = resolve

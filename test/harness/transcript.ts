@@ -198,8 +198,8 @@ export function piecesOf(input: string, cut: number | 'whole' | 'everywhere', of
   return pieces.filter(piece => piece !== '').map(piece => Buffer.from(piece, 'latin1'))
 }
 
-/** Limit for an answer of a server, in milliseconds. */
-const PATIENCE = 10_000
+/** Limit for an answer of a server. */
+const ANSWER_LIMIT_MS = 10_000
 
 /** The greeting has another timestamp in each session; a transcript writes `<timestamp>`. */
 const withoutTimestamp = (text: string): string => text.replace(/^\+OK <[^>\r\n]+>\r\n/, '+OK <timestamp>\r\n')
@@ -218,7 +218,10 @@ class Output {
 
   constructor(socket: Duplex) {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    const timer = setTimeout(() => reject(new Error(`the server did not close; its output:\n${this.text}`)), PATIENCE)
+    const timer = setTimeout(
+      () => reject(new Error(`the server did not close; its output:\n${this.text}`)),
+      ANSWER_LIMIT_MS,
+    )
     this.#end = () => {
       clearTimeout(timer)
       resolve()

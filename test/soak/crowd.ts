@@ -5,7 +5,7 @@ import { TEST_PASSWORD } from '../harness/stack.ts'
 /** Number of connections that are between connect and login at once. */
 const AT_ONCE = 64
 /** Time after which a silent server counts as hung. */
-const PATIENCE_MS = 30_000
+const ANSWER_LIMIT_MS = 30_000
 
 /** The n-th of many client addresses, all on this host. */
 export const clientAddress = (n: number): string => `127.${1 + ((n >> 16) & 0x7f)}.${(n >> 8) & 0xff}.${1 + (n % 254)}`
@@ -36,8 +36,8 @@ export function logIn(socket: Socket, login: string, password = TEST_PASSWORD): 
   }
   const lost = (): void => reject(new Error(`closed after ${answers} answers`))
   socket.on('data', hear).on('close', lost).on('error', lost)
-  socket.setTimeout(PATIENCE_MS, () => {
-    reject(new Error(`no answer within ${PATIENCE_MS} ms, after ${answers}`))
+  socket.setTimeout(ANSWER_LIMIT_MS, () => {
+    reject(new Error(`no answer within ${ANSWER_LIMIT_MS} ms, after ${answers}`))
     socket.destroy()
   })
   return promise

@@ -168,7 +168,7 @@ describe('a flood from one address', () => {
     ['wrap', () => site.smtp, CAPS.wrap],
   ] as const)('%s: gets no more than its share', async (program, port, cap) => {
     const sockets = Array.from({ length: 300 }, () => open(port(), '127.99.0.1'))
-    await eventually('all others are turned away', () => closed(sockets) >= 300 - cap, 20_000)
+    await eventually('all other connections are closed', () => closed(sockets) >= 300 - cap, 20_000)
     const peak = 300 - closed(sockets)
     const other = site.newcomer()
     expect(await site.login(other)).toBeLessThan(5000)

@@ -54,7 +54,7 @@ test('a login from many addresses is reported by mail and blocked, and the comma
   await eventually('a mail', () => mailed().includes('Subject: [auth-relay] ALARM: login_spread ann'))
   expect(mailed()).toContain('TO -- noc@example.org')
   expect(mailed()).toContain('12 addresses within an hour')
-  await eventually('the grant is gone', async () => {
+  await eventually('the grant is deleted', async () => {
     const shown = await stack.run('auth-relay', ['show', '--json', '--config', stack.config])
     return !shown.lines.join('').includes('203.0.113.1')
   })

@@ -54,7 +54,7 @@ describe('a worker', () => {
     await parent.waitForLine(/^from worker/)
     parent.signal('SIGKILL')
     await parent.ended
-    await eventually('the worker is gone', () => {
+    await eventually('the worker has ended', () => {
       try {
         process.kill(worker, 0)
         return false

@@ -112,7 +112,9 @@ describe.each([
     const killed = choose(everyProcess())
     expect(killed.length).toBeGreaterThan(0)
     for (const { pid } of killed) if (statusOf(pid) !== undefined) process.kill(pid, 'SIGKILL')
-    await eventually('they are gone', () => killed.every(({ pid }) => statusOf(pid)?.commandLine.length === undefined))
+    await eventually('the killed processes have ended', () =>
+      killed.every(({ pid }) => statusOf(pid)?.commandLine.length === undefined),
+    )
     await eventually('mail can be read again', async () => (await readMail()) >= 0, 60_000)
     await eventually('the administrator is served again', async () => forget().then(() => true), 60_000)
     await eventually('a login opens the relay again', async () => (await readMail()) >= 0 && (await mayRelay()), 60_000)

@@ -140,7 +140,7 @@ describe('replies before login', () => {
     await turns(3)
     expect(log).toEqual(['left'])
     session.giveWay()
-    await eventually('gone', () => log.includes('disconnected'))
+    await eventually('the client has disconnected', () => log.includes('disconnected'))
     expect([log, stream.destroyed]).toEqual([['left', 'disconnected'], true])
   })
 })

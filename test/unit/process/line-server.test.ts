@@ -256,7 +256,7 @@ describe('limits', () => {
     deaf.socket.pause()
     deaf.socket.write('a\n'.repeat(1000))
     await silent.closed()
-    await eventually('both are gone', async () => (await connections()) === 0)
+    await eventually('both connections are closed', async () => (await connections()) === 0)
     deaf.socket.resume()
     await deaf.closed()
     expect(deaf.received.length).toBeLessThan(1000 * 100_000)

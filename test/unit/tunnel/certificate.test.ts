@@ -118,7 +118,7 @@ test('a watched file whose directory cannot be entered for a while is read when 
     renameSync(home, away)
     // A loop of links stands for a directory that the account may not enter.
     symlinkSync(home, home)
-    await eventually('the file is away', () => changes === 1)
+    await eventually('the file cannot be read', () => changes === 1)
     unlinkSync(home)
     renameSync(away, home)
     await eventually('the file is back', () => changes === 2)
