@@ -162,7 +162,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       log.info('settings_reloaded', restartFields('authd', settings, changed))
     },
     report: () => reportCounters(counters, queue, log),
-    failed: Promise.race(watches.map(({ gone }) => gone)),
+    failed: Promise.race(watches.map(({ missing }) => missing)),
     async stop() {
       for (const watch of watches) watch.stop()
       socket.drain()

@@ -45,17 +45,17 @@ const CHECK_INTERVAL_MS = 1_000
 
 /**
  * Checks once a second that a Unix socket of this process is still at its path. A clean-up of /run
- * may have removed it, and the server would not notice. `gone` resolves, once, with the reason.
+ * may have removed it, and the server would not notice. `missing` resolves, once, with the reason.
  */
-export function watchSocketFile(path: string): { readonly gone: Promise<string>; stop(): void } {
+export function watchSocketFile(path: string): { readonly missing: Promise<string>; stop(): void } {
   const inode = lstatSync(path).ino
-  const { promise: gone, resolve } = Promise.withResolvers<string>()
+  const { promise: missing, resolve } = Promise.withResolvers<string>()
   const timer = setInterval(() => {
     if (isStill(path, inode)) return
     clearInterval(timer)
     resolve(`${path} was removed or replaced, so that no client can connect`)
   }, CHECK_INTERVAL_MS).unref()
-  return { gone, stop: () => clearInterval(timer) }
+  return { missing, stop: () => clearInterval(timer) }
 }
 
 /** If this account may not enter the directory, the socket counts as unchanged. */

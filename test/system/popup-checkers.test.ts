@@ -335,7 +335,11 @@ describe('invalid settings', () => {
   test.each([
     ['no command', { checker: 'checkpassword' }, /popup\.checkpassword must name a program/],
     ['no server behind', { checker: 'upstream' }, /popup\.upstream: .*: name the POP3 server behind popup/],
-    ['no query', { checker: 'sql' }, /popup\.sql_query: empty, and popup\.checker is "sql": set sql_query/],
+    [
+      'no query',
+      { checker: 'sql', sql_dbname: 'x', sql_dbuser: 'x' },
+      /popup\.sql_query: empty, and popup\.checker is "sql": set sql_query/,
+    ],
     ['no passwd file', { passwd_file: '/nonexistent/passwd' }, /cannot read \/nonexistent\/passwd/],
     ['no certificate', { stls: true, stls_cert: '/nonexistent/cert.pem' }, /\/nonexistent\/cert\.pem/],
   ])('%s: one clear line, exit status 100, and no process is left', async (_, popup, message) => {

@@ -294,7 +294,7 @@ export const DEMO = {
   client_failed: {
     levels: ['warn'],
     fields: ['reason'],
-    meaning: 'The connection to a client of the demo broke.',
+    meaning: 'The connection to a client of the demo failed.',
     action: 'Nothing.',
   },
   recipient_answered: {

@@ -75,7 +75,7 @@ export const POPUP_AND_POP3D = {
   handoff_failed: {
     levels: ['debug'],
     fields: ['path', 'reason'],
-    meaning: 'The connection to a pop3d worker broke. popup opens another one.',
+    meaning: 'The connection to a pop3d worker failed. popup opens another one.',
   },
   handoff_reply_unknown: {
     levels: ['error'],

@@ -25,7 +25,7 @@ describe('a Unix socket of a program', () => {
     const watch = watchSocketFile(path)
     rmSync(path)
     writeFileSync(path, 'something else')
-    expect(await watch.gone).toContain(path)
+    expect(await watch.missing).toContain(path)
   })
 
   test('counts as missing when its directory has become something else', async () => {
@@ -33,7 +33,7 @@ describe('a Unix socket of a program', () => {
     renameSync(directory, `${directory}.away`)
     try {
       symlinkSync(directory, directory)
-      expect(await watch.gone).toContain(path)
+      expect(await watch.missing).toContain(path)
     } finally {
       rmSync(directory)
       renameSync(`${directory}.away`, directory)
