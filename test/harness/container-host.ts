@@ -1,6 +1,6 @@
 import { copyFileSync, cpSync, existsSync, mkdirSync } from 'node:fs'
 import { copyCheckout } from './checkout.ts'
-import { CONTAINERS, DebianMachine, minimalSystem } from './debian-machine.ts'
+import { DebianMachine, DOCKER, minimalSystem, PODMAN } from './debian-machine.ts'
 import { eventually } from './eventually.ts'
 import type { NetworkNamespace } from './network-namespace.ts'
 import { type Program, run } from './program.ts'
@@ -23,45 +23,123 @@ const BASES = {
   postgres: 'docker.io/library/postgres:17-trixie',
 } as const
 
-/** A Debian 13 with podman and podman-compose, and the base images of auth-relay. */
+/** The differences between the container engines of Debian 13. */
+const ENGINES = {
+  podman: {
+    packages: PODMAN,
+    storage: '/var/lib/containers',
+    import: ['podman', 'import', '-q'],
+    // The health check is an extension of docker's image format.
+    build: ['podman', 'build', '--format', 'docker'],
+    compose: 'podman-compose',
+    nameOf: (service: string) => `container_${service}_1`,
+    imageHealthCheck: '{{json .HealthCheck}}',
+  },
+  docker: {
+    packages: DOCKER,
+    storage: '/var/lib/docker',
+    import: ['docker', 'import'],
+    build: ['docker', 'build'],
+    compose: 'docker compose',
+    nameOf: (service: string) => `container-${service}-1`,
+    imageHealthCheck: '{{json .Config.Healthcheck}}',
+  },
+} as const
+export type EngineName = keyof typeof ENGINES
+
+/**
+ * A Debian 13 with podman and podman-compose, or with docker and its compose plugin, and the base
+ * images of auth-relay.
+ */
 export class ContainerHost {
   readonly machine: DebianMachine
+  readonly engine: EngineName
 
-  private constructor(machine: DebianMachine) {
+  private constructor(machine: DebianMachine, engine: EngineName) {
     this.machine = machine
+    this.engine = engine
   }
 
-  static async boot(host: NetworkNamespace): Promise<ContainerHost> {
+  static async boot(host: NetworkNamespace, engine: EngineName): Promise<ContainerHost> {
     const machine = await DebianMachine.boot(host, 'trixie')
-    await machine.install(...CONTAINERS)
-    const containers = new ContainerHost(machine)
+    const { packages, storage } = ENGINES[engine]
     // An overlay file system cannot hold the upper layer of another overlay.
-    await machine.sh('mkdir -p /var/lib/containers && mount -t tmpfs tmpfs /var/lib/containers')
+    await machine.sh(`mkdir -p ${storage} && mount -t tmpfs tmpfs ${storage}`)
+    await machine.install(...packages)
     // The test may run on a host where root cannot raise limits, or where the kernel does not count
-    // processes in a cgroup of version 2.
-    machine.write(
-      '/etc/containers/containers.conf',
-      '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\npids_limit = 0\n',
-    )
+    // processes in a cgroup of version 2. docker sets no such limits by default.
+    if (engine === 'podman') {
+      machine.write(
+        '/etc/containers/containers.conf',
+        '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\npids_limit = 0\n',
+      )
+    }
+    const containers = new ContainerHost(machine, engine)
     await containers.#importBases()
     copyCheckout(machine.path(CHECKOUT))
     return containers
   }
 
-  /** Runs podman and waits until it ends. */
-  podman(...words: readonly string[]): Promise<Program> {
-    return this.machine.run('podman', ...words)
+  /** Runs podman or docker, and waits until it ends. */
+  run(...words: readonly string[]): Promise<Program> {
+    return this.machine.run(this.engine, ...words)
+  }
+
+  /** Runs a command in the container of a service of the compose file. */
+  inContainer(service: string, ...words: readonly string[]): Promise<Program> {
+    return this.run('exec', this.#nameOf(service), ...words)
+  }
+
+  /**
+   * Signals the first process of a service's container. After any signal by `docker kill`, docker
+   * does not start the container again when docker itself starts (restart: unless-stopped).
+   */
+  async signal(service: string, name: string): Promise<void> {
+    await this.machine.must('kill', '-s', name, await this.state(service, '{{.State.Pid}}'))
+  }
+
+  /** Lines that a service's container has printed. */
+  async logs(service: string): Promise<readonly string[]> {
+    return (await this.run('logs', this.#nameOf(service))).lines
+  }
+
+  /** The state of a service's container, in a format of `inspect`. */
+  async state(service: string, format: string): Promise<string> {
+    return (await this.run('inspect', '-f', format, this.#nameOf(service))).lines.join('\n')
+  }
+
+  /**
+   * The result of a service's health check. podman runs the check now, and docker knows the result
+   * of the checks that it runs itself.
+   */
+  async health(service: string): Promise<string> {
+    if (this.engine === 'docker') return await this.state(service, '{{.State.Health.Status}}')
+    const { ending } = await this.run('healthcheck', 'run', this.#nameOf(service))
+    return ending?.code === 0 ? 'healthy' : ending?.code === 1 ? 'unhealthy' : JSON.stringify(ending)
   }
 
   /** Builds the image of the checkout from its Containerfile. */
   build(): Promise<string> {
     const file = `${CHECKOUT}/deploy/container/Containerfile`
-    return this.machine.must('podman', 'build', '--format', 'docker', '-t', 'auth-relay', '-f', file, CHECKOUT)
+    return this.machine.must(...ENGINES[this.engine].build, '-t', 'auth-relay', '-f', file, CHECKOUT)
   }
 
-  /** Runs podman-compose on the compose file of the checkout. */
+  /** The health check that an image contains, in JSON. */
+  async imageHealthCheck(image: string): Promise<string> {
+    const { lines } = await this.run('image', 'inspect', '-f', ENGINES[this.engine].imageHealthCheck, image)
+    return lines.join('\n')
+  }
+
+  /** Runs podman-compose or docker compose on the compose file of the checkout. */
   compose(words: string): Promise<string> {
-    return this.machine.sh(`cd ${CHECKOUT}/deploy/container && timeout 400 podman-compose ${words}`)
+    const command = ENGINES[this.engine].compose
+    return this.machine.sh(`cd ${CHECKOUT}/deploy/container && timeout 400 ${command} ${words}`)
+  }
+
+  /** Writes docker's settings and restarts docker. */
+  async configureDocker(settings: string): Promise<void> {
+    this.machine.write('/etc/docker/daemon.json', settings)
+    await this.machine.must('systemctl', 'restart', 'docker')
   }
 
   /** Writes a secret in the form that the compose file expects. */
@@ -72,8 +150,8 @@ export class ContainerHost {
   }
 
   /**
-   * Makes an account that may run containers without root. The account gets the images of the test
-   * and its own copy of the compose file.
+   * Makes an account that may run podman's containers without root. The account gets the images of
+   * the test and its own copy of the compose file.
    */
   async allowRootless(): Promise<void> {
     const images = ['localhost/auth-relay', BASES.postgres].join(' ')
@@ -108,6 +186,10 @@ export class ContainerHost {
     return this.machine.must('id', '-u', ROOTLESS)
   }
 
+  #nameOf(service: string): string {
+    return ENGINES[this.engine].nameOf(service)
+  }
+
   async #importBases(): Promise<void> {
     await this.#import(minimalSystem('trixie'), BASES.debian)
     await this.#buildNode()
@@ -116,7 +198,7 @@ export class ContainerHost {
 
   async #import(directory: string, image: string): Promise<void> {
     const pack = 'tar -C "$1" --exclude=./var/cache/apt/archives/* -c . | { shift; exec "$@"; }'
-    const load = ['sh', '-c', pack, 'sh', directory, ...this.machine.prefix, 'podman', 'import', '-q', '-', image]
+    const load = ['sh', '-c', pack, 'sh', directory, ...this.machine.prefix, ...ENGINES[this.engine].import, '-', image]
     const { ending, lines } = await run(load, { env: { PATH } })
     if (ending?.code !== 0) throw new Error(`import of ${image}:\n${lines.join('\n')}`)
   }
@@ -143,8 +225,8 @@ export class ContainerHost {
       remove()
     }
     this.machine.write('/var/tmp/node/npmrc', 'offline=true\ncache=/npm-cache\n')
-    this.machine.write('/var/tmp/node/Containerfile', NODE)
-    await this.machine.must('podman', 'build', '-q', '-t', BASES.node, '/var/tmp/node')
+    this.machine.write('/var/tmp/node/Dockerfile', NODE)
+    await this.machine.must(this.engine, 'build', '-q', '-t', BASES.node, '/var/tmp/node')
     await this.machine.must('rm', '-r', '/var/tmp/node')
   }
 
@@ -156,7 +238,7 @@ export class ContainerHost {
     this.machine.write('/usr/local/bin/docker-entrypoint.sh', POSTGRES)
     await this.machine.sh(`chmod 755 /usr/local/bin/docker-entrypoint.sh
       tar -C / --one-file-system --exclude=./var/cache/apt --exclude=./var/lib/apt --exclude=./srv -c . |
-      podman import -q --change 'ENV PATH=/usr/lib/postgresql/17/bin:/usr/local/bin:${PATH}' \\
+      ${ENGINES[this.engine].import.join(' ')} --change 'ENV PATH=/usr/lib/postgresql/17/bin:/usr/local/bin:${PATH}' \\
         --change 'ENTRYPOINT ["docker-entrypoint.sh"]' - ${BASES.postgres}`)
   }
 }

@@ -43,8 +43,8 @@ const COUNTERPARTS = [
   ['fish'],
 ] as const
 
-/** Packages of a host that runs containers; fetched for Debian 13. */
-export const CONTAINERS = [
+/** Packages of a host that runs containers with podman; fetched for Debian 13. */
+export const PODMAN = [
   'podman',
   'podman-compose',
   'crun',
@@ -57,11 +57,14 @@ export const CONTAINERS = [
   'dbus-user-session',
 ]
 
+/** Packages of a host that runs containers with docker; fetched for Debian 13. */
+export const DOCKER = ['docker.io', 'docker-cli', 'docker-compose', 'docker-buildx', 'procps']
+
 /** The packages of a database host of a cluster; fetched with the packages that they recommend. */
 const DATABASE_CLUSTER = ['patroni', 'python3-etcd', 'etcd-server', 'etcd-client', 'postgresql']
 
 const packagesToFetch = (release: Release): readonly (readonly string[])[] =>
-  release === 'trixie' ? [...COUNTERPARTS, CONTAINERS] : COUNTERPARTS
+  release === 'trixie' ? [...COUNTERPARTS, PODMAN, DOCKER] : COUNTERPARTS
 
 /** The commands and rights that a machine needs. */
 export const DEBIAN_MACHINE: readonly Need[] = [ROOT, command('debootstrap'), command('unshare', 'util-linux')]

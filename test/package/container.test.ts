@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import * as v from 'valibot'
 import { afterAll, beforeAll, expect, onTestFailed, onTestFinished, test } from 'vitest'
 import manifest from '../../package.json' with { type: 'json' }
 import { parseSettings } from '../../src/settings/settings.ts'
-import { ContainerHost } from '../harness/container-host.ts'
+import { ContainerHost, type EngineName } from '../harness/container-host.ts'
 import { DEBIAN_MACHINE } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
@@ -23,6 +23,11 @@ const SERVER = '192.0.2.1'
 const SERVER_V6 = '2001:db8::1'
 const CLIENT = '192.0.2.7'
 const CLIENT_V6 = '2001:db8::7'
+const OTHER_CLIENT = '192.0.2.8'
+const OTHER_CLIENT_V6 = '2001:db8::8'
+/** The gateway of the compose file's network. */
+const GATEWAY = '10.110.110.1'
+const GATEWAY_V6 = 'fdbe:4cf4:9d5a::1'
 const SERVICES = ['authd', 'popup', 'sslwrap', 'gate'] as const
 const NEEDS = [
   ...DEBIAN_MACHINE,
@@ -69,6 +74,8 @@ const Compose = v.object({
     v.string(),
     v.object({
       image: v.string(),
+      build: v.optional(v.unknown()),
+      pull_policy: v.optional(v.string()),
       command: Names,
       secrets: Names,
       profiles: Names,
@@ -110,6 +117,13 @@ describeWith([command('python3')], 'the compose file', () => {
     expect(holders('passwd')).toEqual(['popup'])
   })
 
+  // podman-compose and docker compose build the images of all services at the same time.
+  test('one service builds the image of auth-relay, and no service takes this image from a registry', () => {
+    const ours = Object.entries(read().services).filter(([, { image: name }]) => name === 'auth-relay')
+    expect(ours.flatMap(([name, { build }]) => (build === undefined ? [] : [name]))).toEqual(['migrate'])
+    expect(ours.filter(([, service]) => service.pull_policy !== 'never')).toEqual([])
+  })
+
   test('services of auth-relay have no capabilities, and each has a health check', () => {
     const ours = Object.entries(read().services).filter(([, { image: name }]) => name === 'auth-relay')
     expect(ours).toHaveLength(6)
@@ -128,147 +142,234 @@ const maildir = (/^# {3}podman-compose (exec popup mkdir .*)$/m.exec(head)?.[1] 
   'exec popup',
   'exec -T popup',
 )
+/** docker's settings that the head of the compose file names for IPv6. */
+const ip6tables = /^# {3}(\{ "experimental": .*\})$/m.exec(head)?.[1] ?? ''
 
-describeWith(NEEDS, 'the image and the compose file, with podman on Debian 13', () => {
-  let network: TestNetwork
-  let client: NetworkNamespace
-  let host: ContainerHost
+/** The host of the containers, and another host in its network. */
+type Stack = { readonly host: ContainerHost; readonly server: NetworkNamespace; readonly client: NetworkNamespace }
 
-  beforeAll(async () => {
-    network = new TestNetwork(SERVER, SERVER_V6)
-    client = network.client(CLIENT, CLIENT_V6)
-    host = await ContainerHost.boot(network.server)
-  }, 1_200_000)
-  afterAll(async () => {
-    await host?.machine.stop()
-    network?.remove()
-  }, 60_000)
+const curl = (from: NetworkNamespace, ...words: readonly string[]): Promise<Program> =>
+  run(['curl', '-s', '-k', '-m', '20', '-u', 'ann:sesame', ...words], { prefix: from.prefix })
 
-  const inContainer = (service: string, ...words: readonly string[]): Promise<Program> =>
-    host.podman('exec', `container_${service}_1`, ...words)
-  const healthOf = async (service: string): Promise<number | null | undefined> =>
-    (await host.podman('healthcheck', 'run', `container_${service}_1`)).ending?.code
-  /** The result of `explain` for an address. */
-  const explain = async (ip: string): Promise<string> =>
-    (await inContainer('authd', 'auth-relay', 'explain', ip)).lines.join('\n')
-  const curl = (from: NetworkNamespace, ...words: readonly string[]): Promise<Program> =>
-    run(['curl', '-s', '-k', '-m', '20', '-u', 'ann:sesame', ...words], { prefix: from.prefix })
-  /** The gate's answer to the policy request of a Postfix that shares its sockets. */
-  const gateAnswers = async (ip: string): Promise<string> => {
-    const question = `request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=${ip}\n\n`
-    const ask = `require('node:net').connect('/run/auth-relay/gate/policy.sock', function () { this.write(${JSON.stringify(question)}) })
-      .on('data', function (answer) { process.stdout.write(answer); this.destroy() })`
-    return (await inContainer('gate', 'node', '-e', ask)).lines.join('')
+const loginEvents = (lines: readonly string[]): readonly string[] =>
+  lines.filter(line => /event=login_accepted /.test(line))
+
+/** The result of `explain` for an address. */
+const explain = async ({ host }: Stack, ip: string): Promise<string> =>
+  (await host.inContainer('authd', 'auth-relay', 'explain', ip)).lines.join('\n')
+
+/** The gate's answer to the policy request of a Postfix that shares its sockets. */
+async function gateAnswers({ host }: Stack, ip: string): Promise<string> {
+  const question = `request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=${ip}\n\n`
+  const ask = `require('node:net').connect('/run/auth-relay/gate/policy.sock', function () { this.write(${JSON.stringify(question)}) })
+    .on('data', function (answer) { process.stdout.write(answer); this.destroy() })`
+  return (await host.inContainer('gate', 'node', '-e', ask)).lines.join('')
+}
+
+/** A login from an address of the client opens the relay for this address and for no other. */
+async function expectGrant(stack: Stack, ip: string, url: string): Promise<void> {
+  showLogsOnFailure(stack)
+  expect(await gateAnswers(stack, ip)).toBe('action=DUNNO')
+  expect((await curl(stack.client, '--interface', ip, url)).ending?.code).toBe(0)
+  expect(await explain(stack, ip)).toContain(`Mail from ${ip} is relayed.`)
+  expect(await gateAnswers(stack, ip)).toBe('action=OK')
+  expect(await gateAnswers(stack, ip.includes(':') ? '2001:db8::9' : '192.0.2.9')).toBe('action=DUNNO')
+}
+
+const areHealthy = async ({ host }: Stack): Promise<void> => {
+  for (const service of SERVICES) {
+    await eventually(`${service} is healthy`, async () => (await host.health(service)) === 'healthy', 60_000)
   }
-  const showLogsOnFailure = (): void => {
-    onTestFailed(async () => {
-      for (const service of [...SERVICES, 'migrate', 'postgres']) {
-        console.error(service, (await host.podman('logs', '--tail', '20', `container_${service}_1`)).lines.join('\n'))
+}
+
+function showLogsOnFailure({ host }: Stack): void {
+  onTestFailed(async () => {
+    for (const service of [...SERVICES, 'migrate', 'postgres']) {
+      console.error(service, (await host.logs(service)).slice(-20).join('\n'))
+    }
+  })
+}
+
+/** Tests of the image and of the compose file with an engine, and after them its own tests. */
+function describeEngine(
+  engine: EngineName,
+  { hanging, own }: { readonly hanging: readonly (typeof SERVICES)[number][]; own(stack: () => Stack): void },
+): void {
+  describeWith(NEEDS, `the image and the compose file, with ${engine} on Debian 13`, () => {
+    let network: TestNetwork
+    let stack: Stack
+
+    beforeAll(async () => {
+      network = new TestNetwork(SERVER, SERVER_V6)
+      const client = network.client(CLIENT, CLIENT_V6, OTHER_CLIENT, OTHER_CLIENT_V6)
+      stack = { host: await ContainerHost.boot(network.server, engine), server: network.server, client }
+    }, 1_200_000)
+    afterAll(async () => {
+      await stack?.host.machine.stop()
+      network?.remove()
+    }, 60_000)
+
+    test('the image is built without a network: npm installs the packages of the lock file from a cache that has nothing else', async () => {
+      const { host } = stack
+      await host.build()
+      for (const name of ['auth-relay', 'authd', 'pop3d', 'popup', 'sslwrap', 'wrap']) {
+        const { lines } = await host.run('run', '--rm', '--network', 'none', 'auth-relay', name, '--version')
+        expect(lines.join('\n')).toContain(manifest.version)
       }
+      const { lines } = await host.run('run', '--rm', '--network', 'none', 'auth-relay', 'sh', '-c', INSIDE)
+      expect(lines).toEqual([`${ACCOUNT} 13`, 'healthcheck.mjs', 'no embedded PostgreSQL'])
+      expect(await host.imageHealthCheck('auth-relay')).toContain('/opt/auth-relay/healthcheck.mjs')
+    }, 900_000)
+
+    test('compose up: every service runs and is healthy, and the tables are made', async () => {
+      showLogsOnFailure(stack)
+      const { host } = stack
+      for (const name of ['postgres', 'dbpass', 'wrap_dbpass', 'sslhack']) host.secret(name, `${randomUUID()}\n`)
+      const { path, remove } = temporaryDirectory()
+      onTestFinished(remove)
+      const subject = ['-subj', '/CN=pop.example.org', '-days', '30']
+      const files = ['-keyout', `${path}/key`, '-out', `${path}/cert`]
+      execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject], {
+        stdio: 'ignore',
+      })
+      host.secret('tls_key', readFileSync(`${path}/key`, 'utf8'))
+      host.secret('tls_cert', readFileSync(`${path}/cert`, 'utf8'))
+      const account = ['passwd', 'ann', '--file', `${path}/passwd`, '--uid', ACCOUNT, '--home', HOME]
+      await run(commandOf('auth-relay', ...account), { input: 'sesame\n' })
+      host.secret('passwd', readFileSync(`${path}/passwd`, 'utf8'))
+      const owner = /^# {3}(chown 10110:10110 \* && chmod 640 \*)/m.exec(head)?.[1]
+      await host.machine.sh(`cd /srv/auth-relay/deploy/container/secrets\n${owner}`)
+      await host.compose('up -d')
+      await host.compose(maildir)
+      await areHealthy(stack)
+      expect(await host.state('migrate', '{{.State.Status}} {{.State.ExitCode}}')).toBe('exited 0')
+    }, 900_000)
+
+    test('check accepts the whole stack, and refuses a network that can have a grant', async () => {
+      const output = await stack.host.compose('--profile check run --rm -T check')
+      expect(output).toMatch(
+        /^fine +grants.never_grant: the container's network 10\.110\.110\.0\/24 is never granted$/m,
+      )
+      expect(output).toMatch(
+        /^fine +grants.never_grant: the container's network fdbe:4cf4:9d5a::\/64 is never granted$/m,
+      )
+      expect(output).toMatch(/^Safe\.$/m)
+      const words = ['run', '--rm', '--network', 'container_default', '-e', 'NEVER_GRANT=172.16.0.0/12', 'auth-relay']
+      const other = await stack.host.run(...words, 'auth-relay', 'check')
+      expect(other.ending?.code).toBe(1)
+      expect(other.lines.join('\n')).toMatch(
+        /^unsafe +grants.never_grant: the container's network 10\.110\.110\.0\/24 can be granted: .*\n +do: add it to never_grant$/m,
+      )
     })
-  }
 
-  test('the image is built without a network: npm installs the packages of the lock file from a cache that has nothing else', async () => {
-    await host.build()
-    for (const name of ['auth-relay', 'authd', 'pop3d', 'popup', 'sslwrap', 'wrap']) {
-      const { lines } = await host.podman('run', '--rm', '--network', 'none', 'auth-relay', name, '--version')
-      expect(lines.join('\n')).toContain(manifest.version)
-    }
-    const { lines } = await host.podman('run', '--rm', '--network', 'none', 'auth-relay', 'sh', '-c', INSIDE)
-    expect(lines).toEqual([`${ACCOUNT} 13`, 'healthcheck.mjs', 'no embedded PostgreSQL'])
-    const [image = ''] = (await host.podman('inspect', '-f', '{{json .HealthCheck}}', 'auth-relay')).lines
-    expect(image).toContain('/opt/auth-relay/healthcheck.mjs')
-  }, 900_000)
-
-  test('podman-compose up: every service runs and is healthy, and the tables are made', async () => {
-    showLogsOnFailure()
-    for (const name of ['postgres', 'dbpass', 'wrap_dbpass', 'sslhack']) host.secret(name, `${randomUUID()}\n`)
-    const { path, remove } = temporaryDirectory()
-    onTestFinished(remove)
-    const subject = ['-subj', '/CN=pop.example.org', '-days', '30']
-    const files = ['-keyout', `${path}/key`, '-out', `${path}/cert`]
-    execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', ...files, ...subject], {
-      stdio: 'ignore',
+    test.each(hanging)('the health check of %s fails while its processes hang', async service => {
+      showLogsOnFailure(stack)
+      const { host } = stack
+      const signal = async (name: 'STOP' | 'CONT'): Promise<void> => {
+        // All processes except the first and the sender's own.
+        await host.inContainer(service, 'sh', '-c', `kill -${name} -1`)
+        await host.signal(service, name)
+      }
+      await signal('STOP')
+      await eventually(`${service} is unhealthy`, async () => (await host.health(service)) === 'unhealthy', 120_000)
+      await signal('CONT')
+      await eventually(`${service} is healthy again`, async () => (await host.health(service)) === 'healthy', 60_000)
     })
-    host.secret('tls_key', readFileSync(`${path}/key`, 'utf8'))
-    host.secret('tls_cert', readFileSync(`${path}/cert`, 'utf8'))
-    const account = ['passwd', 'ann', '--file', `${path}/passwd`, '--uid', ACCOUNT, '--home', HOME]
-    await run(commandOf('auth-relay', ...account), { input: 'sesame\n' })
-    host.secret('passwd', readFileSync(`${path}/passwd`, 'utf8'))
-    const own = /^# {3}(chown 10110:10110 \* && chmod 640 \*)/m.exec(head)?.[1]
-    await host.machine.sh(`cd /srv/auth-relay/deploy/container/secrets\n${own}`)
-    await host.compose('up -d')
-    await host.compose(maildir)
-    for (const service of SERVICES) {
-      await eventually(`${service} is healthy`, async () => (await healthOf(service)) === 0, 60_000)
-    }
-    const migrated = await host.podman('inspect', '-f', '{{.State.Status}} {{.State.ExitCode}}', 'container_migrate_1')
-    expect(migrated.lines).toEqual(['exited 0'])
-  }, 900_000)
 
-  test.each([
-    [CLIENT, `pop3://${SERVER}/`],
-    [CLIENT_V6, `pop3://[${SERVER_V6}]/`],
-    ['192.0.2.8', `pop3s://${SERVER}/`],
-    ['2001:db8::8', `pop3s://[${SERVER_V6}]/`],
-  ])('a login of %s at %s opens the relay for that address', async (ip, url) => {
-    showLogsOnFailure()
-    if (ip !== CLIENT && ip !== CLIENT_V6) client.addAddress(ip)
-    expect(await gateAnswers(ip)).toBe('action=DUNNO')
-    expect((await curl(client, '--interface', ip, url)).ending?.code).toBe(0)
-    expect(await explain(ip)).toContain(`Mail from ${ip} is relayed.`)
-    expect(await gateAnswers(ip)).toBe('action=OK')
-    expect(await gateAnswers(ip.includes(':') ? '2001:db8::9' : '192.0.2.9')).toBe('action=DUNNO')
+    own(() => stack)
   })
+}
 
-  test('check accepts the whole stack, and refuses a network that can have a grant', async () => {
-    const output = await host.compose('--profile check run --rm -T check')
-    expect(output).toMatch(/^fine +grants.never_grant: the container's network 10\.110\.110\.0\/24 is never granted$/m)
-    expect(output).toMatch(/^fine +grants.never_grant: the container's network fdbe:4cf4:9d5a::\/64 is never granted$/m)
-    expect(output).toMatch(/^Safe\.$/m)
-    const words = ['run', '--rm', '--network', 'container_default', '-e', 'NEVER_GRANT=172.16.0.0/12', 'auth-relay']
-    const other = await host.podman(...words, 'auth-relay', 'check')
-    expect(other.ending?.code).toBe(1)
-    expect(other.lines.join('\n')).toMatch(
-      /^unsafe +grants.never_grant: the container's network 10\.110\.110\.0\/24 can be granted: .*\n +do: add it to never_grant$/m,
+describeEngine('podman', {
+  hanging: SERVICES,
+  own: stack => {
+    test.each([
+      [CLIENT, `pop3://${SERVER}/`],
+      [CLIENT_V6, `pop3://[${SERVER_V6}]/`],
+      [OTHER_CLIENT, `pop3s://${SERVER}/`],
+      [OTHER_CLIENT_V6, `pop3s://[${SERVER_V6}]/`],
+    ])('a login of %s at %s opens the relay for that address', (ip, url) => expectGrant(stack(), ip, url))
+
+    // crun gives the /dev/null of the machine to the account of the container.
+    test('a command in a container does not change the /dev/null of the host of the tests', async () => {
+      expect((await stack().host.inContainer('authd', 'true')).ending?.code).toBe(0)
+      const { uid, mode } = statSync('/dev/null')
+      expect([uid, mode & 0o777]).toEqual([0, 0o666])
+    })
+
+    test('rootless: a login works, every client has an address of the network, and no client may relay', async () => {
+      const { host, client } = stack()
+      await host.compose('down -v')
+      await host.allowRootless()
+      onTestFailed(async () =>
+        console.error(
+          await host.rootless('for name in authd popup sslwrap gate; do podman logs container_"$name"_1; done 2>&1'),
+        ),
+      )
+      const owner = /^# {3}.*rootless podman: (podman unshare chown 10110:10110 \*)\)$/m.exec(head)?.[1]
+      await host.rootless(`cd secrets && ${owner}`)
+      await host.rootless('timeout 400 podman-compose up -d')
+      await host.rootless(`podman-compose ${maildir}`)
+      for (const url of [`pop3://${SERVER}/`, `pop3s://${SERVER}/`]) {
+        await eventually(`a login at ${url}`, async () => (await curl(client, url)).ending?.code === 0, 60_000)
+      }
+      const logins = loginEvents((await host.rootless('podman logs container_popup_1 2>&1')).split('\n'))
+      expect(logins.length).toBeGreaterThanOrEqual(2)
+      for (const login of logins) expect(login).toMatch(/ ip=10\.110\.110\.\d+ .*grant=refused reason=never$/)
+      expect(await host.rootless(`podman exec container_authd_1 auth-relay show --json`)).toBe('[]')
+    }, 900_000)
+  },
+})
+
+describeEngine('docker', {
+  // docker needs three failures in a row, 10 s apart.
+  hanging: ['popup'],
+  own: stack => {
+    test.each([
+      [CLIENT, `pop3://${SERVER}/`],
+      [OTHER_CLIENT, `pop3s://${SERVER}/`],
+    ])('a login of %s at %s opens the relay for that address', (ip, url) => expectGrant(stack(), ip, url))
+
+    test.each([
+      ['client', `pop3://[${SERVER_V6}]/`, GATEWAY_V6],
+      ['client', `pop3s://[${SERVER_V6}]/`, GATEWAY_V6],
+      ['server', 'pop3://127.0.0.1/', GATEWAY],
+      ['server', 'pop3s://127.0.0.1/', GATEWAY],
+      ['server', 'pop3://[::1]/', GATEWAY_V6],
+    ] as const)(
+      "a login from the %s's host at %s has the gateway's address %s and opens nothing",
+      async (from, url, gateway) => {
+        showLogsOnFailure(stack())
+        const { host } = stack()
+        const logins = async () => loginEvents(await host.logs('popup'))
+        const before = (await logins()).length
+        expect((await curl(stack()[from], url)).ending?.code).toBe(0)
+        const login = await eventually('popup logs the login', async () => (await logins())[before])
+        expect(login).toContain(` ip=${gateway} `)
+        expect(login).toMatch(/ grant=refused reason=never$/)
+        expect(await explain(stack(), gateway)).toContain(`Mail from ${gateway} is not relayed.`)
+        for (const ip of [gateway, CLIENT_V6]) expect(await gateAnswers(stack(), ip)).toBe('action=DUNNO')
+      },
     )
-  })
 
-  test.each(SERVICES)('the health check of %s fails while its processes hang', async service => {
-    showLogsOnFailure()
-    const signal = async (name: 'STOP' | 'CONT'): Promise<void> => {
-      // All processes except the first and the sender's own.
-      await inContainer(service, 'sh', '-c', `kill -${name} -1`)
-      await host.podman('kill', '--signal', name, `container_${service}_1`)
-    }
-    await signal('STOP')
-    expect(await healthOf(service)).toBe(1)
-    await signal('CONT')
-    await eventually(`${service} is healthy again`, async () => (await healthOf(service)) === 0, 60_000)
-  })
+    test('with ip6tables: the containers start again with docker, and logins open the relay for IPv6 addresses', async () => {
+      showLogsOnFailure(stack())
+      await stack().host.configureDocker(ip6tables)
+      await areHealthy(stack())
+      await expectGrant(stack(), CLIENT_V6, `pop3://[${SERVER_V6}]/`)
+      await expectGrant(stack(), OTHER_CLIENT_V6, `pop3s://[${SERVER_V6}]/`)
+    })
 
-  test('rootless: a login works, every client has an address of the network, and no client may relay', async () => {
-    await host.compose('down -v')
-    await host.allowRootless()
-    onTestFailed(async () =>
-      console.error(
-        await host.rootless('for name in authd popup sslwrap gate; do podman logs container_"$name"_1; done 2>&1'),
-      ),
-    )
-    const owner = /^# {3}.*rootless podman: (podman unshare chown 10110:10110 \*)\)$/m.exec(head)?.[1]
-    await host.rootless(`cd secrets && ${owner}`)
-    await host.rootless('timeout 400 podman-compose up -d')
-    await host.rootless(`podman-compose ${maildir}`)
-    for (const url of [`pop3://${SERVER}/`, `pop3s://${SERVER}/`]) {
-      await eventually(`a login at ${url}`, async () => (await curl(client, url)).ending?.code === 0, 60_000)
-    }
-    const logins = (await host.rootless('podman logs container_popup_1 2>&1'))
-      .split('\n')
-      .filter(line => /event=login_accepted /.test(line))
-    expect(logins.length).toBeGreaterThanOrEqual(2)
-    for (const login of logins) expect(login).toMatch(/ ip=10\.110\.110\.\d+ .*grant=refused reason=never$/)
-    expect(await host.rootless(`podman exec container_authd_1 auth-relay show --json`)).toBe('[]')
-  }, 900_000)
+    test('docker compose up builds a missing image, and builds it once', async () => {
+      const { host } = stack()
+      await host.compose('down -v')
+      await host.machine.must('docker', 'image', 'rm', 'auth-relay')
+      await host.compose('up -d')
+      await areHealthy(stack())
+      const { lines } = await host.run('image', 'ls', '--format', '{{.Repository}}')
+      expect(lines.toSorted()).toEqual(['auth-relay', 'debian', 'node', 'postgres'])
+    }, 900_000)
+  },
 })
 
 /** Account, Debian release and files of the image. */
