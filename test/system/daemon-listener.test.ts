@@ -210,8 +210,8 @@ describe('secret files', () => {
       /cannot read the secret file .*ENOENT.*create it with mode 0600/,
     )
     mkdirSync(`${directory.path}/d`, { mode: 0o700 })
-    expect(() => readSecretFile(`${directory.path}/d`)).toThrow(/no regular file/)
+    expect(() => readSecretFile(`${directory.path}/d`)).toThrow(/not a regular file/)
     await new Program('mkfifo', ['mkfifo', '-m', '600', `${directory.path}/fifo`]).ended
-    expect(() => readSecretFile(`${directory.path}/fifo`)).toThrow(/no regular file/)
+    expect(() => readSecretFile(`${directory.path}/fifo`)).toThrow(/not a regular file/)
   })
 })
