@@ -3,33 +3,31 @@ import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { isStoppedProcess } from '../../../src/base/supervised-child.ts'
-import { endingFields, startWorker } from '../../../src/process/worker-process.ts'
+import { endingFields, startWorker, type WorkerEnding } from '../../../src/process/worker-process.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { withFreeDescriptors } from '../../harness/scarce-descriptors.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
-test('a worker that is stopped before it has loaded is killed', { timeout: 120_000 }, async () => {
+/** The end of a worker that runs this script. */
+async function endingOf(script: string): Promise<WorkerEnding> {
   const directory = temporaryDirectory()
   try {
-    const script = `${directory.path}/worker.mjs`
-    writeFileSync(script, "process.kill(process.pid, 'SIGSTOP')\n")
-    const { ended } = startWorker(script, [], [])
-    expect(await ended).toEqual({ code: null, signal: 'SIGKILL', hung: true })
+    const file = `${directory.path}/worker.mjs`
+    writeFileSync(file, script)
+    return await startWorker(file, [], []).ended
   } finally {
     directory.remove()
   }
+}
+
+test('a worker that is stopped before it has loaded is killed', { timeout: 120_000 }, async () => {
+  const ending = await endingOf("process.kill(process.pid, 'SIGSTOP')\n")
+  expect(ending).toEqual({ code: null, signal: 'SIGKILL', hung: true })
 })
 
 test('a worker that closes its channel and does not end is killed', { timeout: 120_000 }, async () => {
-  const directory = temporaryDirectory()
-  try {
-    const script = `${directory.path}/worker.mjs`
-    writeFileSync(script, "import { closeSync } from 'node:fs'\ncloseSync(3)\nsetInterval(() => {}, 1_000)\n")
-    const { ended } = startWorker(script, [], [])
-    expect(await ended).toEqual({ code: null, signal: 'SIGKILL', hung: false })
-  } finally {
-    directory.remove()
-  }
+  const ending = await endingOf("import { closeSync } from 'node:fs'\ncloseSync(3)\nsetInterval(() => {}, 1_000)\n")
+  expect(ending).toEqual({ code: null, signal: 'SIGKILL', hung: false })
 })
 
 test('a stopped process differs from one that runs or has ended', async () => {
