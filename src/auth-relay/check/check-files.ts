@@ -4,8 +4,9 @@ import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { accessSync, constants, existsSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { isAccessDenied, messageOf, UsageFault } from '../../base/errors.ts'
-import { idsOf, isRoot } from '../../process/privileges.ts'
+import { gidOf, idsOf, isRoot } from '../../process/privileges.ts'
 import { formatDuration } from '../../settings/duration.ts'
+import { AUTHD } from '../../settings/grant-sections.ts'
 import { readSecretFile, SecretMissing } from '../../settings/secret.ts'
 import type { LoadedSettings, Settings, ShownSetting } from '../../settings/settings.ts'
 import { checkRuleNames } from '../alerts/alert-watch.ts'
@@ -41,6 +42,7 @@ export function checkFiles(
     () => checkPostfix(settings),
     () => checkExim(settings),
     () => checkAccounts(settings, parts),
+    () => checkAdmitted(settings, parts),
     () => (parts.alerts ? checkAlerts(settings) : []),
   ]
   return checks.flatMap(check => findingsOf(check))
@@ -336,6 +338,36 @@ function checkAccounts({ popup, sslwrap, authd, wrap, statusPage, alerts }: Sett
       ]
     }
   })
+}
+
+/**
+ * Accounts and groups that a socket or the journal admits. A program does not start if one is
+ * missing, except an account of the default of journal_users.
+ */
+function checkAdmitted({ authd, wrap }: Settings, parts: PartsInUse): Finding[] {
+  const usual: unknown = AUTHD.rows.journal_users.default
+  const journalUsers = authd.journal_users.filter(account => !(Array.isArray(usual) && usual.includes(account)))
+  const admitted = {
+    'authd.socket_users': parts.authd ? authd.socket_users : [],
+    'authd.usage_users': parts.authd ? authd.usage_users : [],
+    'authd.journal_users': parts.authd && authd.journal ? journalUsers : [],
+  }
+  const accounts = Object.entries(admitted).flatMap(([name, list]) =>
+    list.flatMap(account => findingsOfFault(name, () => idsOf(account, name))),
+  )
+  if (!parts.gate || wrap.socket_group === '') return accounts
+  const group = findingsOfFault('wrap.socket_group', () => gidOf(wrap.socket_group, 'wrap.socket_group'))
+  return [...accounts, ...group]
+}
+
+function findingsOfFault(name: string, read: () => unknown): Finding[] {
+  try {
+    read()
+    return []
+  } catch (error) {
+    if (!(error instanceof UsageFault)) throw error
+    return [unsafeBecause(name, error)]
+  }
 }
 
 const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })

@@ -284,3 +284,18 @@ test.runIf(process.getuid?.() === 0)('the account of alerts must be there if the
     'unsafe: there is no account no-such-account',
   ])
 })
+
+test.each([
+  ['authd.socket_users', '[authd]\nsocket_users = ["no-such-account"]'],
+  ['authd.usage_users', '[authd]\nusage_users = ["no-such-account"]'],
+  ['authd.journal_users', '[authd]\njournal = true\njournal_users = ["no-such-account"]'],
+  ['wrap.socket_group', '[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nsocket_group = "no-such-group"'],
+])('%s: a missing account or group, with which the program does not start, is unsafe', (name, toml) => {
+  expect(findingsAbout(name, toml)).toEqual([expect.stringMatching(/^unsafe: there is no (account|group) no-such-/)])
+})
+
+test('accounts and groups of parts that are not in use are not checked, nor the accounts of the default', () => {
+  const toml = '[authd]\njournal_users = ["no-such-account"]\n[wrap]\nlisten = []\nsocket_group = "no-such-group"'
+  expect([...findingsAbout('authd.journal_users', toml), ...findingsAbout('wrap.socket_group', toml)]).toEqual([])
+  expect(findingsAbout('authd.journal_users', '[authd]\njournal = true')).toEqual([])
+})
