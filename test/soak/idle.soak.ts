@@ -18,7 +18,7 @@ const WORKER_DESCRIPTORS = 40
 let running: PopupStack
 beforeAll(async () => {
   running = await startPopup(
-    { max_connections: 50_000, max_per_address: 0, login_time: 600 },
+    { max_connections: 50_000, max_per_address: 0, max_per_login: 50_000, max_per_owner: 50_000, login_time: 600 },
     { '': { log_level: 'warn' } },
     { env: INSPECTED },
   )
