@@ -43,6 +43,28 @@ test('a damaged file is an error or a miss, never a crash or an endless search',
   expect(() => new Cdb(Buffer.alloc(2047))).toThrow(CdbDamaged)
 })
 
+describe('a length behind the end of the file is an error', () => {
+  const RECORD = 2048
+  const file = () => formatCdb([{ key: 'one', value: Buffer.from('Hello') }])
+
+  test.each([
+    ['of a key', RECORD],
+    ['of a value', RECORD + 4],
+  ])('%s', (_, at) => {
+    const damaged = file()
+    damaged.writeUInt32LE(damaged.length, at)
+    expect(() => new Cdb(damaged).get('one')).toThrow(CdbDamaged)
+    expect(() => [...new Cdb(damaged).records()]).toThrow(CdbDamaged)
+  })
+
+  test('and a value may end with the file', () => {
+    const whole = file()
+    const begin = RECORD + 8 + 'one'.length
+    whole.writeUInt32LE(whole.length - begin, RECORD + 4)
+    expect(new Cdb(whole).get('one')?.length).toBe(whole.length - begin)
+  })
+})
+
 describe('the slots of a table', () => {
   const key = 'one'
   /** A cdb of one record, whose table has two slots; `slot` is that of the record. */
