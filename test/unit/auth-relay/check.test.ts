@@ -56,7 +56,7 @@ describe('settings alone', () => {
     expect(advised('')).not.toContain(about)
   })
 
-  test('a TLS listener that can answer no client is unsafe, and of no account while nothing uses sslwrap', () => {
+  test('a TLS listener that can answer no client is unsafe, and is not checked while sslwrap is not in use', () => {
     const listener = (lines: string) =>
       unsafe(`[[sslwrap.listener]]\nlisten = "*:465"\nbackend = "127.0.0.1:25"\n${lines}`)
     expect(listener('protocol = "smtp"')).toEqual(['sslwrap.listener[0].preamble'])

@@ -16,6 +16,7 @@ import {
   PRIVATE_NETWORKS,
   parseIpAddress,
   parseNetwork,
+  parseSocketIp,
   readAddress,
 } from '../../../src/wire/ip-address.ts'
 import { ip } from '../../harness/addresses.ts'
@@ -134,6 +135,16 @@ describe('one address, one text', () => {
   test('octets of another length throw', () => {
     expect(() => readAddress(new Uint8Array(5))).toThrow(new TypeError('an address of 5 octets'))
   })
+})
+
+test.each([
+  ['fe80::1%eth0', 'fe80::1'],
+  ['::ffff:192.0.2.7', '192.0.2.7'],
+  ['192.0.2.7', '192.0.2.7'],
+  ['', undefined],
+  [undefined, undefined],
+])('the address of a socket of the runtime, %s, is %s', (text, address) => {
+  expect(parseSocketIp(text)).toBe(address)
 })
 
 describe('networks', () => {
