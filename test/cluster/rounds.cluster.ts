@@ -12,7 +12,7 @@ import { FAULTS, type Fault } from './faults.ts'
 import { ClientHost, GateHost, Pop3Host } from './site.ts'
 import { pause, Traffic } from './traffic.ts'
 
-const ROUNDS = Number(process.env['CLUSTER_ROUNDS'] ?? '20')
+const ROUNDS = Number(process.env['CLUSTER_ROUNDS'] ?? '100')
 /** Time after the start at which the last round may begin. */
 const MINUTES = Number(process.env['CLUSTER_MINUTES'] ?? '300')
 const SEED = Number(process.env['CLUSTER_SEED'] ?? '24')

@@ -18,7 +18,7 @@ afterAll(() => clearAway())
 
 /** Device-days between two lines of progress. */
 const STEP_DAYS = 10_000
-const DEVICE_DAYS = Number(process.env['SIMULATION_DEVICE_DAYS'] ?? 100_000)
+const DEVICE_DAYS = Number(process.env['SIMULATION_DEVICE_DAYS'] ?? 1_000_000)
 
 test(`popup, authd and the gate keep every promise in ${DEVICE_DAYS} device-days`, async () => {
   const began = performance.now()
