@@ -85,7 +85,7 @@ export class UsageSocket {
     this.#rateOfAll = new TokenBucket(BURST_OF_ALL, PER_SECOND_OF_ALL, monotonic)
     this.#server = new LineServer({
       name: 'uses',
-      order: 'asked',
+      order: 'arrival',
       failure: undefined,
       limits: () => LIMITS,
       uids,

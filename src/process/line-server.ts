@@ -22,10 +22,10 @@ export type LineServerOptions<Request> = {
   readonly newService: (peer: Peer) => LineService<Request>
   readonly limits: () => LineServerLimits
   /**
-   * `asked`: answers are sent in the order of their requests; `any`: in the order in which they are
-   * ready.
+   * `arrival`: answers are sent in the order of their requests; `any`: in the order in which they
+   * are ready.
    */
-  readonly order: 'asked' | 'any'
+  readonly order: 'arrival' | 'any'
   /** Octets that replace an answer that failed; undefined: the connection is closed. */
   readonly failure: string | undefined
   /** Accounts that may connect (peerIsAllowed). Undefined: only the mode of the socket decides. */
@@ -251,7 +251,7 @@ class LineConnection<Request> {
     }
     if (answer === undefined) return
     this.#open += 1
-    if (this.#options.order === 'asked') this.#slots.push(slot)
+    if (this.#options.order === 'arrival') this.#slots.push(slot)
     answer.then(
       text => this.#answered(slot, text),
       (error: unknown) => this.#failed(slot, error),

@@ -22,7 +22,7 @@ export type RelayGrant = {
   readonly sharedBy?: readonly string[] | undefined
 }
 
-/** Asks the store. Rejects if the store gives no certain answer. */
+/** Queries the store. Rejects if the store gives no certain answer. */
 export type AskGrant = (
   ip: IpAddress,
   signal: AbortSignal,
@@ -129,8 +129,8 @@ export function logDecision(log: Log, decision: Decision, fields: FieldsOf<'rela
 }
 
 /**
- * Logs a decision for a mail server that asks about every client and writes its own log. A refusal
- * is logged at level debug only.
+ * Logs a decision for a mail server that queries every client and writes its own log. A refusal is
+ * logged at level debug only.
  */
 export function logAnswer(log: Log, decision: Decision, fields: FieldsOf<'relay_refused'>): void {
   if (decision.relay || decision.error !== undefined) logDecision(log, decision, fields)

@@ -132,7 +132,7 @@ const SETTINGS_FILE = '/etc/auth-relay.toml'
 const ADDRESS = /^[0-9A-Fa-f:.]{2,45}$/
 
 /**
- * Takes the place of qmail-smtpd: asks whether the client may relay, sets RELAYCLIENT if it may,
+ * Takes the place of qmail-smtpd: queries whether the client may relay, sets RELAYCLIENT if it may,
  * and replaces this process with the real smtpd. Never reads descriptor 0. If the smtpd cannot run,
  * writes a reply to descriptor 1 and returns an exit status.
  *
@@ -173,7 +173,8 @@ const realSmtpd = ({ qmaildir, qmail_smtpd_noauth }: ExecSettings): string =>
   qmail_smtpd_noauth.startsWith('/') ? qmail_smtpd_noauth : `${qmaildir}/bin/${qmail_smtpd_noauth}`
 
 /**
- * Asks the gate, or the database if no gate is configured. After an error the relay stays closed.
+ * Queries the gate, or the database if no gate is configured. After an error the relay stays
+ * closed.
  */
 async function decisionAbout(
   ip: string,

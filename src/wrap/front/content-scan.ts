@@ -1,3 +1,4 @@
+/** The front's scan of message content in WebAssembly, and its memory. */
 import { compileWasmModule, type WasmInstance } from '../../base/web-assembly.ts'
 import { type PlainScan, scanNothing } from '../../smtp/content.ts'
 import { CONTENT_SCAN_MODULE } from './content-scan-module.ts'

@@ -116,7 +116,7 @@ export class SmtpFront {
     this.#updateReading()
   }
 
-  /** Ends the session with `reply`, which says why; `reason` is for the log. */
+  /** Ends the session with `reply`, which names the cause; `reason` is for the log. */
   endSession(reason: string, reply: string): void {
     this.#dialogue.endSession(reason, reply)
   }

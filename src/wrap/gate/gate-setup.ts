@@ -187,7 +187,7 @@ export class GateSetup {
 type SharedQuery = { hasBegun: boolean; readonly answer: Promise<Decision> }
 
 /**
- * Makes a function that shares one query of the store among callers that ask about the same address
+ * Makes a function that shares one query of the store among callers that need the same address
  * before the query begins. So no answer is older than its request: a client that has read `+OK` may
  * relay, and a client with a new block may not. For each address at most one query runs, and one
  * waits for its end. `timeoutMs` is the limit for the wait and the query together.

@@ -12,7 +12,7 @@
  * 5. The decision: a query to the store with a time limit. An error or a late answer is a negative
  *    decision, so that mail for local domains flows and the relay stays closed.
  * 6. The smtpd starts with the variables of the connection. A front stands only before clients that
- *    may relay. Then the smtpd gets one end of a socket pair, and the front has the other end and
+ *    may relay. The smtpd then gets one end of a socket pair, and the front has the other end and
  *    the client.
  * 7. The place is free again when the smtpd has ended, and when the front has closed its sockets.
  *
@@ -100,9 +100,9 @@ const LAST_REPLIES_MS = 1_000
 const PROXY_DEADLINE_MS = 3_000
 
 /**
- * Accepts SMTP connections without reading from them, asks whether the client may relay, and runs
- * the smtpd on the connection. The gate replaces tcpserver and auth-wrap. After an error the smtpd
- * runs without RELAYCLIENT.
+ * Accepts SMTP connections without reading from them, decides whether the client may relay, and
+ * runs the smtpd on the connection. The gate replaces tcpserver and auth-wrap. After an error the
+ * smtpd runs without RELAYCLIENT.
  */
 export class ResidentGate {
   #options: ResidentGateOptions

@@ -1,3 +1,4 @@
+/** The file of rules for `tcpserver -x`: its lookup, its limit, and when it is read again. */
 import { readFileSync, statSync } from 'node:fs'
 import { Cdb } from '../../wire/cdb.ts'
 import { parseTcpRule, type TcpRule, type TcpRuleQuery, tcpRuleKeys } from '../../wire/tcprules.ts'

@@ -62,7 +62,7 @@ const STOP_RETRY_MS = 200
  * ones: a rules text that is missing or invalid is logged and changes nothing. After a restart the
  * last valid rules come from the cdb.
  *
- * tcpserver cannot know that a grant has expired, so the grants of a killed gate stay in the file
+ * tcpserver does not check the end of a grant, so the grants of a killed gate stay in the file
  * until the gate starts again. Each start first writes the file without grants.
  */
 export class CdbExport {

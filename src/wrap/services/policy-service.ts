@@ -1,3 +1,4 @@
+/** The policy service: which queries get an answer other than DUNNO, and which of them count. */
 import { refuseRecipient, refuseSender } from '../../grants/devices/mail-rules.ts'
 import { LineServer, type LineServerLimits, type LineService } from '../../process/line-server.ts'
 import type { Refusal } from '../../smtp/transaction.ts'
@@ -9,7 +10,10 @@ import type { QueryServiceOptions } from './query-service.ts'
 
 /** Answer without a decision: the later restrictions of main.cf decide (Postfix access(5)). */
 const NO_OPINION = 'DUNNO'
-/** Postfix closes a connection after at most 1,000 s (smtpd_policy_service_max_ttl), so first. */
+/**
+ * Postfix closes a connection after at most 1,000 s (smtpd_policy_service_max_ttl). The service
+ * waits longer, so that Postfix closes first.
+ */
 const IDLE_MS = 1_200_000
 
 /**
@@ -21,7 +25,7 @@ const IDLE_MS = 1_200_000
 export function policyService(options: () => QueryServiceOptions): LineServer<PolicyRequest> {
   return new LineServer({
     name: 'policy',
-    order: 'asked',
+    order: 'arrival',
     // After an internal error Postfix must continue as for a client without a grant.
     failure: formatPolicyAnswer(NO_OPINION),
     limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),

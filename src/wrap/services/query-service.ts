@@ -82,7 +82,7 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
 
   return new LineServer({
     name: 'query',
-    order: 'asked',
+    order: 'arrival',
     failure: `${formatRelayAnswer({ verdict: 'unknown' })}\n`,
     limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
     log: () => options().log,

@@ -1,3 +1,7 @@
+/**
+ * The records of the cdb export: the site's rules and the grants in one cdb, where a deny of the
+ * site overrides each grant.
+ */
 import { readFileSync, statSync } from 'node:fs'
 import { Cdb, formatCdb } from '../../wire/cdb.ts'
 import { type Network, networkContains } from '../../wire/ip-address.ts'

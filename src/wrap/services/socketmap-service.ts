@@ -1,3 +1,4 @@
+/** The socketmap service: its maps, and which keys name a client. */
 import { LineServer, type LineServerLimits } from '../../process/line-server.ts'
 import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
 import {
@@ -71,7 +72,7 @@ export function socketmapService(options: () => ServiceOptions): LineServer<stri
   }
   return new LineServer({
     name: 'socketmap',
-    order: 'asked',
+    order: 'arrival',
     failure: formatNetstring(formatSocketmapAnswer({ type: 'notfound' })),
     limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
     log: () => options().log,

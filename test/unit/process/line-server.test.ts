@@ -30,7 +30,7 @@ async function open({ answer = async line => `${line}\n`, limits, ...options }: 
   const log = createLog('test', { write: line => lines.push(line) })
   const server = new LineServer<string>({
     name: 'echo',
-    order: 'asked',
+    order: 'arrival',
     failure: 'failed\n',
     log: () => log,
     newService: () => {
@@ -296,7 +296,7 @@ describe('limits', () => {
     server.server.close()
     const overTcp = new LineServer<string>({
       name: 'echo',
-      order: 'asked',
+      order: 'arrival',
       failure: 'failed\n',
       log: () => createLog('test', { write: () => {} }),
       newService,
