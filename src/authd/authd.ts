@@ -1,3 +1,7 @@
+/**
+ * The daemon authd: the order of its start, the effects of a reload, and the last logins at its
+ * end.
+ */
 import { chownSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { systemClock } from '../base/clock.ts'

@@ -1,4 +1,9 @@
 /**
+ * When waiting logins are committed: at once, together with later logins, or beside the transaction
+ * under way.
+ */
+
+/**
  * Milliseconds after which logins no longer wait for the end of the transaction under way. A
  * transaction takes that long if it waits for a row lock or for a slow disk.
  */
@@ -6,36 +11,39 @@ const SECOND_COMMIT_AFTER = 10
 /** Logins for which a second transaction is worth its cost at once. */
 const SECOND_COMMIT_FOR = 64
 /**
- * Milliseconds that a login waits for others under load, when no transaction is under way. They
- * share a transaction, because each transaction costs the database more than the rows it holds.
+ * Milliseconds that a login waits for others under load, when no transaction is under way. The
+ * logins share a transaction, because each transaction costs the database more than the rows it
+ * holds.
  */
 const COMPANY_WAIT = 3
 /** Logins that make a transaction at once, because more of them would only wait longer. */
 const COMPANY = 4
 /**
  * Logins are under load while they come at shorter intervals than this on average, in milliseconds.
- * A client alone is slower.
+ * A single client is slower.
  */
 const LOAD_INTERVAL = 4
-/** The part of the newest interval in that average. */
+/** Weight of the newest interval in that average. */
 const NEWEST_PART = 1 / 16
-/** No interval counts for more, so that a burst after a quiet hour is noticed at once. */
+/**
+ * A longer interval counts as this one, so that a burst after a quiet hour takes effect at once.
+ */
 const LONGEST_INTERVAL = 32
 
 /** Decides when logins that wait go into a transaction. Times in milliseconds. */
 export class CommitTiming {
   #lastTaken = Number.NEGATIVE_INFINITY
-  /** Between logins, on average. */
+  /** Average time between two logins. */
   #interval = LONGEST_INTERVAL
 
-  /** A login came. `now`: by a clock that does not step. */
+  /** Counts a login. `now`: by a clock that does not step. */
   taken(now: number): void {
     const latest = Math.min(now - this.#lastTaken, LONGEST_INTERVAL)
     this.#lastTaken = now
     this.#interval += (latest - this.#interval) * NEWEST_PART
   }
 
-  /** The time that the logins which wait now wait for others. A client alone never waits. */
+  /** Returns how long waiting logins wait for others. The logins of a single client never wait. */
   waitForOthers(waiting: number, commitsUnderWay: number): number {
     if (commitsUnderWay > 0) return waiting < SECOND_COMMIT_FOR ? SECOND_COMMIT_AFTER : 0
     return this.#interval < LOAD_INTERVAL && waiting < COMPANY ? COMPANY_WAIT : 0

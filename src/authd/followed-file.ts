@@ -1,3 +1,7 @@
+/**
+ * Followed log files as a login source: rotation, truncation, and the position that survives a
+ * restart.
+ */
 import { type FSWatcher, type Stats, watch } from 'node:fs'
 import { type FileHandle, open, stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'

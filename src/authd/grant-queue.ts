@@ -1,3 +1,7 @@
+/**
+ * The queue between login sources and the grant store: batches, retries, outages, locked rows. The
+ * comment of GrantQueue explains it.
+ */
 import type { Clock } from '../base/clock.ts'
 import { asError, errorCodeOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
@@ -12,7 +16,10 @@ import { NewestLogins } from './newest-logins.ts'
 export type ReportedLogin = {
   readonly event: LoginEvent
   readonly source: Source
-  /** When it happened, in milliseconds, if that was before now: a line read late from a file. */
+  /**
+   * Time of the login in milliseconds, if that is before now, such as for a line read late from a
+   * file.
+   */
   readonly at?: number
   /** Called once with the answer for the announcer: `committed` only after the commit. */
   readonly answer?: (answer: LoginAnswer) => void
@@ -66,12 +73,12 @@ const LOCKED_PAUSE = 1000
 const OWN_TIME_AFTER = 1000
 
 type Entry = {
-  readonly heard: ReportedLogin
+  readonly reported: ReportedLogin
   readonly ip: IpAddress
   /** Arrival number. It keeps the order across retries. */
   readonly place: number
-  /** By the monotonic clock. */
-  readonly heardAt: number
+  /** Time of arrival by the monotonic clock. */
+  readonly arrivedAt: number
   /** The announcer got its answer. */
   answered: boolean
   /** Stored or refused. */
@@ -104,9 +111,9 @@ export class GrantQueue {
   readonly #deadline: number
   readonly #backOff: { readonly first: number; readonly longest: number }
   #pending: Entry[] = []
-  /** They wait for the end of an outage. */
+  /** Logins that wait for the end of an outage. */
   readonly #kept = new NewestLogins<Entry>(MAX_KEPT)
-  /** The rows of their addresses are locked. */
+  /** Logins of addresses whose rows are locked. */
   readonly #locked = new NewestLogins<Entry>(MAX_LOCKED)
   #lockedTimer: NodeJS.Timeout | undefined
   /** The commits that are under way. */
@@ -136,7 +143,7 @@ export class GrantQueue {
     return this.#pending.length + this.#kept.size + this.#locked.size + this.#committing().length
   }
 
-  /** Whether the last commit failed. */
+  /** True if the last commit failed. */
   get storeIsDown(): boolean {
     return this.#down
   }
@@ -155,15 +162,15 @@ export class GrantQueue {
   }
 
   /** Takes a login. Its `answer` and `settled` are called later, or at once. */
-  submit(heard: ReportedLogin): void {
+  submit(reported: ReportedLogin): void {
     this.#taken += 1
     const now = this.#options.monotonic()
     this.#timing.taken(now)
     const entry: Entry = {
-      heard,
-      ip: heard.event.ip,
+      reported,
+      ip: reported.event.ip,
       place: this.#taken,
-      heardAt: now,
+      arrivedAt: now,
       answered: false,
       concluded: false,
       queued: false,
@@ -302,13 +309,13 @@ export class GrantQueue {
       if (isLocked && (this.#options.monotonic() >= end || this.#locked.isFull)) throw error
       const [first] = batch
       if (batch.length === 1 && first !== undefined && isLocked) {
-        this.#options.log.warn('login_locked', { ...describe(first.heard), reason: asError(error) })
+        this.#options.log.warn('login_locked', { ...describe(first.reported), reason: asError(error) })
         this.#setAside(first)
         return
       }
       if (batch.length === 1 && first !== undefined) {
-        this.#options.log.error('login_unstorable', { ...describe(first.heard), reason: asError(error) })
-        this.#settle(first, { verdict: 'refused', id: first.heard.event.id, reason: 'unstorable' })
+        this.#options.log.error('login_unstorable', { ...describe(first.reported), reason: asError(error) })
+        this.#settle(first, { verdict: 'refused', id: first.reported.event.id, reason: 'unstorable' })
         return
       }
       const half = Math.ceil(batch.length / 2)
@@ -326,15 +333,15 @@ export class GrantQueue {
   }
 
   #conclude(entry: Entry, outcome: Outcome): void {
-    const { event } = entry.heard
+    const { event } = entry.reported
     if (outcome.verdict === 'refused') {
-      this.#options.log.info('grant_refused', { ...describe(entry.heard), reason: outcome.reason })
+      this.#options.log.info('grant_refused', { ...describe(entry.reported), reason: outcome.reason })
       this.#settle(entry, { verdict: 'refused', id: event.id, reason: outcome.reason })
       return
     }
-    const fields = { ...describe(entry.heard), until: outcome.until }
+    const fields = { ...describe(entry.reported), until: outcome.until }
     // The line of popup for the login names the end of the grant too.
-    if (entry.heard.source === 'socket' && event.daemon === 'popup') this.#options.log.debug('grant_stored', fields)
+    if (entry.reported.source === 'socket' && event.daemon === 'popup') this.#options.log.debug('grant_stored', fields)
     else this.#options.log.info('grant_stored', fields)
     this.#settle(entry, { verdict: 'committed', id: event.id, until: outcome.until })
   }
@@ -342,17 +349,18 @@ export class GrantQueue {
   /** Concludes a login: stored or refused. */
   #settle(entry: Entry, answer: LoginAnswer): void {
     entry.concluded = true
-    this.#options.counters.countEvent(entry.heard.source, answer.verdict)
+    this.#options.counters.countEvent(entry.reported.source, answer.verdict)
     this.#answer(entry, answer)
-    entry.heard.settled?.()
+    entry.reported.settled?.()
   }
 
   #answer(entry: Entry, answer: LoginAnswer): void {
     if (entry.answered) return
-    // authd is about to end: an announcer without an answer sends the login again to the next one.
+    // authd is about to end: an announcer without an answer sends the login again to the next
+    // authd.
     if (this.#draining && answer.verdict === 'queued') return
     entry.answered = true
-    entry.heard.answer?.(answer)
+    entry.reported.answer?.(answer)
   }
 
   #up(): void {
@@ -383,8 +391,8 @@ export class GrantQueue {
   }
 
   /**
-   * Keeps the newest login of an address whose row is locked, and tries it again apart from the
-   * others.
+   * Keeps the newest login of an address whose row is locked. The login is tried again apart from
+   * the others.
    */
   #setAside(entry: Entry): void {
     this.#wait(entry, this.#locked)
@@ -428,25 +436,25 @@ export class GrantQueue {
    * the login of another address was dropped.
    */
   #wait(entry: Entry, others: NewestLogins<Entry>): boolean {
-    this.#answer(entry, { verdict: 'queued', id: entry.heard.event.id })
+    this.#answer(entry, { verdict: 'queued', id: entry.reported.event.id })
     const { replaced, dropped } = others.add(entry)
     if (replaced !== undefined) this.#forget(replaced, 'replaced')
     if (dropped !== undefined) this.#forget(dropped, 'dropped')
     if (!entry.queued) {
       entry.queued = true
-      this.#options.counters.countEvent(entry.heard.source, 'queued')
-      this.#options.log.info('login_queued', describe(entry.heard))
+      this.#options.counters.countEvent(entry.reported.source, 'queued')
+      this.#options.log.info('login_queued', describe(entry.reported))
     }
     return dropped !== undefined
   }
 
   #forget(entry: Entry, why: 'replaced' | 'dropped'): void {
-    this.#options.counters.countEvent(entry.heard.source, why)
-    entry.heard.settled?.()
+    this.#options.counters.countEvent(entry.reported.source, why)
+    entry.reported.settled?.()
   }
 
-  #login({ heard: { event, at }, heardAt, queued }: Entry): Login {
-    const age = this.#options.monotonic() - heardAt
+  #login({ reported: { event, at }, arrivedAt, queued }: Entry): Login {
+    const age = this.#options.monotonic() - arrivedAt
     if (at === undefined && !queued && age < OWN_TIME_AFTER) return { event, at: null }
     // Counted back from now by a clock that does not step, so that a step of the machine's clock
     // moves no login.
@@ -463,8 +471,8 @@ export class GrantQueue {
       () => {
         const now = this.#options.monotonic()
         for (const entry of [...this.#committing(), ...this.#pending]) {
-          if (now - entry.heardAt >= this.#options.commitWait) {
-            this.#answer(entry, { verdict: 'queued', id: entry.heard.event.id })
+          if (now - entry.arrivedAt >= this.#options.commitWait) {
+            this.#answer(entry, { verdict: 'queued', id: entry.reported.event.id })
           }
         }
         if (this.#pending.length > 0 || this.#commits.size > 0) return
@@ -490,7 +498,7 @@ const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) =>
 const neverHelps = (error: unknown): boolean => /^2[23]/.test(errorCodeOf(error) ?? '')
 
 /**
- * Another transaction has locked what this one needs (lock_not_available, query_canceled); surely
- * not done.
+ * Another transaction has locked what this one needs (lock_not_available, query_canceled), so the
+ * statement had no effect.
  */
 const meetsLock = (error: unknown): boolean => /^(55P03|57014)$/.test(errorCodeOf(error) ?? '')

@@ -1,3 +1,7 @@
+/**
+ * The periodic work of authd: sweeps, history partitions, saved positions. It has no influence on
+ * decisions about relaying.
+ */
 import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { GrantWriter } from '../grants/grant-store.ts'
@@ -21,10 +25,7 @@ const SAVE_PLACES = 1000
 /** Milliseconds after which a sweep or a new partition is cancelled. The next sweep tries again. */
 const DEADLINE = 30_000
 
-/**
- * Periodic work: sweeps, history partitions, saved positions. It has no influence on decisions
- * about relaying.
- */
+/** Does the periodic work until `close`. */
 export class Housekeeper {
   readonly #options: HousekeeperOptions
   readonly #timers: readonly NodeJS.Timeout[]

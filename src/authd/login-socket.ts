@@ -1,3 +1,7 @@
+/**
+ * The socket of popup's login events as a login source: its answers, and its end without a lost
+ * event.
+ */
 import type { Log } from '../base/log.ts'
 import { LineServer } from '../process/line-server.ts'
 import { openListener } from '../process/listener.ts'
@@ -76,7 +80,7 @@ export class LoginSocket {
   }
 }
 
-/** One connection. */
+/** One connection of an announcer. */
 class Announcer {
   readonly #options: LoginSocketOptions
   readonly #splitter = new LineSplitter(MAX_LOGIN_EVENT_LINE)

@@ -38,7 +38,7 @@ export type LoginSourcesOptions = {
   readonly log: Pick<Log, 'warn'>
 }
 
-/** A stamp has whole seconds: a line this much older than now is of now. */
+/** A stamp has whole seconds, so a line of at most this age in milliseconds counts as new. */
 const STAMP_GRAIN = 2000
 /** A stamp further in the future is of another clock or time zone, in milliseconds. */
 const MAX_AHEAD = 60_000
@@ -75,7 +75,7 @@ export type FileOfLines = { readonly path: string; readonly containers: Containe
 export class LoginSources {
   readonly #options: LoginSourcesOptions
   #recognizers: Recognizers
-  #heard = 0
+  #logins = 0
   /** Number of occurrences of each warning. */
   readonly #warnings = new Map<string, number>()
 
@@ -85,7 +85,7 @@ export class LoginSources {
   }
 
   /**
-   * Uses other settings from now on. Sessions of two-line daemons that are under way are forgotten.
+   * Uses other settings from now on. Sessions of two-line daemons that are under way are dropped.
    */
   reconfigure(recognizers: Recognizers): void {
     this.#recognizers = recognizers
@@ -95,7 +95,7 @@ export class LoginSources {
   acceptLogin(event: LoginEvent, answer: (answer: LoginAnswer) => void): void {
     const { counters, clock, queue } = this.#options
     counters.keepLastLine(clock(), `${event.daemon}: login of ${event.user} from ${event.ip}`, 'socket')
-    // An event that waited for authd is worth what is left of its time.
+    // The grant of an event that waited for authd ends as if the event had not waited.
     const at = event.age === undefined ? {} : { at: clock() - event.age * 1000 }
     queue.submit({ event, source: 'socket', answer, ...at })
   }
@@ -164,9 +164,9 @@ export class LoginSources {
     }
     if (verdict.ahead > MAX_AHEAD) this.#warnOfFuture(origin, verdict)
     const { ip, login, method, tls = false, daemon, at } = verdict
-    this.#heard += 1
+    this.#logins += 1
     const event: LoginEvent = {
-      id: sessionId(process.pid, this.#heard),
+      id: sessionId(process.pid, this.#logins),
       ip,
       daemon: daemon.slice(0, MAX_DAEMON),
       tls,
@@ -199,8 +199,8 @@ export class LoginSources {
   }
 
   /**
-   * True for 1, 10, 100, … warnings of a kind and an origin: a flood must not flood the log as
-   * well.
+   * True for 1, 10, 100, … warnings of a kind and an origin, so that a flood of lines does not
+   * flood the log.
    */
   #isDue(kind: string, origin: Origin): boolean {
     const key = keyOf(kind, origin)

@@ -1,3 +1,7 @@
+/**
+ * The program `authd`: its command line, and the settings that it reads at its start and at each
+ * SIGHUP.
+ */
 import '../base/inspector.ts'
 import { EXIT, UsageFault } from '../base/errors.ts'
 import { parseDaemonWords } from '../process/command-line.ts'

@@ -84,7 +84,7 @@ const perSource = (): PerSource => ({ socket: 0, fifo: 0, tcp: 0, file: 0, journ
 export type MetricsOptions = {
   readonly counters: Counters
   readonly queue: { readonly length: number; readonly storeIsDown: boolean }
-  /** Whether the primary is known. */
+  /** True if the primary is known. */
   readonly databaseIsUp: () => boolean
   readonly countLive: () => Promise<number>
   /** Alarms that last, by rule. */
@@ -151,7 +151,7 @@ export class Metrics {
     counter('authd_bad_announcements_total', 'Announcements that could not be read.', [], () => [
       [{}, counters.badAnnouncements],
     ])
-    counter('authd_foreign_peers_total', 'Connections from accounts that may not speak.', [], () => [
+    counter('authd_foreign_peers_total', 'Connections from accounts that are not permitted.', [], () => [
       [{}, counters.foreignPeers],
     ])
     counter('authd_commit_failures_total', 'Commits that failed.', [], () => [[{}, counters.commitFailures]])

@@ -24,8 +24,8 @@ export class NewestLogins<Login extends Waiting> implements Iterable<Login> {
   readonly #most: number
   readonly #logins = new Map<IpAddress, Login>()
   /**
-   * Finds the oldest one. One iterator serves all calls, because a new one would first pass every
-   * login that was removed before.
+   * Iterator that finds the oldest login. One iterator serves all calls, because a new one would
+   * first pass every login that was removed before.
    */
   #walk = this.#logins.values()
 
@@ -54,7 +54,7 @@ export class NewestLogins<Login extends Waiting> implements Iterable<Login> {
     return this.#logins.values()
   }
 
-  /** The login waits from now on, unless a newer one of its address does. */
+  /** Adds a login, unless a newer login of its address waits. */
   add(login: Login): Displaced<Login> {
     const other = this.#logins.get(login.ip)
     if (other !== undefined && other.place > login.place) return { replaced: login, dropped: undefined }

@@ -1,3 +1,7 @@
+/**
+ * The FIFO of a syslogd as a login source: it is read without a wait for the store, because a
+ * syslogd drops lines when the FIFO is full.
+ */
 import { statSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { asError } from '../base/errors.ts'
@@ -68,7 +72,7 @@ export class SyslogFifo {
       onread: {
         buffer,
         callback: octets => {
-          this.#hear(buffer.subarray(0, octets))
+          this.#receive(buffer.subarray(0, octets))
           return true
         },
       },
@@ -81,7 +85,7 @@ export class SyslogFifo {
     return socket
   }
 
-  #hear(chunk: Buffer): void {
+  #receive(chunk: Buffer): void {
     this.#watchFilling(chunk.length)
     this.#backlogOctets += chunk.length
     if (this.#backlog.length === 0) setImmediate(() => this.#work())
@@ -120,7 +124,7 @@ export class SyslogFifo {
     if (!wasFull) return
     const { counters, log, path } = this.#options
     counters.fifoFull += 1
-    // Once for 1, 10, 100, … times: a flood must not flood the log as well.
+    // Log only occurrence 1, 10, 100, …, so that a flood of lines does not flood the log.
     if (/^10*$/.test(String(counters.fifoFull))) {
       log.warn('fifo_full', {
         path,

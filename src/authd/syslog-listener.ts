@@ -1,3 +1,7 @@
+/**
+ * Lines of a local syslogd over TCP as a login source: its place on loopback, and an end that loses
+ * no line.
+ */
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Log } from '../base/log.ts'
 import { openListener } from '../process/listener.ts'
@@ -16,7 +20,7 @@ export type SyslogListenerOptions = {
 }
 
 const MAX_CONNECTIONS = 64
-/** At the end a connection on which nothing comes for this long is closed, in milliseconds. */
+/** Milliseconds without input after which a connection is closed at the end of authd. */
 const QUIET = 1000
 /** The longest time that the connections are read at the end, in milliseconds. */
 const LAST_LINES = 5000
@@ -28,7 +32,7 @@ const LAST_LINES = 5000
 export class SyslogListener {
   readonly #options: SyslogListenerOptions
   readonly #servers: Server[] = []
-  /** The first one has been silent longest. */
+  /** The first connection has been silent longest. */
   readonly #open = new Set<Socket>()
   #closing = false
 
@@ -49,8 +53,9 @@ export class SyslogListener {
 
   /**
    * Ends every connection without losing a line. A connection that is closed with lines unread
-   * loses them, because no syslogd notices. So authd sends its end first, which rsyslog sees before
-   * it writes the next line, and reads on until the other side has ended or is quiet.
+   * loses them, because no syslogd detects the loss. So authd first ends its output, which rsyslog
+   * reads before it writes the next line. authd then reads until the other side has ended or is
+   * quiet.
    */
   async close(): Promise<void> {
     this.#closing = true
@@ -78,7 +83,7 @@ export class SyslogListener {
     socket.on('data', chunk => {
       this.#open.delete(socket)
       this.#open.add(socket)
-      this.#hear(socket, framing, chunk)
+      this.#receive(socket, framing, chunk)
     })
     socket.on('error', () => socket.destroy())
     socket.on('close', () => this.#open.delete(socket))
@@ -100,7 +105,7 @@ export class SyslogListener {
     })
   }
 
-  #hear(socket: Socket, framing: SyslogFraming, chunk: Buffer): void {
+  #receive(socket: Socket, framing: SyslogFraming, chunk: Buffer): void {
     const { sources, queue, counters, log } = this.#options
     const { lines, overlong, broken } = framing.push(chunk)
     counters.overlong.tcp += overlong

@@ -1,3 +1,4 @@
+/** The socket of the gate's reports, and the rates that bound what a compromised gate can store. */
 import { BoundedMap } from '../base/bounded-map.ts'
 import type { Clock } from '../base/clock.ts'
 import { asError } from '../base/errors.ts'
@@ -25,7 +26,7 @@ export type UsageSocketOptions = {
   readonly store: Pick<GrantWriter, 'recordUses' | 'recordTallies'>
   readonly counters: Counters
   readonly clock: Clock
-  /** Milliseconds that only grow. */
+  /** Milliseconds of a monotonic clock. */
   readonly monotonic: () => number
   readonly log: Log
 }
@@ -47,7 +48,10 @@ const BURST = 10_000
 const PER_SECOND = 50
 const BURST_OF_ALL = 20_000
 const PER_SECOND_OF_ALL = 100
-/** Uses of this minute and the one before, so that one an address and minute is stored. */
+/**
+ * Uses of this minute and of the previous one that are remembered, so that each address has one row
+ * a minute.
+ */
 const MAX_SEEN = 100_000
 /**
  * A gate reports within seconds, and keeps at most one hour while authd does not run. An older
@@ -100,7 +104,7 @@ export class UsageSocket {
         return {
           cut: chunk => splitter.push(chunk).lines,
           answer: line => {
-            if (rate.take() && this.#rateOfAll.take()) this.#hear(line)
+            if (rate.take() && this.#rateOfAll.take()) this.#receive(line)
             else this.#drop()
             return undefined
           },
@@ -159,7 +163,7 @@ export class UsageSocket {
     }
   }
 
-  #hear(line: string): void {
+  #receive(line: string): void {
     const { counters, clock } = this.#options
     const tally = parseRelayTally(line)
     if (tally !== undefined) {
