@@ -1,3 +1,7 @@
+/**
+ * The program `popup`. The command line selects the monitor, a login process, or one connection,
+ * and each of them loads only its own modules.
+ */
 import '../base/inspector.ts'
 import { EXIT } from '../base/errors.ts'
 import { parseDaemonWords } from '../process/command-line.ts'

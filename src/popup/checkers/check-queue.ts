@@ -15,8 +15,8 @@ export type Applicant = {
 /** The networks that share an order, for the customer's network. */
 export function sharingNetworks(customer: Network): readonly string[] {
   const { base, prefixLength } = customer
-  // A single IPv6 address stands for a customer behind a translator: the networks around it say
-  // nothing.
+  // A single IPv6 address stands for a customer behind a translator: the networks around it are not
+  // those of a customer.
   const wider = familyOf(base) === 4 ? [16] : prefixLength === 128 ? [] : [32, 48]
   return [...wider.map(length => networkOf(base, length)), customer].map(formatNetwork)
 }

@@ -76,8 +76,8 @@ async function remembered(popup: Settings['popup']): Promise<AuthenticationCache
 
 /**
  * A fingerprint of all that makes a checker, its secret file included. While it stays the same, a
- * reload keeps the checker with its connections and the passwords that it remembers. @throws
- * UsageFault if the secret file cannot be used.
+ * reload keeps the checker with its connections and its authentication cache. @throws UsageFault if
+ * the secret file cannot be used.
  */
 export function checkerFingerprint({ popup }: Settings): string {
   const secret =

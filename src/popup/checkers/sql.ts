@@ -1,3 +1,4 @@
+/** Accounts in PostgreSQL: the columns of the site's query, the checker, and its limits. */
 import * as v from 'valibot'
 import type { Log } from '../../base/log.ts'
 import { type Database, openDatabase } from '../../database/database.ts'

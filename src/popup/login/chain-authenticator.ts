@@ -10,7 +10,7 @@ import { askToVerify, failureIn, type MonitorRequests, withRequest } from './mon
  * server.
  */
 
-/** Above the longest time that the monitor gives a checker. */
+/** Milliseconds to wait for the monitor. The longest time of a checker is shorter. */
 const REPLY_LIMIT_MS = 610_000
 /** Characters of a program's line that are logged. */
 const MOST_SHOWN = 80

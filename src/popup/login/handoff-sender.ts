@@ -94,7 +94,7 @@ export class HandoffChannel {
     try {
       const socket = handover.connect(path, {
         data: octets => {
-          for (const line of replies.push(octets).lines) this.#hear(line)
+          for (const line of replies.push(octets).lines) this.#receive(line)
         },
         end: () => socket.destroy(),
         closed: () => this.#close(),
@@ -108,7 +108,7 @@ export class HandoffChannel {
     }
   }
 
-  #hear(line: string): void {
+  #receive(line: string): void {
     const reply = parseHandoffReply(line)
     switch (reply?.type) {
       case 'open':

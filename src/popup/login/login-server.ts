@@ -324,7 +324,7 @@ export class LoginServer implements SessionHost {
     const { header, rest } = read
     const client = this.#clientOf(header, proxy)
     if (client === undefined) {
-      this.log.warn('proxy_refused', { ip: proxy.ip, reason: 'the header does not say who the client is' })
+      this.log.warn('proxy_refused', { ip: proxy.ip, reason: 'the header does not name the client' })
       socket.destroy()
       return
     }

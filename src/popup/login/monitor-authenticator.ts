@@ -119,9 +119,9 @@ export function monitorAuthenticator(
 ): Authenticator {
   return (request, departure) =>
     withRequest(askToVerify(monitor, request), departure, async ({ answer }) => {
-      const said = await answer()
-      if (said.type !== 'open') return failureIn(said)
-      const { socket, ticket } = said
+      const reply = await answer()
+      if (reply.type !== 'open') return failureIn(reply)
+      const { socket, ticket } = reply
       const channel = sender?.to(socket)
       const opened = channel instanceof Promise ? await channel : channel
       const worker: WorkerSession = {

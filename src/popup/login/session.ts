@@ -1,3 +1,8 @@
+/**
+ * A client before login: the connection, its POP3 dialogue in the state AUTHORIZATION, STLS, and
+ * the preamble. After the login the connection goes to a pop3d worker, whose first reply is the
+ * +OK, or is relayed to another server.
+ */
 import { Socket } from 'node:net'
 import type { Log } from '../../base/log.ts'
 import {

@@ -40,13 +40,13 @@ export function upstreamAuthenticator(monitor: MonitorRequests, server: Upstream
           },
         )
         request.report(answer.outcome)
-        const said = await request.answer()
-        if (answer.outcome !== 'yes') return failureIn(said)
-        if (said.type === 'announced') {
+        const reply = await request.answer()
+        if (answer.outcome !== 'yes') return failureIn(reply)
+        if (reply.type === 'announced') {
           return { outcome: 'open', stream: answer.stream, reply: [answer.reply.line, answer.reply.rest] }
         }
         answer.stream.destroy()
-        return failureIn(said)
+        return failureIn(reply)
       },
     )
   }

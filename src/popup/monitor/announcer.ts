@@ -67,13 +67,13 @@ export class Announcer {
 
   /**
    * Announces a login; fulfilled when +OK may be sent. An ungrantable login goes only to popup's
-   * log, because authd or a syslog reader on another host may not know that its address is a
-   * proxy's.
+   * log, because authd or a syslog reader on another host may lack the list of proxies.
    */
   async login(attempt: Attempt): Promise<void> {
     const { id, ip, user, method, tls } = attempt
     const refusal = this.#refusal(ip)
-    // Without a settings file popup does not know of grant_loopback: authd decides about loopback.
+    // Without a settings file popup has no value of grant_loopback, so authd decides about
+    // loopback.
     const isRefused = refusal !== undefined && refusal !== 'loopback'
     const begun = this.#clock()
     const answer: LoginAnswer | undefined = isRefused

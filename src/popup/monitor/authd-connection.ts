@@ -50,7 +50,7 @@ export class AuthdConnection {
   readonly #kept = new Map<string, Kept>()
   #socket: Socket | undefined
   #connected = false
-  /** Of this turn of the event loop. */
+  /** Events of this event loop turn that are not sent yet. */
   #unsent = ''
   #downSince: number
   #retry: NodeJS.Timeout | undefined

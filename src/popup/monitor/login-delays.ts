@@ -128,8 +128,7 @@ export class FailureDelays {
   }
 
   /**
-   * The /48 of an ordinary IPv6 address; undefined where a wider network says nothing of the
-   * customer.
+   * The /48 of an ordinary IPv6 address; undefined where a wider network is not that of a customer.
    */
   #siteOf(ip: IpAddress): string | undefined {
     const { base, prefixLength } = this.#customers.networkOf(ip)
@@ -179,7 +178,7 @@ class FailedLogins {
   // One more, because the login of this attempt does not count against itself.
   #mostFor = (levels: number): number => this.#tolerance + Math.min(levels, 16) + 1
 
-  /** By how many the logins that failed, other than this one, are more than is tolerated. */
+  /** Number of failed logins above the tolerance. The given login is not counted. */
   levelFor(network: string, login: LoginText): number {
     const row = this.#rows.get(network)
     if (row === undefined) return 0

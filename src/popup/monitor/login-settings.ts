@@ -105,8 +105,8 @@ function upstreamServer(popup: Settings['popup']): LoginSettingsMessage['upstrea
 }
 
 /**
- * Without a file the feature is off. An invalid file is a fault, because the administrator wants
- * the feature.
+ * Without a file the feature is off. An invalid file is a fault, because the administrator has set
+ * the file.
  */
 function preambleSettings(popup: Settings['popup']): LoginSettingsMessage['preamble'] {
   if (popup.ssl_hack_pass === '' || !existsSync(popup.ssl_hack_pass)) return null

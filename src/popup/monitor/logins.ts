@@ -1,3 +1,7 @@
+/**
+ * The requests of login processes: the steps of each login in the monitor, its time limits, and its
+ * answers.
+ */
 import { randomBytes } from 'node:crypto'
 import { messageOf } from '../../base/errors.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
@@ -31,7 +35,7 @@ export type LoginsParts = {
     | { readonly type: 'chain'; readonly chains: ChainRunner }
     | { readonly type: 'upstream' }
   readonly delays: FailureDelays
-  /** Says which addresses belong to one customer. */
+  /** Decides which addresses belong to one customer. */
   readonly customers: () => CustomerNetworks
   readonly intervals: LoginIntervals
   readonly announcer: Announcer
@@ -139,7 +143,7 @@ export class Logins {
   async #verify(process: LoginProcess, request: VerifyRequest, pending: Pending): Promise<void> {
     const { authenticator } = this.#parts
     if (authenticator.type === 'upstream')
-      throw new Error('a login process asked for a check that is not the monitor’s')
+      throw new Error('a login process requested a check that is not the monitor’s')
     if (!(await this.#waitTurn(pending))) return
     if (authenticator.type === 'chain') await this.#throughChain(authenticator.chains, process, request, pending)
     else await this.#check(authenticator, process, request, pending)
@@ -190,8 +194,8 @@ export class Logins {
       return
     }
     const outcome = new Promise<'accepted'>(resolve => {
-      pending.outcome = said => {
-        if (said === 'yes') resolve('accepted')
+      pending.outcome = result => {
+        if (result === 'yes') resolve('accepted')
       }
     })
     const first = await Promise.race([outcome, chain.ended])
@@ -223,10 +227,10 @@ export class Logins {
       pending.departure.listen(() => resolve('gone'))
     })
     process.send({ type: 'proceed', n })
-    const said = await outcome
-    if (said === 'gone') return
-    if (said !== 'yes') {
-      this.#refuse(process, n, pending, FAILURES[said], 'the server behind refused the login')
+    const result = await outcome
+    if (result === 'gone') return
+    if (result !== 'yes') {
+      this.#refuse(process, n, pending, FAILURES[result], 'the server behind refused the login')
       return
     }
     if (!this.#accept(process, n, pending)) return

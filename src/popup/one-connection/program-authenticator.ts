@@ -1,3 +1,7 @@
+/**
+ * Login by a checker and a server that run as children of popup, for one connection without a
+ * monitor.
+ */
 import { closeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { messageOf } from '../../base/errors.ts'
@@ -69,7 +73,7 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
       closeSync(theirs)
     }
     const session = new Socket({ fd: ours, readable: true, writable: true, allowHalfOpen: true })
-    session.on('error', () => {}) // the program has ended, and its exit status says more
+    session.on('error', () => {}) // the program has ended, and its exit status is reported
     departure.listen(() => session.destroy())
     const reply = await readReply(session, checkTimeout + 30_000)
     if (reply !== undefined && isPositive(reply)) {
@@ -80,8 +84,8 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
     }
     if (reply !== undefined) {
       // The server's text about the missing session, for example that a maildrop is in use.
-      const said = reply.line.toString('latin1').trimEnd().slice(0, MOST_SHOWN)
-      options.refused(client, login, method, 'temp', `the first line from checker and program is no +OK: ${said}`)
+      const text = reply.line.toString('latin1').trimEnd().slice(0, MOST_SHOWN)
+      options.refused(client, login, method, 'temp', `the first line from checker and program is no +OK: ${text}`)
       options.running(chain)
       return { outcome: 'open', stream: session, reply: [reply.line, reply.rest] }
     }

@@ -1,3 +1,6 @@
+/**
+ * popup for one connection under tcpserver: its command line, its environment, and its one session.
+ */
 import { existsSync } from 'node:fs'
 import { systemClock } from '../../base/clock.ts'
 import { EXIT, UsageFault } from '../../base/errors.ts'
@@ -220,7 +223,7 @@ class OneConnection {
       apop: popup.apop || popup.compat === 'qmail',
       timestampFor: ({ id }) => {
         const seconds = Math.floor(systemClock() / 1000)
-        // One connection a process: qmail's form is unique too.
+        // A process has one connection, so the form of qmail is unique too.
         return popup.compat === 'qmail'
           ? `<${process.pid}.${seconds}@${this.#hostname}>`
           : formatTimestamp(id, seconds, this.#hostname)
