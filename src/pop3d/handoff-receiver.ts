@@ -1,3 +1,7 @@
+/**
+ * The worker's side of the handoff: the order of sockets and messages, and the end of a channel
+ * without a lost client.
+ */
 import type { Socket } from 'node:net'
 import type { Connection } from '../sockets/connection.ts'
 import type { Handover, HandoverChannel } from '../sockets/engine.ts'
@@ -53,8 +57,8 @@ export class HandoffReceiver {
   }
 
   /**
-   * Asks the login processes to send no more clients on these channels. Settles when all have ended
-   * their side. Clients that were sent before are served.
+   * Requests that login processes send no more clients on these channels. Settles when all have
+   * ended their side. Clients that were sent before are served.
    */
   async dismiss(): Promise<void> {
     const channels = [...this.#channels]

@@ -1,3 +1,7 @@
+/**
+ * The sessions of one owner: the state that they share, and the replies for a maildrop that cannot
+ * be opened.
+ */
 import { resolve } from 'node:path'
 import { BoundedMap } from '../base/bounded-map.ts'
 import { type Clock, systemClock } from '../base/clock.ts'

@@ -190,10 +190,10 @@ export class Session implements ConnectionListener {
   #execute(line: Line): Promise<void> | undefined {
     if (needsSizes(line) && !(this.#sizesChecked && this.#maildrop.sizesKnown)) {
       this.#sizesChecked = true
-      const learning = this.#cache.learnSizes(this.#maildrop)
-      if (learning !== undefined) {
+      const pending = this.#cache.determineSizes(this.#maildrop)
+      if (pending !== undefined) {
         this.#flush()
-        return learning.then(() => {
+        return pending.then(() => {
           for (const [number, cause] of this.#maildrop.unreadable) {
             if (cause !== undefined) this.#warnOfUnreadable(number, cause)
           }

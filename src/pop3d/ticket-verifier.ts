@@ -1,3 +1,4 @@
+/** The worker's check of session tickets: signature, expiry, single use. */
 import { KeyedHash } from '../base/keyed-hash.ts'
 import { parseSessionTicket, type SessionTicket, type UsedTicket } from '../wire/workers/maildrop-worker.ts'
 

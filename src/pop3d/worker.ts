@@ -1,3 +1,6 @@
+/**
+ * A pop3d worker: the connections that it accepts, its settings, and an end that loses no client.
+ */
 import { createServer, type Socket } from 'node:net'
 import { systemClock } from '../base/clock.ts'
 import { asError, TemporaryFault, UsageFault } from '../base/errors.ts'
@@ -37,8 +40,8 @@ const START_TIME = 10_000
 /**
  * Runs as a worker of popup's monitor: many sessions of one owner in one process
  * (src/wire/workers/maildrop-worker.ts). The worker exits after its idle time without a session,
- * and after its last session if the monitor has exited or has asked it to stop. The monitor holds
- * the listening socket, so connections wait there for the next worker.
+ * and after its last session if the monitor has exited or has sent the order to stop. The monitor
+ * holds the listening socket, so connections wait there for the next worker.
  */
 export async function startWorker(): Promise<RunningDaemon> {
   // SCHED_BATCH: the worker wakes less often and does more work for each wake-up.
@@ -88,7 +91,7 @@ class Worker {
   async open(): Promise<RunningDaemon> {
     await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
     this.#channel.onClose(() => this.#stop('monitor has ended'))
-    this.#say({ type: 'ready' })
+    this.#send({ type: 'ready' })
     this.#armIdleTimer()
     void this.#stopped.promise.then(() => process.kill(process.pid, 'SIGTERM'))
     return {
@@ -127,13 +130,13 @@ class Worker {
 
   #endIfLast(): void {
     if (!this.#passingEnded || this.#connections > 0) return
-    this.#say({ type: 'usedTickets', tickets: [...this.#ticketVerifier.used(nowSeconds())] })
+    this.#send({ type: 'usedTickets', tickets: [...this.#ticketVerifier.used(nowSeconds())] })
     this.#handoffs?.destroy()
     // Exit after the messages above are sent.
     setImmediate(() => this.#stopped.resolve())
   }
 
-  #say(report: MaildropWorkerReport): void {
+  #send(report: MaildropWorkerReport): void {
     this.#channel.send(report)
   }
 

@@ -1,3 +1,7 @@
+/**
+ * The program `sslwrap`. The command line selects the privileged process, a worker, or one client
+ * on descriptors 0 and 1.
+ */
 import '../base/inspector.ts'
 import { EXIT } from '../base/errors.ts'
 import { nameProcess, runCommand, runDaemon } from '../process/lifecycle.ts'

@@ -78,7 +78,7 @@ describe('the maildrop cache', () => {
     const cache = cacheWith()
     const first = await cache.open(maildir)
     expect(first.sizesKnown).toBe(false)
-    await cache.learnSizes(first)
+    await cache.determineSizes(first)
     expect(first.readyListing('LIST').toString()).toBe('+OK \r\n1 3\r\n2 6\r\n.\r\n')
     renameSync(`${maildir}/new/A`, `${maildir}/cur/A:2,`)
     // Same length and time, other line ends, so that only a second read shows the difference.
@@ -87,7 +87,7 @@ describe('the maildrop cache', () => {
     now += 60_000
     const second = await cache.open(maildir)
     expect(second).not.toBe(first)
-    await cache.learnSizes(second)
+    await cache.determineSizes(second)
     expect([second.octets(1), second.octets(2), second.totalOctets()]).toEqual([3, 6, 9])
     // A file of another length is read again.
     rmSync(`${maildir}/cur/A:2,`)
@@ -95,7 +95,7 @@ describe('the maildrop cache', () => {
     utimesSync(`${maildir}/cur/A:2,`, 10, 10)
     now += 60_000
     const third = await cache.open(maildir)
-    await cache.learnSizes(third)
+    await cache.determineSizes(third)
     expect(third.octets(1)).toBe(6)
   })
 

@@ -46,11 +46,11 @@ class Transfer {
    */
   encode(got: number, output: 0 | 1, at: number): number {
     const { input } = this.#encoder
-    const wanted = this.#limit === undefined ? got : this.#limit.take(input.subarray(0, got))
-    this.#cutShort = wanted < got
-    const last = input[wanted - 1]
-    const octets = this.#encoder.encode(wanted, this.#previous, this.#rules.keepCr, output, at)
-    if (wanted > 0) this.#previous = last ?? this.#previous
+    const sent = this.#limit === undefined ? got : this.#limit.take(input.subarray(0, got))
+    this.#cutShort = sent < got
+    const last = input[sent - 1]
+    const octets = this.#encoder.encode(sent, this.#previous, this.#rules.keepCr, output, at)
+    if (sent > 0) this.#previous = last ?? this.#previous
     return octets
   }
 

@@ -1,3 +1,4 @@
+/** The cache of scanned maildrops: when a scan is valid, and how many messages are kept. */
 import { accessSync, constants } from 'node:fs'
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
@@ -79,13 +80,13 @@ export class MaildropCache {
 
   /**
    * Settles when the sizes of the maildrop are known; undefined if they are known already. A
-   * session calls this before its first STAT or LIST, to notice files that were changed in place,
-   * and later whenever a size is unknown.
+   * session calls this before its first STAT or LIST, to find files that were changed in place, and
+   * later whenever a size is unknown.
    */
-  learnSizes(maildrop: Maildrop): Promise<void> | undefined {
+  determineSizes(maildrop: Maildrop): Promise<void> | undefined {
     const entry = this.#entries.get(maildrop.path)
     const former = entry?.maildrop === maildrop ? entry.former : entry?.maildrop
-    return maildrop.learnSizes(this.#encoders, this.#clock(), former)?.then(() => {
+    return maildrop.determineSizes(this.#encoders, this.#clock(), former)?.then(() => {
       if (entry?.maildrop === maildrop) entry.former = undefined
     })
   }

@@ -63,7 +63,7 @@ export class Maildrop implements MaildropView {
   #unknown: number
   #total: number | undefined
   #checkedAt: number
-  #learning = Promise.resolve()
+  #determining = Promise.resolve()
   #changed = false
 
   constructor(path: string, { messages, leftOut, at }: ScanResult, rules: MaildropRules) {
@@ -137,14 +137,14 @@ export class Maildrop implements MaildropView {
    * from it. Files are checked for changes in place if the last check before `now` was long enough
    * ago.
    */
-  learnSizes(encoders: EncoderPool, now: number, former?: Maildrop): Promise<void> | undefined {
+  determineSizes(encoders: EncoderPool, now: number, former?: Maildrop): Promise<void> | undefined {
     const isDue = Math.abs(now - this.#checkedAt) > this.count * CHECK_INTERVAL
     if (this.sizesKnown && this.#unreadable.size === 0 && !isDue) return undefined
     if (isDue) this.#checkedAt = now
-    const learn = (): Promise<void> => this.#learn(encoders, isDue, former)
+    const determine = (): Promise<void> => this.#determine(encoders, isDue, former)
     // An attempt that failed for want of memory does not fail the attempts of later sessions.
-    this.#learning = this.#learning.then(learn, learn)
-    return this.#learning
+    this.#determining = this.#determining.then(determine, determine)
+    return this.#determining
   }
 
   /** Records that the file of a message was replaced or changed since the scan. */
@@ -178,7 +178,7 @@ export class Maildrop implements MaildropView {
     return made
   }
 
-  async #learn(encoders: EncoderPool, isDue: boolean, former: Maildrop | undefined): Promise<void> {
+  async #determine(encoders: EncoderPool, isDue: boolean, former: Maildrop | undefined): Promise<void> {
     const slice = new TimeSlice()
     if (isDue) await this.#lookForChanges(slice)
     if (this.#rules.sizes === 'file' || (this.sizesKnown && this.#unreadable.size === 0)) return

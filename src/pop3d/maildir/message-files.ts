@@ -1,3 +1,4 @@
+/** The files of a scan's messages after other programs have renamed or removed them. */
 import { closeSync, linkSync, lstatSync, renameSync, type Stats, unlinkSync } from 'node:fs'
 import { monotonicClock, systemClock } from '../../base/clock.ts'
 import { errorCodeOf } from '../../base/errors.ts'

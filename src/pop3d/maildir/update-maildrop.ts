@@ -1,3 +1,7 @@
+/**
+ * UPDATE: the removal of deleted messages, the move of new messages to cur/, and the Maildir++
+ * quota.
+ */
 import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs'
 import { monotonicClock } from '../../base/clock.ts'
 import { TimeSlice } from '../time-slice.ts'

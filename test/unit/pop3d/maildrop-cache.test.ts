@@ -31,9 +31,9 @@ test('after a scan that failed for want of memory, the next one finds the sizes'
   })
   const cache = new MaildropCache({ sizes: 'wire', compat: 'none' }, encoders, systemClock)
   const maildrop = await cache.open(threeMessages())
-  await expect(cache.learnSizes(maildrop)).rejects.toThrow('no memory')
+  await expect(cache.determineSizes(maildrop)).rejects.toThrow('no memory')
   isFull = false
-  await cache.learnSizes(maildrop)
+  await cache.determineSizes(maildrop)
   expect([1, 2, 3].map(number => maildrop.octets(number))).toEqual([3, 3, 3])
   expect(maildrop.sizesKnown).toBe(true)
 })
