@@ -1,7 +1,4 @@
-/**
- * The queue between login sources and the grant store: batches, retries, outages, locked rows. The
- * comment of GrantQueue explains it.
- */
+/** The queue between login sources and the grant store, as explained at GrantQueue. */
 import type { Clock } from '../base/clock.ts'
 import { asError, errorCodeOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
@@ -16,10 +13,7 @@ import { NewestLogins } from './newest-logins.ts'
 export type ReportedLogin = {
   readonly event: LoginEvent
   readonly source: Source
-  /**
-   * Time of the login in milliseconds, if that is before now, such as for a line read late from a
-   * file.
-   */
+  /** Time of the login in milliseconds, if it is before now: a line that is read late. */
   readonly at?: number
   /** Called once with the answer for the announcer: `committed` only after the commit. */
   readonly answer?: (answer: LoginAnswer) => void

@@ -1,7 +1,6 @@
 /**
- * A client before login: the connection, its POP3 dialogue in the state AUTHORIZATION, STLS, and
- * the preamble. After the login the connection goes to a pop3d worker, whose first reply is the
- * +OK, or is relayed to another server.
+ * A client before login: its dialogue in the state AUTHORIZATION, STLS, and the preamble. After the
+ * login the connection goes to a pop3d worker, whose first reply is +OK, or it is relayed.
  */
 import { Socket } from 'node:net'
 import type { Log } from '../../base/log.ts'
