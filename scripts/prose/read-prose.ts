@@ -171,7 +171,7 @@ export const readBlockComments = (text: string): Block[] =>
   )
 
 /** Functions of the tests that take a title. */
-const TITLED = new Set(['describe', 'describeWith', 'it', 'test'])
+const TITLED = new Set(['describe', 'describeWith', 'it', 'property', 'test'])
 
 /** Name of the function that a call begins with: `test` of `test.skipIf(a).each(b)('title')`. */
 function calledName(node: ts.Expression): string | undefined {

@@ -32,7 +32,7 @@ const filesIn = (path: string): readonly string[] => (existsSync(path) ? readdir
 const latin1 = (path: string): string => readFileSync(path, 'latin1')
 
 const qmail: FrontServer = {
-  name: 'the stand-in of qmail-smtpd',
+  name: 'the double of qmail-smtpd',
   needs: [],
   prepare: home => [process.execPath, '--disable-warning=ExperimentalWarning', QMAIL_SMTPD, `${home}/saw`],
   messages: home =>

@@ -78,8 +78,8 @@ export type WorldMutant =
   | 'queued logins are dropped'
   | 'no address is ungrantable'
   | 'the cdb keeps what has ended'
-  | 'a service remembers its answers'
-  | 'a service finds nobody'
+  | 'a service caches its answers'
+  | 'a service finds no grant'
 
 /** A promise that the programs did not keep. */
 export class BrokenPromise extends Error {
@@ -1092,8 +1092,8 @@ class Gate {
     const remembered = new Map<IpAddress | undefined, Promise<Decision>>()
     const options = {
       decide: (ip: IpAddress | undefined): Promise<Decision> => {
-        if (mutants.has('a service finds nobody')) return this.#decide(undefined)
-        if (!mutants.has('a service remembers its answers')) return this.#decide(ip)
+        if (mutants.has('a service finds no grant')) return this.#decide(undefined)
+        if (!mutants.has('a service caches its answers')) return this.#decide(ip)
         const known = remembered.get(ip) ?? this.#decide(ip)
         remembered.set(ip, known)
         return known

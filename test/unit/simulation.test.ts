@@ -37,8 +37,8 @@ describe('popup, authd and the gate in virtual time', () => {
     'queued logins are dropped',
     'no address is ungrantable',
     'the cdb keeps what has ended',
-    'a service remembers its answers',
-    'a service finds nobody',
+    'a service caches its answers',
+    'a service finds no grant',
   ])('the bug "%s" is found', async mutant => {
     const { failure } = await runPlans(stage, 20_000, SEED, [mutant])
     expect(failure).toBeInstanceOf(BrokenPromise)

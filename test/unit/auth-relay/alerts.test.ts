@@ -117,7 +117,7 @@ describe('ways to report', () => {
 })
 
 describe('the watch', () => {
-  const news = (state: 'start' | 'end', rule: string, subject: string): AlarmChange => ({
+  const changes = (state: 'start' | 'end', rule: string, subject: string): AlarmChange => ({
     state,
     alarm: { id: 1, rule, subject, detail: 'found', since: SINCE, until: state === 'end' ? SINCE : null },
   })
@@ -126,7 +126,7 @@ describe('the watch', () => {
     const lines: string[] = []
     const blocked: BlockTarget[] = []
     const givenBack: AlarmChange[] = []
-    const state: { news: AlarmChange[]; fails: boolean } = { news: [], fails: false }
+    const state: { changes: AlarmChange[]; fails: boolean } = { changes: [], fails: false }
     const teller: Teller = {
       name: 'mail',
       tell: async message => void reports.push(`${message.state} ${message.rule} ${message.subject}`),
@@ -136,7 +136,7 @@ describe('the watch', () => {
         look: async () => {
           if (state.fails) throw new Error('connection refused')
         },
-        take: async () => state.news.splice(0),
+        take: async () => state.changes.splice(0),
         giveBack: async one => void givenBack.push(one),
       },
       admin: {
@@ -162,12 +162,12 @@ describe('the watch', () => {
 
   test('each start and end is reported once, and a rule in `close` blocks its subject', async () => {
     const { watched, reports, blocked, state } = watch({ close: ['login_spread', 'address_crowd', 'device_rate'] })
-    state.news = [
-      news('start', 'login_spread', 'ann'),
-      news('start', 'address_crowd', '192.0.2.7'),
-      news('start', 'device_rate', 'copier'),
-      news('start', 'device_end', 'fax'),
-      news('end', 'login_spread', 'bob'),
+    state.changes = [
+      changes('start', 'login_spread', 'ann'),
+      changes('start', 'address_crowd', '192.0.2.7'),
+      changes('start', 'device_rate', 'copier'),
+      changes('start', 'device_end', 'fax'),
+      changes('end', 'login_spread', 'bob'),
     ]
     await watched.look()
     await watched.look()
@@ -188,7 +188,7 @@ describe('the watch', () => {
   test('if every report of an alarm fails, the alarm is released and nothing is closed', async () => {
     const failing: Teller = { name: 'webhook', tell: () => Promise.reject(new Error('it answered 503')) }
     const { watched, blocked, givenBack, lines, state } = watch({ tellers: [failing], close: ['login_spread'] })
-    state.news = [news('start', 'login_spread', 'ann')]
+    state.changes = [changes('start', 'login_spread', 'ann')]
     await watched.look()
     expect([givenBack.length, blocked.length]).toEqual([1, 0])
     expect(lines.join('')).toContain('event=alarm_unreported rule=login_spread by=webhook reason="it answered 503"')
@@ -208,7 +208,7 @@ describe('the watch', () => {
         },
       },
     })
-    state.news = [news('start', 'login_spread', 'ann'), news('start', 'login_spread', 'bob')]
+    state.changes = [changes('start', 'login_spread', 'ann'), changes('start', 'login_spread', 'bob')]
     await watched.look()
     expect(reports).toEqual(['start login_spread ann', 'start login_spread bob'])
     expect(blocked).toEqual([{ kind: 'login', login: 'bob' }])
@@ -237,11 +237,11 @@ describe('the watch', () => {
       ],
       alarms: {
         look: async () => {},
-        take: async () => state.news.splice(0),
+        take: async () => state.changes.splice(0),
         giveBack: () => Promise.reject(new Error('no primary')),
       },
     })
-    state.news = [news('start', 'login_spread', 'ann'), news('end', 'login_spread', 'bob')]
+    state.changes = [changes('start', 'login_spread', 'ann'), changes('end', 'login_spread', 'bob')]
     await watched.look()
     expect(reports).toEqual(['bob'])
   })

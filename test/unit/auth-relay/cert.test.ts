@@ -48,8 +48,12 @@ test('every certificate of sslwrap: names, end, key', async () => {
 })
 
 test.each([
-  ['the key of another', pair('tls', 'other'), /DOES NOT BELONG/],
-  ['one that is missing', `${pair('tls')}\n[[sslwrap.certificate]]\n${pair('gone')}`, /There is no .*gone\.crt/],
+  ['the key of another certificate', pair('tls', 'other'), /DOES NOT BELONG/],
+  [
+    'a certificate that is missing',
+    `${pair('tls')}\n[[sslwrap.certificate]]\n${pair('gone')}`,
+    /There is no .*gone\.crt/,
+  ],
 ])('%s: status 1', async (_, settings, message) => {
   const { status, output } = await cert(settings)
   expect(output).toMatch(message)

@@ -52,10 +52,10 @@ describe('patroniFindings', () => {
     ['a limit beyond half of ttl', {}, '4.0.4', 16, ['unsafe database.standby_age']],
     ['no limit', {}, '4.0.4', 0, ['unsafe database.standby_age']],
     ["Debian 12's release", {}, '3.0.2', 3, ['advice patroni']],
-    ['the release with the mend', {}, '3.1.0', 3, ['fine patroni']],
+    ['the release with the fix', {}, '3.1.0', 3, ['fine patroni']],
   ])('%s', (_, change, version, standbyAge, findings) => {
-    const judged = patroniFindings({ standby_age: standbyAge }, { config: { ...strict, ...change }, version })
-    expect(judged.map(({ verdict, about }) => `${verdict} ${about}`)).toEqual(findings)
+    const found = patroniFindings({ standby_age: standbyAge }, { config: { ...strict, ...change }, version })
+    expect(found.map(({ verdict, about }) => `${verdict} ${about}`)).toEqual(findings)
   })
 })
 

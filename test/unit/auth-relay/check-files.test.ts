@@ -29,14 +29,14 @@ function file(name: string, text: string, mode: number): string {
 }
 
 const settingsOf = (toml: string) => parseSettings(toml, config).settings
-const judged = (toml: string, now = new Date(), environment = {}) =>
+const findingsOf = (toml: string, now = new Date(), environment = {}) =>
   checkFiles(parseSettings(toml, config, environment), config, now)
 
 /**
  * The findings about one subject as `verdict: text`; each finding other than `fine` has a remedy.
  */
 function findingsAbout(about: string, toml: string, now?: Date): readonly string[] {
-  const found = judged(toml, now).filter(finding => finding.about === about)
+  const found = findingsOf(toml, now).filter(finding => finding.about === about)
   for (const { verdict, remedy } of found) expect(verdict === 'fine' || (remedy ?? '') !== '').toBe(true)
   return found.map(({ verdict, text }) => `${verdict}: ${text.replaceAll(path, '')}`)
 }
@@ -76,7 +76,7 @@ describe('accounts that may read and write files', () => {
 
   test('a password in the environment is not in the settings file, which every account may then read', () => {
     chmodSync(config, 0o644)
-    const found = judged('', new Date(), { STATUS_DBPASS: 'x9' }).filter(({ about }) => about === config)
+    const found = findingsOf('', new Date(), { STATUS_DBPASS: 'x9' }).filter(({ about }) => about === config)
     expect(found).toEqual([{ verdict: 'fine', about: config, text: 'mode 0644' }])
   })
 
@@ -84,7 +84,7 @@ describe('accounts that may read and write files', () => {
     const remedyOf = (text: string, mode: number) => {
       const password = file('dbpass', text, mode)
       const toml = `[popup]\nlisten = []\n[database]\ndbpass_file = "${password}"`
-      return judged(toml)
+      return findingsOf(toml)
         .find(({ about }) => about === 'database.dbpass_file')
         ?.remedy?.replaceAll(path, '')
     }
@@ -95,7 +95,7 @@ describe('accounts that may read and write files', () => {
   })
 
   test('a missing file of APOP secrets: the remedy writes that file', () => {
-    const found = judged(`[popup]\nchecker = "system"\napop_file = "${path}/none"`)
+    const found = findingsOf(`[popup]\nchecker = "system"\napop_file = "${path}/none"`)
     expect(found.find(({ about }) => about === 'popup.apop_file')).toMatchObject({
       verdict: 'unsafe',
       remedy: 'write a line LOGIN:SECRET for each login there, and chmod 600 the file',
@@ -104,7 +104,7 @@ describe('accounts that may read and write files', () => {
 
   test('a path through a link to itself is a finding, and the other checks run', () => {
     symlinkSync('loop', `${path}/loop`)
-    const found = judged(`[popup]\nlisten = []\n[authd]\nsyslog_fifo = "${path}/loop/fifo"`)
+    const found = findingsOf(`[popup]\nlisten = []\n[authd]\nsyslog_fifo = "${path}/loop/fifo"`)
     expect(found).toContainEqual({
       verdict: 'unsafe',
       about: 'auth-relay check',
@@ -120,8 +120,8 @@ describe('accounts that may read and write files', () => {
     ['close = ["device_silent"]', 'alerts.close', 'an alarm of device_silent names nothing that a block could close'],
     ['mail_from = "-f"', 'alerts.mail_from', '-f is not an address'],
     ['webhook_file = "/nonexistent"', 'alerts.webhook_file', /^cannot read the secret file \/nonexistent: ENOENT/],
-  ])('alerts that would not start with %s', (line, about, text) => {
-    const found = judged(`[popup]\nlisten = []\n[alerts]\nmail_to = ["root@example.org"]\n${line}`)
+  ])('%s, with which alerts would not start, is unsafe', (line, about, text) => {
+    const found = findingsOf(`[popup]\nlisten = []\n[alerts]\nmail_to = ["root@example.org"]\n${line}`)
     expect(found.filter(finding => finding.about.startsWith('alerts.') && finding.about !== 'alerts.user')).toEqual([
       {
         verdict: 'unsafe',
@@ -154,9 +154,9 @@ describe('accounts that may read and write files', () => {
       'fine: /passwd is closed to others',
       'advice: gone and 1 more: no maildrop at /home/gone/Maildir, so each session ends with -ERR after the login',
     ])
-    const remedy = judged(`[popup]\npasswd_file = "${path}/passwd"`).flatMap(found => found.remedy ?? [])
-    const gone = `${path}/home/gone/Maildir`
-    expect(remedy).toContain(`install -d -m 700 -o 1 -g 2 ${gone} ${gone}/new ${gone}/cur ${gone}/tmp`)
+    const remedy = findingsOf(`[popup]\npasswd_file = "${path}/passwd"`).flatMap(found => found.remedy ?? [])
+    const missing = `${path}/home/gone/Maildir`
+    expect(remedy).toContain(`install -d -m 700 -o 1 -g 2 ${missing} ${missing}/new ${missing}/cur ${missing}/tmp`)
   })
 
   test('the checker', () => {

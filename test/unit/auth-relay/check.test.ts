@@ -4,9 +4,9 @@ import { checkSettings } from '../../../src/auth-relay/check/check-settings.ts'
 import { formatFindings, formatShown } from '../../../src/auth-relay/verbs/check.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 
-const judged = (toml: string) => checkSettings(parseSettings(toml, 'x.toml').settings)
+const findingsOf = (toml: string) => checkSettings(parseSettings(toml, 'x.toml').settings)
 const unsafe = (toml: string) =>
-  judged(`configured = true\n${toml}`)
+  findingsOf(`configured = true\n${toml}`)
     .filter(({ verdict }) => verdict === 'unsafe')
     .map(({ about }) => about)
 
@@ -14,7 +14,7 @@ describe('settings alone', () => {
   test('the defaults are safe when the file is confirmed', () => {
     expect(unsafe('')).toEqual([])
     expect(
-      judged('')
+      findingsOf('')
         .filter(({ verdict }) => verdict === 'unsafe')
         .map(({ about }) => about),
     ).toEqual(['configured'])
@@ -49,7 +49,7 @@ describe('settings alone', () => {
     ['[wrap]\nfront = true', 'wrap.front'],
   ])('%s is advised against', (toml, about) => {
     const advised = (text: string) =>
-      judged(`configured = true\n${text}`)
+      findingsOf(`configured = true\n${text}`)
         .filter(({ verdict }) => verdict === 'advice')
         .map(finding => finding.about)
     expect(advised(toml)).toContain(about)
@@ -65,7 +65,7 @@ describe('settings alone', () => {
   })
 
   test('a FIFO is advised against, and the advice names the better source', () => {
-    const [finding] = judged('configured = true\n[authd]\nsyslog_fifo = "/x"\ncheck_daemon_ipop3d = true').filter(
+    const [finding] = findingsOf('configured = true\n[authd]\nsyslog_fifo = "/x"\ncheck_daemon_ipop3d = true').filter(
       ({ about }) => about === 'authd.syslog_fifo',
     )
     expect(finding?.verdict).toBe('advice')
@@ -78,12 +78,12 @@ describe('settings alone', () => {
     ['[popup]\nssl_hack_trust = ["10.0.0.0/8"]', 'popup.ssl_hack_trust', 'advice', '10.0.0.0/8'],
     ['[grants]\nipv6_prefix = 64', 'grants.ipv6_prefix', 'advice', 'NAT64'],
   ])('%j: the ungrantable addresses are listed', (toml, about, verdict, text) => {
-    const found = judged(`configured = true\n${toml}`).filter(finding => finding.about === about)
+    const found = findingsOf(`configured = true\n${toml}`).filter(finding => finding.about === about)
     expect(found).toEqual([expect.objectContaining({ verdict, text: expect.stringContaining(text) })])
   })
 
   test('loopback alone and listed translators give no finding', () => {
-    const found = judged('configured = true\n[grants]\nipv6_prefix = 64\nnat64_prefixes = ["2001:db8:64::/96"]')
+    const found = findingsOf('configured = true\n[grants]\nipv6_prefix = 64\nnat64_prefixes = ["2001:db8:64::/96"]')
     expect(found.map(({ about }) => about)).not.toContain('popup.ssl_hack_trust')
     expect(found.map(({ about }) => about)).not.toContain('grants.ipv6_prefix')
   })
@@ -97,7 +97,7 @@ describe('settings alone', () => {
   })
 
   test('every finding other than `fine` has a remedy', () => {
-    for (const finding of judged('[grants]\ngrant_loopback = true\nexp_time = 30')) {
+    for (const finding of findingsOf('[grants]\ngrant_loopback = true\nexp_time = 30')) {
       expect(finding.verdict === 'fine' || finding.remedy !== undefined).toBe(true)
     }
   })

@@ -81,18 +81,18 @@ describe('a session of the demo’s SMTP server', () => {
 
   test.each([
     [
-      'an order that is wrong',
+      'a transaction in the wrong order',
       'MAIL FROM:<a@b.example>\r\nRCPT TO:<demo@demo.example>\r\nDATA\r\n',
       ['503', '503', '503'],
     ],
     [
-      'commands that the demo has not',
+      'a command that the demo does not support',
       'STARTTLS\r\nAUTH PLAIN x\r\nVRFY demo\r\nNOOP\r\nHELP\r\n',
       ['502', '502', '252', '250', '500'],
     ],
-    ['names that are missing', 'HELO\r\nEHLO\r\nMAIL\r\nRCPT TO:\r\n', ['501', '501', '501', '501']],
-    ['octets that are no text', 'NO\0OP\r\n', ['500']],
-    ['a line without end', `${'x'.repeat(5_000)}\r\nNOOP\r\n`, ['500', '250']],
+    ['a command without its argument', 'HELO\r\nEHLO\r\nMAIL\r\nRCPT TO:\r\n', ['501', '501', '501', '501']],
+    ['a command with NUL', 'NO\0OP\r\n', ['500']],
+    ['a line that is too long', `${'x'.repeat(5_000)}\r\nNOOP\r\n`, ['500', '250']],
   ])('%s is refused, and the session continues', (_name, input, codes) => {
     const { codes: received, isClosed } = converse(input)
     expect(received).toEqual(['220', ...codes])
@@ -101,10 +101,10 @@ describe('a session of the demo’s SMTP server', () => {
 
   test.each([
     ['a TLS handshake', '\x16\x03\x01', '554'],
-    ['BDAT, whose octets are no commands', `${MAIL}BDAT 4\r\nQUIT`, '502'],
-    ['commands without end', 'x\r\n'.repeat(30), '421'],
+    ['BDAT, because its octets are not commands', `${MAIL}BDAT 4\r\nQUIT`, '502'],
+    ['a client with thirty unknown commands', 'x\r\n'.repeat(30), '421'],
     ['content with a bare line end', `${MAIL}RCPT TO:<demo@demo.example>\r\nDATA\r\na\nb\r\n.\r\n`, '550'],
-  ])('%s closes', (_name, input, code) => {
+  ])('the server closes after %s', (_name, input, code) => {
     const { codes, isClosed, delivered } = converse(input)
     expect(codes.at(-1)).toBe(code)
     expect(isClosed).toBe(true)

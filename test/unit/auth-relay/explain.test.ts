@@ -140,8 +140,8 @@ describe('the answer of the gate to mail', () => {
   }
   const inWords = (mail: Parameters<typeof formatExplanation>[4]) =>
     formatExplanation({ ...explanation(grant), lastRelay: null }, false, 1800, plain, mail)
-  const explained = (grant: Partial<Grant>, asked: { sender?: string; to?: string }, wrap = '') =>
-    explainMail({ ...found, ...grant }, ip, parseSettings(`[wrap]\n${wrap}\n`, 'test', {}).settings, asked)
+  const explained = (grant: Partial<Grant>, envelope: { sender?: string; to?: string }, wrap = '') =>
+    explainMail({ ...found, ...grant }, ip, parseSettings(`[wrap]\n${wrap}\n`, 'test', {}).settings, envelope)
 
   test('a device: its rules, and the reply to each part of the envelope', () => {
     const mail = explained({}, { sender: 'ceo@example.org', to: 'bob@example.org' })
@@ -164,8 +164,8 @@ Also known:
   test('the remaining limits are those that the gate has not counted, and without a gate the setting is named', async () => {
     const limited = { ...device, recipientsPerDay: 500 }
     const server = createServer(socket =>
-      socket.once('data', asked => {
-        expect(String(asked)).toBe('counts v=1 device=copier-2\n')
+      socket.once('data', query => {
+        expect(String(query)).toBe('counts v=1 device=copier-2\n')
         socket.end('counts messages_hour=48 messages_day=50 recipients_hour=48 recipients_day=501\n')
       }),
     ).listen(0, '127.0.0.1')
@@ -185,8 +185,8 @@ Also known:
     expect(withLimits(mail, { left: { messagesPerHour: 12 } }).refused).toBe(false)
     server.close()
     await once(server, 'close')
-    const gone = await limitsLeft(limited, listen(address.port))
-    expect(gone.leftUnknown).toMatch(/^the gate at 127\.0\.0\.1:\d+ does not answer: connect ECONNREFUSED/)
+    const unreachable = await limitsLeft(limited, listen(address.port))
+    expect(unreachable.leftUnknown).toMatch(/^the gate at 127\.0\.0\.1:\d+ does not answer: connect ECONNREFUSED/)
     const unset = await limitsLeft(limited, parseSettings('', 'test', {}).settings)
     expect(inWords(withLimits(mail, unset))).toContain('Left of the limits: unknown; set wrap.query_listen')
     expect(await limitsLeft({ ...device, messagesPerHour: 0 }, listen(1))).toEqual({})

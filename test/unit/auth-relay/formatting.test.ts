@@ -55,7 +55,7 @@ describe('times', () => {
   )
 
   property.prop([fc.date({ min: new Date(2000, 0), max: new Date(2100, 0), noInvalidDate: true })])(
-    'what is written is read back, to the second',
+    'a formatted time is parsed back, to the second',
     date => {
       const whole = new Date(Math.floor(date.getTime() / 1000) * 1000)
       const read = at(formatMoment(whole))
@@ -72,7 +72,7 @@ describe('text from outside on a terminal', () => {
     expect(printable('jürgen@例え.jp')).toBe('jürgen@例え.jp')
   })
 
-  property.prop([fc.string({ unit: 'binary' })])('never a control character', text => {
+  property.prop([fc.string({ unit: 'binary' })])('the result never contains a control character', text => {
     expect(printable(text)).not.toMatch(/\p{Cc}|\p{Cf}|\u2028|\u2029/u)
   })
 })
@@ -137,7 +137,7 @@ describe('tables', () => {
       ),
       { maxLength: 5 },
     ),
-  ])('one line a row, and no wider than asked when the rest leaves room', rows => {
+  ])('each row is one line, within the width if the other columns leave room', rows => {
     const short = rows.map(([a, b, c]) => [a.slice(0, 10), b, c.slice(0, 5)])
     const lines = formatTable(columns, short, 60).split('\n')
     expect(lines).toHaveLength(rows.length + 2)

@@ -22,11 +22,11 @@ describe('hints about the client behind a login', () => {
     ['looks for mail all day', { ...scanner, logins: 300, methods: 'pass', tlsLogins: 300 }, ['polls']],
     ['sends now and then', { ...scanner, logins: 40, methods: 'sasl', tlsLogins: 1 }, []],
     [
-      'never sends, from everywhere',
+      'never sends, and logs in from many addresses',
       { ...scanner, logins: 90, relays: 0, addresses: 8, methods: 'pass', tlsLogins: 90 },
       ['never-relays', 'polls', 'roams'],
     ],
-    ['was seen once', { ...scanner, logins: 1, relays: 0, methods: 'pass', tlsLogins: 1 }, ['never-relays']],
+    ['has logged in once', { ...scanner, logins: 1, relays: 0, methods: 'pass', tlsLogins: 1 }, ['never-relays']],
   ])('%s', (_, row, hints) => expect(deviceHints(row)).toEqual(hints))
 })
 

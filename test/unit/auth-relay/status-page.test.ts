@@ -77,11 +77,11 @@ describe('the chart', () => {
 describe('the history behind the chart', () => {
   /** A database with these counts, which records the queries. */
   function feed(counts: readonly EventCounts[]) {
-    const asked: [number, number][] = []
+    const queried: [number, number][] = []
     return {
-      asked,
+      queried: queried,
       async countEvents(from: Date, to: Date) {
-        asked.push([(from.getTime() - now.getTime()) / 1000, (to.getTime() - now.getTime()) / 1000])
+        queried.push([(from.getTime() - now.getTime()) / 1000, (to.getTime() - now.getTime()) / 1000])
         return counts.filter(({ start }) => start >= from && start < to)
       },
     }
@@ -95,14 +95,14 @@ describe('the history behind the chart', () => {
     const database = feed([old, young])
     const history = new EventHistory(database)
     await history.readAll(now)
-    expect(database.asked[0]).toEqual([-3240, 360])
-    expect(database.asked).toHaveLength(STEPS / 6)
+    expect(database.queried[0]).toEqual([-3240, 360])
+    expect(database.queried).toHaveLength(STEPS / 6)
     expect(history.steps(now)[1]).toEqual(old)
     expect(history.steps(now).at(-1)).toEqual(young)
     expect(history.steps(now)).toHaveLength(STEPS)
-    database.asked.length = 0
+    database.queried.length = 0
     await history.readLast(now)
-    expect(database.asked).toEqual([[-1440, 360]])
+    expect(database.queried).toEqual([[-1440, 360]])
     expect(history.steps(now)[1]).toEqual(old)
   })
 
@@ -118,10 +118,10 @@ describe('the history behind the chart', () => {
 describe('the data of the page', () => {
   /** A site with one grant; `fail` makes its database unavailable. */
   function site() {
-    const state = { asked: 0, time: now.getTime(), fail: false, slow: 0 }
+    const state = { queries: 0, time: now.getTime(), fail: false, slow: 0 }
     const feed: StatusFeed = {
       async totals() {
-        state.asked += 1
+        state.queries += 1
         state.time += state.slow
         if (state.fail) throw new Error('no server <answers>')
         return { ...totals, now: new Date(state.time) }
@@ -156,10 +156,10 @@ describe('the data of the page', () => {
   test('with any number of viewers the database is queried once in two seconds', async () => {
     const { state, source } = site()
     await Promise.all(Array.from({ length: 50 }, () => source.snapshot()))
-    expect(state.asked).toBe(1)
+    expect(state.queries).toBe(1)
     state.time += 2000
     await source.snapshot()
-    expect(state.asked).toBe(2)
+    expect(state.queries).toBe(2)
   })
 
   test('a clock that is set back does not stop the page', async () => {
@@ -167,10 +167,10 @@ describe('the data of the page', () => {
     await source.snapshot()
     state.time -= 3_600_000
     await Promise.all([source.snapshot(), source.snapshot()])
-    expect(state.asked).toBe(2)
+    expect(state.queries).toBe(2)
     state.time += 1999
     await source.snapshot()
-    expect(state.asked).toBe(2)
+    expect(state.queries).toBe(2)
   })
 
   test('a database that takes a second is queried every ten seconds', async () => {
@@ -179,10 +179,10 @@ describe('the data of the page', () => {
     await source.snapshot()
     state.time += 8999
     await source.snapshot()
-    expect(state.asked).toBe(1)
+    expect(state.queries).toBe(1)
     state.time += 1
     await source.snapshot()
-    expect(state.asked).toBe(2)
+    expect(state.queries).toBe(2)
   })
 
   test('a login name stays text, and can neither move nor reverse the text beside it', async () => {

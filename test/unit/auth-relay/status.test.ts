@@ -68,9 +68,9 @@ Nothing is wrong.
   })
 
   test('an unavailable database decides the status; a host without the password of the status role reports it', () => {
-    const away: SiteStatus = { ...healthy, database: { state: 'down', reason: 'refused' }, problems: ['x'] }
-    expect(formatStatus(away, style)).toMatch(/^ {2}unavailable +refused$/m)
-    expect(exitStatusOf(away)).toBe(111)
+    const unavailable: SiteStatus = { ...healthy, database: { state: 'down', reason: 'refused' }, problems: ['x'] }
+    expect(formatStatus(unavailable, style)).toMatch(/^ {2}unavailable +refused$/m)
+    expect(exitStatusOf(unavailable)).toBe(111)
     const database = { state: 'up', host: 'db1', role: 'authwrap', schema: 7 } as const
     expect(formatStatus({ ...healthy, database }, style)).toMatch(/^ {2}grants +unknown: .*status_dbuser$/m)
   })

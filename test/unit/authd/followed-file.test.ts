@@ -114,7 +114,7 @@ test('a file that was truncated is read from its beginning', async () => {
   appendFileSync(path, 'a long first line\n')
   await sources.has('a long first line')
   truncateSync(path)
-  await eventually('it is noticed', () => {
+  await eventually('the truncation is logged', () => {
     appendFileSync(path, '')
     return events.includes('file_truncated')
   })
@@ -129,7 +129,7 @@ test('a restart continues at the saved place, also in a file that was rotated me
   await isFollowed()
   appendFileSync(path, 'one\n')
   await first.has('one')
-  await eventually('the place is known', () => places.get(path)?.offset === 4)
+  await eventually('the offset is stored', () => places.get(path)?.offset === 4)
   await following?.close()
   places.save()
 

@@ -86,10 +86,10 @@ describe('LoginSources', () => {
 
   it.each(Object.entries(deliver))(
     '%s: the age of a late login comes from its stamp, and is never negative',
-    (_, hear) => {
-      hear('2026-03-05T09:45:00Z')
-      hear('2026-03-05T09:59:59Z')
-      hear('2026-03-05T10:20:00Z')
+    (_, send) => {
+      send('2026-03-05T09:45:00Z')
+      send('2026-03-05T09:59:59Z')
+      send('2026-03-05T10:20:00Z')
       expect(received.map(({ at }) => at)).toEqual([NOW - 900_000, undefined, undefined])
       expect(warnings).toMatchObject([{ event: 'stamp_ahead', fields: { seconds: 1200, times: 1 } }])
     },
@@ -97,17 +97,17 @@ describe('LoginSources', () => {
 
   it.each(Object.entries(deliver))(
     '%s: a login whose grant would have ended is counted, with one warning',
-    (source, hear) => {
-      hear('2026-03-05T09:30:01Z')
-      for (let n = 0; n < 9; n++) hear('2026-03-05T08:00:10Z')
+    (source, send) => {
+      send('2026-03-05T09:30:01Z')
+      for (let n = 0; n < 9; n++) send('2026-03-05T08:00:10Z')
       expect(received).toHaveLength(1)
       expect(counters.dropped.get(isSource(source) ? source : 'fifo')?.get('expired')).toBe(9)
       expect(warnings).toMatchObject([
         { event: 'login_dropped', fields: { source, reason: 'expired', ip: '192.0.2.7' } },
       ])
       expect(warnings[0]?.fields).toHaveProperty('remedy', expect.stringContaining('another time zone'))
-      hear('2026-03-05T08:07:00Z')
-      expect(warnings, 'again for the tenth').toHaveLength(2)
+      send('2026-03-05T08:07:00Z')
+      expect(warnings, 'a second warning for the tenth login').toHaveLength(2)
       expect(warnings[1]?.fields).toHaveProperty('remedy', expect.stringContaining('waited in a queue'))
     },
   )
@@ -182,7 +182,7 @@ describe('LoginSources', () => {
       ['another account', { _UID: '33', _SYSTEMD_UNIT: 'php8.4-fpm.service' }],
       ['no account', { _UID: undefined }],
       ['two accounts', { _UID: ['0', '33'] }],
-      ['a number that is none', { _UID: '0x0' }],
+      ['an invalid number', { _UID: '0x0' }],
       ['an account by name', { _UID: 'root' }],
       ['an empty unit', { _UID: '33', _SYSTEMD_UNIT: '' }],
       ['fields that senders choose', { _UID: '33', UID: '0', SYSLOG_PID: '1', SYSTEMD_UNIT: 'inetd.service' }],

@@ -54,25 +54,28 @@ const steps = fc.array(
   ),
 )
 
-property.prop([steps, fc.integer({ min: 1, max: 5 })])('the logins are those of a plain list', (plan, most) => {
-  const logins = new NewestLogins<Login>(most)
-  let model: Login[] = []
-  for (const step of plan) {
-    if ('take' in step) {
-      expect(logins.take(step.take)).toEqual(model.splice(0, step.take))
-      continue
+property.prop([steps, fc.integer({ min: 1, max: 5 })])(
+  'the queue holds the same logins as a plain list',
+  (plan, most) => {
+    const logins = new NewestLogins<Login>(most)
+    let model: Login[] = []
+    for (const step of plan) {
+      if ('take' in step) {
+        expect(logins.take(step.take)).toEqual(model.splice(0, step.take))
+        continue
+      }
+      const added = login(step.host, step.place)
+      const other = model.find(each => each.ip === added.ip)
+      const displaced = logins.add(added)
+      if (other !== undefined && other.place > added.place) {
+        expect(displaced).toEqual({ replaced: added, dropped: undefined })
+        continue
+      }
+      model = model.filter(each => each !== other)
+      const dropped = model.length === most ? model.shift() : undefined
+      model.push(added)
+      expect(displaced).toEqual({ replaced: other, dropped })
+      expect([...logins]).toEqual(model)
     }
-    const added = login(step.host, step.place)
-    const other = model.find(each => each.ip === added.ip)
-    const displaced = logins.add(added)
-    if (other !== undefined && other.place > added.place) {
-      expect(displaced).toEqual({ replaced: added, dropped: undefined })
-      continue
-    }
-    model = model.filter(each => each !== other)
-    const dropped = model.length === most ? model.shift() : undefined
-    model.push(added)
-    expect(displaced).toEqual({ replaced: other, dropped })
-    expect([...logins]).toEqual(model)
-  }
-})
+  },
+)

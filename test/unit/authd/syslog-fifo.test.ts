@@ -35,20 +35,20 @@ function open(path: string): void {
 const has = (line: string) => eventually(line, () => lines.includes(line))
 
 test('a FIFO whose directory cannot be entered any more is read on, and so is its successor', async () => {
-  const [home, away] = [`${directory.path}/log`, `${directory.path}/away`]
-  mkdirSync(home)
-  open(`${home}/fifo`)
-  renameSync(home, away)
+  const [original, moved] = [`${directory.path}/log`, `${directory.path}/away`]
+  mkdirSync(original)
+  open(`${original}/fifo`)
+  renameSync(original, moved)
   // A loop of links stands for a directory that the account may not enter.
-  symlinkSync(home, home)
+  symlinkSync(original, original)
   vi.advanceTimersByTime(5000)
-  writeFileSync(`${away}/fifo`, 'one\n')
+  writeFileSync(`${moved}/fifo`, 'one\n')
   await has('one')
 
-  unlinkSync(home)
-  mkdirSync(home)
-  execFileSync('mkfifo', [`${home}/fifo`])
+  unlinkSync(original)
+  mkdirSync(original)
+  execFileSync('mkfifo', [`${original}/fifo`])
   vi.advanceTimersByTime(5000)
-  writeFileSync(`${home}/fifo`, 'two\n')
+  writeFileSync(`${original}/fifo`, 'two\n')
   await has('two')
 })

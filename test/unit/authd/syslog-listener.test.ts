@@ -20,11 +20,11 @@ test('at the end it reads the octets that its peers have sent, in any amount', a
   if (address.type !== 'tcp') expect.unreachable()
   const syslogd = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
   syslogd.on('error', () => {})
-  // Like rsyslog, it sends until it sees the end of the other side.
+  // As rsyslog does, the client sends until the other side ends.
   syslogd.on('end', () => syslogd.end()).resume()
   for (let n = 0; n < LINES; n += 1) syslogd.write(`Nov 28 10:00:00 mx ipop3d[77]: line ${n}\n`)
-  await eventually('it has read a part', () => received.length > 0)
-  expect(received.length, 'and pauses').toBeLessThan(LINES)
+  await eventually('the listener has read a part', () => received.length > 0)
+  expect(received.length, 'lines before the pause').toBeLessThan(LINES)
   await listener.close()
   expect(received).toHaveLength(LINES)
   expect(received.at(-1)).toBe(`Nov 28 10:00:00 mx ipop3d[77]: line ${LINES - 1}`)

@@ -113,14 +113,14 @@ test('an account that reports without end writes a hundred rows a second, with o
       return gate.writableLength === 0
     })
   }
-  await eventually('the burst', async () => {
+  await eventually('the burst of events is read', async () => {
     await write()
     return uses.length === 20_000
   })
   expect(lines.filter(line => line.includes('event=usage_dropped')).length).toBe(1)
   later(10_000)
   for (const gate of gates) gate.write(many(2_000).join(''))
-  await eventually('and what ten seconds give', async () => {
+  await eventually('the events of ten further seconds are read', async () => {
     await write()
     return uses.length >= 21_000
   })

@@ -25,7 +25,7 @@ test('set keeps the age of an entry, and renew makes it the newest', () => {
 })
 
 property.prop([fc.integer({ min: 1, max: 5 }), fc.array(fc.tuple(fc.nat(8), fc.boolean()))])(
-  'holds the keys that were renewed last, and never more than its bound',
+  'holds the keys that were renewed last, and at most as many as its bound',
   (most, steps) => {
     const map = new BoundedMap<number, number>(most)
     let model: readonly number[] = []

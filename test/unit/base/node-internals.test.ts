@@ -31,14 +31,14 @@ rmSync(directory, { recursive: true })
 /** A client and a server after their handshake, in memory. */
 async function handshake(
   secureContext: SecureContext,
-  asked: ConnectionOptions = {},
+  options: ConnectionOptions = {},
   requestCert = false,
   prepare: (server: TLSSocket) => void = () => {},
 ) {
   const [near, far] = duplexPair()
   const server = new TLSSocket(far, { isServer: true, secureContext, requestCert, rejectUnauthorized: false })
   prepare(server)
-  const client = connect({ socket: near, rejectUnauthorized: false, ...asked })
+  const client = connect({ socket: near, rejectUnauthorized: false, ...options })
   await Promise.all([once(server, 'secure'), once(client, 'secureConnect')])
   return { server, client, far }
 }
@@ -101,11 +101,11 @@ test('enableTicketKeyCallback: OpenSSL requests a key at each handshake, and res
   const context = createSecureContext({ cert, key })
   const name = Buffer.alloc(16, 'n')
   const [hmac, aes, vector] = [Buffer.alloc(16, 'h'), Buffer.alloc(16, 'a'), Buffer.alloc(16, 'v')]
-  const asked: string[] = []
+  const requests: string[] = []
   answerTicketKeys(
     context,
     (ofTicket, isNew) => {
-      asked.push(isNew ? 'new' : ofTicket.toString())
+      requests.push(isNew ? 'new' : ofTicket.toString())
       return isNew ? [1, hmac, aes, name, vector] : [2, hmac, aes]
     },
     () => {
@@ -113,11 +113,11 @@ test('enableTicketKeyCallback: OpenSSL requests a key at each handshake, and res
     },
   )
   const first = await handshake(context, { maxVersion: 'TLSv1.2' })
-  expect(asked).toEqual(['new'])
+  expect(requests).toEqual(['new'])
   const session = first.client.getSession()
   const second = await handshake(context, { maxVersion: 'TLSv1.2', ...(session === undefined ? {} : { session }) })
   expect(second.client.isSessionReused()).toBe(true)
-  expect(asked.slice(1)).toContain(name.toString())
+  expect(requests.slice(1)).toContain(name.toString())
 })
 
 test('setTicketKeys: without the hook the fixed keys are used', async () => {
@@ -146,7 +146,7 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
    * Starts a child that runs a script; `fd` is its end of the channel. Returns the messages that
    * the parent receives, and how often one was refused.
    */
-  function speak(script: string, mostOctets: number) {
+  function runChild(script: string, mostOctets: number) {
     const child = spawn(process.execPath, ['-e', `const fs = require('node:fs'); const fd = 3; ${script}`], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       env: {},
@@ -165,26 +165,26 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
 
   test('any number of messages of the greatest length arrive unchanged', async () => {
     const longest = 'x'.repeat(100_000)
-    const received = speak(
+    const received = runChild(
       `for (let n = 0; n < 5; n += 1) { process.send('' + n); process.send('x'.repeat(100_000)) }
        process.send('last', () => process.disconnect())`,
       longest.length + 2,
     )
-    await eventually('the child is done', () => received.isOver)
+    await eventually('the child has ended', () => received.isOver)
     expect(received.messages).toEqual([...[0, 1, 2, 3, 4].flatMap(n => [`${n}`, longest]), 'last'])
     expect(received.refused).toBe(0)
   })
 
   test('a longer message is not received, nor is a message behind it', async () => {
-    const received = speak("process.send('first'); process.send('x'.repeat(200_000)); process.send('last')", 199_999)
-    await eventually('it is noticed', () => received.refused > 0)
+    const received = runChild("process.send('first'); process.send('x'.repeat(200_000)); process.send('last')", 199_999)
+    await eventually('the message is refused', () => received.refused > 0)
     expect([received.messages, received.refused]).toEqual([['first'], 1])
   })
 
   const ACK = JSON.stringify({ cmd: 'NODE_HANDLE_ACK' })
   test.each([
-    ['no JSON', 'x'],
-    ['half a text', '"'],
+    ['text that is not JSON', 'x'],
+    ['an unfinished text', '"'],
     ['an empty line', ''],
     ['a number', '1'],
     ['an object', '{}'],
@@ -192,8 +192,8 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
     ['a descriptor of unknown kind', JSON.stringify({ cmd: 'NODE_HANDLE', type: 'none', msg: '' })],
     ['another message of the runtime', JSON.stringify({ cmd: 'NODE_SOCKET_GET_COUNT' })],
   ])('%s is refused, and the runtime does not throw', async (_, line) => {
-    const received = speak(`fs.writeSync(fd, ${JSON.stringify(`${line}\n"later"\n`)}); process.disconnect()`, 1000)
-    await eventually('the child is done', () => received.isOver)
+    const received = runChild(`fs.writeSync(fd, ${JSON.stringify(`${line}\n"later"\n`)}); process.disconnect()`, 1000)
+    await eventually('the child has ended', () => received.isOver)
     expect([received.messages, received.refused]).toEqual([[], 1])
   })
 
@@ -201,7 +201,7 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
     const server = createServer()
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
-    const received = speak(
+    const received = runChild(
       `process.on('message', text => {
          if (text === 'a server') return process.send('received')
          fs.writeSync(fd, '${ACK}\\n')
@@ -211,27 +211,27 @@ describe('kChannelHandle, onread, pendingHandle, _handleQueue: messages of a chi
     )
     const [child] = children
     child?.send('a server', server)
-    await eventually('the first answer', () => received.messages.length > 0)
+    await eventually('the first answer arrives', () => received.messages.length > 0)
     child?.send('once more')
-    await eventually('the child is done', () => received.isOver)
+    await eventually('the child has ended', () => received.isOver)
     server.close()
     expect([received.messages, received.refused]).toEqual([['received'], 1])
   })
 
   test('a descriptor of a child is refused', async () => {
-    const received = speak(
+    const received = runChild(
       `const server = require('node:net').createServer().listen(0, '127.0.0.1', () =>
          process.send('mine', server, () => process.disconnect()))`,
       1000,
     )
-    await eventually('it is refused', () => received.refused > 0)
+    await eventually('the descriptor is refused', () => received.refused > 0)
     expect([received.messages, received.refused]).toEqual([[], 1])
   })
 
   test('a message without an end does not make this process grow', async () => {
     const before = process.memoryUsage.rss()
     const total = 300
-    const received = speak(
+    const received = runChild(
       `const octets = Buffer.alloc(1 << 20, 'x'); let sent = 0
        const send = () => {
          try { while (sent < ${total} * octets.length) sent += fs.writeSync(fd, octets) } catch {}

@@ -179,7 +179,7 @@ describe('a new connection', () => {
     const wide = open([server.port], { max: 2 })
     await wide.query(WRITE)
     const first = wide.transaction(() => held)
-    await eventually('one is lent', () => server.statements.includes('BEGIN'))
+    await eventually('a transaction uses the connection', () => server.statements.includes('BEGIN'))
     script.started = '2026-02-02 00:00:00+00'
     await expect(wide.query(WRITE)).rejects.toThrow(/leads to another server now/)
     letGo()
@@ -226,7 +226,7 @@ describe('a durable statement in a cluster', () => {
     const database = open([server.port], { cluster })
     const signal = AbortSignal.timeout(200)
     await expect(database.query(WRITE, [], { durable: true, signal })).rejects.toThrow(OutcomeUnknown)
-    await eventually('a repeat is held back', () =>
+    await eventually('a repetition is refused', () =>
       database.query(WRITE, [], durable).then(
         () => false,
         (error: unknown) => error instanceof DatabaseUnavailable && error.message.includes('no synchronous standby'),
@@ -236,7 +236,7 @@ describe('a durable statement in a cluster', () => {
     expect(server.cancelRequests).toBe(0)
     isStuck = false
     standbys = [{ name: 'n2', pid: 7, replied: 1 }]
-    await eventually('it is written again', () =>
+    await eventually('the statement is committed again', () =>
       database.query(WRITE, [], durable).then(
         () => true,
         () => false,
@@ -248,18 +248,18 @@ describe('a durable statement in a cluster', () => {
 describe('an answer that needs a proof', () => {
   const proven = { proven: true }
   /** A standby that answers its primary, seen by a clock that is five minutes ahead. */
-  const alive = () => ({ names: '"n2"', standbys: [{ name: 'n2', pid: 7, replied: Date.now() + 300_000 }] })
+  const answering = () => ({ names: '"n2"', standbys: [{ name: 'n2', pid: 7, replied: Date.now() + 300_000 }] })
 
   it('counts while the synchronous standby answers its primary', async () => {
-    const server = await primary({ replies: alive })
+    const server = await primary({ replies: answering })
     await expect(open([server.port], { cluster }).query(ASK, [], proven)).resolves.toBeDefined()
   })
 
   it.each([
-    ['whose last answer stays the same', { names: '"n2"', standbys: [{ name: 'n2', pid: 7, replied: 9e15 }] }],
-    ['that is away', { names: '"n2"', standbys: [] }],
-    ['without a name', { names: '*', standbys: [{ name: 'n2', pid: 7, replied: 1 }] }],
-  ])('does not count if the standby is %s', async (_, replies) => {
+    ['does not answer again', { names: '"n2"', standbys: [{ name: 'n2', pid: 7, replied: 9e15 }] }],
+    ['is not connected', { names: '"n2"', standbys: [] }],
+    ['is not named in synchronous_standby_names', { names: '*', standbys: [{ name: 'n2', pid: 7, replied: 1 }] }],
+  ])('does not count if the standby %s', async (_, replies) => {
     const server = await primary({ replies: () => replies })
     const database = open([server.port], { cluster })
     await expect(database.query(ASK, [], proven)).rejects.toThrow(/may not be the primary any more/)
@@ -272,29 +272,29 @@ describe('an answer that needs a proof', () => {
 
   it('does not count any more when the standby is silent, and the later primary is found', async () => {
     let isCut = false
-    let last = alive()
+    let last = answering()
     const old = await primary({
       timeline: 1,
       replies: () => {
-        if (!isCut) last = alive()
+        if (!isCut) last = answering()
         return last
       },
     })
-    const later: Script = { readOnly: true, timeline: 2, replies: alive }
+    const later: Script = { readOnly: true, timeline: 2, replies: answering }
     const promoted = await primary(later)
     const database = open([old.port, promoted.port], { cluster })
     await database.query(ASK, [], proven)
     expect(database.state()).toMatchObject({ host: `127.0.0.1:${old.port}` })
     // The old primary still answers.
     isCut = true
-    await eventually('it is not believed', () =>
+    await eventually('the old primary is refused', () =>
       database.query(ASK, [], proven).then(
         () => false,
         (error: unknown) => error instanceof DatabaseUnavailable,
       ),
     )
     later.readOnly = false
-    await eventually('the later one answers', () =>
+    await eventually('the new primary answers', () =>
       database.query(ASK, [], proven).then(
         () => true,
         () => false,
@@ -304,33 +304,33 @@ describe('an answer that needs a proof', () => {
   })
 
   it('counts again after a restart of the server during which nothing was proven', async () => {
-    const script: Script = { replies: alive }
+    const script: Script = { replies: answering }
     const server = await primary(script)
     const database = open([server.port], { cluster, max: 1 })
-    const isBelieved = () =>
+    const isAccepted = () =>
       database.query(ASK, [], proven).then(
         () => true,
         () => false,
       )
     await database.query(ASK, [], proven)
     script.replies = () => ({ names: '"n2"', standbys: [] })
-    await eventually('it is not believed', async () => !(await isBelieved()))
+    await eventually('the server is refused', async () => !(await isAccepted()))
     // The restart ends the only connection during a query of the watch.
     const { reply } = server
     server.reply = text => {
       if (!text.includes('standby_replies()')) return reply(text)
       script.started = '2026-01-01 00:05:00+00'
-      script.replies = alive
+      script.replies = answering
       server.reply = reply
       return { hangUp: true }
     }
     await eventually('the server is restarted', () => script.started !== undefined)
-    await eventually('it is believed again', isBelieved)
+    await eventually('the server is accepted again', isAccepted)
   })
 
   it('of two primaries the one with the later timeline is used, in either order', async () => {
-    const old = await primary({ timeline: 3, replies: alive })
-    const promoted = await primary({ timeline: 4, replies: alive })
+    const old = await primary({ timeline: 3, replies: answering })
+    const promoted = await primary({ timeline: 4, replies: answering })
     for (const ports of [
       [old.port, promoted.port],
       [promoted.port, old.port],

@@ -44,19 +44,19 @@ test('calls back when it listens and at each notification', async () => {
   const notifications = listenTo(options, 'changes', () => {
     received += 1
   })
-  await eventually('it listens', () => received === 1)
+  await eventually('LISTEN is answered', () => received === 1)
   expect(queries).toEqual(['LISTEN changes'])
   sockets[0]?.write(NOTIFICATION)
-  await eventually('a notification', () => received === 2)
+  await eventually('a notification is received', () => received === 2)
   await notifications.close()
 })
 
 test.each([
   ['answers no query', false],
   ['does not close its end', true],
-])('a server that %s does not keep the listener from its end', async (_, answers) => {
+])('the listener ends although the server %s', async (_, answers) => {
   const { options, queries } = await hangingServer(answers)
   const notifications = listenTo(options, 'changes', () => {})
-  await eventually('it asks', () => queries.length === 1)
+  await eventually('LISTEN is sent', () => queries.length === 1)
   await notifications.close()
 })

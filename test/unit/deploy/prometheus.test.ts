@@ -187,8 +187,8 @@ describe('the board for Grafana', () => {
   test('each panel has a unique id, and the list of jobs comes from a metric that exists', () => {
     expect(board.panels.length).toBeGreaterThan(10)
     expect(new Set(board.panels.map(({ id }) => id)).size).toBe(board.panels.length)
-    const asked = JSON.stringify(board.templating.list.find(({ name }) => name === 'job'))
-    const [, metric = ''] = /label_values\((\w+), job\)/.exec(asked) ?? []
+    const variable = JSON.stringify(board.templating.list.find(({ name }) => name === 'job'))
+    const [, metric = ''] = /label_values\((\w+), job\)/.exec(variable) ?? []
     expect(exposed.get(metric)).toBeDefined()
   })
 })

@@ -202,7 +202,7 @@ describe('commands before login are limited', () => {
     ['an empty line', line('')],
     ['a line with NUL', { type: 'holdsNul' } satisfies Line],
     ['SSL where it is not offered', line('SSL 192.0.2.7:x')],
-  ])('ten times %s, and not more', (_name, unknown) => {
+  ])('ten times %s is allowed, and the eleventh time closes', (_name, unknown) => {
     for (const options of [MODERN, QMAIL]) {
       expect(closedBy(options, () => unknown)).toEqual([11, '-ERR too many unknown commands\r\n'])
       // Other commands in between do not reset the count.

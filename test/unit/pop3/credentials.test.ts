@@ -12,15 +12,15 @@ describe('SASL PLAIN', () => {
   })
 
   test.each([
-    ['nothing', ''],
+    ['an empty message', ''],
     ['one NUL', 'ann\0sesame'],
     ['three NULs', '\0ann\0sesame\0'],
-    ['somebody else', 'bob\0ann\0sesame'],
+    ['the authorization identity of another login', 'bob\0ann\0sesame'],
     ['no name', '\0\0sesame'],
     ['no password', '\0ann\0'],
     ['a control character in the name', '\0an\x1fn\0sesame'],
     ['DEL in the name', '\0ann\x7f\0sesame'],
-    ['no UTF-8', '\0ann\0\xff'],
+    ['octets that are not UTF-8', '\0ann\0\xff'],
   ])('%s: no credentials', (_, message) => {
     expect(parsePlainMessage(message)).toBeUndefined()
   })

@@ -191,7 +191,7 @@ const line = fc.oneof(
 )
 
 property.prop([fc.array(line, { maxLength: 20 }), fc.array(fc.nat(400), { maxLength: 5 })])(
-  'any input has whole lines for an answer, and the same ones wherever it is cut',
+  'the answer to any input is whole lines, and does not depend on the pieces',
   (lines, cuts) => {
     const input = octets(lines.map(text => `${text}\r\n`).join(''))
     const outputOf = (pieces: readonly Uint8Array[]): string =>

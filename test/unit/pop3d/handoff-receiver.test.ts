@@ -23,22 +23,22 @@ import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 const { handover } = epollEngine
 if (handover === undefined) throw new Error('epoll hands connections over')
 
-type Taken = { readonly client: Connection; readonly ticket: string; readonly readAhead: string }
+type Received = { readonly client: Connection; readonly ticket: string; readonly readAhead: string }
 
 const directory = temporaryDirectory()
 const { soft } = openFilesLimit()
 let number = 0
 let server: Server
 let path: string
-let taken: Taken[]
+let received: Received[]
 let ended: string[]
 let worker: HandoffReceiver
 let channel: HandoffChannel
 beforeEach(async () => {
-  taken = []
+  received = []
   ended = []
   worker = new HandoffReceiver(handover, (client, ticket, readAhead) => {
-    taken.push({ client, ticket, readAhead: Buffer.from(readAhead).toString('latin1') })
+    received.push({ client, ticket, readAhead: Buffer.from(readAhead).toString('latin1') })
   })
   server = createServer({ allowHalfOpen: true }, connection => {
     connection.once('data', octets => {
@@ -81,13 +81,13 @@ test('a client is handed over with its ticket and the octets read ahead, and its
   const { far, near } = await client()
   expect(pass(near, 'session 1', 'STAT\r\nN\xd6')).toBe(true)
   expect(near.isDestroyed).toBe(true)
-  const { client: now, ...what } = await eventually('it is taken', () => taken[0])
+  const { client: now, ...what } = await eventually('the client is received', () => received[0])
   expect(what).toEqual({ ticket: 'session 1', readAhead: 'STAT\r\nN\xd6' })
   now.write('+OK \r\n')
   expect(String((await once(far, 'data'))[0])).toBe('+OK \r\n')
   expect(ended).toEqual([])
   now.destroy()
-  await eventually('its end is reported', () => ended.includes('session 1'))
+  await eventually('the end of the session is reported', () => ended.includes('session 1'))
 })
 
 test('octets read ahead up to the limit arrive completely, and a longer read-ahead is not handed over', async () => {
@@ -96,10 +96,10 @@ test('octets read ahead up to the limit arrive completely, and a longer read-ahe
   expect(pass(near, 'session 1', `${readAhead}x`)).toBe(false)
   expect(near.isDestroyed).toBe(false)
   expect(pass(near, 'session 1', readAhead)).toBe(true)
-  const first = await eventually('it is taken', () => taken[0])
+  const first = await eventually('the client is received', () => received[0])
   expect(first.readAhead === readAhead).toBe(true)
   expect(pass((await client()).near, 'session 2', 'x')).toBe(true)
-  await eventually('the next is taken', () => taken[1]?.readAhead === 'x')
+  await eventually('the next client is received', () => received[1]?.readAhead === 'x')
 })
 
 test('a client is not handed over while the queue is full', async () => {
@@ -109,8 +109,8 @@ test('a client is not handed over while the queue is full', async () => {
   expect(answers.at(-1)).toBe(false)
   expect(clients.map(({ near }) => near.isDestroyed)).toEqual(answers)
   const count = answers.filter(isPassed => isPassed).length
-  await eventually('those that were passed are there', () => taken.length === count)
-  expect(taken.every(({ readAhead }) => readAhead === 'x'.repeat(MAX_READ_AHEAD))).toBe(true)
+  await eventually('each client that was passed is received', () => received.length === count)
+  expect(received.every(({ readAhead }) => readAhead === 'x'.repeat(MAX_READ_AHEAD))).toBe(true)
   for (const { near } of clients) near.destroy()
 })
 
@@ -119,11 +119,11 @@ test('a client above the open-file limit of the worker is lost, and no other cli
   const kept = await client()
   setOpenFilesLimit(3n)
   expect(pass(lost.near, 'session 1', 'STAT\r\n')).toBe(true)
-  await eventually('its end is reported', () => ended.includes('session 1'))
+  await eventually('the end of the session is reported', () => ended.includes('session 1'))
   setOpenFilesLimit(soft)
   expect(pass(kept.near, 'session 2', 'NOOP\r\n')).toBe(true)
-  await eventually('the next is taken', () => taken[0])
-  expect(taken.map(({ ticket, readAhead }) => [ticket, readAhead])).toEqual([['session 2', 'NOOP\r\n']])
+  await eventually('the next client is received', () => received[0])
+  expect(received.map(({ ticket, readAhead }) => [ticket, readAhead])).toEqual([['session 2', 'NOOP\r\n']])
 })
 
 test('a channel that carries a file in place of a connection is closed', async () => {
@@ -132,16 +132,16 @@ test('a channel that carries a file in place of a connection is closed', async (
   connectUnix(socket, path)
   sendFrom(socket, Buffer.from(`${CHANNEL_LINE}\n`), CHANNEL_LINE.length + 1)
   let output = ''
-  const hear = (): string => {
+  const readOutput = (): string => {
     const octets = Buffer.alloc(64)
     const count = receiveInto(socket, octets)
     output += count > 0 ? octets.toString('latin1', 0, count) : count === 0 ? 'end' : ''
     return output
   }
-  await eventually('the channel stands', () => hear() === `${CHANNEL_LINE}\n`)
+  await eventually('the channel is open', () => readOutput() === `${CHANNEL_LINE}\n`)
   expect(sendDescriptor(socket, file, `${formatTake({ n: 1, octets: 0, ticket: 'session 1' })}\n`)).toBeGreaterThan(0)
-  await eventually('it is closed', () => hear() === `${CHANNEL_LINE}\nend`)
-  expect([taken, readFileSync(file, 'latin1')]).toEqual([[], ''])
+  await eventually('the channel is closed', () => readOutput() === `${CHANNEL_LINE}\nend`)
+  expect([received, readFileSync(file, 'latin1')]).toEqual([[], ''])
   closeSync(file)
   closeSync(socket)
 })
@@ -158,12 +158,12 @@ test('a channel above the open-file limit is closed', async () => {
 test('a channel ends with the login process or with the worker, and its clients end with it', async () => {
   const { near } = await client()
   expect(pass(near, 'session 1')).toBe(true)
-  await eventually('it is taken', () => taken[0])
+  await eventually('the client is received', () => received[0])
   worker.destroy()
-  await eventually('its end is reported', () => ended.includes('session 1'))
+  await eventually('the end of the session is reported', () => ended.includes('session 1'))
   expect(channel.isOpen).toBe(false)
   expect(pass((await client()).near, 'session 2')).toBe(false)
-  expect(taken[0]?.client.isDestroyed).toBe(true)
+  expect(received[0]?.client.isDestroyed).toBe(true)
 })
 
 test('without a receiver there is no channel', async () => {

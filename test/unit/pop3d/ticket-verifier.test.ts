@@ -25,36 +25,36 @@ const lineOf = (ticket: SessionTicket, key = KEY) =>
 
 describe('TicketVerifier', () => {
   test('accepts a ticket of the monitor once, until it expires', () => {
-    const office = new TicketVerifier(KEY)
-    expect(office.check(lineOf(ticketOf(1)), NOW)).toEqual(ticketOf(1))
-    expect(office.check(lineOf(ticketOf(1)), NOW)).toBe('repeated')
-    expect(office.check(lineOf(ticketOf(1, NOW + 60)), NOW)).toBe('repeated')
-    expect(office.check(lineOf(ticketOf(2)), NOW + 29)).toEqual(ticketOf(2))
-    expect(office.check(lineOf(ticketOf(3)), NOW + 30)).toBe('expired')
-    expect(office.check(lineOf(ticketOf(4), '60'.repeat(32)), NOW)).toBe('forged')
-    expect(office.check('STAT', NOW)).toBe('malformed')
+    const verifier = new TicketVerifier(KEY)
+    expect(verifier.check(lineOf(ticketOf(1)), NOW)).toEqual(ticketOf(1))
+    expect(verifier.check(lineOf(ticketOf(1)), NOW)).toBe('repeated')
+    expect(verifier.check(lineOf(ticketOf(1, NOW + 60)), NOW)).toBe('repeated')
+    expect(verifier.check(lineOf(ticketOf(2)), NOW + 29)).toEqual(ticketOf(2))
+    expect(verifier.check(lineOf(ticketOf(3)), NOW + 30)).toBe('expired')
+    expect(verifier.check(lineOf(ticketOf(4), '60'.repeat(32)), NOW)).toBe('forged')
+    expect(verifier.check('STAT', NOW)).toBe('malformed')
   })
 
   test('drops only tickets that are invalid', () => {
-    const office = new TicketVerifier(KEY)
+    const verifier = new TicketVerifier(KEY)
     for (let counter = 1; counter <= 3000; counter += 1) {
-      expect(office.check(lineOf(ticketOf(counter, NOW + counter)), NOW)).toEqual(ticketOf(counter, NOW + counter))
+      expect(verifier.check(lineOf(ticketOf(counter, NOW + counter)), NOW)).toEqual(ticketOf(counter, NOW + counter))
     }
     for (const counter of [1, 1024, 3000]) {
-      const repeated = office.check(lineOf(ticketOf(counter, NOW + counter)), NOW)
+      const repeated = verifier.check(lineOf(ticketOf(counter, NOW + counter)), NOW)
       expect(repeated).toBe('repeated')
     }
-    expect(office.check(lineOf(ticketOf(1, NOW + 1)), NOW + 2)).toBe('expired')
+    expect(verifier.check(lineOf(ticketOf(1, NOW + 1)), NOW + 2)).toBe('expired')
   })
 
   test('accepts no changed line', () => {
-    const office = new TicketVerifier(KEY)
+    const verifier = new TicketVerifier(KEY)
     const line = lineOf(ticketOf(7))
     fc.assert(
       fc.property(fc.nat(line.length - 1), fc.string({ minLength: 1, maxLength: 1 }), (at, character) => {
         const changed = line.slice(0, at) + character + line.slice(at + 1)
         fc.pre(changed !== line)
-        expect(['malformed', 'forged']).toContain(office.check(changed, NOW))
+        expect(['malformed', 'forged']).toContain(verifier.check(changed, NOW))
       }),
     )
   })

@@ -50,7 +50,7 @@ describe('parsePasswd', () => {
     .tuple(login, any, id, id, place, fc.option(place, { nil: undefined }))
     .map(fields => fields.filter(field => field !== undefined).join(':'))
   const lines = fc.array(line, { maxLength: 20 }).map(all => all.join('\n'))
-  property.prop([fc.oneof(lines, fc.string({ unit: 'binary' }))])('never throws, and never gives out uid 0', text => {
+  property.prop([fc.oneof(lines, fc.string({ unit: 'binary' }))])('never throws, and never returns uid 0', text => {
     const accounts = [...parsePasswd(text, 'Maildir').entries.values()]
     expect(accounts.filter(({ uid, maildir }) => !(uid > 0 && maildir.startsWith('/')))).toEqual([])
   })
@@ -100,7 +100,7 @@ describe('shadow', () => {
   })
 })
 
-property.prop([fc.uint8Array()])('decodeLogin keeps every name apart', bytes => {
+property.prop([fc.uint8Array()])('decodeLogin decodes different octets to different names', bytes => {
   const octets = Buffer.from(bytes).toString('latin1')
   const text = decodeLogin(octets)
   const isUtf8 = Buffer.from(bytes).equals(Buffer.from(Buffer.from(bytes).toString('utf8')))

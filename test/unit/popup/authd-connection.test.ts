@@ -32,7 +32,7 @@ const connect = (grantWait: number, keepFor = 1_800_000): AuthdConnection => {
   connection = new AuthdConnection({ path: path(), grantWait, keepFor }, log, () => now)
   return connection
 }
-const saidNow = (text: string) => eventually(text, () => lines.some(line => line.includes(text)))
+const logged = (text: string) => eventually(text, () => lines.some(line => line.includes(text)))
 
 beforeEach(() => {
   directory = temporaryDirectory()
@@ -53,7 +53,7 @@ describe('AuthdConnection', () => {
     authd.answer = () => undefined
     const announcer = connect(60_000)
     const answers = [1, 2].map(n => announcer.announce({ ...attempt(n), daemon: 'popup' }))
-    await eventually('both are there', () => authd?.events.length === 2)
+    await eventually('both events have arrived', () => authd?.events.length === 2)
     expect(announcer.unanswered).toBe(2)
     authd.say({ verdict: 'refused', id: attempt(2).id, reason: 'loopback' })
     authd.say({ verdict: 'committed', id: attempt(1).id, until: 2_000_000_000 })
@@ -75,11 +75,11 @@ describe('AuthdConnection', () => {
   test('a login waits no longer than its limit, and its event is delivered when authd is available again', async () => {
     const announcer = connect(10)
     expect(await announcer.announce({ ...attempt(1, 'early'), daemon: 'popup' })).toMatchObject({ verdict: 'queued' })
-    await saidNow('event=authd_unreachable')
+    await logged('event=authd_unreachable')
     authd = await AuthdDouble.listen(path())
     expect(await authd.event('early')).toMatchObject({ id: attempt(1).id })
     await eventually('the event is answered', () => announcer.unanswered === 0)
-    await saidNow('event=authd_reconnected')
+    await logged('event=authd_reconnected')
     expect(lines.filter(line => line.includes('authd_unreachable'))).toHaveLength(1)
   })
 
@@ -111,7 +111,7 @@ describe('AuthdConnection', () => {
     now = 1001
     await announcer.announce({ ...attempt(2, 'new'), daemon: 'popup' })
     expect(announcer.unanswered).toBe(1)
-    await saidNow('event=login_event_lost')
+    await logged('event=login_event_lost')
     expect(lines.find(line => line.includes('login_event_lost'))).toContain('user=old')
   })
 
@@ -120,7 +120,7 @@ describe('AuthdConnection', () => {
     const announcer = connect(60_000)
     await announcer.announce({ ...attempt(1), daemon: 'popup' })
     authd.say({ verdict: 'queued', id: attempt(9).id })
-    await saidNow('event=authd_answer_unknown')
+    await logged('event=authd_answer_unknown')
     expect(await announcer.announce({ ...attempt(2), daemon: 'popup' })).toMatchObject({ verdict: 'committed' })
   })
 })
@@ -169,6 +169,6 @@ describe('Announcer', () => {
 test('a failed login is announced also while no descriptor is free for logger', async () => {
   const announcer = new Announcer(undefined, () => undefined, true, log)
   withFreeDescriptors(0, () => announcer.failure(attempt(1), 'badauth'))
-  await eventually('the end of logger', () => lines.some(line => /event=logger_ended .*EMFILE/.test(line)))
+  await eventually('the end of logger is logged', () => lines.some(line => /event=logger_ended .*EMFILE/.test(line)))
   await announcer.close()
 })

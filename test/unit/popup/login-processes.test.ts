@@ -63,7 +63,7 @@ describe('LoginProcesses', () => {
     clock: Clock = monotonicClock,
   ) => {
     const lines: string[] = []
-    const gone: number[] = []
+    const ended: number[] = []
     const program = `${directory.path}/${name}.cjs`
     writeFileSync(program, `${PROGRAM}\n${text}`)
     const log = createLog('popup', { level: 'debug', write: line => lines.push(line) })
@@ -76,28 +76,28 @@ describe('LoginProcesses', () => {
         settings: () => SETTINGS,
         onMessage: (process, message) =>
           onMessage(message, () => process.send({ type: 'failed', n: 1, failure: 'temporary' })),
-        onGone: ({ index }) => gone.push(index),
+        onGone: ({ index }) => ended.push(index),
       },
       log,
       clock,
     )
     stop = () => processes.stop(0)
     await processes.start()
-    return { lines, gone, processes }
+    return { lines, ended: ended, processes }
   }
   const logged = (lines: readonly string[], text: string) =>
     eventually(text, () => lines.some(line => line.includes(text)), 20_000)
 
   test('pass messages on, and restart a process that has ended', async () => {
     const received: FromLogin[] = []
-    const { lines, gone } = await start(
+    const { lines, ended } = await start(
       'ends',
       `say({ type: 'ready' }); say({ type: 'cancel', n: 7 }, () => process.exit(3))`,
       message => received.push(message),
     )
-    await eventually('a second process', () => received.length >= 2, 20_000)
+    await eventually('a second process sends a message', () => received.length >= 2, 20_000)
     expect(received[0]).toEqual({ type: 'cancel', n: 7 })
-    expect(gone[0]).toBe(0)
+    expect(ended[0]).toBe(0)
     await logged(lines, 'event=login_process_ended status=3')
   })
 
@@ -106,9 +106,9 @@ describe('LoginProcesses', () => {
   })
 
   test('a process that sends octets that are not a message is killed', async () => {
-    const { lines, gone } = await start('hostile', `say({ type: 'ready' }); say({ type: 'grant' })`, () => {})
+    const { lines, ended } = await start('hostile', `say({ type: 'ready' }); say({ type: 'grant' })`, () => {})
     await logged(lines, 'it sent an invalid message')
-    await eventually('its requests are void', () => gone.length > 0)
+    await eventually('the requests of the process are cancelled', () => ended.length > 0)
   })
 
   test('a flood of long messages is limited by its octets, long before its number', async () => {
@@ -136,13 +136,13 @@ describe('LoginProcesses', () => {
   })
 
   test('a process that does not end when it has to is killed', async () => {
-    const { processes, gone } = await start(
+    const { processes, ended } = await start(
       'stays',
       `channel.removeAllListeners('close'); setInterval(() => {}, 1000); say({ type: 'ready' })`,
       () => {},
     )
     await processes.stop(0)
-    expect(gone).toEqual([0])
+    expect(ended).toEqual([0])
   })
 
   test('a process that does not read its answers is killed', async () => {

@@ -37,7 +37,7 @@ describe('replies before login', () => {
     const login = new LoginServerForTests()
     running.push(login)
     let output = ''
-    let isTaking = false
+    let isReading = false
     let unsent = 0
     const held: (() => void)[] = []
     const stream = new Duplex({
@@ -45,7 +45,7 @@ describe('replies before login', () => {
       read: () => {},
       write: (chunk: Buffer, _encoding, done) => {
         output += chunk.toString('latin1')
-        if (isTaking) done()
+        if (isReading) done()
         else held.push(done)
       },
     })
@@ -85,8 +85,8 @@ describe('replies before login', () => {
         unsent = Math.max(unsent, stream.writableLength)
         return unsent
       },
-      take: () => {
-        isTaking = true
+      startReading: () => {
+        isReading = true
         for (const done of held.splice(0)) done()
       },
     }
@@ -96,22 +96,22 @@ describe('replies before login', () => {
   }
 
   test('wait in the client’s input, not in memory, while the client does not read', async () => {
-    const { stream, most, take, output } = stuckSession()
+    const { stream, most, startReading, output } = stuckSession()
     stream.push('CAPA\r\n'.repeat(100))
     for (let turn = 0; turn < 100; turn += 1) {
       await turns(1)
       expect(most()).toBeLessThan(8_192)
     }
     expect(most()).toBeGreaterThan(4_096)
-    take()
-    await eventually('all were answered', () => capabilitiesIn(output()) === 100)
+    startReading()
+    await eventually('all lines are answered', () => capabilitiesIn(output()) === 100)
     expect(most()).toBeLessThan(8_192)
     stream.destroy()
   })
 
   test('are written for a few dozen lines at most in one turn of the event loop', async () => {
-    const { stream, take, output } = stuckSession()
-    take()
+    const { stream, startReading, output } = stuckSession()
+    startReading()
     stream.push('NOOP\r\n'.repeat(100))
     const counts: number[] = []
     while ((counts.at(-1) ?? 0) < 100) {
@@ -124,8 +124,8 @@ describe('replies before login', () => {
   })
 
   test('a client that sends lines without end gets one reply and is closed', async () => {
-    const { stream, take, output } = stuckSession()
-    take()
+    const { stream, startReading, output } = stuckSession()
+    startReading()
     stream.push('\n'.repeat(65_000))
     await eventually('closed', () => stream.destroyed)
     expect(output().split('\r\n').slice(-3)).toEqual(['-ERR authorization first', '-ERR too many unknown commands', ''])
@@ -190,7 +190,7 @@ describe('places before login', () => {
       client.write(`${'\n'.repeat(60_000)}QUIT\r\n`)
       return client
     })
-    await eventually('all were served or refused', () => {
+    await eventually('every client is served or refused', () => {
       const events = login.lines.filter(line => /event=(client_connected|connection_refused)/.test(line)).length
       const ours = internetSocketsOf(process.pid).filter(
         ({ local, state }) =>

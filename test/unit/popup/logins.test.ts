@@ -41,7 +41,7 @@ class Monitor {
 
   say(message: FromLoginMessage, process = this.process): void {
     const parsed = parseFromLogin(message)
-    if (parsed === undefined) throw new TypeError('the test says what is no message')
+    if (parsed === undefined) throw new TypeError('the test sent an invalid message')
     this.logins.handle(process, parsed)
   }
 
@@ -81,7 +81,7 @@ describe('with an upstream server that decides', () => {
       if (monitor.answerTo(n) !== undefined) return seconds
       await pass(1000)
     }
-    throw new Error('the login was not let through within 20 s')
+    throw new Error('the login was not checked within 20 s')
   }
 
   test.each(['jurgen', 'jürgen', 'ÄÖÜ', '日本'])(
@@ -121,10 +121,10 @@ describe('with an upstream server that decides', () => {
     await pass(0)
     monitor.say({ type: 'outcome', n: wrong, outcome: 'no' })
     await pass(0)
-    const gone = monitor.attempt('ann', '192.0.2.1')
-    monitor.say({ type: 'cancel', n: gone })
+    const cancelled = monitor.attempt('ann', '192.0.2.1')
+    monitor.say({ type: 'cancel', n: cancelled })
     await pass(20_000)
-    expect(monitor.answerTo(gone)).toBeUndefined()
+    expect(monitor.answerTo(cancelled)).toBeUndefined()
   })
 })
 
@@ -197,15 +197,15 @@ describe('with a checker', () => {
   test('a client that disconnects while its check waits is dropped without a log line; the check never runs', async () => {
     const { monitor, checker } = start()
     monitor.verify('running')
-    const gone = monitor.verify('gone', '198.51.100.1')
+    const cancelled = monitor.verify('gone', '198.51.100.1')
     await pass(0)
     expect(checker.queue.waiting).toBe(1)
-    monitor.say({ type: 'cancel', n: gone })
+    monitor.say({ type: 'cancel', n: cancelled })
     await pass(0)
     expect(checker.queue.waiting).toBe(0)
     await checker.decide(no('wrong password'))
     expect(checker.started.map(({ login }) => login)).toEqual(['running'])
-    expect(monitor.answerTo(gone)).toBeUndefined()
+    expect(monitor.answerTo(cancelled)).toBeUndefined()
     expect(monitor.lines.filter(line => line.includes('gone'))).toEqual([])
   })
 

@@ -59,27 +59,27 @@ test('a place that was not taken cannot be returned', () => {
 })
 
 test('for any order of connections the counts stay within the limits and return to zero', () => {
-  const step = fc.record({ enter: fc.boolean(), who: fc.nat(4) })
-  const guests = fc.array(anyIpAddress, { minLength: 5, maxLength: 5 })
+  const step = fc.record({ enter: fc.boolean(), place: fc.nat(4) })
+  const clients = fc.array(anyIpAddress, { minLength: 5, maxLength: 5 })
   fc.assert(
-    fc.property(guests, fc.array(step, { maxLength: 200 }), (addresses, steps) => {
+    fc.property(clients, fc.array(step, { maxLength: 200 }), (addresses, steps) => {
       const limits = new ConnectionLimits(7, 3, new CustomerNetworks())
       const inside: IpAddress[] = []
-      for (const { enter, who } of steps) {
-        const guest = addresses[who] ?? expect.unreachable()
+      for (const { enter, place } of steps) {
+        const client = addresses[place] ?? expect.unreachable()
         if (enter) {
-          if (limits.acquire(guest) === 'ok') inside.push(guest)
+          if (limits.acquire(client) === 'ok') inside.push(client)
         } else {
           const leaving = inside.pop()
           if (leaving !== undefined) limits.release(leaving)
         }
         expect(limits.total).toBe(inside.length)
         expect(inside.length).toBeLessThanOrEqual(7)
-        expect(inside.filter(address => address === guest).length).toBeLessThanOrEqual(3)
+        expect(inside.filter(address => address === client).length).toBeLessThanOrEqual(3)
       }
-      for (const guest of inside) limits.release(guest)
+      for (const client of inside) limits.release(client)
       expect(limits.total).toBe(0)
-      for (const guest of new Set(addresses)) expect(limits.acquire(guest)).not.toBe('total')
+      for (const client of new Set(addresses)) expect(limits.acquire(client)).not.toBe('total')
     }),
   )
 })

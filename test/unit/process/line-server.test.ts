@@ -144,11 +144,11 @@ describe('drain', () => {
     })
     const [busy, idle] = [await client(), await client()]
     idle.socket.write('first\n')
-    await eventually('the request is taken', () => waiting.has('first'))
+    await eventually('the request is read', () => waiting.has('first'))
     waiting.get('first')?.()
     await idle.expect('first\n')
     busy.socket.write('before\n')
-    await eventually('the request is taken', () => waiting.has('before'))
+    await eventually('the request is read', () => waiting.has('before'))
     server.drain()
     await idle.closed()
     busy.socket.write('after\n')
@@ -197,10 +197,10 @@ describe('limits', () => {
   }, 60_000)
 
   test('of answers that the peer does not read: no further request is read', async () => {
-    let asked = 0
+    let requests = 0
     const { client } = await open({
       answer: async () => {
-        asked += 1
+        requests += 1
         return `${'x'.repeat(1023)}\n`
       },
     })
@@ -208,14 +208,14 @@ describe('limits', () => {
     peer.socket.pause()
     peer.socket.write('a\n'.repeat(20_000))
     let last = -1
-    await eventually('it stops', () => {
-      const isStill = asked > 0 && asked === last
-      last = asked
+    await eventually('the server stops reading', () => {
+      const isStill = requests > 0 && requests === last
+      last = requests
       return isStill
     })
-    expect(asked).toBeLessThan(5_000)
+    expect(requests).toBeLessThan(5_000)
     peer.socket.resume()
-    await eventually('all of them in the end', () => peer.received.length === 20_000 * 1024, 60_000)
+    await eventually('every answer is received', () => peer.received.length === 20_000 * 1024, 60_000)
   }, 90_000)
 
   test('of the length of a request: the connection is closed, and others continue', async () => {
@@ -292,7 +292,7 @@ describe('limits', () => {
     }
     const { server, client } = await open({ newService })
     await client()
-    await eventually('the connection by Unix socket', () => uids.length === 1)
+    await eventually('the connection by Unix socket is accepted', () => uids.length === 1)
     server.server.close()
     const overTcp = new LineServer<string>({
       name: 'echo',
@@ -309,7 +309,7 @@ describe('limits', () => {
     if (address === null || typeof address === 'string') expect.unreachable()
     const socket = connect(address.port, '127.0.0.1')
     closing.push(() => void socket.destroy())
-    await eventually('the connection by TCP', () => uids.length === 2)
+    await eventually('the connection by TCP is accepted', () => uids.length === 2)
     expect(uids).toEqual([process.geteuid?.(), undefined])
   })
 

@@ -166,6 +166,7 @@ describe('a bad sentence is refused', () => {
   test.each([
     "test('whoever logs in waits', () => {})",
     "test.each([1])('the keeper counts to %d', () => {})",
+    "property.prop([n])('what a starter says is read', () => {})",
     "describe('logins of its own', () => {})",
     ['it(`is given up after $', '{n} s`, () => {})'].join(''),
     `test('${'word '.repeat(25).trim()}', () => {})`,

@@ -71,7 +71,7 @@ test.prop([text])('strict: the octets that pass are a prefix of the input', inpu
     expect('\0\r\n').toContain(/^(?:\r\n)?/.exec(rest) === null ? '' : output.endsWith('\r') ? '\r' : rest[0])
 })
 
-test.prop([text])('strict: a single violation is one', input => {
+test.prop([text])('strict: the first octet that does not pass violates the rule', input => {
   const { output, rest, state } = pass(new StrictContent(), input)
   if (state === 'violation') expect(isClean(output + rest.slice(0, 1))).toBe(false)
 })

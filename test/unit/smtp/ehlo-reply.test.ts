@@ -41,7 +41,7 @@ test.each([
   '250-auth.example.org\r\n250 SIZE 9\r\n',
   '250-auth greets you\r\n250 SIZE 9\r\n',
   '250-mx\r\n250 AUTH-LATER\r\n',
-])('a host or an extension that is called like AUTH does not offer it: %j', text => {
+])('a host or an extension with a name like AUTH does not offer AUTH: %j', text => {
   expect(collected(new EhloReply(false), text).at(-1)).toMatchObject({ offersAuth: false })
 })
 

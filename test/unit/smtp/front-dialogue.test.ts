@@ -71,7 +71,7 @@ const VECTORS: readonly Vector[] = [
   },
   { name: 'rate, MAIL', client: [B, R], replies: '450 503', saw: '', options: () => ({ rules: new TestRules(0) }) },
   {
-    name: 'given back',
+    name: 'counts returned',
     client: [B, R, R],
     replies: '250 550 250',
     options: () => ({ rules: new TestRules(60, 1), replies: { RCPT: ['550'] } }),
@@ -200,14 +200,14 @@ const VECTORS: readonly Vector[] = [
   },
   { name: 'early, refused by the front', client: [`${B}${E}${D}RSET/`], replies: '250 550 554', saw: B, end: true },
   {
-    name: 'gone at DATA',
+    name: 'client ends at DATA',
     client: [B, R, D],
     replies: '250 250 421',
     end: true,
     options: () => ({ replies: { DATA: [''] } }),
   },
   {
-    name: 'gone after the dot',
+    name: 'client ends after the dot',
     client: [B, R, D, 'x/./'],
     replies: '250 250 354 421',
     end: true,

@@ -97,8 +97,12 @@ describe('a command that begins a transaction', () => {
 
 describe('a message', () => {
   test.each([
-    { what: 'that the server takes counts', end: (settlement: Settlement) => settlement.answered(true), counts: ONE },
-    { what: 'that it refuses does not', end: (settlement: Settlement) => settlement.answered(false), counts: NOTHING },
+    { what: 'that the server accepts counts', end: (settlement: Settlement) => settlement.answered(true), counts: ONE },
+    {
+      what: 'that the server refuses does not count',
+      end: (settlement: Settlement) => settlement.answered(false),
+      counts: NOTHING,
+    },
     { what: 'without an answer counts', end: (settlement: Settlement) => settlement.abandoned(), counts: ONE },
   ])('$what', ({ end, counts: expected }) => {
     const { counts, transactions, reserve } = start()

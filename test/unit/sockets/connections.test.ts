@@ -297,9 +297,9 @@ describe.each([
     await once(client, 'data')
     expect([reported, server.isPaused]).toEqual(['one', true])
     server.resume()
-    await eventually('the rest', () => reported === 'onetwo')
+    await eventually('the rest is read', () => reported === 'onetwo')
     server.resume()
-    await eventually('the end', () => reported === 'onetwo(end)')
+    await eventually('the end is read', () => reported === 'onetwo(end)')
   })
 
   test('a reset while it is paused is reported after resume at the latest', async () => {
@@ -386,17 +386,17 @@ describe.each([
      * Sends until a silent client is idle, and then for the same time again. False if the machine
      * itself paused long enough for real silence.
      */
-    const talksThrough = async (): Promise<boolean> => {
+    const sendsWithoutPause = async (): Promise<boolean> => {
       idle = 0
       server.onIdle(150, () => {
         idle += 1
       })
       let silences = 0
-      const hearSilence = (): void => {
+      const onSilence = (): void => {
         silences += 1
-        if (silences === 1) silent.onIdle(150, hearSilence)
+        if (silences === 1) silent.onIdle(150, onSilence)
       }
-      silent.onIdle(150, hearSilence)
+      silent.onIdle(150, onSilence)
       let last = performance.now()
       while (silences < 2) {
         client.write('.')
@@ -408,7 +408,7 @@ describe.each([
       expect(idle).toBe(0)
       return true
     }
-    await eventually('a time without a stop', talksThrough, 45_000)
+    await eventually('the machine does not pause for the whole time', sendsWithoutPause, 45_000)
     await eventually('idle', () => idle === 1)
   })
 })
@@ -697,7 +697,7 @@ describe('two connections joined', () => {
     await once(server, 'readable')
     server.write('an answer that the client does not read')
     client.write('two')
-    await eventually('all is on its way', () => server.readableLength === 'one two'.length)
+    await eventually('all octets have arrived', () => server.readableLength === 'one two'.length)
     client.resetAndDestroy()
     expect(await readAll(server)).toBe('one two')
     server.end()
@@ -709,9 +709,9 @@ describe('two connections joined', () => {
     async slow => {
       const both = await joined()
       const [reader, writer] = slow === 'client' ? [both.client, both.server] : [both.server, both.client]
-      const isTaken = writer.write(Buffer.alloc(MUCH, 'a'))
+      const isDrained = writer.write(Buffer.alloc(MUCH, 'a'))
       writer.end('z')
-      expect(isTaken).toBe(false)
+      expect(isDrained).toBe(false)
       const text = await readAll(reader)
       expect([text.length, text.slice(-2)]).toEqual([MUCH + 1, 'az'])
       reader.end()

@@ -29,7 +29,7 @@ afterEach(async () => {
 
 /**
  * A program in place of a worker: records each order, and answers as the file demands. Without a
- * file it waits for it.
+ * file the program waits for one.
  */
 const WORKER = `
 const { Socket } = require('node:net')
@@ -115,7 +115,7 @@ test('a worker that ends is replaced', async () => {
 test('a start fails with the reason of a worker that refuses, and leaves no worker', async () => {
   answer({ type: 'refused', reason: 'no such cipher' })
   await expect(start()).rejects.toThrow('a worker of sslwrap cannot serve: no such cipher')
-  for (const pid of pids()) await eventually('it has ended', () => !existsSync(`/proc/${pid}`))
+  for (const pid of pids()) await eventually('the worker has ended', () => !existsSync(`/proc/${pid}`))
 })
 
 test('a reload gives each worker a new ticket key, and is over when each has answered', async () => {
@@ -125,7 +125,7 @@ test('a reload gives each worker a new ticket key, and is over when each has ans
   const reloading = Promise.resolve(reload?.()).then(() => {
     isOver = true
   })
-  await eventually('each has its order', () => notes().length === 4)
+  await eventually('each worker has its order', () => notes().length === 4)
   expect(isOver).toBe(false)
   answer({ type: 'serving' })
   await reloading
@@ -138,7 +138,7 @@ test('a worker that ends during a reload does not delay it', async () => {
   const { reload } = await start()
   answer(undefined)
   const reloading = Promise.resolve(reload?.())
-  await eventually('each has its order', () => notes().length === 4)
+  await eventually('each worker has its order', () => notes().length === 4)
   for (const pid of pids()) process.kill(pid, 'SIGKILL')
   answer({ type: 'serving' })
   await expect(reloading).resolves.toBeUndefined()

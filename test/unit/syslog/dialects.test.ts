@@ -288,7 +288,7 @@ describe('a line that is not a login', () => {
     ['an empty mark of an anonymous client', `${LOGFMT} login.anonymous=`],
     ['a space at the end', `${LOGFMT} `],
     ['a key that comes twice', `${LOGFMT} u.username=ann`],
-    ['a key that is none', `${LOGFMT} 1=2`],
+    ['an invalid key', `${LOGFMT} 1=2`],
     ['a quote without its end', `${LOGFMT} a="b`],
   ])('Cyrus: %s', (_, message) => {
     expect(received('cyrus', 'pop3', message)).toBeUndefined()

@@ -15,7 +15,7 @@ import { LoginRecognizer } from '../../../src/syslog/login-recognizer.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 
 const recognizer = new LoginRecognizer({ dialects: [qmailPop3d] })
-const hear = (tag: string, message: string) => recognizer.recognize(`Mar  5 10:11:12 mx ${tag}[1]: ${message}`, 0)
+const recognize = (tag: string, message: string) => recognizer.recognize(`Mar  5 10:11:12 mx ${tag}[1]: ${message}`, 0)
 
 const ip = fc.oneof(fc.ipV4(), fc.ipV6()).map(parseIpAddress)
 const facts = fc.record({
@@ -90,7 +90,7 @@ describe('the login line of auth-relay', () => {
   test.prop([facts])('is parsed back to the same login', line => {
     const message = formatLoginLine(line)
     expect(message).toMatch(/^[ -~]{1,480}$/)
-    const verdict = hear(LOGIN_TAG, message)
+    const verdict = recognize(LOGIN_TAG, message)
     if (line.ip === undefined) {
       expect(verdict.verdict).toBe('ignore')
       return
@@ -108,9 +108,9 @@ describe('the login line of auth-relay', () => {
     ]
     for (const message of others) {
       expect(message).toMatch(/^[ -~]{1,480}$/)
-      expect(hear(LOGIN_TAG, message).verdict).toBe('ignore')
-      expect(hear(FAIL_TAG, message).verdict).toBe('ignore')
+      expect(recognize(LOGIN_TAG, message).verdict).toBe('ignore')
+      expect(recognize(FAIL_TAG, message).verdict).toBe('ignore')
     }
-    expect(hear(FAIL_TAG, formatLoginLine(line)).verdict).toBe('ignore')
+    expect(recognize(FAIL_TAG, formatLoginLine(line)).verdict).toBe('ignore')
   })
 })

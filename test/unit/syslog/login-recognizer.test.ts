@@ -417,7 +417,7 @@ describe('log files of Dovecot itself', () => {
 
   it.each(lines)('%s', line => {
     expect(verdictOn(line, { ownFiles: true })).toMatchObject({ verdict: 'grant', ip: '203.0.113.6', tls: true })
-    expect(verdictOn(line), 'not believed from syslog').toMatchObject({ verdict: 'ignore' })
+    expect(verdictOn(line), 'from syslog the line is no login').toMatchObject({ verdict: 'ignore' })
     expect(verdictOn(line, { ownFiles: true, dialects: [] })).toMatchObject({ verdict: 'ignore' })
   })
 

@@ -109,19 +109,19 @@ test.each([
 })
 
 test('a watched file whose directory cannot be entered for a while is read when it is back', async () => {
-  const [home, away] = [`${directory.path}/watched`, `${directory.path}/away`]
-  mkdirSync(home)
-  writeFileSync(`${home}/tls.crt`, 'one')
+  const [original, moved] = [`${directory.path}/watched`, `${directory.path}/away`]
+  mkdirSync(original)
+  writeFileSync(`${original}/tls.crt`, 'one')
   let changes = 0
-  const stop = watchFiles([`${home}/tls.crt`], () => (changes += 1), 5)
+  const stop = watchFiles([`${original}/tls.crt`], () => (changes += 1), 5)
   try {
-    renameSync(home, away)
+    renameSync(original, moved)
     // A loop of links stands for a directory that the account may not enter.
-    symlinkSync(home, home)
+    symlinkSync(original, original)
     await eventually('the file cannot be read', () => changes === 1)
-    unlinkSync(home)
-    renameSync(away, home)
-    await eventually('the file is back', () => changes === 2)
+    unlinkSync(original)
+    renameSync(moved, original)
+    await eventually('the file can be read again', () => changes === 2)
   } finally {
     stop()
   }

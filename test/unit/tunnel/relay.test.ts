@@ -35,9 +35,9 @@ const listenersLeft = (stream: Duplex): string[] =>
   )
 
 test.each([
-  ['a client that breaks off', true, 'USER ann\r\nPASS x\r\n', 'ECONNRESET'],
+  ['a client that disconnects in a session', true, 'USER ann\r\nPASS x\r\n', 'ECONNRESET'],
   ['a client that has sent QUIT', true, 'QUIT\r\n', undefined],
-  ['a client that breaks off, with a server that is not to be reset', false, 'DATA\r\n', undefined],
+  ['a client that disconnects in a session, with a server that must not be reset', false, 'DATA\r\n', undefined],
 ])('%s: a server is reset, or ended in order', async (_, resetsServer, payload, code) => {
   const listener = createServer()
   await new Promise<void>(resolve => void listener.listen(0, '127.0.0.1', resolve))

@@ -24,7 +24,7 @@ describe('a session', () => {
   const certificate = parseCertificate(made.cert, made.key, 'x')
 
   /**
-   * One visit to a server with these keys: whether the session was resumed, and the ticket that the
+   * One connection to a server with these keys: whether the session was resumed, and the ticket that the
    * client received.
    */
   async function visit(keys: TicketKeys, maxVersion: SecureVersion, session?: Buffer) {

@@ -207,13 +207,13 @@ describe('chain', () => {
 })
 
 test('many checks at once leave no descriptor and no child', async () => {
-  await eventually('children of earlier tests reaped', () => waitedFor() === 0)
+  await eventually('the children of earlier tests are reaped', () => waitedFor() === 0)
   const before = readdirSync('/proc/self/fd').length
   const answers = await Promise.all(Array.from({ length: 30 }, (_, i) => verify(i % 2 === 0 ? ACCEPT : 'exit 1')))
   expect(answers.map(({ verdict }) => verdict)).toEqual(answers.map((_, i) => (i % 2 === 0 ? 'ok' : 'badauth')))
-  await eventually('all reaped', () => waitedFor() === 0)
+  await eventually('all children are reaped', () => waitedFor() === 0)
   // The descriptors of an earlier test may still have been open at the count.
-  await eventually('descriptors closed', () => readdirSync('/proc/self/fd').length <= before)
+  await eventually('the descriptors are closed', () => readdirSync('/proc/self/fd').length <= before)
 })
 
 test('a process without free descriptors answers a temporary failure and leaves no descriptor', async () => {

@@ -14,7 +14,7 @@ async function environmentOf(program: InetdProgram, without: number, ...strings:
   const pid = program.startHere(out, Buffer.from(strings.map(string => `${string}\0`).join('')), without)
   closeSync(out)
   const ended = new Map<number, unknown>()
-  await eventually('it has ended', () => {
+  await eventually('the program has ended', () => {
     InetdProgram.reapStarted((child, ending) => ended.set(child, ending))
     return ended.size === 1
   })

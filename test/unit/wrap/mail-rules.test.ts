@@ -49,10 +49,12 @@ describe('senders', () => {
     sender => expect(refuseSender(rules(), sender)).toBeUndefined(),
   )
 
-  test.each(['ceo@example.org', 'scan@evil.test', 'copier2@example.org', 'scan'])('%s does not', sender =>
-    expect(refuseSender(rules(), sender)?.reply).toBe(
-      `550 5.7.1 device "copier-2" may not send as <${sender}>; set its sender to scan@example.org`,
-    ),
+  test.each(['ceo@example.org', 'scan@evil.test', 'copier2@example.org', 'scan'])(
+    '%s does not belong to the device',
+    sender =>
+      expect(refuseSender(rules(), sender)?.reply).toBe(
+        `550 5.7.1 device "copier-2" may not send as <${sender}>; set its sender to scan@example.org`,
+      ),
   )
 
   test('a device without senders has the rule of its login', () => {
@@ -75,7 +77,7 @@ describe('recipients', () => {
   )
 
   test.each(['u@evil.test', 'u', 'x%evil.test@example.org', 'x!y@example.org', 'x@evil.test@example.org', ''])(
-    '%s is not',
+    '%s is not allowed',
     recipient => expect(refuseRecipient(rules(), recipient)?.rule).toBe('device_recipient'),
   )
 

@@ -103,7 +103,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       }
       const { gate, talk, lines } = await start({ ask: granted, front })
       expect(await talk()).toBe('421 unable to run smtpd (#4.3.0)\r\n')
-      await eventually('a free place', () => gate.connections === 0)
+      await eventually('a place is free', () => gate.connections === 0)
       expect(lines.filter(line => line.includes('event=connection_failed'))).toHaveLength(1)
       expect(lines.join()).toMatch(/no room for another watch/)
     })
@@ -351,7 +351,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
         // Input that the child leaves unread turns the end into a reset, which the client must
         // handle.
         await talk('EHLO\r\n').catch(() => undefined)
-        await eventually('place is free', () => gate.connections === 0)
+        await eventually('the place is free', () => gate.connections === 0)
       }
     })
 
@@ -373,8 +373,8 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       await talk()
       const before = readdirSync('/proc/self/fd').length
       for (let round = 0; round < 15; round++) await Promise.all(Array.from({ length: 20 }, () => talk()))
-      await eventually('all ended', () => gate.connections === 0 && waitedFor() === 0)
-      await eventually('descriptors closed', () => readdirSync('/proc/self/fd').length <= before)
+      await eventually('every smtpd has ended', () => gate.connections === 0 && waitedFor() === 0)
+      await eventually('the descriptors are closed', () => readdirSync('/proc/self/fd').length <= before)
       const zombies = readdirSync('/proc').filter(pid => {
         try {
           return new RegExp(`^\\d+ \\(.*\\) Z ${process.pid} `).test(readFileSync(`/proc/${pid}/stat`, 'latin1'))

@@ -173,7 +173,7 @@ describe('behind the front', () => {
     await second.expectSmtp(/^450 4\.7\.1 too much mail within an hour/)
     first.close()
     const third = smtp()
-    await eventually('given back', async () => {
+    await eventually('the count is returned', async () => {
       const probe = smtp()
       await probe.expectSmtp(/^220/)
       probe.say('MAIL FROM:<ann@example.org>')
@@ -214,7 +214,10 @@ describe('behind the front', () => {
     await envelope(other)
     other.say('half of it')
     other.close()
-    await eventually('both ended', () => lines.filter(line => line.includes('event=smtpd_ended')).length === 2)
+    await eventually(
+      'both smtpds have ended',
+      () => lines.filter(line => line.includes('event=smtpd_ended')).length === 2,
+    )
     expect(messages().split('\n').length).toBeLessThanOrEqual(2)
   })
 

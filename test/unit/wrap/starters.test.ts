@@ -46,11 +46,11 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
 
   test.each([
     ['an unknown line', 'hello\n'],
-    ['a start that nobody asked for', 'started n=99 pid=4242\n'],
+    ['an answer to a start that was never ordered', 'started n=99 pid=4242\n'],
     ['the end of a child that it never started', 'ended pid=4242 status=0\n'],
     ['an answer to a ping that was never sent', 'pong n=99\n'],
-    ['a line without end', 'x'.repeat(1000)],
-    ['no process', 'started n=1 pid=1\n'],
+    ['a line that is too long', 'x'.repeat(1000)],
+    ['the process id of init', 'started n=1 pid=1\n'],
   ])('a starter that sends %s is ended, and the start fails', async (name, answer) => {
     const { lines, program, starters } = await start(name.replaceAll(' ', '-'), `${answer}\n`)
     const [first, second, third] = [await socket(), await socket(), await socket()]
@@ -123,7 +123,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       readdirSync(directory.path)
         .filter(name => `${directory.path}/${name}`.startsWith(orders))
         .map(name => readFileSync(`${directory.path}/${name}`, 'latin1').match(/start n=/g)?.length)
-    await eventually('three starts each', () => counts().join(' ') === '3 3')
+    await eventually('each starter has three starts', () => counts().join(' ') === '3 3')
   })
 
   test('a starter that is busy with starts does not count as hung, and a starter that sends nothing does', async () => {
@@ -166,7 +166,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
   test('a program that cannot be run keeps the starter', async () => {
     const { lines, program } = await start('failed', 'failed n=1 errno=13\n')
     await expect(program.run(await socket(), [])).rejects.toThrow('cannot run /bin/true: EACCES')
-    await eventually('nothing was lost', () => lines.length === 0)
+    await eventually('no starter is reported as lost', () => lines.length === 0)
   })
 
   test('a starter that cannot start a program is a temporary fault of the gate', async () => {

@@ -37,7 +37,7 @@ test('usage events reach authd, also those from a time without authd, and no rep
   ])
   reporter.report({ ip, at: 3, service: 'gate' })
   reporter.close()
-  await eventually('the last one too', () => received.includes('at=3'))
+  await eventually('the last report arrives', () => received.includes('at=3'))
   server.close()
 })
 
@@ -54,14 +54,14 @@ test('decisions are counted and arrive as one line for each service, also those 
   const server = createServer(socket => socket.on('data', piece => lines.push(...String(piece).trim().split('\n'))))
   server.listen(path)
   await once(server, 'listening')
-  await eventually('the tallies', () => lines.length === 2)
+  await eventually('the tallies arrive', () => lines.length === 2)
   expect(lines).toEqual([
     'tally v=1 at=119 service=gate relayed=1 refused=1001 undecided=1 never=0 recent=192.0.2.7,2001:db8::7',
     'tally v=1 at=62 service=policy relayed=0 refused=0 undecided=0 never=1 recent=',
   ])
   reporter.count('gate', 'refused', undefined, 119)
   reporter.close()
-  await eventually('the last one too', () => lines.length === 3)
+  await eventually('the last report arrives', () => lines.length === 3)
   expect(lines[2]).toContain('refused=1 ')
   server.close()
 })

@@ -14,7 +14,7 @@ const order = v.variant('type', [
 ])
 
 describe('a line of the control channel', () => {
-  property.prop([fc.jsonValue({ noUnicodeString: false })])('holds one message, whatever its text', message => {
+  property.prop([fc.jsonValue({ noUnicodeString: false })])('holds one message with any text', message => {
     const line = formatMessage(message)
     expect(line.indexOf('\n')).toBe(line.length - 1)
     expect(parseMessage(line.slice(0, -1))).toEqual(JSON.parse(JSON.stringify(message)))

@@ -29,17 +29,17 @@ describe('parseFromLogin', () => {
   })
 
   test.each([
-    ['no address', { ip: 'localhost' }],
+    ['a host name', { ip: 'localhost' }],
     ['a zone', { ip: 'fe80::1%eth0' }],
-    ['another id', { id: '../../etc' }],
+    ['an invalid id', { id: '../../etc' }],
     ['NUL in the login', { login: 'ann\0root' }],
-    ['more than octets', { secret: 'ĀĀ' }],
-    ['a login without end', { login: 'x'.repeat(20_000) }],
-    ['a method that is none', { method: 'none' }],
+    ['a character above 255', { secret: 'ĀĀ' }],
+    ['a login that is too long', { login: 'x'.repeat(20_000) }],
+    ['an unknown method', { method: 'none' }],
     ['n below 1', { n: 0 }],
-    ['n that is no number', { n: '1' }],
-    ['a key too many', { uid: 0 }],
-    ['a port that is none', { remotePort: 70_000 }],
+    ['n as a text', { n: '1' }],
+    ['an additional key', { uid: 0 }],
+    ['a port above 65535', { remotePort: 70_000 }],
   ])('refuses %s', (_, change) => {
     expect(parseFromLogin({ ...verify, ...change })).toBeUndefined()
   })

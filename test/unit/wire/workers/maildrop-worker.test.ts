@@ -49,8 +49,8 @@ describe('messages of a worker', () => {
     { type: 'bye' },
     { type: 'ended', n: 1 },
     { type: 'ended', n: 999_999_999_999_999 },
-  ] as const)('%j is parsed back', news => {
-    expect(parseHandoffReply(formatHandoffReply(news))).toEqual(news)
+  ] as const)('%j is parsed back', reply => {
+    expect(parseHandoffReply(formatHandoffReply(reply))).toEqual(reply)
   })
 
   test.each([

@@ -24,7 +24,7 @@ const order: fc.Arbitrary<StarterOrder> = fc.oneof(
   fc.record({ type: literal('kill'), pid }),
   fc.record({ type: literal('ping'), n: number }),
 )
-const news: fc.Arbitrary<StarterReply> = fc.oneof(
+const replies: fc.Arbitrary<StarterReply> = fc.oneof(
   fc.constant({ type: 'ready' } as const),
   fc.record({ type: literal('started'), n: number, pid }),
   fc.record({ type: literal('failed'), n: number, errno: number }),
@@ -34,12 +34,12 @@ const news: fc.Arbitrary<StarterReply> = fc.oneof(
 )
 
 describe('messages between gate and starter', () => {
-  property.prop([order])('an order is read as it was written, on a short line', value => {
+  property.prop([order])('an order is a short line, and is parsed back', value => {
     const line = formatStarterOrder(value)
     expect(line.length).toBeLessThanOrEqual(MAX_STARTER_LINE)
     expect(parseStarterOrder(line)).toEqual(value)
   })
-  property.prop([news])('what a starter says is read as it was written, on a short line', value => {
+  property.prop([replies])('a reply of a starter is a short line, and is parsed back', value => {
     const line = formatStarterReply(value)
     expect(line.length).toBeLessThanOrEqual(MAX_STARTER_LINE)
     expect(parseStarterReply(line)).toEqual(value)
@@ -52,11 +52,14 @@ describe('messages between gate and starter', () => {
       fc.array(end, { maxLength: 2 }),
     )
     .map(([word, ends]) => word + ends.flat().join(''))
-  property.prop([fc.oneof(fc.string(), nearMiss)], { numRuns: 2000 })('any other text is none of them', text => {
-    const [asOrder, asNews] = [parseStarterOrder(text), parseStarterReply(text)]
-    expect(asOrder === undefined ? text : formatStarterOrder(asOrder)).toBe(text)
-    expect(asNews === undefined ? text : formatStarterReply(asNews)).toBe(text)
-  })
+  property.prop([fc.oneof(fc.string(), nearMiss)], { numRuns: 2000 })(
+    'any other text is neither an order nor a reply',
+    text => {
+      const [asOrder, asReply] = [parseStarterOrder(text), parseStarterReply(text)]
+      expect(asOrder === undefined ? text : formatStarterOrder(asOrder)).toBe(text)
+      expect(asReply === undefined ? text : formatStarterReply(asReply)).toBe(text)
+    },
+  )
 
   test('some near misses of that property are accepted', () => {
     const read = fc
@@ -100,7 +103,7 @@ describe('messages between gate and starter', () => {
     fc.string({ unit: 'binary' }).map(text => text.toWellFormed().replaceAll('\0', '')),
   )
   property.prop([fc.oneof(fc.array(withoutNul), fc.array(fc.constantFrom('', 'A=1', 'B=ü')))])(
-    'strings keep their octets, as texts and as octets',
+    'strings keep their octets, whether they are texts or octets',
     strings => {
       expect(parseStrings(formatStrings(strings))).toEqual(strings.map(string => Buffer.from(string)))
     },

@@ -7,7 +7,7 @@ const sent = (message: unknown): unknown => parseMessage(formatMessage(message).
 
 describe('the report of a start', () => {
   property.prop([fc.string({ maxLength: 100 }), fc.array(fc.string({ maxLength: 100 }), { maxLength: 200 })])(
-    'arrives as it was sent',
+    'arrives unchanged',
     (text, lines) => {
       expect(parseStartReport(sent({ type: 'ready', text }))).toEqual({ type: 'ready', text })
       expect(parseStartReport(sent({ type: 'faults', lines }))).toEqual({ type: 'faults', lines })
@@ -16,12 +16,12 @@ describe('the report of a start', () => {
 
   test.each([
     ['no text', { type: 'ready' }],
-    ['a text without end', { type: 'ready', text: 'x'.repeat(16_385) }],
-    ['a line that is none', { type: 'faults', lines: ['a', 1] }],
-    ['lines without end', { type: 'faults', lines: Array.from({ length: 201 }, () => '') }],
-    ['a key too many', { type: 'ready', text: '', pid: 1 }],
+    ['a text that is too long', { type: 'ready', text: 'x'.repeat(16_385) }],
+    ['a line that is a number', { type: 'faults', lines: ['a', 1] }],
+    ['too many lines', { type: 'faults', lines: Array.from({ length: 201 }, () => '') }],
+    ['an additional key', { type: 'ready', text: '', pid: 1 }],
     ['another type', { type: 'reload', files: {} }],
-    ['no object', 'ready'],
+    ['a value that is not an object', 'ready'],
   ])('refuses %s', (_, message) => {
     expect(parseStartReport(message)).toBeUndefined()
   })
@@ -29,7 +29,7 @@ describe('the report of a start', () => {
 
 describe('the order to reload', () => {
   property.prop([fc.dictionary(fc.string({ maxLength: 30 }), fc.string({ maxLength: 100 }))])(
-    'arrives as it was sent',
+    'arrives unchanged',
     found => {
       const files = Object.fromEntries(Object.entries(found).filter(([path]) => path.startsWith('/')))
       expect(parseReloadOrder(sent({ type: 'reload', files }))).toEqual({ type: 'reload', files })

@@ -73,7 +73,7 @@ describe('an order of sslwrap', () => {
     maxPerAddress: limit,
   })
 
-  property.prop([orders])('arrives as it was sent', ({ listeners, ...parts }) => {
+  property.prop([orders])('arrives unchanged', ({ listeners, ...parts }) => {
     const message: ServeOrder = {
       ...serve,
       ...parts,
@@ -91,16 +91,16 @@ describe('an order of sslwrap', () => {
   test.each([
     ['another type', { type: 'stop' }],
     ['no listeners', { listeners: undefined }],
-    ['a key too many', { uid: 0 }],
-    ['a limit that is none', { maxConnections: -1 }],
-    ['a limit without end', { maxPerAddress: 1.5 }],
-    ['a time that is none', { idleLimit: '600' }],
-    ['an account that is none', { ids: { uid: -1, gid: 1 } }],
-    ['half an account', { ids: { uid: 1 } }],
-    ['a translator that is no network', { nat64Prefixes: ['64:ff9b::/300'] }],
-    ['a network that is none', { listeners: [{ ...listener, allow: ['192.0.2.0/33'] }] }],
-    ['a port that is none', { listeners: [{ ...listener, backend: { type: 'tcp', host: '::1', port: 70_000 } }] }],
-    ['a certificate of a kind that is none', { listeners: [{ ...listener, certificates: [{ keyType: 'dsa' }] }] }],
+    ['an additional key', { uid: 0 }],
+    ['a negative limit', { maxConnections: -1 }],
+    ['a limit that is not a whole number', { maxPerAddress: 1.5 }],
+    ['a time that is a text', { idleLimit: '600' }],
+    ['an account with a negative uid', { ids: { uid: -1, gid: 1 } }],
+    ['an account without a gid', { ids: { uid: 1 } }],
+    ['an invalid network of a translator', { nat64Prefixes: ['64:ff9b::/300'] }],
+    ['an invalid network of a listener', { listeners: [{ ...listener, allow: ['192.0.2.0/33'] }] }],
+    ['a port above 65535', { listeners: [{ ...listener, backend: { type: 'tcp', host: '::1', port: 70_000 } }] }],
+    ['a certificate of an unknown kind', { listeners: [{ ...listener, certificates: [{ keyType: 'dsa' }] }] }],
   ])('is of another version with %s', (_, change) => {
     expect(() => parseTlsWorkerOrder(sent({ ...serve, ...change }))).toThrow(/^a message of the parent/)
   })
@@ -117,7 +117,7 @@ describe('an answer of a worker', () => {
     [{ type: 'serving' }],
     [{ type: 'serving', metrics: '127.0.0.1:9101' }],
     [{ type: 'refused', reason: 'no shared cipher' }],
-  ])('%j arrives as it was sent', message => {
+  ])('%j arrives unchanged', message => {
     expect(parseTlsWorkerAnswer(sent(message))).toEqual(message)
   })
 
@@ -141,7 +141,7 @@ describe('an answer of a worker', () => {
     expect(parseTlsWorkerAnswer(message)).toBeUndefined()
   })
 
-  property.prop([fc.jsonValue()])('is not found in any other value', value => {
+  property.prop([fc.jsonValue()])('is not read from any other value', value => {
     expect(parseTlsWorkerAnswer(value)).toBeUndefined()
   })
 })
