@@ -32,11 +32,17 @@ GRANT SELECT ON relay_gate, relay_blocks, relay_allowances, relay_clients, relay
 GRANT EXECUTE ON FUNCTION may_relay(text) TO pop3authd, authwrap;
 GRANT EXECUTE ON FUNCTION standby_replies() TO pop3authd, authwrap;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON grants, ungrantable, devices, device_logins, neighbours, alarms, device_hours TO pop3authd;
-GRANT SELECT, INSERT ON blocks, allowances, login_event, relay_use TO pop3authd;
+GRANT SELECT, INSERT, UPDATE, DELETE ON grants, ungrantable, devices, device_logins, neighbours, alarm, device_hours TO pop3authd;
+GRANT SELECT, INSERT ON blocks, allowances, login_event, usage_event TO pop3authd;
 GRANT UPDATE (until) ON blocks, allowances TO pop3authd;
-GRANT SELECT, INSERT, UPDATE ON gate_tally, gate_refused TO pop3authd;
+GRANT SELECT, INSERT, UPDATE ON gate_decisions, gate_refusals TO pop3authd;
 GRANT SELECT ON relay TO pop3authd;
 GRANT EXECUTE ON FUNCTION keep_history(integer, timestamptz) TO pop3authd;
 
-GRANT SELECT ON status_grants, status_events, status_decrees, status_gate, status_alarms, status_devices TO authstatus;
+GRANT SELECT ON status_grants, status_events, status_totals, status_gate_decisions, status_alarms, status_devices TO authstatus;
+
+-- The former names, for programs before schema 19.
+GRANT SELECT, INSERT ON relay_use TO pop3authd;
+GRANT SELECT, INSERT, UPDATE ON gate_tally, gate_refused TO pop3authd;
+GRANT SELECT, INSERT, UPDATE, DELETE ON alarms TO pop3authd;
+GRANT SELECT ON status_decrees, status_gate TO authstatus;

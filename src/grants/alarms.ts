@@ -125,8 +125,8 @@ const alarmRow = v.object({
 
 /** Alarms of one rule that one look can open. */
 const MOST_OF_A_RULE = 100
-/** Starts, and ends, that one process takes at a time. */
-const MOST_TOLD = 20
+/** Starts, and ends, that one process claims at a time. */
+const MOST_CLAIMED = 20
 /**
  * Minutes for which a rule must find nothing before its alarm ends, so that no alarm comes and
  * goes.
@@ -161,7 +161,7 @@ const REMEMBER_HOURS: Statement<unknown> = {
   text: `
 WITH used AS (
   SELECT l.device, u.at
-  FROM relay_use u CROSS JOIN LATERAL (
+  FROM usage_event u CROSS JOIN LATERAL (
     SELECT e.username FROM login_event e
     WHERE e.network = ANY (ARRAY[u.ip, CASE WHEN family(u.ip) = 6 THEN network(set_masklen(u.ip, 64))::inet END])
       AND e.at <= u.at AND e.until > u.at AND e.username IS NOT NULL
@@ -197,7 +197,7 @@ WITH clock AS (
   SELECT sum(refused) FILTER (WHERE minute > clock.now - interval '10 minutes') AS lately,
          sum(refused) FILTER (WHERE minute <= clock.now - interval '10 minutes') / 143 AS before,
          min(minute) < clock.now - interval '23 hours' AS is_day
-  FROM gate_tally, clock WHERE minute > clock.now - interval '1 day' AND minute <= clock.now GROUP BY clock.now
+  FROM gate_decisions, clock WHERE minute > clock.now - interval '1 day' AND minute <= clock.now GROUP BY clock.now
 ), medians AS (
   SELECT device, percentile_cont(0.5) WITHIN GROUP (ORDER BY minutes) AS median
   FROM device_hours, clock WHERE hour < date_trunc('hour', clock.now) GROUP BY device HAVING count(*) >= 20
@@ -218,7 +218,7 @@ WITH clock AS (
   FROM refused WHERE is_day AND lately >= 100 AND lately > $5::float8 * before
   UNION ALL
   (SELECT 'gate_undecided', host, sum(undecided) || ' decisions within five minutes'
-   FROM gate_tally, clock WHERE minute > clock.now - interval '5 minutes' AND minute <= clock.now
+   FROM gate_decisions, clock WHERE minute > clock.now - interval '5 minutes' AND minute <= clock.now
    GROUP BY host HAVING sum(undecided) > 0 LIMIT ${MOST_OF_A_RULE})
   UNION ALL
   (SELECT 'device_silent', device, 'last login ' || to_char(max(last_login) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
@@ -233,15 +233,15 @@ WITH clock AS (
   SELECT rule, left(subject, 255) AS subject, left(min(detail), 500) AS detail
   FROM facts WHERE rule <> ALL ($11::text[]) GROUP BY 1, 2
 ), lasting AS (
-  UPDATE alarms a SET seen = clock.now, detail = found.detail
+  UPDATE alarm a SET seen = clock.now, detail = found.detail
   FROM found, clock WHERE a.until IS NULL AND a.rule = found.rule AND a.subject = found.subject
 ), ended AS (
-  UPDATE alarms a SET until = clock.now
+  UPDATE alarm a SET until = clock.now
   FROM clock
   WHERE a.until IS NULL AND a.seen < clock.now - interval '${QUIET_MINUTES} minutes'
     AND NOT EXISTS (SELECT FROM found WHERE found.rule = a.rule AND found.subject = a.subject)
 )
-INSERT INTO alarms (rule, subject, detail, since, seen)
+INSERT INTO alarm (rule, subject, detail, since, seen)
 SELECT rule, subject, detail, now, now FROM found, clock
 ON CONFLICT (rule, subject) WHERE until IS NULL DO NOTHING`,
 }
@@ -250,45 +250,45 @@ ON CONFLICT (rule, subject) WHERE until IS NULL DO NOTHING`,
 const TAKE_STARTS: Statement<Alarm> = {
   row: alarmRow,
   text: `
-UPDATE alarms SET told_start = coalesce($1::timestamptz, now())
-WHERE id IN (SELECT id FROM alarms WHERE told_start IS NULL ORDER BY id LIMIT ${MOST_TOLD} FOR UPDATE SKIP LOCKED)
+UPDATE alarm SET start_reported = coalesce($1::timestamptz, now())
+WHERE id IN (SELECT id FROM alarm WHERE start_reported IS NULL ORDER BY id LIMIT ${MOST_CLAIMED} FOR UPDATE SKIP LOCKED)
 RETURNING id, rule, subject, detail, since, until`,
 }
 const TAKE_ENDS: Statement<Alarm> = {
   row: alarmRow,
   text: `
-UPDATE alarms SET told_end = coalesce($1::timestamptz, now())
+UPDATE alarm SET end_reported = coalesce($1::timestamptz, now())
 WHERE id IN (
-  SELECT id FROM alarms WHERE until IS NOT NULL AND told_start IS NOT NULL AND told_end IS NULL
-  ORDER BY id LIMIT ${MOST_TOLD} FOR UPDATE SKIP LOCKED)
+  SELECT id FROM alarm WHERE until IS NOT NULL AND start_reported IS NOT NULL AND end_reported IS NULL
+  ORDER BY id LIMIT ${MOST_CLAIMED} FOR UPDATE SKIP LOCKED)
 RETURNING id, rule, subject, detail, since, until`,
 }
 const GIVE_BACK_START: Statement<unknown> = {
   row: ignored,
-  text: 'UPDATE alarms SET told_start = NULL WHERE id = $1::bigint',
+  text: 'UPDATE alarm SET start_reported = NULL WHERE id = $1::bigint',
 }
 const GIVE_BACK_END: Statement<unknown> = {
   row: ignored,
-  text: 'UPDATE alarms SET told_end = NULL WHERE id = $1::bigint',
+  text: 'UPDATE alarm SET end_reported = NULL WHERE id = $1::bigint',
 }
 
 /** $1 days: alarms that last, and those that ended since. */
 const LIST: Statement<Alarm> = {
   row: alarmRow,
   text: `
-SELECT id, rule, subject, detail, since, until FROM alarms
+SELECT id, rule, subject, detail, since, until FROM alarm
 WHERE until IS NULL OR until > now() - make_interval(days => $1::int)
 ORDER BY until IS NOT NULL, since DESC LIMIT 1000`,
 }
 
 const COUNT_OPEN: Statement<{ rule: string; count: number }> = {
   row: v.object({ rule: v.string(), count: int8 }),
-  text: 'SELECT rule, count(*) AS count FROM alarms WHERE until IS NULL GROUP BY rule',
+  text: 'SELECT rule, count(*) AS count FROM alarm WHERE until IS NULL GROUP BY rule',
 }
 
 const FORGET: Statement<unknown> = {
   row: ignored,
-  text: "DELETE FROM alarms WHERE until < coalesce($1::timestamptz, now()) - interval '90 days'",
+  text: "DELETE FROM alarm WHERE until < coalesce($1::timestamptz, now()) - interval '90 days'",
 }
 
 /** A start or an end to report. */

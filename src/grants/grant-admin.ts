@@ -120,7 +120,7 @@ UNION ALL
 /** $1 address, $2 the time. */
 const LAST_RELAY: Statement<LastRelay> = {
   row: v.object({ at: timestamptz, service: v.string(), host: v.nullable(v.string()) }),
-  text: 'SELECT at, door AS service, host FROM relay_use WHERE ip = $1::inet AND at <= $2 ORDER BY at DESC LIMIT 1',
+  text: 'SELECT at, service, host FROM usage_event WHERE ip = $1::inet AND at <= $2 ORDER BY at DESC LIMIT 1',
 }
 
 const CLOCK: Statement<{ now: Date }> = { row: v.object({ now: timestamptz }), text: 'SELECT now() AS now' }

@@ -136,9 +136,9 @@ const RECORD_USES: Statement<unknown> = {
   name: 'record-uses',
   row: ignored,
   text: `
-INSERT INTO relay_use (at, ip, door, host)
-SELECT least(coalesce(t.at, now()), now()), t.ip, t.door, $4::text
-FROM unnest($1::timestamptz[], $2::inet[], $3::text[]) AS t(at, ip, door)`,
+INSERT INTO usage_event (at, ip, service, host)
+SELECT least(coalesce(t.at, now()), now()), t.ip, t.service, $4::text
+FROM unnest($1::timestamptz[], $2::inet[], $3::text[]) AS t(at, ip, service)`,
 }
 
 /**
@@ -152,19 +152,19 @@ const RECORD_TALLIES: Statement<unknown> = {
   row: ignored,
   text: `
 WITH counted AS (
-  INSERT INTO gate_tally AS g (minute, host, door, relayed, refused, undecided, never)
-  SELECT date_trunc('minute', least(t.at, coalesce($10::timestamptz, now()))), $1::text, t.door,
+  INSERT INTO gate_decisions AS g (minute, host, service, relayed, refused, undecided, never)
+  SELECT date_trunc('minute', least(t.at, coalesce($10::timestamptz, now()))), $1::text, t.service,
          sum(t.relayed), sum(t.refused), sum(t.undecided), sum(t.never)
   FROM unnest($2::timestamptz[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-    AS t(at, door, relayed, refused, undecided, never)
+    AS t(at, service, relayed, refused, undecided, never)
   GROUP BY 1, 3 ORDER BY 1, 3
-  ON CONFLICT (minute, host, door) DO UPDATE SET (relayed, refused, undecided, never) =
+  ON CONFLICT (minute, host, service) DO UPDATE SET (relayed, refused, undecided, never) =
     (g.relayed + excluded.relayed, g.refused + excluded.refused, g.undecided + excluded.undecided, g.never + excluded.never)
 )
-INSERT INTO gate_refused AS r (host, door, at, addresses)
-SELECT $1::text, t.door, coalesce($10::timestamptz, now()), array_agg(t.ip)
-FROM unnest($8::text[], $9::inet[]) AS t(door, ip) GROUP BY t.door ORDER BY t.door
-ON CONFLICT (host, door) DO UPDATE SET (at, addresses) = (excluded.at, excluded.addresses)`,
+INSERT INTO gate_refusals AS r (host, service, at, addresses)
+SELECT $1::text, t.service, coalesce($10::timestamptz, now()), array_agg(t.ip)
+FROM unnest($8::text[], $9::inet[]) AS t(service, ip) GROUP BY t.service ORDER BY t.service
+ON CONFLICT (host, service) DO UPDATE SET (at, addresses) = (excluded.at, excluded.addresses)`,
 }
 
 /**

@@ -53,8 +53,8 @@ ORDER BY at LIMIT ${MAX_EVENTS}`,
 const RELAYS: Statement<HistoryEvent> = {
   row,
   text: `
-SELECT date_trunc('milliseconds', at) AS at, 'relay' AS kind, host(ip) AS ip, door AS detail, host
-FROM relay_use WHERE at > $1 AND at <= now() - interval '4 seconds'
+SELECT date_trunc('milliseconds', at) AS at, 'relay' AS kind, host(ip) AS ip, service AS detail, host
+FROM usage_event WHERE at > $1 AND at <= now() - interval '4 seconds'
 ORDER BY at LIMIT ${MAX_EVENTS}`,
 }
 
@@ -65,8 +65,8 @@ ORDER BY at LIMIT ${MAX_EVENTS}`,
 const REFUSED: Statement<HistoryEvent> = {
   row,
   text: `
-SELECT date_trunc('milliseconds', at) AS at, 'closed' AS kind, host(ip) AS ip, door AS detail, host
-FROM gate_refused CROSS JOIN unnest(addresses) AS ip WHERE at > $1
+SELECT date_trunc('milliseconds', at) AS at, 'closed' AS kind, host(ip) AS ip, service AS detail, host
+FROM gate_refusals CROSS JOIN unnest(addresses) AS ip WHERE at > $1
 ORDER BY at LIMIT ${MAX_EVENTS}`,
 }
 
@@ -82,9 +82,9 @@ const TALLIES: Statement<MinuteTally> = {
     never: int8,
   }),
   text: `
-SELECT minute AS at, host, door AS service, relayed, refused, undecided, never
-FROM gate_tally WHERE minute > $1 AND minute <= now() - interval '65 seconds'
-ORDER BY minute, host, door LIMIT ${MAX_EVENTS}`,
+SELECT minute AS at, host, service, relayed, refused, undecided, never
+FROM gate_decisions WHERE minute > $1 AND minute <= now() - interval '65 seconds'
+ORDER BY minute, host, service LIMIT ${MAX_EVENTS}`,
 }
 
 const NOW: Statement<{ now: Date }> = { row: v.object({ now: timestamptz }), text: 'SELECT now() AS now' }
@@ -163,7 +163,7 @@ WITH logins AS (
   GROUP BY 1
 ), uses AS (
   SELECT login_key(l.username) AS login, max(u.at) AS last_relay, count(*) AS relays
-  FROM relay_use u CROSS JOIN LATERAL (
+  FROM usage_event u CROSS JOIN LATERAL (
     SELECT e.username FROM login_event e
     WHERE e.network = ANY (ARRAY[u.ip, CASE WHEN family(u.ip) = 6 THEN network(set_masklen(u.ip, 64))::inet END])
       AND e.at < date_trunc('second', u.at) + interval '1 second' AND e.until > u.at AND e.username IS NOT NULL

@@ -81,9 +81,8 @@ export type Totals = {
 const TOTALS: Statement<Totals> = {
   row: v.object({ now: timestamptz, grants: int8, allowances: int8, blocks: int8, schema: v.number() }),
   text: `
-SELECT clock_timestamp() AS now, (SELECT count(*) FROM status_grants) AS grants,
-  allowances, blocks, (SELECT max(v) FROM schema_version) AS schema
-FROM status_decrees`,
+SELECT clock_timestamp() AS now, grants, allowances, blocks, (SELECT max(v) FROM schema_version) AS schema
+FROM status_totals`,
 }
 
 const LIVE: Statement<LiveGrant> = {
@@ -142,7 +141,7 @@ FROM (
   FROM status_events WHERE at >= $1::timestamptz AND at < $2::timestamptz GROUP BY 1
   UNION ALL
   SELECT date_bin(make_interval(secs => $3::float8), minute, 'epoch'::timestamptz), 0, 0, 0, sum(refused + undecided + never)
-  FROM status_gate WHERE minute >= $1::timestamptz AND minute < $2::timestamptz GROUP BY 1
+  FROM status_gate_decisions WHERE minute >= $1::timestamptz AND minute < $2::timestamptz GROUP BY 1
 ) AS parts
 GROUP BY start ORDER BY start`,
 }
@@ -150,15 +149,15 @@ GROUP BY start ORDER BY start`,
 const SERVICES: Statement<ServiceCounts> = {
   row: v.object({ service: v.string(), relayed: int8, closed: int8, undecided: int8 }),
   text: `
-SELECT door AS service, sum(relayed)::bigint AS relayed, sum(closed)::bigint AS closed, sum(undecided)::bigint AS undecided
+SELECT service, sum(relayed)::bigint AS relayed, sum(closed)::bigint AS closed, sum(undecided)::bigint AS undecided
 FROM (
-  SELECT daemon AS door, count(*) AS relayed, 0 AS closed, 0 AS undecided FROM status_events
+  SELECT daemon AS service, count(*) AS relayed, 0 AS closed, 0 AS undecided FROM status_events
   WHERE kind = 'relay' AND at > now() - make_interval(secs => $1::float8) GROUP BY 1
   UNION ALL
-  SELECT door, 0, sum(refused + undecided + never), sum(undecided) FROM status_gate
+  SELECT service, 0, sum(refused + undecided + never), sum(undecided) FROM status_gate_decisions
   WHERE minute > now() - make_interval(secs => $1::float8) GROUP BY 1
 ) AS parts
-GROUP BY door ORDER BY 2 DESC, 3 DESC, 1`,
+GROUP BY service ORDER BY 2 DESC, 3 DESC, 1`,
 }
 
 const ALARMS: Statement<OpenAlarm> = {

@@ -10,7 +10,9 @@ beforeAll(async () => {
 })
 afterAll(() => database.remove())
 beforeEach(() =>
-  database.owner.script('TRUNCATE alarms, login_event, relay_use, gate_tally, devices, device_logins, device_hours'),
+  database.owner.script(
+    'TRUNCATE alarm, login_event, usage_event, gate_decisions, devices, device_logins, device_hours',
+  ),
 )
 
 const LIMITS: AlarmLimits = {
@@ -52,7 +54,7 @@ describe('rules', () => {
       INSERT INTO device_logins (login, device) VALUES ('scan', 'copier');`)
     // Two minutes with mail per hour for 30 hours, then fifteen.
     const use = (minute: number): string =>
-      `INSERT INTO relay_use (at, ip, door) VALUES (${at(minutes(minute))}, '192.0.2.7', 'gate');`
+      `INSERT INTO usage_event (at, ip, service) VALUES (${at(minutes(minute))}, '192.0.2.7', 'gate');`
     for (let hour = 0; hour < 31; hour += 1) {
       const busy = hour < 30 ? [5, 20] : Array.from({ length: 15 }, (_, n) => n + 1)
       await sql(
@@ -87,7 +89,7 @@ describe('rules', () => {
 
   test('more refusals than the day before, a gate without answers, and facts about a host', async () => {
     const tally = (minute: number, refused: number, undecided = 0): string =>
-      `INSERT INTO gate_tally VALUES (${at(minutes(minute))}, 'mx', 'gate', 0, ${refused}, ${undecided}, 0);`
+      `INSERT INTO gate_decisions VALUES (${at(minutes(minute))}, 'mx', 'gate', 0, ${refused}, ${undecided}, 0);`
     await sql(Array.from({ length: 1440 }, (_, minute) => tally(minute, 10)).join(''))
     await alarms.look(LIMITS, { now: minutes(1440) })
     expect(await shown()).toEqual([])

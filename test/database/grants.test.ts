@@ -70,7 +70,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
     make = storeOn(databases)
   })
   beforeEach(async () => {
-    await owner.script('TRUNCATE grants, blocks, allowances, login_event, relay_use')
+    await owner.script('TRUNCATE grants, blocks, allowances, login_event, usage_event')
     store = make()
   })
   const record = async (on: Store, ...events: LoginEvent[]) =>

@@ -130,7 +130,7 @@ describe('the model of the database in the simulation', () => {
       await assertRuns(
         fc.array(deed, { maxLength: 25 }),
         async history => {
-          await owner.script('TRUNCATE grants, blocks, allowances, neighbours, login_event, relay_use')
+          await owner.script('TRUNCATE grants, blocks, allowances, neighbours, login_event, usage_event')
           const tables = new Tables()
           const model = immediateDatabase(
             new GrantStatements(),

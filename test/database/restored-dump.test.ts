@@ -1,4 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Database, openDatabase } from '../../src/database/database.ts'
@@ -91,5 +92,34 @@ describeWith([DEBIAN_POSTGRES], 'a dump that is restored on a new server', () =>
       // A role without ownership repairs nothing, and gets no error.
       await expect(migrate(database, SQL)).resolves.toEqual({ from: expect.any(Number), to: expect.any(Number) })
     })
+  })
+
+  test('the command in MIGRATING saves the rows of both histories, in partitions and in none', async () => {
+    const text = readFileSync(new URL('../../docs/MIGRATING.md', import.meta.url), 'utf8')
+    const [, patterns = ''] = /`pg_dump ((?:-t '\S+' ?)+)pop3authd`/.exec(text) ?? []
+    expect(patterns).not.toBe('')
+    await use(openDatabase(optionsFor(old, 'postgres')), database => database.script('CREATE DATABASE kept'))
+    await use(openDatabase(optionsFor(old, 'kept')), async database => {
+      await migrate(database, SQL)
+      for (const [at, ip] of [
+        ['now()', '192.0.2.7'],
+        ["'2021-01-02'", '192.0.2.8'],
+      ])
+        await database.script(`
+          INSERT INTO usage_event (at, ip, service) VALUES (${at}, '${ip}', 'gate');
+          INSERT INTO login_event (at, ip, network, daemon, method, tls, session, refused)
+            VALUES (${at}, '${ip}', '${ip}', 'popup', 'pass', true, '', 'never')`)
+    })
+    const dump = execFileSync('sh', ['-c', `pg_dump -a -h 127.0.0.1 -p ${old.port} -U postgres ${patterns} kept`], {
+      env: { PGPASSWORD: PostgresCluster.password, PATH: process.env['PATH'], LC_ALL: 'C' },
+      encoding: 'utf8',
+    })
+    const rows = dump.split('\n').filter(line => /\t192\.0\.2\.[78]\t/.test(line))
+    expect(rows.map(line => line.split('\t').slice(1, 3).join(' ')).toSorted()).toEqual([
+      '192.0.2.7 192.0.2.7',
+      '192.0.2.7 gate',
+      '192.0.2.8 192.0.2.8',
+      '192.0.2.8 gate',
+    ])
   })
 })

@@ -37,6 +37,10 @@ const NOBODY = [
   "UPDATE login_event SET username = 'other'",
   'DELETE FROM login_event',
   'DELETE FROM login_event_default',
+  'UPDATE usage_event SET service = service',
+  'DELETE FROM usage_event',
+  'DELETE FROM gate_decisions',
+  'DELETE FROM gate_refusals',
   'UPDATE relay_use SET door = door',
   'DELETE FROM relay_use',
   'DELETE FROM gate_tally',
@@ -62,6 +66,7 @@ const READER = [
   'SELECT FROM blocks',
   'SELECT FROM allowances',
   'SELECT FROM login_event',
+  'SELECT FROM usage_event',
   'SELECT FROM relay_use',
   'SELECT FROM relay',
   `INSERT INTO grants (ip, until, daemon) VALUES ${ROW}`,
@@ -71,9 +76,18 @@ const READER = [
   "INSERT INTO allowances (net, reason, owner) VALUES ('198.51.100.0/24', '', '')",
   "UPDATE allowances SET until = 'infinity'",
   "INSERT INTO login_event (at, ip, network, daemon, method, tls, session, refused) VALUES (now(), '::9', '::9', '', '', true, '', 'x')",
+  "INSERT INTO usage_event (at, ip, service) VALUES (now(), '192.0.2.7', 'x')",
   "INSERT INTO relay_use (at, ip, door) VALUES (now(), '192.0.2.7', 'x')",
+  'SELECT FROM gate_decisions',
+  'SELECT FROM gate_refusals',
+  'SELECT FROM alarm',
+  "INSERT INTO gate_decisions VALUES (now(), 'mx', 'gate', 1, 1, 1, 1)",
+  'UPDATE gate_decisions SET refused = 0',
+  "INSERT INTO gate_refusals VALUES ('mx', 'gate', now(), '{192.0.2.7}')",
   'SELECT FROM gate_tally',
   'SELECT FROM gate_refused',
+  'SELECT FROM alarms',
+  'UPDATE alarms SET told_start = now()',
   "INSERT INTO gate_tally VALUES (now(), 'mx', 'gate', 1, 1, 1, 1)",
   'UPDATE gate_tally SET refused = 0',
   "INSERT INTO gate_refused VALUES ('mx', 'gate', now(), '{192.0.2.7}')",
@@ -84,7 +98,10 @@ const READER = [
   "INSERT INTO relay_allowances (net) VALUES ('198.51.100.0/24')",
   'SELECT FROM status_grants',
   'SELECT FROM status_events',
+  'SELECT FROM status_gate_decisions',
+  'SELECT FROM status_totals',
   'SELECT FROM status_gate',
+  'SELECT FROM status_decrees',
 ]
 /** Statements that the gate's role may run and the status page's role may not. */
 const STATUS = [
@@ -129,8 +146,9 @@ describe('statements that the roles may run', () => {
       writer,
       `INSERT INTO grants (ip, until, daemon) VALUES ${ROW}; UPDATE grants SET hits = 2; DELETE FROM grants`,
       "INSERT INTO blocks (login, reason, owner) VALUES ('a', '', ''); UPDATE blocks SET until = now()",
-      "INSERT INTO relay_use (at, ip, door) VALUES (now(), '192.0.2.7', 'x'); SELECT keep_history(3)",
-      "INSERT INTO gate_tally VALUES (now(), 'mx', 'gate', 1, 1, 1, 1); UPDATE gate_tally SET refused = refused + 1; TABLE gate_refused",
+      "INSERT INTO usage_event (at, ip, service) VALUES (now(), '192.0.2.7', 'x'); SELECT keep_history(3)",
+      "INSERT INTO gate_decisions VALUES (now(), 'mx', 'gate', 1, 1, 1, 1); UPDATE gate_decisions SET refused = refused + 1; TABLE gate_refusals",
+      "INSERT INTO alarm (rule, subject, detail, since, seen) VALUES ('x', 'x', '', now(), now()); UPDATE alarm SET start_reported = now(); DELETE FROM alarm",
     ))
 
   test('authwrap: looks up grants', () =>
@@ -143,6 +161,6 @@ describe('statements that the roles may run', () => {
   test('authstatus: reads the status', () =>
     allowed(
       status,
-      'TABLE status_grants; TABLE status_events; TABLE status_decrees; TABLE status_gate; TABLE schema_version',
+      'TABLE status_grants; TABLE status_events; TABLE status_totals; TABLE status_gate_decisions; TABLE schema_version',
     ))
 })

@@ -22,7 +22,7 @@ beforeAll(async () => {
 afterAll(() => database.remove())
 beforeEach(() =>
   database.owner.script(
-    'TRUNCATE grants, blocks, allowances, login_event, relay_use, gate_tally, gate_refused, ungrantable',
+    'TRUNCATE grants, blocks, allowances, login_event, usage_event, gate_decisions, gate_refusals, ungrantable',
   ),
 )
 
@@ -164,7 +164,7 @@ describe('the histories', () => {
   }
   const COUNT_USES: Statement<{ uses: number }> = {
     row: v.object({ uses: int8 }),
-    text: 'SELECT count(*) AS uses FROM relay_use',
+    text: 'SELECT count(*) AS uses FROM usage_event',
   }
   const writerAt = (now: Date | null) => createGrantWriter(writer, grantPolicy(), { now: () => now })
   const event = (user: string, ip = '192.0.2.7') =>
@@ -279,7 +279,7 @@ describe('the histories', () => {
     ])
 
     // Rows of an older release have no host.
-    await database.owner.script('UPDATE login_event SET host = NULL; UPDATE relay_use SET host = NULL')
+    await database.owner.script('UPDATE login_event SET host = NULL; UPDATE usage_event SET host = NULL')
     expect((await admin.list()).map(({ host }) => host)).toEqual([null])
     expect(await admin.explain(client, null)).toMatchObject({
       decided: { detail: 'popup login ann' },

@@ -264,13 +264,13 @@ describe('life of the process', () => {
     await start()
     const socket = createConnection({ path: `${stack.directory}/run/uses.sock` })
     socket.end('nonsense\nuse v=1 ip=203.0.113.7 at=1764000000 door=gate\n')
-    const text = 'SELECT host(ip) AS ip, door, extract(epoch FROM at)::int AS at FROM relay_use'
+    const text = 'SELECT host(ip) AS ip, service, extract(epoch FROM at)::int AS at FROM usage_event'
     await eventually('the use', async () => {
       const { rows } = await database.owner.query({
         text,
-        row: v.object({ ip: v.string(), door: v.string(), at: v.number() }),
+        row: v.object({ ip: v.string(), service: v.string(), at: v.number() }),
       })
-      return rows.some(({ ip, door, at }) => ip === '203.0.113.7' && door === 'gate' && at === 1_764_000_000)
+      return rows.some(({ ip, service, at }) => ip === '203.0.113.7' && service === 'gate' && at === 1_764_000_000)
     })
   })
   it('adds up the decisions that the gate reports', async () => {
@@ -283,13 +283,13 @@ describe('life of the process', () => {
     socket.end(`${line}192.0.2.1 more=1\n${line}\n`)
     await eventually('the counts', async () => {
       const { rows } = await database.owner.query({
-        text: `SELECT relayed, refused, undecided FROM gate_tally WHERE door = 'policy' AND minute = to_timestamp(${at})`,
+        text: `SELECT relayed, refused, undecided FROM gate_decisions WHERE service = 'policy' AND minute = to_timestamp(${at})`,
         row: v.object({ relayed: int8, refused: int8, undecided: int8 }),
       })
       return rows[0]?.relayed === 2 && rows[0].refused === 40 && rows[0].undecided === 6
     })
     const { rows } = await database.owner.query({
-      text: "SELECT cardinality(addresses) AS n FROM gate_refused WHERE door = 'policy'",
+      text: "SELECT cardinality(addresses) AS n FROM gate_refusals WHERE service = 'policy'",
       row: v.object({ n: v.number() }),
     })
     expect(rows).toEqual([{ n: 20 }])

@@ -265,7 +265,7 @@ test('starts that the database has marked as reported are reported, also if the 
   const alarms = new Alarms({
     transaction: () => expect.unreachable(),
     query: async ({ text, row: schema }) => {
-      if (text.includes('SET told_end')) throw new Error('no primary')
+      if (text.includes('SET end_reported')) throw new Error('no primary')
       return { rows: rows.map(each => v.parse(schema, each)), count: rows.length }
     },
   })
