@@ -1,4 +1,4 @@
-/** The certificates that TLS listeners show, as a client on this host sees them. */
+/** The certificates that TLS listeners show, as a client on this host gets them. */
 
 import type { X509Certificate } from 'node:crypto'
 import { connect } from 'node:tls'
@@ -79,8 +79,8 @@ function endpoint(
 const namesOf = (text: string): string => text.replaceAll(/\b(DNS|IP Address|CN)[:=]/g, '').replaceAll('\n', ', ')
 
 /**
- * True if a certificate is signed with its own key. `checkIssued` is not enough, because it asks
- * whether the key may sign certificates, and the key of a server may not.
+ * True if a certificate is signed with its own key. `checkIssued` is not enough, because it
+ * requires a key that may sign certificates, and the key of a server may not.
  */
 export const isSelfSigned = (certificate: X509Certificate): boolean =>
   certificate.issuer === certificate.subject && certificate.verify(certificate.publicKey)

@@ -1,3 +1,4 @@
+/** The program `auth-relay`: runs the verb of its command line, to its end or as a daemon. */
 import '../base/inspector.ts'
 import { EXIT } from '../base/errors.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'

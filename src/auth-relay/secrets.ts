@@ -59,14 +59,14 @@ export function writePrivateFile(
 
 /**
  * Methods of crypt(5) by the prefix of their settings, best first. Methods that the host's libcrypt
- * does not know are skipped.
+ * does not have are skipped.
  */
 const METHODS = ['$y$j9T$', '$6$rounds=100000$'] as const
 
 const ALPHABET = './0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 
 /**
- * A crypt(5) hash of a password with a random salt: yescrypt where the host knows it, else SHA-512.
+ * A crypt(5) hash of a password with a random salt: yescrypt where the host has it, else SHA-512.
  * @throws TemporaryFault if the host's libcrypt refuses all of them.
  */
 export async function hashPassword(password: string): Promise<string> {

@@ -349,7 +349,7 @@ test('a rule that no program enforces and a sender of a foreign domain cause a w
   }
   expect(await warningsWith('[wrap]\ntcprules_cdb = "/x.cdb"\nsender_domains = ["example.org"]\n')).toEqual([
     expect.stringContaining('enforces senders, limits: set wrap.front'),
-    expect.stringContaining('wrap.tcprules_cdb does not know the hours'),
+    expect.stringContaining('wrap.tcprules_cdb cannot express the hours'),
     expect.stringContaining('w@foreign.example: the domain is none of wrap.sender_domains'),
   ])
   // The lines for Exim pass sender, recipient and message.
@@ -357,7 +357,7 @@ test('a rule that no program enforces and a sender of a foreign domain cause a w
   expect(await warningsWith('[wrap]\npolicy_listen = ["127.0.0.1:10040"]\n')).toEqual([])
   const both = '[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nsocketmap_listen = ["127.0.0.1:10041"]\n'
   expect(await warningsWith(both)).toEqual([
-    expect.stringContaining('uses wrap.socketmap_listen knows neither senders'),
+    expect.stringContaining('uses wrap.socketmap_listen checks neither senders'),
   ])
 })
 
@@ -378,7 +378,7 @@ test('a device may be in a country or an AS besides its networks; only files of 
   expect(() => new NetworkFacts([`${directory.path}/none`]).placesOf(ip('192.0.2.7'))).toThrow('grants.mmdb_files')
 
   const words = ['add', 'roaming', '--login', 'roaming', '--from', 'DE,AS64500,203.0.113.0/24']
-  await expect(command(...words)).rejects.toThrow('this host does not know the addresses of DE, AS64500')
+  await expect(command(...words)).rejects.toThrow('this host has no list of the addresses of DE, AS64500')
   const settings = `[grants]\nmmdb_files = ["${countries}", "${systems}"]\n`
   expect((await commandWith(settings, ...words)).text).toContain('from: 203.0.113.0/24, DE, AS64500')
   const reader = createGrantReader(database.open('authwrap'), grantPolicy({}))

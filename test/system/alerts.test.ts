@@ -50,7 +50,7 @@ test('a login from many addresses is reported by mail and blocked, and the comma
   const none = await alerts()
   expect([none.ending?.code, none.lines]).toEqual([0, ['There is no alarm.']])
   const running = stack.launch('auth-relay', { args: ['alerts', 'run', '--config', stack.config] })
-  await running.waitForLine(/^alerts ready every=60s told_by=mail$/, 60_000)
+  await running.waitForLine(/^alerts ready every=60s reported_by=mail$/, 60_000)
   await eventually('a mail', () => mailed().includes('Subject: [auth-relay] ALARM: login_spread ann'))
   expect(mailed()).toContain('TO -- noc@example.org')
   expect(mailed()).toContain('12 addresses within an hour')

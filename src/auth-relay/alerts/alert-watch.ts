@@ -16,14 +16,14 @@ import {
 import type { BlockTarget, GrantAdmin } from '../../grants/grant-store.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { parseIpAddress, parseNetwork } from '../../wire/ip-address.ts'
-import type { AlertMessage, Teller } from './tell.ts'
+import type { AlertMessage, Reporter } from './reporters.ts'
 
 export type AlertWatchOptions = {
   readonly alarms: Pick<Alarms, 'look' | 'take' | 'giveBack'>
   readonly admin: Pick<GrantAdmin, 'block'>
   /** Logins of a device. */
   readonly loginsOf: (device: string) => Promise<readonly string[]>
-  readonly tellers: readonly Teller[]
+  readonly reporters: readonly Reporter[]
   readonly limits: AlarmLimits
   readonly off: readonly string[]
   readonly close: readonly string[]
@@ -66,7 +66,7 @@ export class AlertWatch {
   readonly #options: AlertWatchOptions
   #failures = 0
   /** Time since which the database is unreachable, and whether this was reported. */
-  #unreachable: { readonly since: Date; told: boolean } | undefined
+  #unreachable: { readonly since: Date; isReported: boolean } | undefined
   #isLooking = false
   /** Reported starts whose block could not be stored; each look tries again. */
   readonly #unclosed: AlarmChange[] = []
@@ -80,7 +80,7 @@ export class AlertWatch {
     if (this.#isLooking) return
     this.#isLooking = true
     try {
-      await this.#lookAndTell()
+      await this.#lookAndReport()
       this.#failures = 0
       await this.#databaseIsBack()
     } catch (error) {
@@ -92,7 +92,7 @@ export class AlertWatch {
     }
   }
 
-  async #lookAndTell(): Promise<void> {
+  async #lookAndReport(): Promise<void> {
     const { alarms, limits, off, facts } = this.#options
     await alarms.look(limits, { facts: await facts(), off })
     const failures: unknown[] = []
@@ -104,8 +104,8 @@ export class AlertWatch {
     for (const change of this.#unclosed.splice(0)) await close(change)
     // `take` has claimed all of them, so a fault of one must not leave the others unreported.
     for (const change of await alarms.take()) {
-      const isTold = await this.#tell(messageFor(change, this.#options.host))
-      if (!isTold) await alarms.giveBack(change).catch((error: unknown) => failures.push(error))
+      const isReported = await this.#report(messageFor(change, this.#options.host))
+      if (!isReported) await alarms.giveBack(change).catch((error: unknown) => failures.push(error))
       else if (change.state === 'start') await close(change)
     }
     if (failures.length > 0) throw failures[0]
@@ -115,21 +115,21 @@ export class AlertWatch {
    * False if all ways to report failed. One successful way is enough, so that no way reports an
    * alarm twice.
    */
-  async #tell(message: AlertMessage): Promise<boolean> {
-    const { tellers, log } = this.#options
+  async #report(message: AlertMessage): Promise<boolean> {
+    const { reporters, log } = this.#options
     const { rule, state, subject, detail } = message
     if (state === 'start') log.warn('alarm_started', { rule, subject, detail })
     else log.info('alarm_ended', { rule, subject, detail })
-    let heard = tellers.length === 0
-    for (const { name, tell } of tellers) {
+    let isReported = reporters.length === 0
+    for (const { name, send } of reporters) {
       try {
-        await tell(message)
-        heard = true
+        await send(message)
+        isReported = true
       } catch (error) {
         log.error('alarm_unreported', { rule, by: name, reason: messageOf(error) })
       }
     }
-    return heard
+    return isReported
   }
 
   async #close({ alarm: { rule, subject, detail } }: AlarmChange): Promise<void> {
@@ -150,14 +150,15 @@ export class AlertWatch {
 
   async #databaseIsUnreachable(reason: string): Promise<void> {
     const { now, off } = this.#options
-    this.#unreachable ??= { since: now(), told: off.includes(UNREACHABLE) }
-    if (!this.#unreachable.told) this.#unreachable.told = await this.#tell(this.#unreachableMessage('start', reason))
+    this.#unreachable ??= { since: now(), isReported: off.includes(UNREACHABLE) }
+    if (!this.#unreachable.isReported)
+      this.#unreachable.isReported = await this.#report(this.#unreachableMessage('start', reason))
   }
 
   async #databaseIsBack(): Promise<void> {
     const { off } = this.#options
-    if (this.#unreachable?.told === true && !off.includes(UNREACHABLE))
-      await this.#tell(this.#unreachableMessage('end', 'it answers again'))
+    if (this.#unreachable?.isReported === true && !off.includes(UNREACHABLE))
+      await this.#report(this.#unreachableMessage('end', 'it answers again'))
     this.#unreachable = undefined
   }
 

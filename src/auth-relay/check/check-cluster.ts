@@ -10,7 +10,7 @@ import { formatDuration } from '../../settings/duration.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
-/** Checks the settings of synchronous replication that a role sees in its database. */
+/** Checks the settings of synchronous replication that are in force for a role in its database. */
 export function checkReplication(settings: Pick<Settings, 'database'>, seen: RoleFacts, user: string): Finding[] {
   const { require_sync: requireSync, standby_age: standbyAge } = settings.database
   const { synchronousCommit: commit, standbyNames, statusInterval, seesReplies } = seen

@@ -10,7 +10,7 @@ import { AUTHD } from '../../settings/grant-sections.ts'
 import { readSecretFile, SecretMissing } from '../../settings/secret.ts'
 import type { LoadedSettings, Settings, ShownSetting } from '../../settings/settings.ts'
 import { checkRuleNames } from '../alerts/alert-watch.ts'
-import { tellersOf } from '../alerts/tell.ts'
+import { reportersOf } from '../alerts/reporters.ts'
 import { isSelfSigned } from '../certificates.ts'
 import { type PartsInUse, partsInUseHere, servesPop3 } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
@@ -130,7 +130,7 @@ function remedyForSecret(name: string, path: string): string {
 function checkAlerts(settings: Settings): Finding[] {
   try {
     checkRuleNames(settings)
-    tellersOf(settings)
+    reportersOf(settings)
     return []
   } catch (error) {
     if (!(error instanceof UsageFault)) throw error

@@ -1,3 +1,4 @@
+/** Checks of the addresses on which the settings make a program listen. */
 import { spawnSync } from 'node:child_process'
 import { lstatSync } from 'node:fs'
 import { createServer } from 'node:net'

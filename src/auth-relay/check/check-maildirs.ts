@@ -67,7 +67,7 @@ export function maildirsOfSettings({ popup }: Settings, accountsFile = '/etc/pas
         : undefined
   if (maildirs === undefined) {
     throw new UsageFault(
-      `popup.checker = "${popup.checker}" does not say where the maildrops are. Name directories: auth-relay check --maildirs /var/mail`,
+      `popup.checker = "${popup.checker}" does not name the maildrops. Name directories: auth-relay check --maildirs /var/mail`,
     )
   }
   return [...new Set(maildirs)].filter(path => isDirectory(path))

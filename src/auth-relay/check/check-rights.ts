@@ -195,8 +195,8 @@ function closedDirectory(account: ProgramAccount, path: string): string | undefi
 }
 
 /**
- * The findings of one thing. If the kernel gave no answer, the finding says that, and its verdict
- * is not `unsafe`.
+ * The findings of one thing. If the kernel gave no answer, the finding contains this fact, and its
+ * verdict is not `unsafe`.
  */
 export function rightsFindings(about: string, check: () => readonly Finding[]): readonly Finding[] {
   try {

@@ -145,7 +145,7 @@ function checkTrust(settings: Settings): Finding[] {
       : [
           advice(
             name,
-            `no client in ${text(wide)} is ever granted, because a proxy's address says nothing about its clients`,
+            `no client in ${text(wide)} is ever granted, because a proxy's address does not identify its clients`,
             'list the addresses of your proxies alone',
           ),
         ]

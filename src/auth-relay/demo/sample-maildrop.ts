@@ -1,3 +1,4 @@
+/** The sample maildrop of the demo: its messages, and the Maildir that holds them. */
 import { chownSync, existsSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 

@@ -125,7 +125,9 @@ const LOG_READER = {
   next: ['Let rsyslog send the mail log to authd: INSTALL, "Log reader", step 4.'],
 } as const
 
-/** The gate for Postfix. `auth-relay explain` asks the query service for the counts of a device. */
+/**
+ * The gate for Postfix. `auth-relay explain` gets the counts of a device from the query service.
+ */
 const POSTFIX = {
   policy_listen: ['127.0.0.1:10040'],
   query_listen: ['unix:/run/auth-relay/gate/query.sock'],

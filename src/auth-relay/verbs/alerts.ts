@@ -14,15 +14,13 @@ import { databaseConnection, databaseGroups } from '../../settings/database-conn
 import { restartFields } from '../../settings/reload.ts'
 import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
 import { AlertWatch, checkRuleNames, ruleNamed } from '../alerts/alert-watch.ts'
-import { tellersOf } from '../alerts/tell.ts'
+import { reportersOf } from '../alerts/reporters.ts'
 import { shownCertificates } from '../certificates.ts'
 import { commandConnection, withDatabase } from '../site-database.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
-
-type Options = { readonly config: string; readonly days: string; readonly rules?: true; readonly json?: true }
 
 /**
  * `auth-relay alerts`: lists the alarms, sends test reports, or computes and reports alarms as a
@@ -55,7 +53,7 @@ Exit status of list: 1 if an alarm lasts. Of test: 1 if a way to report failed.`
         case 'list':
           return choose({ type: 'command', run: () => list(load(), options, print) })
         case 'test':
-          return choose({ type: 'command', run: () => testTellers(load(), options, print) })
+          return choose({ type: 'command', run: () => testReporters(load(), options, print) })
         case 'run':
           return choose({
             type: 'daemon',
@@ -72,6 +70,8 @@ Exit status of list: 1 if an alarm lasts. Of test: 1 if a way to report failed.`
       }
     })
 }
+
+type Options = { readonly config: string; readonly days: string; readonly rules?: true; readonly json?: true }
 
 async function list(
   settings: Settings,
@@ -103,19 +103,19 @@ async function list(
 /**
  * Reports one start and one end of each rule, marked as a test. Stores nothing and blocks nothing.
  */
-async function testTellers(settings: Settings, { json }: Options, print: (text: string) => void): Promise<number> {
-  const tellers = tellersOf(settings)
-  if (tellers.length === 0)
+async function testReporters(settings: Settings, { json }: Options, print: (text: string) => void): Promise<number> {
+  const reporters = reportersOf(settings)
+  if (reporters.length === 0)
     throw new UsageFault('there is no way to report: set alerts.mail_to, alerts.webhook_file or alerts.program')
   const now = new Date(systemClock())
   const results: { rule: string; by: string; fault?: string }[] = []
   for (const { name: rule, ...texts } of ALARM_RULES.filter(({ name }) => !settings.alerts.off.includes(name)))
-    for (const { name: by, tell } of tellers)
+    for (const { name: by, send } of reporters)
       for (const state of ['start', 'end'] as const) {
         const until = state === 'end' ? now : null
         const { summary, remedy, severity } = texts
         const message = { rule, state, subject: 'test', detail: 'this is a test', since: now, until, host: hostname() }
-        const fault = await tell({ ...message, summary, remedy, severity }).then(() => undefined, messageOf)
+        const fault = await send({ ...message, summary, remedy, severity }).then(() => undefined, messageOf)
         if (state === 'start' || fault !== undefined)
           results.push({ rule, by, ...(fault === undefined ? {} : { fault }) })
       }
@@ -134,7 +134,7 @@ async function startAlerts(load: () => Settings): Promise<RunningDaemon> {
   const { every, user, off, close, close_for } = settings.alerts
   checkRuleNames(settings)
   const log = createLog('alerts', { level: settings.top.log_level })
-  const tellers = tellersOf(settings)
+  const reporters = reportersOf(settings)
   const connection = databaseConnection(settings, 'writer')
   const ids = isRoot() && user !== '' ? idsOf(user, 'alerts.user') : undefined
   if (ids !== undefined) dropPrivileges(ids, databaseGroups(settings))
@@ -149,7 +149,7 @@ async function startAlerts(load: () => Settings): Promise<RunningDaemon> {
     alarms: new Alarms(database),
     admin: createGrantAdmin(database, policyOf(settings)),
     loginsOf: async name => (await devices.list(name)).flatMap(({ logins }) => logins),
-    tellers,
+    reporters,
     limits: limitsOf(settings),
     off,
     close,
@@ -162,7 +162,7 @@ async function startAlerts(load: () => Settings): Promise<RunningDaemon> {
   void watch.look()
   const timer = setInterval(() => void watch.look(), every * 1000)
   return {
-    ready: `every=${every}s told_by=${tellers.map(({ name }) => name).join(',') || 'none'}`,
+    ready: `every=${every}s reported_by=${reporters.map(({ name }) => name).join(',') || 'none'}`,
     reload: () => log.info('settings_reloaded', restartFields('alerts', settings, load())),
     stop: async () => {
       clearInterval(timer)

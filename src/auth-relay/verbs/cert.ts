@@ -12,8 +12,6 @@ import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
-type Options = { config: string; csr?: string[]; key?: string; json?: true }
-
 /** `auth-relay cert`: shows the certificates, checks them, and makes a request for a new one. */
 export const cert: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('cert'))
@@ -59,6 +57,8 @@ Exit status 1 if a certificate is missing, has ended, or is not that of its key.
       })
     })
 }
+
+type Options = { config: string; csr?: string[]; key?: string; json?: true }
 
 type Facts = {
   readonly file: string

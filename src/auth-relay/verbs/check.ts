@@ -14,8 +14,6 @@ import { count, printable, type Style, styleFor } from '../text/terminal.ts'
 import type { Surroundings, Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
 
-type Options = { config: string; json?: true; quiet?: true; maildirs?: true | readonly string[] }
-
 /** `auth-relay check`: shows every setting with its origin, and checks the file and the host. */
 export const check: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('check'))
@@ -66,6 +64,8 @@ With --maildirs: 0 if nothing was found, 1 if something was, 100 if a path holds
       })
     })
 }
+
+type Options = { config: string; json?: true; quiet?: true; maildirs?: true | readonly string[] }
 
 /**
  * Each maildrop is printed as soon as it is checked, so that memory does not grow with their

@@ -114,7 +114,7 @@ _auth_relay() {
   local -a verbs options values
   verbs=(${verbs.map(({ name, about }) => described(name, about)).join(' ')} 'help:explain a command')
   if (( CURRENT == 2 )); then
-    options=('--help:say what the commands do' '--version:print the version')
+    options=('--help:describe the commands' '--version:print the version')
     if [[ $PREFIX == -* ]]; then _describe -t options option options; else _describe -t commands command verbs; fi
     return
   fi

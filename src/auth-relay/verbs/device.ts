@@ -17,25 +17,6 @@ import { printable } from '../text/terminal.ts'
 import type { Action, Surroundings, Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
 
-type Options = {
-  readonly config: string
-  readonly login?: string
-  readonly sender?: string
-  readonly from?: string
-  readonly to?: string
-  readonly perHour?: string
-  readonly perDay?: string
-  readonly recipientsPerHour?: string
-  readonly recipientsPerDay?: string
-  readonly lineEndings?: string
-  readonly hours?: string
-  readonly password?: true
-  readonly until?: string
-  readonly owner?: string
-  readonly note?: string
-  readonly json?: true
-}
-
 /** `auth-relay device`: sets the mail that a login may send. */
 export const device: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('device'))
@@ -84,6 +65,25 @@ Exit status 1 if there is no such device, or if adopt finds no login.`,
     .action((action: string, name: string | undefined, options: Options) =>
       choose({ type: 'command', run: readAction(action, name, options, surroundings) }),
     )
+}
+
+type Options = {
+  readonly config: string
+  readonly login?: string
+  readonly sender?: string
+  readonly from?: string
+  readonly to?: string
+  readonly perHour?: string
+  readonly perDay?: string
+  readonly recipientsPerHour?: string
+  readonly recipientsPerDay?: string
+  readonly lineEndings?: string
+  readonly hours?: string
+  readonly password?: true
+  readonly until?: string
+  readonly owner?: string
+  readonly note?: string
+  readonly json?: true
 }
 
 type Run = Extract<Action, { type: 'command' }>['run']
@@ -349,7 +349,7 @@ function passwordChange({ name, logins }: Device, settings: Settings): () => Pro
 function refuseWithoutEffect({ name, networks, places }: Device, settings: Settings): void {
   if (places.length > 0 && settings.grants.mmdb_files.length === 0)
     throw new UsageFault(
-      `device ${name}: this host does not know the addresses of ${places.join(', ')}: set grants.mmdb_files, or name networks with --from`,
+      `device ${name}: this host has no list of the addresses of ${places.join(', ')}: set grants.mmdb_files, or name networks with --from`,
     )
   if (places.length > 0) return
   const { neverList } = policyOf(settings)
@@ -376,14 +376,16 @@ export function warningsAbout(stored: Device, { wrap, grants }: Settings): reado
   ]
   if (rules.length === 0 && hasMailRules(stored) && blind.length > 0)
     warnings.push(
-      `a server that uses ${blind.join(' or ')} knows neither senders nor recipient domains nor limits: put wrap.front or the policy service in its place`,
+      `a server that uses ${blind.join(' or ')} checks neither senders nor recipient domains nor limits: put wrap.front or the policy service in its place`,
     )
   if (stored.lineEndings === 'repair' && !(wrap.front && wrap.listen.length > 0))
     warnings.push('line endings are repaired by wrap.front alone: set it')
   if (stored.hours !== null && wrap.tcprules_cdb !== '')
-    warnings.push('wrap.tcprules_cdb does not know the hours of the day: let the gate accept connections (wrap.listen)')
+    warnings.push(
+      'wrap.tcprules_cdb cannot express the hours of the day: let the gate accept connections (wrap.listen)',
+    )
   if (stored.places.length > 0 && wrap.tcprules_cdb !== '')
-    warnings.push('wrap.tcprules_cdb does not know places: name networks besides with --from')
+    warnings.push('wrap.tcprules_cdb cannot express places: name networks besides with --from')
   if (!grants.store_user)
     warnings.push('grants.store_user is false, so that no grant names its login: no device has an effect')
   const never = stored.networks.filter(text => grants.never_grant.has(readNetwork(text).base))

@@ -1,3 +1,4 @@
+/** The verb that brings the database up to date, and its wait for a database that starts. */
 import { resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { systemClock } from '../../base/clock.ts'

@@ -8,17 +8,6 @@ import { PasswordFile } from '../secrets.ts'
 import { printable } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
-type Options = {
-  config: string
-  file?: string
-  uid?: string
-  gid?: string
-  home?: string
-  maildir?: string
-  remove?: true
-  json?: true
-}
-
 /**
  * `auth-relay passwd`: adds, changes or removes an account of popup's passwd_file. On a terminal
  * the command prompts for the password. Otherwise it reads the password from standard input.
@@ -84,6 +73,17 @@ Examples:
         },
       })
     })
+}
+
+type Options = {
+  config: string
+  file?: string
+  uid?: string
+  gid?: string
+  home?: string
+  maildir?: string
+  remove?: true
+  json?: true
 }
 
 /**

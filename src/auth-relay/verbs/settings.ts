@@ -18,8 +18,6 @@ import { printable, type Style, styleFor } from '../text/terminal.ts'
 import type { Surroundings, Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
 
-type Options = { config: string; json?: true }
-
 /**
  * `auth-relay settings`: lists every setting with its meaning, its default and its current value.
  */
@@ -56,6 +54,8 @@ Without /etc/auth-relay.toml the values are the defaults. Passwords are left out
       })
     })
 }
+
+type Options = { config: string; json?: true }
 
 /**
  * The settings of the site; the defaults where the usual file is missing, as before `auth-relay

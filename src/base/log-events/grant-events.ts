@@ -35,7 +35,7 @@ export const AUTHD = {
     levels: ['warn'],
     fields: ['source', 'path', 'reason', 'detail', 'remedy', 'times', 'ip', 'user', 'daemon', 'stamp', 'uid', 'unit'],
     meaning: 'A log line proves a login, but grants nothing, for example because the line is too old.',
-    action: 'Do what the field `remedy` says.',
+    action: 'Follow the field `remedy`.',
   },
   logins_dropped: {
     levels: ['warn'],

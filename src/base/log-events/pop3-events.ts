@@ -64,7 +64,7 @@ export const POPUP_AND_POP3D = {
   authd_answer_unknown: {
     levels: ['warn'],
     fields: ['line'],
-    meaning: 'authd sent an answer that popup does not know.',
+    meaning: 'authd sent an answer of an unknown form.',
     action: 'Install popup and authd of one version.',
   },
   client_handed_off: {
@@ -80,7 +80,7 @@ export const POPUP_AND_POP3D = {
   handoff_reply_unknown: {
     levels: ['error'],
     fields: ['line'],
-    meaning: 'A pop3d worker sent a message that popup does not know.',
+    meaning: 'A pop3d worker sent a message of an unknown form.',
     action: 'Restart popup, so that popup and its workers are of one version.',
   },
   maildrop_unreachable: {
@@ -111,7 +111,7 @@ export const POPUP_AND_POP3D = {
     levels: ['warn'],
     fields: ['id', 'ip', 'reason'],
     meaning: 'A connection with a PROXY header was refused.',
-    action: 'Add the address of the proxy to `proxy_trust`, or correct the proxy as the reason says.',
+    action: 'Add the address of the proxy to `proxy_trust`, or correct the proxy by the field `reason`.',
   },
   proxy_header_refused: {
     levels: ['warn', 'debug'],
@@ -169,7 +169,7 @@ export const POPUP_AND_POP3D = {
     levels: ['error'],
     fields: ['reason'],
     meaning: 'A new certificate or key is invalid. The old one stays in force.',
-    action: 'Correct the files as the reason says.',
+    action: 'Correct the files by the field `reason`.',
   },
   login_process_killed: {
     levels: ['error'],

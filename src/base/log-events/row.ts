@@ -6,7 +6,7 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
 export const LOG_FIELDS = {
   address: 'address that a socket unit opened',
   after_ms: 'milliseconds that the program had to stop',
-  alpn: 'application protocol that the client asked for',
+  alpn: 'application protocol that the client requested',
   answer: 'SMTP reply code',
   bad_announcements: 'number of announcements that could not be parsed',
   by: 'way to report an alarm: `mail`, `webhook`, `program`',
@@ -103,7 +103,7 @@ export const LOG_FIELDS = {
   sessions: 'number of open sessions',
   setting: 'name of the setting',
   signal: 'signal that ended the process',
-  sni: 'server name that the client asked for',
+  sni: 'server name that the client requested',
   source: 'login source: `socket`, `fifo`, `tcp`, `file`, `journal`',
   stamp: 'time stamp of the log line, as written',
   state: 'state of the connection to the database',

@@ -4,7 +4,7 @@ import { createServer } from 'node:http'
 import * as v from 'valibot'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { AlertWatch, type AlertWatchOptions } from '../../../src/auth-relay/alerts/alert-watch.ts'
-import { type AlertMessage, formatMail, type Teller, tellersOf } from '../../../src/auth-relay/alerts/tell.ts'
+import { type AlertMessage, formatMail, type Reporter, reportersOf } from '../../../src/auth-relay/alerts/reporters.ts'
 import { createLog } from '../../../src/base/log.ts'
 import { type AlarmChange, Alarms } from '../../../src/grants/alarms.ts'
 import type { BlockTarget } from '../../../src/grants/grant-store.ts'
@@ -43,16 +43,16 @@ function program(name: string, status = 0): { readonly path: string; words(): st
   return { path, words: read('words'), input: read('input') }
 }
 
-const tellers = (lines: string): readonly Teller[] =>
-  tellersOf(parseSettings(`[alerts]\n${lines}\n`, 'test', {}).settings)
+const reporters = (lines: string): readonly Reporter[] =>
+  reportersOf(parseSettings(`[alerts]\n${lines}\n`, 'test', {}).settings)
 
 describe('ways to report', () => {
   test('a mail through the local sendmail', async () => {
     const sendmail = program('sendmail')
-    const [mail] = tellers(
+    const [mail] = reporters(
       `mail_to = ["postmaster@example.org", "noc@example.org"]\nmail_from = "alerts@example.org"\nsendmail = ["${sendmail.path}", "-i"]`,
     )
-    await mail?.tell(MESSAGE)
+    await mail?.send(MESSAGE)
     expect(sendmail.words()).toBe('-i -f alerts@example.org -- postmaster@example.org noc@example.org\n')
     const [head = '', body = ''] = sendmail.input().split('\n\n', 2)
     expect(head.split('\n').slice(0, 4)).toEqual([
@@ -92,27 +92,27 @@ describe('ways to report', () => {
     const file = `${directory.path}/webhook`
     writeFileSync(file, `http://127.0.0.1:${address.port}/secret-token\n`, { mode: 0o600 })
     const hook = program('hook')
-    const [webhook, other] = tellers(`webhook_file = "${file}"\nprogram = ["${hook.path}", "page"]`)
-    await webhook?.tell(MESSAGE)
+    const [webhook, other] = reporters(`webhook_file = "${file}"\nprogram = ["${hook.path}", "page"]`)
+    await webhook?.send(MESSAGE)
     expect(received).toEqual([{ url: '/secret-token', body: JSON_MESSAGE }])
     status = 503
-    await expect(webhook?.tell(MESSAGE)).rejects.toThrow('the webhook: it answered 503')
+    await expect(webhook?.send(MESSAGE)).rejects.toThrow('the webhook: it answered 503')
     server.close()
     server.closeAllConnections()
-    await expect(webhook?.tell(MESSAGE)).rejects.toThrow(/^the webhook: it cannot be reached within 20 s$/)
-    await other?.tell(MESSAGE)
+    await expect(webhook?.send(MESSAGE)).rejects.toThrow(/^the webhook: it cannot be reached within 20 s$/)
+    await other?.send(MESSAGE)
     expect([hook.words(), JSON.parse(hook.input())]).toEqual(['page\n', JSON_MESSAGE])
   })
 
   test('a failed report throws its cause, and invalid input is refused with the remedy', async () => {
-    const [failing] = tellers(`program = ["${program('failing', 3).path}"]`)
-    await expect(failing?.tell(MESSAGE)).rejects.toThrow(/failing ended with status 3$/)
-    const [missing] = tellers('program = ["/nonexistent/pager"]')
-    await expect(missing?.tell(MESSAGE)).rejects.toThrow('ENOENT')
-    expect(() => tellers('mail_to = ["-oQ/tmp"]')).toThrow('is not an address')
+    const [failing] = reporters(`program = ["${program('failing', 3).path}"]`)
+    await expect(failing?.send(MESSAGE)).rejects.toThrow(/failing ended with status 3$/)
+    const [missing] = reporters('program = ["/nonexistent/pager"]')
+    await expect(missing?.send(MESSAGE)).rejects.toThrow('ENOENT')
+    expect(() => reporters('mail_to = ["-oQ/tmp"]')).toThrow('is not an address')
     writeFileSync(`${directory.path}/no-url`, 'example.org\n', { mode: 0o600 })
-    expect(() => tellers(`webhook_file = "${directory.path}/no-url"`)).toThrow('holds no URL')
-    expect(tellers('')).toEqual([])
+    expect(() => reporters(`webhook_file = "${directory.path}/no-url"`)).toThrow('holds no URL')
+    expect(reporters('')).toEqual([])
   })
 })
 
@@ -127,9 +127,9 @@ describe('the watch', () => {
     const blocked: BlockTarget[] = []
     const givenBack: AlarmChange[] = []
     const state: { changes: AlarmChange[]; fails: boolean } = { changes: [], fails: false }
-    const teller: Teller = {
+    const reporter: Reporter = {
       name: 'mail',
-      tell: async message => void reports.push(`${message.state} ${message.rule} ${message.subject}`),
+      send: async message => void reports.push(`${message.state} ${message.rule} ${message.subject}`),
     }
     const watched = new AlertWatch({
       alarms: {
@@ -146,7 +146,7 @@ describe('the watch', () => {
         },
       },
       loginsOf: async name => [`${name}@example.org`],
-      tellers: [teller],
+      reporters: [reporter],
       limits: { loginAddresses: 1, addressLogins: 1, deviceFactor: 1, refusalFactor: 1, silentDays: 1, endDays: 1 },
       off: [],
       close: [],
@@ -186,8 +186,8 @@ describe('the watch', () => {
   })
 
   test('if every report of an alarm fails, the alarm is released and nothing is closed', async () => {
-    const failing: Teller = { name: 'webhook', tell: () => Promise.reject(new Error('it answered 503')) }
-    const { watched, blocked, givenBack, lines, state } = watch({ tellers: [failing], close: ['login_spread'] })
+    const failing: Reporter = { name: 'webhook', send: () => Promise.reject(new Error('it answered 503')) }
+    const { watched, blocked, givenBack, lines, state } = watch({ reporters: [failing], close: ['login_spread'] })
     state.changes = [changes('start', 'login_spread', 'ann')]
     await watched.look()
     expect([givenBack.length, blocked.length]).toEqual([1, 0])
@@ -226,10 +226,10 @@ describe('the watch', () => {
 
   test('an alarm that cannot be released leaves no other alarm unreported', async () => {
     const { watched, reports, state } = watch({
-      tellers: [
+      reporters: [
         {
           name: 'mail',
-          tell: async ({ subject }) => {
+          send: async ({ subject }) => {
             if (subject === 'ann') throw new Error('it answered 503')
             reports.push(subject)
           },

@@ -1,3 +1,4 @@
+/** The verb that opens the relay without a login, and its answers for networks that are refused. */
 import { resolve } from 'node:path'
 import type { Refusal } from '../../../grants/grant-store.ts'
 import { formatTarget, readNetwork, readPeriod, readReason } from '../../grant-target.ts'

@@ -1,3 +1,7 @@
+/**
+ * The verbs that close the relay and open it again: block, unblock, and revoke, the older name of
+ * both.
+ */
 import { resolve } from 'node:path'
 import type { BlockTarget } from '../../../grants/grant-store.ts'
 import { formatTarget, readBlockTarget, readPeriod, readReason } from '../../grant-target.ts'
@@ -30,7 +34,7 @@ Examples:
   auth-relay block 192.0.2.7 --for 24h --reason 'spam run, ticket 4711'
   auth-relay block ann@example.org
 
-A login that was never seen is blocked too, and the command says that it was never seen.
+A login that was never seen is blocked too, and the command reports that it was never seen.
 The command deletes existing grants and prevents new ones until the block ends.
 A block overrides every login and every allowance. An open SMTP session can send no
 further message if wrap.front, the policy service or Exim's query is in use; else it

@@ -19,15 +19,13 @@ import { formatDuration, parseDuration } from '../../../settings/duration.ts'
 import type { Settings } from '../../../settings/settings.ts'
 import type { IpAddress } from '../../../wire/ip-address.ts'
 import { type DeviceCounts, formatCountsQuery, parseDeviceCounts } from '../../../wire/relay-services.ts'
-import { askLine } from '../../ask-line.ts'
 import { readAddress } from '../../grant-target.ts'
+import { queryLine } from '../../query-line.ts'
 import { withSiteDatabase } from '../../site-database.ts'
 import { formatMoment, parseMoment } from '../../text/moment.ts'
 import { printable, styleFor } from '../../text/terminal.ts'
 import type { Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
-
-type Options = { config: string; at?: string; sender?: string; to?: string; json?: true }
 
 /**
  * `auth-relay explain`: shows whether mail from an address is relayed, now or at an earlier time,
@@ -83,6 +81,8 @@ Exit status 0 if mail would be relayed, 1 if not.`,
     })
 }
 
+type Options = { config: string; at?: string; sender?: string; to?: string; json?: true }
+
 /** The decision of the gate about mail from an address that has a grant. */
 type MailExplanation = {
   readonly login: string | null
@@ -90,7 +90,7 @@ type MailExplanation = {
   readonly device: GrantedDevice | null
   /** The logins of a shared address; empty if it is not shared. */
   readonly sharedBy: readonly string[]
-  /** Country and AS number of the address, as far as files of this host know them. */
+  /** Country and AS number of the address, as far as files of this host contain them. */
   readonly places: readonly string[]
   /** The rule that keeps the relay closed; null: none. */
   readonly closed: string | null
@@ -133,7 +133,7 @@ export async function limitsLeft(device: GrantedDevice | null, { wrap }: Pick<Se
   const [address] = wrap.query_listen
   if (address === undefined) return { leftUnknown: 'set wrap.query_listen, so that explain can query the gate' }
   try {
-    const counts = parseDeviceCounts(await askLine(address, formatCountsQuery(device.name), GATE_DEADLINE))
+    const counts = parseDeviceCounts(await queryLine(address, formatCountsQuery(device.name), GATE_DEADLINE))
     if (counts === undefined) return { leftUnknown: `${formatSocketAddress(address)} gave no counts` }
     return { left: Object.fromEntries(limits.map(({ name, limit }) => [name, Math.max(0, limit - counts[name])])) }
   } catch (error) {

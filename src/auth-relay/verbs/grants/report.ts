@@ -9,8 +9,6 @@ import { formatMoment } from '../../text/moment.ts'
 import { count, formatTable, printable } from '../../text/terminal.ts'
 import { type Verb, withConfigOption } from '../../verb.ts'
 
-type Options = { config: string; days: string; json?: true; csv?: true }
-
 /** `auth-relay report`: lists the logins that still need POP before SMTP. */
 export const report: Verb = (program, { environment, print, columns }, choose) => {
   withConfigOption(program.command('report'))
@@ -55,7 +53,9 @@ A login with the hint never-relays does not need POP before SMTP.`,
     })
 }
 
-/** Country and AS number of an address, as far as files of this host know them. */
+type Options = { config: string; days: string; json?: true; csv?: true }
+
+/** Country and AS number of an address, as far as files of this host contain them. */
 function placesOf(facts: NetworkFacts, address: string): readonly string[] {
   const ip = parseIpAddress(address)
   return ip === undefined ? [] : facts.placesOf(ip)

@@ -8,8 +8,6 @@ import { formatTable, printable } from '../../text/terminal.ts'
 import type { Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
 
-type Options = { config: string; json?: true }
-
 /** `auth-relay show`: lists the addresses that may relay now. */
 export const show: Verb = (program, surroundings, choose) => {
   const { print, columns } = surroundings
@@ -42,6 +40,8 @@ Examples:
       })
     })
 }
+
+type Options = { config: string; json?: true }
 
 /** A grant for scripts; times are ISO 8601 in UTC. */
 export const jsonOf = ({ network, until, user, daemon, tls, first, last, logins, host }: GrantRow) => ({

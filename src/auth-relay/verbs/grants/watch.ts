@@ -1,3 +1,4 @@
+/** The verb that shows events as they happen, in the order of their times. */
 import { resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import {

@@ -35,7 +35,7 @@ const CSV = new RegExp(`^"?([0-9a-fA-F.:]+)"?\\s*,\\s*"?(${UNIX_TIME})"?(?:\\s*,
 
 /**
  * The formats by the names of their programs. Berkeley DB files are read by the system's own
- * db_dump, which knows every version of them.
+ * db_dump, which reads every version of them.
  */
 export const FORMATS: Readonly<Record<string, ForeignFormat>> = {
   'open-smtp': {

@@ -8,8 +8,6 @@ import { withConfigOption } from '../../verb.ts'
 import { FORMATS, readForeignGrants } from './foreign-grants.ts'
 import { recordPastLogins } from './past-logins.ts'
 
-type Options = { config: string; shadow?: true; json?: true }
-
 /** `auth-relay import`: imports the grants of another POP-before-SMTP program. */
 export const importGrants: Verb = (program, { environment, print }, choose) => {
   withConfigOption(program.command('import'))
@@ -90,3 +88,5 @@ Exit status 1 if nothing is found.`,
       })
     })
 }
+
+type Options = { config: string; shadow?: true; json?: true }

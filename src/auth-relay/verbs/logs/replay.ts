@@ -13,8 +13,6 @@ import { NumberedLines } from './numbered-lines.ts'
 import { type PastLogin, recordPastLogins } from './past-logins.ts'
 import { readDialects } from './test-line.ts'
 
-type Options = { config: string; dialect?: string; shadow?: true; json?: true }
-
 /**
  * `auth-relay replay`: reads a whole log, shows the grants that it would have caused, and stores
  * the grants that are still in force.
@@ -42,6 +40,8 @@ Exit status 1 if no line is a login.`,
       choose({ type: 'command', run: () => run(file === '-' ? file : resolve(file), named, options, surroundings) })
     })
 }
+
+type Options = { config: string; dialect?: string; shadow?: true; json?: true }
 
 async function run(file: string, named: readonly Dialect[] | undefined, options: Options, surroundings: Surroundings) {
   const config = resolve(options.config)

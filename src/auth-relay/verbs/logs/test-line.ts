@@ -12,8 +12,6 @@ import type { Surroundings, Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
 import { NumberedLines } from './numbered-lines.ts'
 
-type Options = { config: string; dialect?: string; imap?: true; ownFiles?: true; anyAge?: true; json?: true }
-
 /**
  * `auth-relay test-line`: shows the result of authd for the lines of a log. It grants nothing and
  * needs no database.
@@ -48,6 +46,8 @@ Exit status 1 if no line would grant.`,
       choose({ type: 'command', run: () => testLines(named, options, surroundings) })
     })
 }
+
+type Options = { config: string; dialect?: string; imap?: true; ownFiles?: true; anyAge?: true; json?: true }
 
 /** The names of the dialects, in lines that fit a terminal. */
 function dialectLines(): string {

@@ -9,7 +9,7 @@ import type { SocketAddress } from '../process/socket-address.ts'
  * Sends a line to a service of this host and returns the first line of its answer. Rejects without
  * one within `deadlineMs`.
  */
-export async function askLine(address: SocketAddress, question: string, deadlineMs: number): Promise<string> {
+export async function queryLine(address: SocketAddress, query: string, deadlineMs: number): Promise<string> {
   if (address.type === 'descriptor') throw new Error('a descriptor of another program cannot be reached')
   const socket = createConnection(
     address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port },
@@ -17,7 +17,7 @@ export async function askLine(address: SocketAddress, question: string, deadline
   const signal = AbortSignal.timeout(deadlineMs)
   try {
     await once(socket, 'connect', { signal })
-    socket.write(`${question}\n`)
+    socket.write(`${query}\n`)
     const lines = createInterface({ input: socket })
     const ended = once(lines, 'close', { signal }).then(() => {
       throw new Error('the connection was closed without an answer')

@@ -21,7 +21,7 @@ export type AlertMessage = Pick<AlarmRule, 'summary' | 'remedy' | 'severity'> & 
 }
 
 /** A way to report an alarm. Rejects if the message was not sent. */
-export type Teller = { readonly name: string; tell(message: AlertMessage): Promise<void> }
+export type Reporter = { readonly name: string; send(message: AlertMessage): Promise<void> }
 
 /** Milliseconds for one mail, one request or one program. */
 const LIMIT_MS = 20_000
@@ -30,32 +30,32 @@ const LIMIT_MS = 20_000
  * Every way that the settings name. Reads the secret URL.
  * @throws UsageFault for an address or a URL that cannot be used.
  */
-export function tellersOf({ alerts }: Pick<Settings, 'alerts'>): readonly Teller[] {
+export function reportersOf({ alerts }: Pick<Settings, 'alerts'>): readonly Reporter[] {
   const { mail_to, mail_from, sendmail, webhook_file, program } = alerts
   for (const [setting, addresses] of Object.entries({ mail_to, mail_from: mail_from === '' ? [] : [mail_from] }))
     for (const address of addresses)
       if (!/^[\x21-\x7e]+$/.test(address) || address.startsWith('-') || /[<>,;:"]/.test(address))
         throw new UsageFault(`alerts.${setting}: ${printable(address)} is not an address: write postmaster@example.org`)
   return [
-    ...(mail_to.length === 0 ? [] : [mailTeller(mail_to, mail_from, sendmail)]),
-    ...(webhook_file === '' ? [] : [webhookTeller(readUrl(webhook_file))]),
+    ...(mail_to.length === 0 ? [] : [mailReporter(mail_to, mail_from, sendmail)]),
+    ...(webhook_file === '' ? [] : [webhookReporter(readUrl(webhook_file))]),
     ...(program.length === 0
       ? []
-      : [{ name: 'program', tell: (message: AlertMessage) => run(program, `${JSON.stringify(jsonOf(message))}\n`) }]),
+      : [{ name: 'program', send: (message: AlertMessage) => run(program, `${JSON.stringify(jsonOf(message))}\n`) }]),
   ]
 }
 
-const mailTeller = (to: readonly string[], from: string, sendmail: readonly string[]): Teller => ({
+const mailReporter = (to: readonly string[], from: string, sendmail: readonly string[]): Reporter => ({
   name: 'mail',
-  tell: message => {
+  send: message => {
     const sender = from === '' ? [] : ['-f', from]
     return run([...sendmail, ...sender, '--', ...to], formatMail(message, to, from))
   },
 })
 
-const webhookTeller = (url: Secret): Teller => ({
+const webhookReporter = (url: Secret): Reporter => ({
   name: 'webhook',
-  tell: async message => {
+  send: async message => {
     const failure = await fetch(url.reveal(), {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
