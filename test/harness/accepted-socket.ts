@@ -12,13 +12,13 @@ export async function acceptedSocket(
 ): Promise<{ client: Socket; socket: AcceptedSocket; port: number; close: () => void }> {
   const held = await holdListener({ type: 'tcp', host, port: 0 }, 'test')
   if (held.address.type !== 'tcp') throw new Error('no port')
-  const taken = Promise.withResolvers<AcceptedSocket>()
-  const acceptor = engine.accept(held, { blocking: false, noDelay: true }, taken.resolve)
+  const accepted = Promise.withResolvers<AcceptedSocket>()
+  const acceptor = engine.accept(held, { blocking: false, noDelay: true }, accepted.resolve)
   const client = connect({ port: held.address.port, host: host === '::' ? '127.0.0.1' : host, allowHalfOpen: true })
   client.on('error', () => {}) // a test that resets the connection looks at the other end
   const close = (): void => {
     acceptor.close()
     client.destroy()
   }
-  return { client, socket: await taken.promise, port: held.address.port, close }
+  return { client, socket: await accepted.promise, port: held.address.port, close }
 }

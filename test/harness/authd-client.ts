@@ -23,7 +23,7 @@ export class AuthdClient {
     this.#socket = socket
     const splitter = new LineSplitter(MAX_LOGIN_EVENT_LINE)
     socket.on('data', chunk => {
-      for (const line of splitter.push(chunk).lines) this.#hear(line)
+      for (const line of splitter.push(chunk).lines) this.#receive(line)
     })
     socket.on('error', () => {}) // the event 'close' follows
     socket.on('close', () => {
@@ -65,7 +65,7 @@ export class AuthdClient {
     this.#socket.destroy()
   }
 
-  #hear(line: string): void {
+  #receive(line: string): void {
     this.lines.push(line)
     this.#onLine?.()
     const answer = parseLoginAnswer(line)

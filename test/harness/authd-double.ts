@@ -41,7 +41,7 @@ export class AuthdDouble {
 
   /** Waits for the event of a login and returns it. */
   event(user: string): Promise<LoginEvent> {
-    return eventually(`login event of ${user}`, () => this.events.findLast(event => event.user === user))
+    return eventually(`the login event of ${user} arrives`, () => this.events.findLast(event => event.user === user))
   }
 
   /** Sends an answer to every connection. */

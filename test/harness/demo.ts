@@ -42,7 +42,7 @@ export class Demo {
   }
 
   /** Waits until no process of this demo is left. */
-  async gone(): Promise<void> {
+  async ended(): Promise<void> {
     await eventually(
       `no process of ${this.directory} is left`,
       () => processesNaming(this.directory).length === 0,

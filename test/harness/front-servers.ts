@@ -8,7 +8,7 @@ import { inPackage, PACKAGE_IDS, unpackedPackage } from './unpacked-package.ts'
  * A message that a mail server has accepted: its envelope sender, and its content if the server
  * stores the content unchanged.
  */
-export type TakenMessage = { readonly sender: string; readonly content: string }
+export type AcceptedMessage = { readonly sender: string; readonly content: string }
 
 /** A mail server that the gate starts for each connection, on a socket pair behind the front. */
 export type FrontServer = {
@@ -17,7 +17,7 @@ export type FrontServer = {
   /** Makes the files of the server in an empty folder, and returns the command that starts it. */
   readonly prepare: (home: string) => readonly string[]
   /** All messages that the server has accepted, in no order. */
-  readonly messages: (home: string) => readonly TakenMessage[]
+  readonly messages: (home: string) => readonly AcceptedMessage[]
   /** The server's reply to a second MAIL in one transaction. */
   readonly secondMail: 250 | 503
 }

@@ -46,7 +46,7 @@ const SETTINGS: LoginSettings = {
 }
 
 /** A message to the monitor that names a request. */
-type Asked = Fields & {
+type PasswordRequest = Fields & {
   readonly type: string
   readonly n: number
   readonly login: string
@@ -55,7 +55,7 @@ type Asked = Fields & {
 }
 type Answer = Exclude<ToLogin, { type: 'settings' | 'drain' }>
 
-const isAsked = (message: unknown): message is Asked =>
+const isPasswordRequest = (message: unknown): message is PasswordRequest =>
   typeof message === 'object' && message !== null && Reflect.get(message, 'type') === 'verify'
 
 /** A login process within the test, with its requests to the monitor. */
@@ -63,9 +63,9 @@ export class LoginServerForTests {
   readonly server: LoginServer
   readonly lines: string[] = []
   /** Requests to check a password, in order. */
-  readonly asked: Asked[] = []
+  readonly requests: PasswordRequest[] = []
   /** The monitor's answer to such a request; undefined: the test calls `answer`. */
-  decide: ((asked: Asked) => Answer) | undefined
+  decide: ((request: PasswordRequest) => Answer) | undefined
   readonly #monitor: MonitorRequests
   readonly #undo: (() => void)[] = []
 
@@ -73,8 +73,8 @@ export class LoginServerForTests {
     const channel: ControlChannel = {
       unsent: 0,
       send: message => {
-        if (!isAsked(message)) return
-        this.asked.push(message)
+        if (!isPasswordRequest(message)) return
+        this.requests.push(message)
         const { decide } = this
         if (decide !== undefined) setImmediate(() => this.answer(decide(message)))
       },

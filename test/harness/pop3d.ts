@@ -157,10 +157,10 @@ export class WorkersForTests {
     this.#senders.set(worker, sender)
     const channel = await sender.to(worker.socket)
     const { client, socket, close } = await acceptedSocket(epollEngine)
-    const [over, gone] = [Promise.withResolvers<void>(), once(client, 'close')]
+    const [over, clientClosed] = [Promise.withResolvers<void>(), once(client, 'close')]
     if (channel?.pass(socket.open(), worker.ticket({ maildir }), new Uint8Array(0), over.resolve) !== true)
       throw new Error('the connection was not handed over')
-    return { socket: client, closed: Promise.all([over.promise, gone]).then(close) }
+    return { socket: client, closed: Promise.all([over.promise, clientClosed]).then(close) }
   }
 
   workerFor({ compat, sizes, extraBlank }: TranscriptSettings): Promise<WorkerForTests> {

@@ -62,7 +62,7 @@ export class PrivateSyslog {
 
   /** The first line of the mail log that matches. */
   waitForLine(pattern: RegExp): Promise<string> {
-    return eventually(`a line ${pattern} in ${this.file}`, () =>
+    return eventually(`${this.file} has a line ${pattern}`, () =>
       existsSync(this.file)
         ? readFileSync(this.file, 'utf8')
             .split('\n')

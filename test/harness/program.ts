@@ -92,7 +92,7 @@ export class Program {
 
   /** The first line that matches. */
   waitForLine(pattern: RegExp, deadlineMs?: number): Promise<string> {
-    return this.waitFor(`${this.name} says ${pattern}`, () => this.lines.find(line => pattern.test(line)), deadlineMs)
+    return this.waitFor(`${this.name} prints ${pattern}`, () => this.lines.find(line => pattern.test(line)), deadlineMs)
   }
 
   /** The output from the n-th line on, for the message of a failure. */

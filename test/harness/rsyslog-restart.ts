@@ -68,7 +68,7 @@ export type RestartUnderLoad = {
 export async function restartUnderLoad(options: RestartUnderLoad): Promise<{ before: number; stored: number }> {
   const { directory, database, logins, port, stopAuthd, startAuthd } = options
   const rsyslogd = await startRsyslog(directory, documentedRule(port))
-  const say = async (from: number, to: number): Promise<void> => {
+  const sendLines = async (from: number, to: number): Promise<void> => {
     const file = `${directory}/lines.${from}`
     const lines = Array.from(
       { length: to - from },
@@ -88,12 +88,12 @@ export async function restartUnderLoad(options: RestartUnderLoad): Promise<{ bef
   }
   try {
     const half = Math.ceil(logins / 2)
-    const flowing = say(0, half)
-    await eventually('the first logins', async () => (await count()) > 0)
+    const flowing = sendLines(0, half)
+    await eventually('the first logins are stored', async () => (await count()) > 0)
     await stopAuthd()
     const before = await count()
     await flowing
-    await say(half, logins)
+    await sendLines(half, logins)
     await startAuthd()
     return { before, stored: await settledCount(logins, count) }
   } finally {

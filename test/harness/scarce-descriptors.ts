@@ -12,11 +12,11 @@ const LIMIT = 512n
 export function takeDescriptors(free: number): () => void {
   const { soft } = openFilesLimit()
   setOpenFilesLimit(LIMIT)
-  const taken = openAll()
-  for (const descriptor of taken.splice(taken.length - free)) closeSync(descriptor)
+  const opened = openAll()
+  for (const descriptor of opened.splice(opened.length - free)) closeSync(descriptor)
   return () => {
     setOpenFilesLimit(soft)
-    for (const descriptor of taken) closeSync(descriptor)
+    for (const descriptor of opened) closeSync(descriptor)
   }
 }
 
@@ -31,13 +31,13 @@ export function withFreeDescriptors<Result>(free: number, work: () => Result): R
 }
 
 function openAll(): number[] {
-  const taken: number[] = []
+  const opened: number[] = []
   for (;;) {
     try {
-      taken.push(openSync('/dev/null', 'r'))
+      opened.push(openSync('/dev/null', 'r'))
     } catch (error) {
       if (errorCodeOf(error) !== 'EMFILE') throw error
-      return taken
+      return opened
     }
   }
 }

@@ -127,17 +127,17 @@ const step = fc.oneof(
 )
 type Step = typeof step extends fc.Arbitrary<infer T> ? T : never
 
-const asked = fc.record({ ip: address, spelling: fc.nat(3) })
-type Asked = typeof asked extends fc.Arbitrary<infer T> ? T : never
+const queried = fc.record({ ip: address, spelling: fc.nat(3) })
+type Queried = typeof queried extends fc.Arbitrary<infer T> ? T : never
 /** Steps of a history, and addresses that no step names. */
 export const history = fc.record({
   steps: fc.array(step, { minLength: 6, maxLength: 16 }),
-  others: fc.array(asked, { minLength: 3, maxLength: 6 }),
+  others: fc.array(queried, { minLength: 3, maxLength: 6 }),
   spelling: fc.nat(3),
 })
 type History = typeof history extends fc.Arbitrary<infer T> ? T : never
 
-function questionsOf({ steps, others, spelling }: History): readonly Asked[] {
+function queriesOf({ steps, others, spelling }: History): readonly Queried[] {
   const named = steps.flatMap((each, index) =>
     'ip' in each ? [{ ip: each.ip, spelling: (spelling + index) % 4 }] : [],
   )
@@ -239,7 +239,7 @@ export class ServiceHost {
       const { ending, lines } = await run([...prefix, ...words])
       if (ending?.code !== 0) throw new Error(`${words.join(' ')}: ${lines.join('\n')}`)
     }
-    const smtpd = `${directory}/says.sh`
+    const smtpd = `${directory}/banner.sh`
     // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell's, not ours
     writeFileSync(smtpd, '#!/bin/sh\necho "220 ${RELAYCLIENT+open} $TCPREMOTEIP"\n')
     chmodSync(smtpd, 0o755)
@@ -276,9 +276,9 @@ export class ServiceHost {
       [this.#servers[0], TCPSERVER_PORT],
       [this.#servers[1], TCPSERVER6_PORT],
     ] as const)
-      await eventually(`tcpserver on port ${port}`, async () => {
+      await eventually(`tcpserver on port ${port} answers`, async () => {
         if (server?.ending !== undefined) throw new Error(server.transcript())
-        await this.#says(v4(192, 0, 2, 7), port)
+        await this.#relays(v4(192, 0, 2, 7), port)
         return true
       })
   }
@@ -305,20 +305,18 @@ export class ServiceHost {
   async compare(each: History, oracle: RelayOracle, services: 'all' | 'cheap'): Promise<number> {
     await this.#grants.database.owner.script('TRUNCATE grants, blocks, allowances, devices, device_logins, login_event')
     await this.#perform(each.steps, oracle)
-    const questions = questionsOf(each)
+    const queries = queriesOf(each)
     if (services === 'all') await this.#waitForCdb()
-    const answers = await (services === 'all' ? this.#answers(questions) : this.#cheapAnswers(questions))
-    const expected = questions.map(({ ip }) => oracle.mayRelay(ip))
+    const answers = await (services === 'all' ? this.#answers(queries) : this.#cheapAnswers(queries))
+    const expected = queries.map(({ ip }) => oracle.mayRelay(ip))
     const wrong = answers.flatMap(({ service, relay }) =>
       relay.flatMap((isOpen, index) => {
-        const question = questions[index]
-        if (isOpen === undefined || question === undefined) return []
+        const query = queries[index]
+        if (isOpen === undefined || query === undefined) return []
         const wanted =
-          service.table === undefined ? (expected[index] ? 'yes' : 'no') : oracle.listed(question.ip, service.table)
+          service.table === undefined ? (expected[index] ? 'yes' : 'no') : oracle.listed(query.ip, service.table)
         if (wanted === 'either' || (wanted === 'yes') === isOpen) return []
-        return [
-          `${service.name}: ${textOf(question.ip)} (${spelled(question)}): ${isOpen ? 'yes' : 'no'}, not ${wanted}`,
-        ]
+        return [`${service.name}: ${textOf(query.ip)} (${spelled(query)}): ${isOpen ? 'yes' : 'no'}, not ${wanted}`]
       }),
     )
     const what = each.steps.map(one => JSON.stringify(one, (_, value: unknown) => shown(value))).join('\n')
@@ -398,14 +396,14 @@ export class ServiceHost {
     return allow && environment['RELAYCLIENT'] !== undefined
   }
 
-  async #cheapAnswers(questions: readonly Asked[]): Promise<readonly Answers[]> {
-    const texts = questions.map(spelled)
+  async #cheapAnswers(queries: readonly Queried[]): Promise<readonly Answers[]> {
+    const texts = queries.map(spelled)
     const [policy, relayMap, accessMap, query, view] = await Promise.all([
       this.#askPolicy(texts),
       this.#askSocketmap(texts.map(text => `relay ${text}`)),
       this.#askSocketmap(texts.map(text => `access Connect:${text.includes(':') ? `[${text}]` : text}`)),
       this.#askQuery(texts),
-      this.#askPsql(questions.map(({ ip }) => textOf(ip))),
+      this.#askPsql(queries.map(({ ip }) => textOf(ip))),
     ])
     return [
       { service: { name: 'policy' }, relay: policy },
@@ -418,32 +416,32 @@ export class ServiceHost {
   }
 
   /** Includes the services that start a process for each answer. */
-  async #answers(questions: readonly Asked[]): Promise<readonly Answers[]> {
+  async #answers(queries: readonly Queried[]): Promise<readonly Answers[]> {
     const [cheap, gate, proxied, exec, tcpserver, tcpserver6] = await Promise.all([
-      this.#cheapAnswers(questions),
-      all(questions, ({ ip }) => (canConnect(ip) ? this.#says(ip, GATE_PORT) : undefined)),
-      all(questions, ({ ip }) => this.#says(v4(127, 0, 0, 1), GATE_PORT, proxyHeader(ip))),
-      this.#askExec(questions.map(spelled)),
-      all(questions, ({ ip }) => (ip.family === 4 ? this.#says(ip, TCPSERVER_PORT) : undefined)),
-      all(questions, ({ ip }) => (canConnect(ip) ? this.#says(ip, TCPSERVER6_PORT) : undefined)),
+      this.#cheapAnswers(queries),
+      all(queries, ({ ip }) => (canConnect(ip) ? this.#relays(ip, GATE_PORT) : undefined)),
+      all(queries, ({ ip }) => this.#relays(v4(127, 0, 0, 1), GATE_PORT, proxyHeader(ip))),
+      this.#askExec(queries.map(spelled)),
+      all(queries, ({ ip }) => (ip.family === 4 ? this.#relays(ip, TCPSERVER_PORT) : undefined)),
+      all(queries, ({ ip }) => (canConnect(ip) ? this.#relays(ip, TCPSERVER6_PORT) : undefined)),
     ])
     return [
       ...cheap,
       { service: { name: 'gate' }, relay: gate },
       { service: { name: 'gate behind a proxy' }, relay: proxied },
       { service: { name: 'exec mode' }, relay: exec },
-      { service: { name: 'cdb, bit by bit', table: 'bits' }, relay: questions.map(({ ip }) => this.#isOpenInCdb(ip)) },
+      { service: { name: 'cdb, bit by bit', table: 'bits' }, relay: queries.map(({ ip }) => this.#isOpenInCdb(ip)) },
       { service: { name: 'tcpserver', table: 'texts' }, relay: tcpserver },
       { service: { name: 'tcpserver with IPv6', table: 'texts' }, relay: tcpserver6 },
     ]
   }
 
   /** Whether the smtpd behind a port accepts a relayed recipient from the client address `from`. */
-  async #says(from: Address, port: number, header: Uint8Array = new Uint8Array()): Promise<boolean> {
+  async #relays(from: Address, port: number, header: Uint8Array = new Uint8Array()): Promise<boolean> {
     const to = from.family === 4 ? '127.0.0.1' : '::1'
     const client = this.#network.server.connect({ host: to, port, from: textOf(from) })
     if (header.length > 0) client.write(header)
-    const received = await heardFrom(client)
+    const received = await textFrom(client)
     if (!received.startsWith('220 '))
       throw new Error(`${textOf(from)} at port ${port} received ${JSON.stringify(received)}`)
     return received.startsWith('220 open')
@@ -474,7 +472,7 @@ export class ServiceHost {
   async #converse(name: string, request: string): Promise<string> {
     const socket = connect({ path: this.#socket(name), allowHalfOpen: true })
     socket.end(request)
-    return heardFrom(socket)
+    return textFrom(socket)
   }
 
   /**
@@ -511,7 +509,7 @@ export class ServiceHost {
       const at = chosen[index] ?? 0
       const flags = Array.isArray(way) ? way : []
       const environment = Array.isArray(way) ? {} : way
-      const smtpd = `${this.#stack.directory}/says.sh`
+      const smtpd = `${this.#stack.directory}/banner.sh`
       const { lines } = await run(
         [...this.#network.server.prefix, process.execPath, `${root}dist/wrap.cjs`, ...flags, smtpd],
         { env: { ...environment, TCPREMOTEIP: texts[at] ?? '', PROTO: 'TCP' } },
@@ -532,7 +530,7 @@ type Answers = { readonly service: Service; readonly relay: readonly (boolean | 
 
 const root = new URL('../..', import.meta.url).pathname
 
-const spelled = ({ ip, spelling }: Asked): string => spellingsOf(ip)[spelling] ?? textOf(ip)
+const spelled = ({ ip, spelling }: Queried): string => spellingsOf(ip)[spelling] ?? textOf(ip)
 
 /** A client with a link-local address has a zone. */
 const canConnect = (ip: Address): boolean => !textOf(ip).startsWith('fe80:')
@@ -548,7 +546,7 @@ function proxyHeader(ip: Address): Buffer {
   return Buffer.concat([signature, Buffer.of(0x21, isIpv4 ? 0x11 : 0x21, 0, length), ends])
 }
 
-function heardFrom(socket: Socket): Promise<string> {
+function textFrom(socket: Socket): Promise<string> {
   socket.setTimeout(20_000, () => socket.destroy(new Error('no answer within 20 s')))
   return textOfStream(socket)
 }
@@ -565,14 +563,14 @@ async function all<T, R>(
 
 /** One answer for each query, and each answer has a known form. */
 function answered(
-  questions: readonly string[],
+  queries: readonly string[],
   answers: readonly string[],
   meanings: Readonly<Record<string, boolean>>,
 ): readonly boolean[] {
-  if (answers.length !== questions.length) throw new Error(`${questions.length} questions, ${answers.join('|')}`)
+  if (answers.length !== queries.length) throw new Error(`${queries.length} queries, ${answers.join('|')}`)
   return answers.map((answer, index) => {
     const relay = meanings[answer]
-    if (relay === undefined) throw new Error(`${questions[index]}: ${answer}`)
+    if (relay === undefined) throw new Error(`${queries[index]}: ${answer}`)
     return relay
   })
 }

@@ -5,7 +5,7 @@ import { Conversation } from './conversation.ts'
  * The reply of an SMTP server to a recipient, and the time of the command (milliseconds of
  * performance.now).
  */
-export type RecipientAnswer = { readonly code: number; readonly text: string; readonly askedAt: number }
+export type RecipientAnswer = { readonly code: number; readonly text: string; readonly sentAt: number }
 
 /** An SMTP client that sends exactly the lines of the test. */
 export class SmtpConversation extends Conversation {
@@ -20,9 +20,9 @@ export class SmtpConversation extends Conversation {
     await this.expectSmtp(/^250/)
     this.say(`MAIL FROM:<${sender}>`)
     await this.expectSmtp(/^250/)
-    const askedAt = this.say(`RCPT TO:<${recipient}>`)
+    const sentAt = this.say(`RCPT TO:<${recipient}>`)
     const [text = ''] = await this.expectSmtp(/^\d{3}/)
-    return { code: Number(text.slice(0, 3)), text, askedAt }
+    return { code: Number(text.slice(0, 3)), text, sentAt: sentAt }
   }
 
   /** Sends a message to the recipients that the server accepted; the server must accept it. */

@@ -53,14 +53,14 @@ export class BackEnd {
    * The server calls `greet` for each connection, and `say` for each piece of data that it
    * receives.
    */
-  constructor(greet: (socket: Socket) => void, say: (text: string, received: Received) => void = () => {}) {
+  constructor(greet: (socket: Socket) => void, onText: (text: string, received: Received) => void = () => {}) {
     this.server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
       const received: Received = { text: '', ended: false, staysOpen: false, socket }
       this.received.push(received)
       socket.on('error', () => {})
       socket.on('data', (chunk: Buffer) => {
         received.text += chunk.toString('latin1')
-        say(chunk.toString('latin1'), received)
+        onText(chunk.toString('latin1'), received)
       })
       socket.on('end', () => {
         received.ended = true

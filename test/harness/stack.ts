@@ -224,7 +224,7 @@ export class Stack {
   async waitForEngine(name: 'popup' | 'wrap', setting: 'popup.engine' | 'pop3d.engine' | 'wrap.engine'): Promise<void> {
     const logLine = await this.#programs
       .get(name)
-      ?.waitFor(`a process says its ${setting}`, () =>
+      ?.waitFor(`a process logs its ${setting}`, () =>
         this.#programs
           .get(name)
           ?.log.find(({ fields }) => fields['event'] === 'engine_used' && fields['setting'] === setting),

@@ -81,7 +81,7 @@ export function unpack(name: string): string {
   try {
     run('apt-get', ['download', '-q', ...names], work)
     const debs = readdirSync(work).filter(file => file.endsWith('.deb'))
-    if (debs.length < names.length) throw new Error(`apt-get download ${names.join(' ')} brought ${debs.join(' ')}`)
+    if (debs.length < names.length) throw new Error(`apt-get download ${names.join(' ')} wrote ${debs.join(' ')}`)
     for (const deb of debs) run('dpkg-deb', ['-x', deb, 'root'], work)
     // Another test file may have finished first; its folder has the same content.
     if (!existsSync(root)) renameSync(`${work}/root`, root)

@@ -110,7 +110,7 @@ export class GrantStatements {
     const now = time(values[13], clock)
     const [expMs, maxMs, refreshMs] = [number(values[9]) * 1000, number(values[10]) * 1000, number(values[11]) * 1000]
     const keepNames = values[12] === true
-    const judged = (ips ?? []).map((ip, index) => {
+    const checked = (ips ?? []).map((ip, index) => {
       const login = String(logins?.[index])
       const embedded = addressOrNone(list(values[14] ?? [])[index])
       const blocked = tables.blocks.some(
@@ -130,17 +130,17 @@ export class GrantStatements {
       }
     })
     return on => {
-      const before = new Map(judged.map(({ network }) => [network, on.grants.get(network)?.until]))
+      const before = new Map(checked.map(({ network }) => [network, on.grants.get(network)?.until]))
       const written = new Map<string, number>()
       let fresh = false
-      for (const row of heardNeighbours(on, judged)) {
+      for (const row of loginsOfOthers(on, checked)) {
         const key = `${row.network} ${row.login}`
         const known = on.neighbours.get(key)
         if (known === undefined || row.last > known.last + 60_000) on.neighbours.set(key, row)
       }
-      const isLost = this.mutants.has('commits get lost') && judged.length === 1 && now % 7 < 1
-      for (const network of new Set(judged.map(login => login.network))) {
-        const counted = judged.filter(login => login.network === network && login.refused === null)
+      const isLost = this.mutants.has('commits get lost') && checked.length === 1 && now % 7 < 1
+      for (const network of new Set(checked.map(login => login.network))) {
+        const counted = checked.filter(login => login.network === network && login.refused === null)
         const newest = counted.reduce<(typeof counted)[number] | undefined>(
           (best, login) => (best === undefined || login.at >= best.at ? login : best),
           undefined,
@@ -157,7 +157,7 @@ export class GrantStatements {
         fresh ||= row.grantedFirst === row.lastAuth
         if (!isLost) on.grants.set(network, row)
       }
-      const outcomes = judged.map(({ network, at, refused }) => {
+      const outcomes = checked.map(({ network, at, refused }) => {
         if (refused !== null) return String(refused)
         return String(Math.floor((written.get(network) ?? before.get(network) ?? at + expMs) / 1000))
       })
@@ -241,9 +241,9 @@ export class GrantStatements {
 }
 
 /** Logins of addresses with several logins, from the batch and from older grants. */
-function heardNeighbours(
+function loginsOfOthers(
   { grants }: Tables,
-  judged: readonly {
+  checked: readonly {
     readonly network: string
     readonly at: number
     readonly username: string | null
@@ -251,21 +251,21 @@ function heardNeighbours(
   }[],
 ): readonly NeighbourRow[] {
   const received = new Map<string, NeighbourRow>()
-  const hear = (network: string, username: string, last: number): void => {
+  const add = (network: string, username: string, last: number): void => {
     const login = loginKey(username)
     const key = `${network} ${login}`
     if (last > (received.get(key)?.last ?? -Infinity)) received.set(key, { network, login, last })
   }
-  for (const { network, at, username, refused } of judged) {
+  for (const { network, at, username, refused } of checked) {
     if (refused !== null || username === null) continue
-    const others = judged.filter(other => other.network === network && other.refused === null)
+    const others = checked.filter(other => other.network === network && other.refused === null)
     const isAlone = others.every(other => other.username === null || loginKey(other.username) === loginKey(username))
-    if (!isAlone) hear(network, username, at)
+    if (!isAlone) add(network, username, at)
     const before = grants.get(network)
     if (before === undefined || before.username === null || before.until <= at) continue
     if (loginKey(before.username) === loginKey(username)) continue
-    hear(network, username, at)
-    hear(network, before.username, before.lastAuth)
+    add(network, username, at)
+    add(network, before.username, before.lastAuth)
   }
   return [...received.values()]
 }
@@ -447,7 +447,7 @@ const list = (value: Value): readonly Value[] => (Array.isArray(value) ? value :
 export const STANDBY_LAG_MS = 200
 
 /** Current behaviour of a server. */
-export type Weather = {
+export type Conditions = {
   /** No connection is possible. */
   down: boolean
   /** Longest time of each leg of a statement, in milliseconds. */
@@ -460,7 +460,7 @@ export type Weather = {
 
 /** A primary with a standby, in virtual time. */
 export class SimulatedServerPair {
-  readonly weather: Weather = { down: false, delayMs: 2, asynchronous: false, unknownOutcomes: 0 }
+  readonly conditions: Conditions = { down: false, delayMs: 2, asynchronous: false, unknownOutcomes: 0 }
   readonly statements: GrantStatements
   /** Milliseconds by which the clock of the database differs from virtual time. */
   clockOffset = 0
@@ -512,12 +512,12 @@ export class SimulatedServerPair {
   }
 
   #begin(given: readonly Given[], resolve: (rows: readonly Rows[]) => void, reject: (error: Error) => void): void {
-    if (this.weather.down) {
+    if (this.conditions.down) {
       this.#later(() => reject(new DatabaseUnavailable('no primary among the database hosts')))
       return
     }
-    const isUnknown = this.weather.unknownOutcomes > 0
-    if (isUnknown) this.weather.unknownOutcomes -= 1
+    const isUnknown = this.conditions.unknownOutcomes > 0
+    if (isUnknown) this.conditions.unknownOutcomes -= 1
     const arrives = !isUnknown || this.#random.isTrue(0.5)
     const epoch = this.#epoch
     const lost = (): void => reject(new OutcomeUnknown('connection to the primary is closed'))
@@ -543,7 +543,7 @@ export class SimulatedServerPair {
   #commit(commits: readonly Commit[]): readonly Rows[] {
     const epoch = this.#epoch
     const apply = (tables: Tables): readonly Rows[] => commits.map(commit => commit(tables))
-    if (this.weather.asynchronous || this.#standbyBehind > 0) {
+    if (this.conditions.asynchronous || this.#standbyBehind > 0) {
       this.#standbyBehind += 1
       this.#time.after(STANDBY_LAG_MS, () => {
         this.#standbyBehind -= 1
@@ -556,7 +556,7 @@ export class SimulatedServerPair {
   }
 
   #later(callback: () => void): void {
-    this.#time.after(this.#random.fraction() * this.weather.delayMs, callback)
+    this.#time.after(this.#random.fraction() * this.conditions.delayMs, callback)
   }
 }
 
@@ -593,7 +593,7 @@ export class SimulatedDatabase implements Database {
   }
 
   /**
-   * As in the only user of transactions: it reads no row of a statement before it sends the next.
+   * The only user of transactions also sends the next statement before it reads a row.
    */
   async transaction<T>(work: (session: Session) => Promise<T>, { signal }: RunOptions = {}): Promise<T> {
     const given: Given[] = []
@@ -608,7 +608,7 @@ export class SimulatedDatabase implements Database {
   }
 
   state(): DatabaseState {
-    return this.#server.weather.down
+    return this.#server.conditions.down
       ? { state: 'down', reason: 'simulated' }
       : { state: 'up', host: 'simulated', pooled: false, synchronousCommit: 'on' }
   }

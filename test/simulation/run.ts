@@ -18,7 +18,7 @@ const SHRINK_MS = 60_000
 const MEMORY = '/dev/shm'
 
 /** Gives the stage a real Unix socket and a directory; returns the function that removes them. */
-export async function fitOut(stage: Stage): Promise<() => void> {
+export async function prepareStage(stage: Stage): Promise<() => void> {
   const directory = temporaryDirectory(existsSync(MEMORY) ? MEMORY : tmpdir())
   stage.directory = directory.path
   const path = join(directory.path, 'peer.sock')

@@ -109,7 +109,7 @@ export async function simulate(plan: Plan, stage: Stage, mutants: readonly World
 }
 
 /** A block or an allowance, as the administrator knows it. */
-type Decree = {
+type Rule = {
   readonly target: BlockTarget
   /** Virtual times of the request and of the answer. */
   readonly asked: number
@@ -154,8 +154,8 @@ class World {
   readonly #promised = new Map<string, Promised>()
   /** For each row, every login that it ever had. */
   readonly #logins = new Map<string, Set<string>>()
-  readonly #blocks: Decree[] = []
-  readonly #allowances: Decree[] = []
+  readonly #blocks: Rule[] = []
+  readonly #allowances: Rule[] = []
   /** Virtual time until which a fault excuses a slow answer. */
   #disturbedUntil = 0
   /** Virtual time of the last stop of authd while the database was slow or down. */
@@ -167,7 +167,7 @@ class World {
     string,
     { readonly row: string; readonly at: number; readonly ip: IpAddress; readonly login: string }
   >()
-  #broken: Error | undefined
+  #violation: Error | undefined
   #attempts = 0
   #wasSlow = false
 
@@ -248,7 +248,7 @@ class World {
   /** Throws the violation that was found since the last call. */
   check(): void {
     this.#collect()
-    if (this.#broken !== undefined) throw this.#broken
+    if (this.#violation !== undefined) throw this.#violation
   }
 
   /** Ends all faults; afterwards every promise must be kept. */
@@ -321,7 +321,7 @@ class World {
   /** Queries the gate itself or one of its services. */
   async #ask(ip: IpAddress): Promise<void> {
     const asked = this.#time.now
-    const clockAsked = this.#server.clock
+    const clockThen = this.#server.clock
     const way = WAYS[this.#random.below(WAYS.length)] ?? 'gate'
     const relay = await this.#gate.ask(ip, way)
     if (relay === undefined) return
@@ -332,11 +332,11 @@ class World {
     if (this.#ownPolicy.neverList.refusal(ip) !== undefined)
       return this.#fail(`the relay opened for ${ip}, which is ungrantable, by the ${way}`)
     const block = this.#blocks.find(
-      decree => decree.answered <= asked && this.#isInForce(decree, asked) && this.#covers(decree, ip),
+      rule => rule.answered <= asked && this.#isInForce(rule, asked) && this.#covers(rule, ip),
     )
     if (block !== undefined && block.answered > this.#lostAt)
       return this.#fail(`the relay opened for ${ip}, which was blocked before, by the ${way}`)
-    if (!this.#mayRelay(ip, asked, clockAsked))
+    if (!this.#mayRelay(ip, asked, clockThen))
       this.#fail(`the relay opened for ${ip} without a login that counts, by the ${way}`)
   }
 
@@ -423,7 +423,7 @@ class World {
       // An end counts at once; the export sees later changes with its next query.
       if (!this.#mayRelay(ip, looked, this.#server.clock)) this.#fail(`${ip} is in the cdb without a login that counts`)
       const block = this.#blocks.find(
-        decree => decree.answered <= looked && this.#isInForce(decree, looked) && this.#covers(decree, ip),
+        rule => rule.answered <= looked && this.#isInForce(rule, looked) && this.#covers(rule, ip),
       )
       if (block !== undefined && block.answered > this.#lostAt && this.#disturbedUntil < looked)
         this.#fail(`${ip} was blocked before the last look and is in the cdb`)
@@ -456,50 +456,50 @@ class World {
    * True if an allowance of the address, or a login from it, may count at a time between `asked`
    * and now.
    */
-  #mayRelay(ip: IpAddress, asked: number, clockAsked: number): boolean {
+  #mayRelay(ip: IpAddress, asked: number, clockThen: number): boolean {
     const isAllowed = this.#allowances.some(
-      decree =>
-        this.#covers(decree, ip) &&
-        decree.closed > asked &&
-        (decree.until === null || decree.until + this.#slack() > clockAsked),
+      rule =>
+        this.#covers(rule, ip) &&
+        rule.closed > asked &&
+        (rule.until === null || rule.until + this.#slack() > clockThen),
     )
     const proof = this.#proofs.get(this.#policy.rowOf(ip))
-    return isAllowed || (proof !== undefined && proof.byDatabase + EXP_TIME_S * 1000 + this.#slack() > clockAsked)
+    return isAllowed || (proof !== undefined && proof.byDatabase + EXP_TIME_S * 1000 + this.#slack() > clockThen)
   }
 
   // ---- the administrator
 
   async #allow(network: Network, seconds: number | null): Promise<void> {
-    const decree = this.#decree({ kind: 'network', network }, seconds)
-    this.#allowances.push(decree)
+    const rule = this.#rule({ kind: 'network', network }, seconds)
+    this.#allowances.push(rule)
     try {
       await this.#administrator.allow(network, { forSeconds: seconds, reason: 'simulated', owner: 'root' })
-      decree.answered = this.#time.now
+      rule.answered = this.#time.now
     } catch {
       // The block may apply nevertheless, and a later command does not necessarily follow.
     }
   }
 
   async #block(target: BlockTarget, seconds: number | null): Promise<void> {
-    const decree = this.#decree(target, seconds)
+    const rule = this.#rule(target, seconds)
     // A new block replaces the previous one. If the new block is shorter, the previous one does not
     // apply any longer.
     for (const older of this.#blocks) {
       if (sameTarget(older.target, target)) older.ended = Math.min(older.ended, this.#time.now)
     }
-    this.#blocks.push(decree)
-    for (const [row, { ip, login }] of this.#promised) if (this.#isAbout(decree, ip, login)) this.#promised.delete(row)
+    this.#blocks.push(rule)
+    for (const [row, { ip, login }] of this.#promised) if (this.#isAbout(rule, ip, login)) this.#promised.delete(row)
     try {
       const { until } = await this.#administrator.block(target, {
         forSeconds: seconds,
         reason: 'simulated',
         owner: 'root',
       })
-      decree.answered = this.#time.now
-      decree.until = until === null ? null : until.getTime()
+      rule.answered = this.#time.now
+      rule.until = until === null ? null : until.getTime()
       if (this.#mutants.has('lookup ignores blocks')) return
       const open = this.#sureRelay(target.kind === 'network' ? target.network.base : undefined)
-      if (open && this.#isInForce(decree, this.#time.now))
+      if (open && this.#isInForce(rule, this.#time.now))
         this.#fail('an address may relay at the moment its block was answered')
     } catch {
       // The command fails with a message, and the administrator repeats it. Until then there is no
@@ -515,15 +515,15 @@ class World {
    * Ends blocks or allowances. They count until the end is answered; if the command fails, they may
    * still count.
    */
-  #end(decrees: readonly Decree[], target: BlockTarget, action: () => Promise<unknown>): void {
+  #end(rules: readonly Rule[], target: BlockTarget, action: () => Promise<unknown>): void {
     const asked = this.#time.now
-    const meant = decrees.filter(decree => sameTarget(decree.target, target))
-    for (const decree of meant) decree.ended = Math.min(decree.ended, this.#time.now)
+    const meant = rules.filter(rule => sameTarget(rule.target, target))
+    for (const rule of meant) rule.ended = Math.min(rule.ended, this.#time.now)
     action().then(
       () => {
-        for (const decree of meant) {
+        for (const rule of meant) {
           // A command that ran when the end was requested may have taken effect after the end.
-          if (decree.answered <= asked) decree.closed = Math.min(decree.closed, this.#time.now)
+          if (rule.answered <= asked) rule.closed = Math.min(rule.closed, this.#time.now)
         }
       },
       () => {},
@@ -533,7 +533,7 @@ class World {
   // ---- faults
 
   #fault(deed: Exclude<Deed, { readonly kind: 'login' }>): void {
-    const { weather } = this.#server
+    const { conditions } = this.#server
     const disturb = (milliseconds: number): void => {
       this.#disturbedUntil = Math.max(this.#disturbedUntil, this.#time.now + milliseconds)
     }
@@ -552,7 +552,7 @@ class World {
       case 'restart-authd': {
         // A login that authd has taken and cannot store within the time for stopping is lost, and a
         // log line names it. authd takes no login after that moment.
-        if (weather.down || weather.delayMs > 2) {
+        if (conditions.down || conditions.delayMs > 2) {
           this.#owed.clear()
           this.#stoppedAt = this.#time.now
         }
@@ -575,25 +575,25 @@ class World {
         this.#gate.reload()
         return
       case 'database-down':
-        weather.down = true
+        conditions.down = true
         disturb(deed.seconds * 1000 + 60_000)
         this.#time.after(deed.seconds * 1000, () => {
-          weather.down = false
+          conditions.down = false
           this.#authd.storeIsBack()
         })
         return
       case 'database-slow':
-        weather.delayMs = SLOW_MS
+        conditions.delayMs = SLOW_MS
         this.#wasSlow = true
         disturb(deed.seconds * 1000 + 60_000)
         this.#time.after(deed.seconds * 1000, () => {
-          weather.delayMs = 2
+          conditions.delayMs = 2
         })
         return
       case 'outcomes-unknown':
-        weather.unknownOutcomes = deed.statements
+        conditions.unknownOutcomes = deed.statements
         this.#time.after(5000, () => {
-          weather.unknownOutcomes = 0
+          conditions.unknownOutcomes = 0
         })
         return
       case 'fail-over':
@@ -602,17 +602,17 @@ class World {
           this.#promised.clear()
           this.#owed.clear()
           // The new primary may lack the end of a block or of an allowance, which then apply again.
-          for (const decree of [...this.#allowances, ...this.#blocks]) {
-            if (decree.closed > this.#time.now - STANDBY_LAG_MS) decree.closed = Number.POSITIVE_INFINITY
+          for (const rule of [...this.#allowances, ...this.#blocks]) {
+            if (rule.closed > this.#time.now - STANDBY_LAG_MS) rule.closed = Number.POSITIVE_INFINITY
           }
         }
         this.#server.failOver()
         return
       case 'asynchronous':
-        weather.asynchronous = true
+        conditions.asynchronous = true
         return
       case 'synchronous':
-        weather.asynchronous = false
+        conditions.asynchronous = false
         return
       case 'step-machine-clock':
         this.#machineOffset += deed.seconds * 1000
@@ -623,13 +623,13 @@ class World {
         this.#noteOffsets()
         return
       default:
-        throw new Error(`no such fault: ${deed.kind}`)
+        throw new Error(`no fault ${deed.kind}`)
     }
   }
 
   #recover(): void {
-    const { weather } = this.#server
-    Object.assign(weather, { down: false, delayMs: 2, asynchronous: false, unknownOutcomes: 0 })
+    const { conditions } = this.#server
+    Object.assign(conditions, { down: false, delayMs: 2, asynchronous: false, unknownOutcomes: 0 })
     this.#authd.storeIsBack()
   }
 
@@ -715,16 +715,16 @@ class World {
   /** A block may have been in force at some time since. */
   #mayBeBlocked(ip: IpAddress, login: string, since: number): boolean {
     return this.#blocks.some(
-      decree =>
-        this.#isAbout(decree, ip, login) &&
+      rule =>
+        this.#isAbout(rule, ip, login) &&
         // A block that was ended applies again when the clock of the database is set back to a time
         // before the end.
-        decree.closed >= since - (this.#offsets.most - this.#offsets.least) &&
-        (decree.until === null || decree.until + this.#slack() + this.#time.now - since > this.#server.clock),
+        rule.closed >= since - (this.#offsets.most - this.#offsets.least) &&
+        (rule.until === null || rule.until + this.#slack() + this.#time.now - since > this.#server.clock),
     )
   }
 
-  #isAbout({ target }: Decree, ip: IpAddress, login: string): boolean {
+  #isAbout({ target }: Rule, ip: IpAddress, login: string): boolean {
     // A row stores only its last login, so a block of that login deletes the grant of the address's
     // other logins too.
     if (target.kind === 'login') {
@@ -738,17 +738,17 @@ class World {
     )
   }
 
-  #covers({ target }: Decree, ip: IpAddress): boolean {
+  #covers({ target }: Rule, ip: IpAddress): boolean {
     return target.kind === 'network' && networkContains(target.network, ip)
   }
 
   /** The block is in force from `asked` until now, for every state of the clocks. */
-  #isInForce({ until, ended }: Decree, asked: number): boolean {
+  #isInForce({ until, ended }: Rule, asked: number): boolean {
     if (ended <= this.#time.now || ended <= asked) return false
     return until === null || until - this.#slack() > this.#server.clock
   }
 
-  #decree(target: BlockTarget, seconds: number | null): Decree {
+  #rule(target: BlockTarget, seconds: number | null): Rule {
     return {
       target,
       asked: this.#time.now,
@@ -816,12 +816,12 @@ class World {
   }
 
   #fail(what: string): void {
-    this.#broken ??= new BrokenPromise(`at ${(this.#time.now / 1000).toFixed(3)} s: ${what}`)
+    this.#violation ??= new BrokenPromise(`at ${(this.#time.now / 1000).toFixed(3)} s: ${what}`)
   }
 
   #watch(work: Promise<void>): void {
     work.catch((error: unknown) => {
-      this.#broken ??= error instanceof Error ? error : new Error(String(error))
+      this.#violation ??= error instanceof Error ? error : new Error(String(error))
     })
   }
 }
@@ -958,12 +958,12 @@ class ForgetfulQueue {
   }
 
   submit(login: Parameters<GrantQueue['submit']>[0]): void {
-    if (this.#server.weather.down) login.answer?.({ verdict: 'queued', id: login.event.id })
+    if (this.#server.conditions.down) login.answer?.({ verdict: 'queued', id: login.event.id })
     else this.#queue.submit(login)
   }
 }
 
-type GrantWord =
+type GrantResult =
   | { readonly verdict: 'committed'; readonly until: number }
   | { readonly verdict: 'queued' }
   | { readonly verdict: 'refused'; readonly reason: string }
@@ -975,8 +975,11 @@ class Monitor {
   readonly #time: VirtualTime
   readonly #random: Random
   /** Results of logins in the log, by session. */
-  readonly #grants = new Map<string, GrantWord>()
-  readonly #waiting = new Map<number, { readonly id: string; readonly done: (grant: GrantWord | undefined) => void }>()
+  readonly #grants = new Map<string, GrantResult>()
+  readonly #waiting = new Map<
+    number,
+    { readonly id: string; readonly done: (grant: GrantResult | undefined) => void }
+  >()
   readonly #process = { index: 0, send: (message: ToLoginMessage): void => this.#receive(message) }
 
   constructor(
@@ -1012,7 +1015,7 @@ class Monitor {
     })
   }
 
-  logIn(n: number, id: string, login: string, ip: IpAddress, done: (grant: GrantWord | undefined) => void): void {
+  logIn(n: number, id: string, login: string, ip: IpAddress, done: (grant: GrantResult | undefined) => void): void {
     this.#waiting.set(n, { id, done })
     const name = Buffer.from(login, 'utf8').toString('latin1')
     this.#say({
@@ -1038,7 +1041,7 @@ class Monitor {
 
   #say(message: Parameters<typeof parseFromLogin>[0]): void {
     const parsed = parseFromLogin(message)
-    if (parsed === undefined) throw new Error('the simulation says what is no message')
+    if (parsed === undefined) throw new Error('the simulation sent an invalid message')
     this.#logins.handle(this.#process, parsed)
   }
 
@@ -1089,13 +1092,13 @@ class Gate {
     this.#sockets = sockets
     this.#policy = policy
     this.#decide = this.#open()
-    const remembered = new Map<IpAddress | undefined, Promise<Decision>>()
+    const cached = new Map<IpAddress | undefined, Promise<Decision>>()
     const options = {
       decide: (ip: IpAddress | undefined): Promise<Decision> => {
         if (mutants.has('a service finds no grant')) return this.#decide(undefined)
         if (!mutants.has('a service caches its answers')) return this.#decide(ip)
-        const known = remembered.get(ip) ?? this.#decide(ip)
-        remembered.set(ip, known)
+        const known = cached.get(ip) ?? this.#decide(ip)
+        cached.set(ip, known)
         return known
       },
       onDecision: () => {},

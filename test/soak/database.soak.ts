@@ -217,7 +217,7 @@ describeWith([ROOT], 'the embedded database on a full disk', () => {
   })
   afterAll(async () => {
     await demo?.program.stop(30_000)
-    await demo?.gone()
+    await demo?.ended()
     disk?.remove()
   })
 

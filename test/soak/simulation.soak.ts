@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { fitOut, runPlans } from '../simulation/run.ts'
+import { prepareStage, runPlans } from '../simulation/run.ts'
 import type { Stage } from '../simulation/stage.ts'
 import { SOAK } from './settings.ts'
 
@@ -10,11 +10,11 @@ vi.mock('node:net', async importOriginal => {
   return simulatedNet(await importOriginal<typeof import('node:net')>(), stage)
 })
 
-let clearAway: () => void
+let removeStage: () => void
 beforeAll(async () => {
-  clearAway = await fitOut(stage)
+  removeStage = await prepareStage(stage)
 })
-afterAll(() => clearAway())
+afterAll(() => removeStage())
 
 /** Device-days between two lines of progress. */
 const STEP_DAYS = 10_000

@@ -51,7 +51,7 @@ test('a login from many addresses is reported by mail and blocked, and the comma
   expect([none.ending?.code, none.lines]).toEqual([0, ['There is no alarm.']])
   const running = stack.launch('auth-relay', { args: ['alerts', 'run', '--config', stack.config] })
   await running.waitForLine(/^alerts ready every=60s reported_by=mail$/, 60_000)
-  await eventually('a mail', () => mailed().includes('Subject: [auth-relay] ALARM: login_spread ann'))
+  await eventually('a mail is sent', () => mailed().includes('Subject: [auth-relay] ALARM: login_spread ann'))
   expect(mailed()).toContain('TO -- noc@example.org')
   expect(mailed()).toContain('12 addresses within an hour')
   await eventually('the grant is deleted', async () => {
@@ -137,10 +137,13 @@ test('under auth-relay up, the logins of a stolen password are reported by webho
       await session.quit()
     }
     const start = { rule: 'login_spread', state: 'start', subject: 'ann', until: null, severity: 'critical' }
-    await eventually('the webhook has it', () => posted.length > 0, 60_000)
+    await eventually('the webhook receives the alarm', () => posted.length > 0, 60_000)
     expect(posted).toEqual([['application/json', expect.objectContaining(start)]])
     const got = (file: string) => (existsSync(`${file}.got`) ? readFileSync(`${file}.got`, 'utf8') : '')
-    await eventually('mail and program have it', () => got(mailer) !== '' && got(program).endsWith('}\n'))
+    await eventually(
+      'the mail and the program receive the alarm',
+      () => got(mailer) !== '' && got(program).endsWith('}\n'),
+    )
     expect(got(mailer)).toMatch(/^ARGS -i -f relay@example.org -- noc@example.org$/m)
     expect(got(mailer)).toMatch(/^Subject: \[auth-relay\] ALARM: login_spread ann$/m)
     expect(JSON.parse(got(program).replace(/^ARGS now\n/, ''))).toMatchObject(start)

@@ -161,12 +161,12 @@ describeWith([DEBIAN_POSTGRES], 'the database becomes unavailable', () => {
       expect((performance.now() - started) / 100).toBeLessThan(COMMIT_WAIT_MS / 2)
       await cluster.start()
       await stack.waitForLog('authd', { event: 'store_available' }, 40_000)
-      const grants = await eventually('the last one is stored', async () => {
+      const grants = await eventually('the last login is stored', async () => {
         const found = await stored()
         return found.has('12.0.0.99') && found
       })
       const missing = [...load.answers.keys()].filter(ip => !grants.has(ip))
-      expect(missing, 'what was answered committed or queued').toEqual([])
+      expect(missing, 'every login with the answer committed or queued').toEqual([])
       const last = grants.get('12.0.0.0')?.last.getTime() ?? 0
       expect(Math.abs(last - during), 'the time of the login, not of the commit').toBeLessThan(1000)
       expect(await client.announce(loginFrom('3.1', '12.0.1.1'))).toMatchObject({ verdict: 'committed' })
@@ -203,7 +203,7 @@ describeWith([DEBIAN_POSTGRES], 'the database becomes unavailable', () => {
         if (verdict === 'committed') committed.push(ip)
         return verdict === 'committed'
       }
-      await eventually('it is found', isStored, 40_000)
+      await eventually('the login is stored', isStored, 40_000)
       client.close()
     }
     const grants = await stored()
@@ -243,7 +243,7 @@ describeWith([DEBIAN_POSTGRES], 'the database becomes unavailable', () => {
     thawed.resolve()
     await lock
     await owner.close()
-    await eventually('it is stored', async () => (await stored()).has('12.0.0.2'))
+    await eventually('the login is stored', async () => (await stored()).has('12.0.0.2'))
     client.close()
   })
 })

@@ -149,7 +149,7 @@ describeWith(RSYSLOG, 'a real rsyslogd delivers by TCP', () => {
       stopAuthd: () => stack.stopPrograms(),
       startAuthd: () => start({ syslog_listen: [`127.0.0.1:${port}`] }),
     })
-    expect(before, 'authd was stopped while lines came').toBeLessThan(logins)
+    expect(before, 'authd was stopped while lines arrived').toBeLessThan(logins)
     expect(stored).toBe(logins)
   })
 })
@@ -433,7 +433,7 @@ describe('the journal', () => {
     // A double of journalctl: logs its arguments, prints its text, and ends after a while.
     writeFileSync(
       `${directory}/journalctl`,
-      `#!/bin/sh\necho "$@" >> ${directory}/asked\ncat ${entries}\nexec sleep 2\n`,
+      `#!/bin/sh\necho "$@" >> ${directory}/calls\ncat ${entries}\nexec sleep 2\n`,
     )
     chmodSync(`${directory}/journalctl`, 0o755)
     writeFileSync(entries, entry(1))
@@ -447,9 +447,9 @@ describe('the journal', () => {
     await stack.stopPrograms()
     await start(settings)
     await granted('203.0.113.3')
-    const { lines } = await eventually('asked three times', async () => {
-      const asked = await run(['cat', `${directory}/asked`])
-      return asked.lines.length >= 3 && asked
+    const { lines } = await eventually('journalctl was started three times', async () => {
+      const calls = await run(['cat', `${directory}/calls`])
+      return calls.lines.length >= 3 && calls
     })
     const common = '--merge --follow --output=json --quiet'
     expect(lines.slice(0, 2)).toEqual([`${common} --lines=0`, `${common} --after-cursor=s=1`])

@@ -157,7 +157,7 @@ describeWith([ROOT], 'accounts that may announce', () => {
     await stack.stopPrograms()
     await start({ authd: { socket_users: ['61250'] } })
     expect(connectAs(61_250)).toMatch(/^ok id=9\.9 committed/)
-    expect(connectAs(61_251), 'the kernel says who it is').toMatch(/^(EPIPE|ECONNRESET)?\|closed$/)
+    expect(connectAs(61_251), 'another account is refused').toMatch(/^(EPIPE|ECONNRESET)?\|closed$/)
     await stack.waitForLog('authd', { event: 'peer_refused' })
   })
 })
@@ -178,7 +178,7 @@ describe('syslog by TCP', () => {
     const message = login('203.0.113.7')
     socket.write(`${message.length} ${message}oops `)
     await new Promise(resolve => socket.once('close', resolve))
-    await eventually('the grant', async () => (await storedGrants(database.owner)).has('203.0.113.7'))
+    await eventually('the grant is stored', async () => (await storedGrants(database.owner)).has('203.0.113.7'))
     await stack.waitForLog('authd', { event: 'syslog_framing_invalid' })
   })
 
@@ -219,13 +219,13 @@ describe('life of the process', () => {
     authd.signal('SIGHUP')
     await stack.waitForLog('authd', { event: 'settings_reloaded' })
     await sendSyslog([line])
-    await eventually('the grant', async () => (await storedGrants(database.owner)).has('203.0.113.7'))
+    await eventually('the grant is stored', async () => (await storedGrants(database.owner)).has('203.0.113.7'))
     // An invalid file changes nothing.
     writeFileSync(stack.config, 'configured = maybe')
     authd.signal('SIGHUP')
     await authd.waitForLine(/^authd: reload: .*/)
     await sendSyslog([line.replace('203.0.113.7', '203.0.113.8')])
-    await eventually('the other grant', async () => (await storedGrants(database.owner)).has('203.0.113.8'))
+    await eventually('the other grant is stored', async () => (await storedGrants(database.owner)).has('203.0.113.8'))
     expect((await authd.stop()).code).toBe(0)
   })
 
@@ -241,7 +241,7 @@ describe('life of the process', () => {
   it('exports its metrics to Prometheus on loopback', async () => {
     await start({ grants: { alrm_time: 1 }, authd: { metrics_listen: '127.0.0.1:0', syslog_listen: ['127.0.0.1:0'] } })
     await sendSyslog(['Mar  5 10:11:12 mx cron[7]: nothing', 'Mar  5 10:11:12 mx cron[7]: nothing', 'no syslog line'])
-    await eventually('a sweep', () => numbers().then(text => !text.includes('authd_sweeps_total 0')))
+    await eventually('a sweep is counted', () => numbers().then(text => !text.includes('authd_sweeps_total 0')))
     const client = await announcer()
     await client.announce(loginFrom('1.1', '203.0.113.7'))
     await client.announce(loginFrom('1.2', '127.0.0.1'))
@@ -265,7 +265,7 @@ describe('life of the process', () => {
     const socket = createConnection({ path: `${stack.directory}/run/uses.sock` })
     socket.end('nonsense\nuse v=1 ip=203.0.113.7 at=1764000000 door=gate\n')
     const text = 'SELECT host(ip) AS ip, service, extract(epoch FROM at)::int AS at FROM usage_event'
-    await eventually('the use', async () => {
+    await eventually('the usage event is stored', async () => {
       const { rows } = await database.owner.query({
         text,
         row: v.object({ ip: v.string(), service: v.string(), at: v.number() }),
@@ -281,7 +281,7 @@ describe('life of the process', () => {
     const line = `tally v=1 at=${at} door=policy relayed=1 refused=20 undecided=3 never=0 recent=`
     socket.write(`${line}${Array.from({ length: 20 }, (_, n) => `2001:db8:1111:2222:3333:4444:5555:66${n + 10}`)}\n`)
     socket.end(`${line}192.0.2.1 more=1\n${line}\n`)
-    await eventually('the counts', async () => {
+    await eventually('the counts are stored', async () => {
       const { rows } = await database.owner.query({
         text: `SELECT relayed, refused, undecided FROM gate_decisions WHERE service = 'policy' AND minute = to_timestamp(${at})`,
         row: v.object({ relayed: int8, refused: int8, undecided: int8 }),

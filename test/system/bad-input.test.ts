@@ -42,8 +42,8 @@ async function refusalOf(
   env: Record<string, string> = {},
 ): Promise<Refusal> {
   const program = stack.launch(name, { args, env })
-  await program.waitFor(`${name} refuses`, () => program.ending, 20_000)
-  await eventually('nothing that it started is left', () => processesOf(stack.directory).length === 0, 5_000)
+  await program.waitFor(`${name} ends`, () => program.ending, 20_000)
+  await eventually('no process of the program is left', () => processesOf(stack.directory).length === 0, 5_000)
   expect(program.lines.join('\n')).not.toMatch(/^ {4}at |internal error|ready/m)
   return { status: program.ending?.code ?? -1, lines: program.lines }
 }
@@ -201,7 +201,7 @@ describe('keys and certificates of sslwrap', () => {
   test.each([
     ['no key beside a certificate', () => writeFileSync(`${stack.directory}/tls.crt`, 'x')],
     [
-      'a certificate that is none',
+      'a certificate that is not in PEM form',
       () => stack.secret('tls.key', 'x') && writeFileSync(`${stack.directory}/tls.crt`, 'x'),
     ],
     ['a key that is a directory', () => mkdirSync(`${stack.directory}/tls.key`)],

@@ -60,7 +60,7 @@ describeWith([NETWORK_NAMESPACES], 'check while programs run', () => {
     return { status: ending?.code, ...v.parse(REPORT, JSON.parse(lines.join('\n'))) }
   }
   const statusJson = () => stack.run('auth-relay', ['status', '--json', '--config', stack.config], inside())
-  const saidOf = async (about: string): Promise<readonly string[]> =>
+  const findingsAbout = async (about: string): Promise<readonly string[]> =>
     (await check()).findings.flatMap(finding =>
       finding.about === about ? [`${finding.verdict}: ${finding.text}`] : [],
     )
@@ -154,9 +154,9 @@ describeWith([NETWORK_NAMESPACES], 'check while programs run', () => {
       names: ['authd', 'popup', 'sslwrap'],
     })
     await stack.start('wrap', inside())
-    const away = await status({ DBHOST: '/nonexistent' })
-    expect(away.code).toBe(111)
-    expect(away.problems).toEqual([expect.stringMatching(/^database: no database: /)])
+    const unavailable = await status({ DBHOST: '/nonexistent' })
+    expect(unavailable.code).toBe(111)
+    expect(unavailable.problems).toEqual([expect.stringMatching(/^database: no database: /)])
   })
 
   test('an older and a newer schema of the database are unsafe for check, and a fault for status', async () => {
@@ -249,7 +249,7 @@ describeWith([NETWORK_NAMESPACES], 'check while programs run', () => {
 
   test('an auth-relay program on the port of another auth-relay program is reported', async () => {
     stack.configure(settings({ authd: { syslog_listen: ['127.0.0.1:110'] } }))
-    expect(await saidOf('authd.syslog_listen')).toContainEqual(
+    expect(await findingsAbout('authd.syslog_listen')).toContainEqual(
       expect.stringMatching(/^unsafe: 127\.0\.0\.1:110 is held by popup \(pid \d+, account root\)$/),
     )
     stack.configure(settings())
@@ -275,14 +275,14 @@ describeWith([NETWORK_NAMESPACES], 'check while programs run', () => {
       settings({ database: { dbpass_file: '/nonexistent/dbpass' }, popup: { listen: [] }, authd: noLogs }),
     )
     expect(await check()).toMatchObject({ status: 0, safe: true })
-    expect(await saidOf('database.dbuser')).toEqual([])
-    expect(await saidOf('database.wrap_dbuser')).toEqual([expect.stringMatching(/^fine: authwrap reaches/)])
+    expect(await findingsAbout('database.dbuser')).toEqual([])
+    expect(await findingsAbout('database.wrap_dbuser')).toEqual([expect.stringMatching(/^fine: authwrap reaches/)])
     stack.configure(
       settings({ database: { wrap_dbpass_file: '/nonexistent/wrap-dbpass' }, wrap: { policy_listen: [] } }),
     )
     expect(await check()).toMatchObject({ status: 0, safe: true })
-    expect(await saidOf('database.wrap_dbuser')).toEqual([])
-    expect(await saidOf('database.dbuser')).toEqual([expect.stringMatching(/^fine: pop3authd reaches/)])
+    expect(await findingsAbout('database.wrap_dbuser')).toEqual([])
+    expect(await findingsAbout('database.dbuser')).toEqual([expect.stringMatching(/^fine: pop3authd reaches/)])
     stack.configure(settings())
   })
 })

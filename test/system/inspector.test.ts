@@ -163,11 +163,11 @@ describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that se
       mode: 0o755,
     })
     // A gate that does not answer. wrap waits for it, and receives the signal meanwhile.
-    const asked = Promise.withResolvers<void>()
+    const queried = Promise.withResolvers<void>()
     const answer = Promise.withResolvers<void>()
     const gate = createServer(socket => {
       socket.on('error', () => {})
-      asked.resolve()
+      queried.resolve()
       void answer.promise.then(() => socket.end('no\n'))
     }).listen(`${directory}/query.sock`)
     onTestFinished(() => void gate.close())
@@ -179,7 +179,7 @@ describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that se
         QMAILDIR: '/nonexistent',
       },
     })
-    await asked.promise
+    await queried.promise
     await signalUntilInspected([execMode.pid])
     expect(listenersOf([execMode.pid])).toEqual([])
     answer.resolve()

@@ -38,12 +38,12 @@ describeWith([NETWORK_NAMESPACES], 'hosts of a test', () => {
   })
 
   test('are removed afterwards, also after the test process was killed', async () => {
-    const dead = await run(['true'])
-    spawnSync('ip', ['netns', 'add', `ar${dead.pid}-1`])
+    const ended = await run(['true'])
+    spawnSync('ip', ['netns', 'add', `ar${ended.pid}-1`])
     const second = new TestNetwork('192.0.2.1')
     second.remove()
     const left = spawnSync('ip', ['netns', 'list'], { encoding: 'utf8' }).stdout
-    expect(left).not.toContain(`ar${dead.pid}-1`)
+    expect(left).not.toContain(`ar${ended.pid}-1`)
     expect(left).not.toContain(second.server.name)
     expect(left).toContain(a.name)
   })

@@ -59,7 +59,7 @@ describe('a message of 100 MB', () => {
     const started = await WorkerForTests.start(root.path)
     worker = started
     const maildir = bigMaildir(100)
-    // One session before, because the first session allocates memory of the runtime.
+    // The first session comes before the measurement, because it allocates memory of the runtime.
     const first = new Pop3Client(started.open(started.ticket({ maildir })))
     await first.line()
     await first.say('STAT')

@@ -119,8 +119,8 @@ test('a client that sends commands without reading does not fill the memory', as
   if (address === null || typeof address === 'string') throw new Error('no port')
   const client = connect(address.port, '127.0.0.1').pause()
   const server = await accepted.promise
-  const asked = 2000
-  client.write('RETR 1\r\n'.repeat(asked))
+  const count = 2000
+  client.write('RETR 1\r\n'.repeat(count))
   // Waits until the server waits for the client, because its buffer is full then.
   while (!server.writableNeedDrain) await new Promise(resolve => setImmediate(resolve))
   expect(server.writableLength).toBeLessThan(1_000_000)
@@ -132,7 +132,7 @@ test('a client that sends commands without reading does not fill the memory', as
   client.resume()
   await once(client, 'end')
   const one = '+OK \r\n'.length + 15_000 * 3 + '.\r\n'.length
-  expect(octets).toBe(asked * one + 2 * '+OK \r\n'.length)
+  expect(octets).toBe(count * one + 2 * '+OK \r\n'.length)
   client.end()
   listener.close()
 })

@@ -88,9 +88,9 @@ const overEngine =
   (engine: Engine): Connect =>
   async (maildir, settings) => {
     const { client, socket, close } = await acceptedSocket(engine)
-    const gone = once(client, 'close')
+    const clientClosed = once(client, 'close')
     const served = serviceFor(settings).serve(socket.open(), maildir, new Uint8Array(0), log)
-    return { socket: client, closed: Promise.all([served, gone]).then(close) }
+    return { socket: client, closed: Promise.all([served, clientClosed]).then(close) }
   }
 
 test('there are transcripts', () => {

@@ -186,8 +186,8 @@ describe('a login process that hands connections over', () => {
     await eventually('the channel is open', () => receivedText.startsWith(`${CHANNEL_LINE}\n`))
     const pass = async (n: number, ticket: string, readAhead = ''): Promise<Pop3Client> => {
       const { client, server } = await socketPair()
-      const take = `${formatTake({ n, octets: readAhead.length, ticket })}\n${readAhead}`
-      expect(sendDescriptor(descriptorOf(lines), descriptorOf(server), take)).toBe(take.length)
+      const message = `${formatTake({ n, octets: readAhead.length, ticket })}\n${readAhead}`
+      expect(sendDescriptor(descriptorOf(lines), descriptorOf(server), message)).toBe(message.length)
       server.destroy()
       return new Pop3Client(client)
     }
@@ -208,10 +208,10 @@ describe('a login process that hands connections over', () => {
     expect(channel.received()).toBe('')
     expect(await two.say('QUIT')).toBe('+OK ')
     two.end()
-    await eventually('its end', () => channel.received() === 'ended n=2\n')
+    await eventually('the end of the session is reported', () => channel.received() === 'ended n=2\n')
     expect(await one.say('QUIT')).toBe('+OK ')
     one.end()
-    await eventually('its end', () => channel.received() === 'ended n=2\nended n=1\n')
+    await eventually('the end of the session is reported', () => channel.received() === 'ended n=2\nended n=1\n')
     channel.lines.destroy()
   })
 
@@ -255,7 +255,7 @@ describe('a login process that hands connections over', () => {
   test('is notified before an idle worker ends; the worker serves connections that were sent before the notice was read', async () => {
     const worker = await start({ workerIdle: 0.2 })
     const channel = await channelTo(worker)
-    await eventually('the last message', () => channel.received() === 'bye\n')
+    await eventually('the end of the worker is reported', () => channel.received() === 'bye\n')
     const client = await channel.pass(1, worker.ticket({ maildir: maildirOf('cur/A "x\\n"') }), 'STAT\r\n')
     channel.lines.end()
     expect([await client.line(), await client.line()]).toEqual(['+OK ', '+OK 1 3'])
@@ -268,7 +268,7 @@ describe('a login process that hands connections over', () => {
       each.end()
     }
     await isClosed(channel.lines)
-    await eventually('the last message', () => next.received().includes('bye\n'))
+    await eventually('the end of the worker is reported', () => next.received().includes('bye\n'))
     next.lines.end()
     expect((await worker.worker.ended).code).toBe(0)
   })

@@ -283,7 +283,7 @@ describe('checker = "sql"', () => {
     const passwords = new AuthenticationCache(0, systemClock)
     return sqlChecker(settings.popup, passwords, hashing, createLog('test', { level: 'error' }))
   }
-  const asked = (login: string, secret: string, method: 'pass' | 'apop' = 'pass'): CheckRequest => {
+  const requestOf = (login: string, secret: string, method: 'pass' | 'apop' = 'pass'): CheckRequest => {
     const ip = parseIpAddress('192.0.2.7')
     if (ip === undefined) throw new Error('an address')
     const applicant = { networks: [ip], isKnown: false, departure: new ClientGone() }
@@ -303,14 +303,14 @@ describe('checker = "sql"', () => {
     const checker = checkerFor('vpopmail')
     const maildrop = { uid: 89, gid: 89, maildir: '/mail/ann/Maildir' }
     const digest = createHash('md5').update('<1.1@mx>tanstaaf').digest('hex')
-    expect(await checker.check(asked('Ann@Example.org', TEST_PASSWORD))).toEqual({ verdict: 'yes', maildrop })
-    expect(await checker.check(asked('ann@example.org', digest, 'apop'))).toEqual({ verdict: 'yes', maildrop })
+    expect(await checker.check(requestOf('Ann@Example.org', TEST_PASSWORD))).toEqual({ verdict: 'yes', maildrop })
+    expect(await checker.check(requestOf('ann@example.org', digest, 'apop'))).toEqual({ verdict: 'yes', maildrop })
     for (const [login, secret] of [
       ['ann@example.org', 'wrong'],
       ['ann@example.com', TEST_PASSWORD],
       ['ann', TEST_PASSWORD],
     ] as const) {
-      expect(await checker.check(asked(login, secret))).toMatchObject({ verdict: 'no' })
+      expect(await checker.check(requestOf(login, secret))).toMatchObject({ verdict: 'no' })
     }
     await checker.close()
   })
@@ -325,8 +325,8 @@ describe('checker = "sql"', () => {
     )
     const checker = checkerFor('users')
     const maildrop = { uid: 61_221, gid: 61_222, maildir: '/mail/ann/Maildir' }
-    expect(await checker.check(asked('ann@example.org', TEST_PASSWORD))).toEqual({ verdict: 'yes', maildrop })
-    expect(await checker.check(asked('ann@example.org', 'wrong'))).toMatchObject({ verdict: 'no' })
+    expect(await checker.check(requestOf('ann@example.org', TEST_PASSWORD))).toEqual({ verdict: 'yes', maildrop })
+    expect(await checker.check(requestOf('ann@example.org', 'wrong'))).toMatchObject({ verdict: 'no' })
     await checker.close()
   })
 })
@@ -334,7 +334,7 @@ describe('checker = "sql"', () => {
 describe('invalid settings', () => {
   test.each([
     ['no command', { checker: 'checkpassword' }, /popup\.checkpassword must name a program/],
-    ['no server behind', { checker: 'upstream' }, /popup\.upstream: .*: name the POP3 server behind popup/],
+    ['no upstream server', { checker: 'upstream' }, /popup\.upstream: .*: name the POP3 server behind popup/],
     [
       'no query',
       { checker: 'sql', sql_dbname: 'x', sql_dbuser: 'x' },

@@ -113,7 +113,9 @@ describe('popup', () => {
       await session.ask(`ssl ${host}:${SECRET}`, /^\+OK $/)
       await session.ask('USER ann', /^\+OK $/)
       await session.ask(PASS, /^\+OK/)
-      const event = await eventually('its event', () => running.authd.events.findLast(found => found.ip === ip))
+      const event = await eventually('the login event arrives', () =>
+        running.authd.events.findLast(found => found.ip === ip),
+      )
       expect(event).toMatchObject({ user: 'ann', tls: true, method: 'pass', daemon: 'popup' })
       await session.quit()
     })
@@ -121,12 +123,12 @@ describe('popup', () => {
     test('with a wrong password is refused after a second, while others continue', async () => {
       const session = client()
       await session.expect(/^\+OK </)
-      const asked = session.say('SSL 192.0.2.9:wrong')
+      const sentAt = session.say('SSL 192.0.2.9:wrong')
       const other = client()
       await other.login('ann')
       await other.quit()
       const answer = await session.expect(/^-ERR authorization failed$/)
-      expect(answer.at - asked).toBeGreaterThan(950)
+      expect(answer.at - sentAt).toBeGreaterThan(950)
       await session.expectEnd()
       await running.stack.waitForLog('popup', { event: 'preamble_refused', reason: 'badpass' })
     })
@@ -180,7 +182,7 @@ describe('popup', () => {
   test.each([
     ['a plain client', 'USER ann\r\n'],
     ['a header without addresses', 'PROXY UNKNOWN\r\n'],
-    ['nonsense', 'PROXY TCP4 192.0.2.21 192.0.2.1 40000 110\n'],
+    ['a header that ends without CR', 'PROXY TCP4 192.0.2.21 192.0.2.1 40000 110\n'],
   ])('%s on a PROXY address is not served', async (_, text) => {
     const session = proxied()
     session.write(text)
@@ -272,9 +274,9 @@ describe('popup and the grant', () => {
     authd.answer = () => undefined
     authd.events.length = 0
     const session = await loggingIn()
-    const asked = session.say(PASS)
+    const sentAt = session.say(PASS)
     const answer = await session.expect(/^\+OK/)
-    expect(answer.at - asked).toBeGreaterThan(390)
+    expect(answer.at - sentAt).toBeGreaterThan(390)
     const { id } = await authd.event('ann')
     await running.stack.waitForLog('popup', { event: 'login_accepted', id, grant: 'queued' })
     session.close()
@@ -316,7 +318,7 @@ describe('popup and the grant', () => {
     const { id } = await running.authd.event('ann')
     await running.authd.stop()
     running.authd = await AuthdDouble.listen(`${running.stack.directory}/run/authd.sock`)
-    await eventually('the event again', () => running.authd.events.find(event => event.id === id))
+    await eventually('the login event is sent again', () => running.authd.events.find(event => event.id === id))
     session.close()
   })
 })
@@ -398,7 +400,7 @@ describe('sessions after login', () => {
       await running.client().login('bob')
       expect(await running.authd.event('ann')).toMatchObject({ user: 'ann' })
       await open[0]?.quit()
-      await eventually('the place is given back', async () => {
+      await eventually('the place is free', async () => {
         const next = running.client()
         try {
           await next.login('ann')
@@ -467,7 +469,9 @@ describe('connection limits', () => {
       await tooMany.expectEnd()
       // The worker has the connection. The place stays taken until the worker reports the end.
       await loggedIn.quit()
-      await eventually('his place is free', async () => (await full.client().next(5_000))?.text.startsWith('+OK <'))
+      await eventually('the place of the client is free', async () =>
+        (await full.client().next(5_000))?.text.startsWith('+OK <'),
+      )
     } finally {
       await full.stop()
     }
@@ -485,24 +489,24 @@ describe('connection limits', () => {
       const before = memory()
       let most = 0
       for (let round = 0; round < 4; round += 1) {
-        const crowd = Array.from({ length: 250 }, () => {
+        const clients = Array.from({ length: 250 }, () => {
           const socket = dial(flooded.stack.port('popup')).pause()
           socket.on('error', () => {}) // the connection is closed with unread input
           socket.write('\n'.repeat(65_000))
           return socket
         })
-        await eventually('each is connected', () => {
+        await eventually('each client is connected', () => {
           most = Math.max(most, memory())
-          return crowd.every(({ connecting }) => !connecting)
+          return clients.every(({ connecting }) => !connecting)
         })
         const session = flooded.client()
         await session.login('ann')
         await session.quit()
         most = Math.max(most, memory())
-        for (const socket of crowd) socket.destroy()
+        for (const socket of clients) socket.destroy()
       }
       expect((most - before) / 1_048_576).toBeLessThan(100)
-      await eventually('memory is given back', () => memory() - before < 64 * 1_048_576)
+      await eventually('the memory is free', () => memory() - before < 64 * 1_048_576)
     } finally {
       await flooded.stop()
     }
@@ -520,13 +524,13 @@ describe('connection limits', () => {
     await session.ask('USER ann', /^\+OK/)
     await session.ask('PASS one', /^-ERR \[AUTH\]/)
     await session.ask('USER ann', /^\+OK/)
-    const asked = session.say('PASS two')
+    const sentAt = session.say('PASS two')
     const elsewhere = from('127.0.0.6')
     await elsewhere.expect(/^\+OK </)
     await elsewhere.ask('USER bob', /^\+OK/)
     const quick = await elsewhere.ask(PASS, /^\+OK/)
     const slow = await session.expect(/^-ERR \[AUTH\]/)
-    expect(slow.at - asked).toBeGreaterThan(1490)
+    expect(slow.at - sentAt).toBeGreaterThan(1490)
     expect(quick.at).toBeLessThan(slow.at)
     for (const open of [session, elsewhere]) open.close()
   })
@@ -644,7 +648,7 @@ describe('processes', () => {
     const monitor = running.stack.program('popup').pid
     const [first = 0] = childrenOf(monitor, '--login')
     process.kill(first, 'SIGKILL')
-    await eventually('another one', () => childrenOf(monitor, '--login').some(pid => pid !== first))
+    await eventually('another login process runs', () => childrenOf(monitor, '--login').some(pid => pid !== first))
     await (await login('ann')).quit()
   })
 
@@ -677,7 +681,7 @@ describe('processes', () => {
     running.stack.configure({ popup: { listen: ['127.0.0.1:0'], hostname: 'new.example.org' } })
     running.stack.program('popup').signal('SIGHUP')
     await running.stack.waitForLog('popup', { event: 'settings_reloaded' })
-    await eventually('the new name', async () => {
+    await eventually('the greeting has the new name', async () => {
       const probe = running.client()
       const { text } = await probe.expect(/^\+OK/)
       probe.close()

@@ -141,7 +141,7 @@ describe('popup with its own TLS', () => {
     plain.write('USER ann\r\n')
     await closed
     expect(received).toBe('')
-    await eventually('a log line', () =>
+    await eventually('the fault is logged', () =>
       running.stack
         .log('popup')
         .find(({ fields }) => fields['event'] === 'tls_failed' && fields['reason'] === 'the client does not speak TLS'),

@@ -70,10 +70,14 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     ['no USER', 'PASS x\r\n', '-ERR USER first\r\n'],
     ['no password', 'USER ann\r\nPASS\r\n', '+OK \r\n-ERR syntax error\r\n'],
     ['APOP without digest', 'APOP ann\r\n', '-ERR syntax error\r\n'],
-    ['nothing modern', 'CAPA\r\nAUTH\r\nSTLS\r\nSTAT\r\n\r\n QUIT\r\n', '-ERR authorization first\r\n'.repeat(6)],
+    [
+      'the commands that qmail-popup does not have',
+      'CAPA\r\nAUTH\r\nSTLS\r\nSTAT\r\n\r\n QUIT\r\n',
+      '-ERR authorization first\r\n'.repeat(6),
+    ],
     ['a wrong password, once', 'USER ann\r\nPASS wrong\r\nUSER ann\r\n', '+OK \r\n-ERR authorization failed\r\n'],
     [
-      'temporary failure has no text of its own',
+      'a temporary failure has the text of a wrong password',
       'USER temporary\r\nPASS x\r\n',
       '+OK \r\n-ERR authorization failed\r\n',
     ],
@@ -202,7 +206,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
       { PROXY_TRUST: '192.0.2.0/24' },
       ['-P'],
     ],
-    ['no preamble from a proxy that may say one', '', { SSL_HACK_TRUST: '127.0.0.0/8, 192.0.2.7' }, []],
+    ['no preamble from a proxy that may send one', '', { SSL_HACK_TRUST: '127.0.0.0/8, 192.0.2.7' }, []],
     ['the mapped form of its address', '', { SSL_HACK_TRUST: '192.0.2.7', TCPREMOTEIP: '::ffff:192.0.2.7' }, []],
   ])('%s: the session continues, and the login is not announced', (_, header, env, options) => {
     const authd = { AUTHD_SOCKET: `${stack.directory}/run/nobody-listens.sock`, GRANT_WAIT: '10000' }
@@ -230,7 +234,10 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     expect(ip).toBe('192.0.2.7')
     expect(program.lines.filter(line => line.startsWith('+OK'))).toHaveLength(2)
     authd.say({ verdict: 'committed', id, until: 2_000_000_000 })
-    await program.waitFor('the third +OK', () => program.lines.filter(line => line.startsWith('+OK')).length === 3)
+    await program.waitFor(
+      'popup sends the third +OK',
+      () => program.lines.filter(line => line.startsWith('+OK')).length === 3,
+    )
     program.child.stdin?.end('QUIT\r\n')
     expect(await program.ended).toEqual({ code: 1, signal: null })
     await authd.stop()

@@ -365,7 +365,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
     /**
      * Passwords that clients send in this test, right and wrong, at expected and unexpected places.
      */
-    const SAID = [
+    const SENT = [
       'wrong-s3cret-one',
       'wrong-s3cret-two',
       'wrong-s3cret-three',
@@ -376,7 +376,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
     const replies: string[] = []
 
     beforeAll(async () => {
-      const [pass = '', plain = '', typed = '', preamble = '', long = ''] = SAID
+      const [pass = '', plain = '', typed = '', preamble = '', long = ''] = SENT
       const client = Pop3Conversation.over(createConnection(portOf('popup'), '127.0.0.1'))
       const ask = async (line: string): Promise<void> => {
         client.say(line)
@@ -400,7 +400,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
       const stored = HOLDERS.flatMap(name => readFileSync(file(name), 'utf8').split('\n')).filter(
         line => line.length > 12,
       )
-      const words = [TEST_PASSWORD, ...SAID]
+      const words = [TEST_PASSWORD, ...SENT]
       return [
         ...stored.filter(line => !line.startsWith('-----')),
         ...words,

@@ -91,8 +91,8 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
   const swaksFrom = async (host: NetworkNamespace, server = SERVER): Promise<string> => {
     const args = ['--server', server, '--from', 'ann@example.org', '--to', STRANGER, '--quit-after', 'RCPT']
     const { lines } = await run(['swaks', ...args], { prefix: host.prefix })
-    const asked = lines.findIndex(line => line.includes('RCPT TO'))
-    return lines[asked + 1] ?? `output of swaks: ${lines.join('\n')}`
+    const rcpt = lines.findIndex(line => line.includes('RCPT TO'))
+    return lines[rcpt + 1] ?? `output of swaks: ${lines.join('\n')}`
   }
   const curlFrom = async (host: NetworkNamespace, server: string): Promise<readonly string[]> => {
     const args = ['-sS', '--insecure', '--max-time', '20', '--user', `ann:${TEST_PASSWORD}`, `pop3s://${server}/1`]
@@ -184,7 +184,7 @@ describeWith(NEEDS, 'the whole stack, real clients, three hosts', () => {
       const pop3 = Pop3Conversation.over(socket, { tls, name: `pop3${tls ? 's' : ''} from ${from}` })
       const ok = await pop3.login('ann', TEST_PASSWORD)
       const smtp = SmtpConversation.over(a.connect({ host: server, port: 25, from }), `smtp from ${from}`)
-      const { code, text, askedAt } = await smtp.askFor(STRANGER)
+      const { code, text, sentAt: askedAt } = await smtp.askFor(STRANGER)
       expect([from, code, text]).toEqual([from, 250, text])
       delays.push(askedAt - ok.at)
       await smtp.quit()

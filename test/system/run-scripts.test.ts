@@ -72,8 +72,11 @@ describeWith(
           : program.lines.join('\n')
       return {
         log,
-        says: (pattern: RegExp) =>
-          eventually(`${family} ${service} says ${pattern}`, () => pattern.exec(log()) ?? undefined).catch(error => {
+        logged: (pattern: RegExp) =>
+          eventually(
+            `the log of ${service} under ${family} has ${pattern}`,
+            () => pattern.exec(log()) ?? undefined,
+          ).catch(error => {
             throw new Error(`${log()}\n${program.transcript()}`, { cause: error })
           }),
         control: (word: string) => say(...control(word)),
@@ -85,14 +88,14 @@ describeWith(
       'popup under %s: serves, reloads, and is restarted after a crash',
       async family => {
         const popup = supervise(family, 'popup', `config=${stack.config}`)
-        const [, port] = await popup.says(/popup ready listen=\S+:(\d+)/)
+        const [, port] = await popup.logged(/popup ready listen=\S+:(\d+)/)
         const login = await run(['curl', '-s', '-m', '10', `pop3://127.0.0.1:${port}/1`, '-u', `ann:${TEST_PASSWORD}`])
         expect(login.lines).toContain('Subject: hello')
         await popup.control('hup')
-        await popup.says(/event=settings_reloaded/)
+        await popup.logged(/event=settings_reloaded/)
         const pid = Number(/\(?pid (\d+)\)?/.exec(await popup.status())?.[1])
         process.kill(pid, 'SIGKILL')
-        await popup.says(/popup ready[\s\S]*popup ready/)
+        await popup.logged(/popup ready[\s\S]*popup ready/)
         expect(await popup.status()).toMatch(/run|up/)
         expect(await popup.status()).not.toContain(`pid ${pid})`)
       },
@@ -103,13 +106,13 @@ describeWith(
         database: { dbport: 1 },
         sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:1', preamble: 'none' }] },
       })
-      await supervise('runit', service, `config=${stack.config}`).says(new RegExp(`${service} ready `))
+      await supervise('runit', service, `config=${stack.config}`).logged(new RegExp(`${service} ready `))
     })
 
     test('wrap under runit: invalid settings are reported once, and the program is not started again', async () => {
       const wrap = supervise('runit', 'wrap', `config=${stack.config}`)
-      await wrap.says(/wrap: the gate has no service[\s\S]*stopped: correct the fault that the line above names/)
-      await eventually('runsv has given up', async () => (await wrap.status()).startsWith('down:'))
+      await wrap.logged(/wrap: the gate has no service[\s\S]*stopped: correct the fault that the line above names/)
+      await eventually('runsv does not start the program again', async () => (await wrap.status()).startsWith('down:'))
       expect(wrap.log().match(/the gate has no service/g)).toHaveLength(1)
     })
 
@@ -120,7 +123,7 @@ describeWith(
       const conf = `address=127.0.0.1 port=${port} host=mx.example.org checker="${checker}"\nSYSLOG=0; export SYSLOG`
       supervise('runit', 'popup-tcpserver', conf)
       const list = ['curl', '-s', '-m', '10', `pop3://127.0.0.1:${port}/`, '-u', `bob:${TEST_PASSWORD}`]
-      await eventually('bob is let in', async () => (await run(list)).ending?.code === 0)
+      await eventually('bob can log in', async () => (await run(list)).ending?.code === 0)
     })
 
     test('wrap for each connection, under tcpserver: the smtpd runs, and without a positive answer the relay is closed', async () => {

@@ -127,7 +127,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
   test('report on either host counts the mail that the SMTP host relayed', async () => {
     for (const host of [pop3, smtp]) {
       // The query came in the second of the login, and the report must not miss it.
-      const rows = await eventually('the use is stored', async () => {
+      const rows = await eventually('the usage event is stored', async () => {
         const { lines } = await host.run('auth-relay', ['report', '--json', '--config', host.config])
         const found = v.parse(REPORT, JSON.parse(lines.join('\n')))
         return found.some(({ relays }) => relays > 0) && found

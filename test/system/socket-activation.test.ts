@@ -10,7 +10,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 const DAEMON = new URL('daemon-for-tests.ts', import.meta.url).pathname
 
 /** The octets that a server sends to a new connection. */
-const hear = async (...where: readonly string[]): Promise<string> => {
+const readFrom = async (...where: readonly string[]): Promise<string> => {
   const { lines } = await run(['curl', '-s', '-m', '10', '--http0.9', ...where])
   return lines.join('\n')
 }
@@ -41,11 +41,11 @@ describeWith(
       const path = `${directory.path}/held.sock`
       const daemon = activate([`127.0.0.1:${port}`, path], port, path)
       await eventually('the service manager listens', () => existsSync(path))
-      expect(await hear(`telnet://127.0.0.1:${port}`)).toBe(`served by ${daemon.pid}`)
+      expect(await readFrom(`telnet://127.0.0.1:${port}`)).toBe(`served by ${daemon.pid}`)
       expect(await daemon.waitForLine(/^sample ready/)).toBe(
         `sample ready {"bound":{"type":"tcp","host":"127.0.0.1","port":${port}},"held":true}`,
       )
-      expect(await hear('--unix-socket', path, 'http://localhost')).toBe('from the held one')
+      expect(await readFrom('--unix-socket', path, 'http://localhost')).toBe('from the held one')
       expect(daemon.lines.join('\n')).not.toContain('socket_unused')
       expect(await daemon.stop()).toEqual({ code: 0, signal: null })
       expect(existsSync(path)).toBe(true)
@@ -59,7 +59,7 @@ describeWith(
       const ready = await daemon.waitForLine(/^sample ready/)
       expect(ready).toContain('"held":false')
       expect(daemon.lines.find(line => line.includes('event=socket_unused'))).toContain(`address=127.0.0.1:${other} `)
-      expect(await hear(`telnet://127.0.0.1:${port}`)).toBe(`served by ${daemon.pid}`)
+      expect(await readFrom(`telnet://127.0.0.1:${port}`)).toBe(`served by ${daemon.pid}`)
       await daemon.stop()
       await poke
     })

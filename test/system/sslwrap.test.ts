@@ -102,7 +102,7 @@ describe('the SSL dialogue', () => {
       await talk(socket).expect(/^\+OK/)
       expect(socket.isSessionReused()).toBe(round > 0)
       await eventually(
-        'a new ticket',
+        'the client has a new ticket',
         () => session !== undefined && (previous === undefined || !session.equals(previous)),
       )
       socket.destroy()
@@ -208,10 +208,10 @@ test('both families on one address, a Unix socket behind sslwrap, and each proto
 
 describe('failures of the server behind sslwrap', () => {
   test('unreachable: one -ERR line for POP3, nothing for others', async () => {
-    const gone = await new BackEnd(() => {}).listen()
-    gone.close()
+    const closed = await new BackEnd(() => {}).listen()
+    closed.close()
     const sslwrap = await start({
-      listeners: [inFrontOf(gone), inFrontOf(gone, { protocol: 'smtp', preamble: 'none' })],
+      listeners: [inFrontOf(closed), inFrontOf(closed, { protocol: 'smtp', preamble: 'none' })],
     })
     const pop = talk(client(sslwrap.port))
     await pop.expect(/^-ERR \[SYS\/TEMP\] service unavailable$/)
@@ -297,7 +297,7 @@ describe('log lines about clients', () => {
     await sslwrap.event('session_ended', { reason: 'left', in: '0' })
     await reset(pop => pop.ask('QUIT', /^\+OK bye/))
     await eventually(
-      'both have left',
+      'both sessions have ended',
       () => sslwrap.program.lines.filter(line => line.includes('event=session_ended ')).length === 2,
     )
     expect(sslwrap.program.lines.filter(line => /event=session_ended .*(broken|detail=)/.test(line))).toEqual([])
@@ -379,7 +379,7 @@ describe('limits', () => {
       await talk(socket).expect(/^\+OK/)
     }
     await sslwrap.event('connection_refused', { ip: '127.0.1.1', reason: 'max_connections' })
-    await eventually('as many silent ones are closed', () => silent.filter(({ closed }) => closed).length === 20)
+    await eventually('as many silent connections are closed', () => silent.filter(({ closed }) => closed).length === 20)
     // The oldest connection of each of the first twenty addresses.
     expect(silent.flatMap(({ closed }, index) => (closed ? [index] : []))).toEqual(served.map((_, index) => index * 4))
     // An address at its limit displaces no other connection.
@@ -426,7 +426,7 @@ describe('limits', () => {
     const tls = client(sslwrap.port)
     tls.pause()
     let last = -1
-    await eventually('the server is held back', () => {
+    await eventually('the server stops sending', () => {
       const isStill = sent > 0 && sent === last
       last = sent
       return isStill
@@ -449,7 +449,7 @@ describe('limits', () => {
     const pop = talk(client(sslwrap.port))
     await pop.expect(/^\+OK/)
     sslwrap.program.signal('SIGTERM')
-    await eventually('no new connection', async () => {
+    await eventually('new connections are refused', async () => {
       const probe = connectTcp(sslwrap.port, '127.0.0.1')
       return new Promise<boolean>(resolve => {
         probe.once('error', () => resolve(true))
@@ -514,7 +514,7 @@ describe('certificates', () => {
     // `reloaded` is logged when the workers use it.
     const second = await fingerprint()
     expect(second).not.toBe(first)
-    const old = client(sslwrap.port, { session: await eventually('a ticket', () => ticket) })
+    const old = client(sslwrap.port, { session: await eventually('the client has a ticket', () => ticket) })
     await talk(old).expect(/^\+OK/)
     expect(old.isSessionReused()).toBe(true)
     writeFileSync(`${path}/tls.crt`, 'nonsense')
@@ -530,14 +530,14 @@ describe('certificates', () => {
       renameSync(`${path}/link`, `${path}/tls.${kind}`)
     }
     await sslwrap.program.waitFor(
-      'reload by itself',
+      'sslwrap reloads without a signal',
       () =>
         sslwrap.program.log.some(
           ({ fields }) => fields['event'] === 'settings_reloaded' && fields['trigger'] === 'file',
         ),
       30_000,
     )
-    await eventually('the third certificate', async () => ![first, second].includes(await fingerprint()))
+    await eventually('the third certificate is used', async () => ![first, second].includes(await fingerprint()))
     await running.ask('QUIT', /^\+OK bye$/)
   })
 
@@ -602,8 +602,8 @@ describe('certificates', () => {
     const sslwrap = await start({ listeners: [inFrontOf(server, { preamble: 'proxy-v2' })], settings })
     const greetingFor = async (options: ConnectionOptions) => {
       await talk(client(sslwrap.port, options)).expect(/^\+OK/)
-      // This server sends first: its greeting may arrive before it has read the header.
-      const answer = await eventually('the header', () => {
+      // The server sends its greeting first, possibly before it has read the header.
+      const answer = await eventually('the header arrives', () => {
         const header = parseProxyHeader(Buffer.from(server.received.at(-1)?.text ?? '', 'latin1'))
         return header.state === 'more' ? undefined : header
       })

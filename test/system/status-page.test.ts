@@ -30,14 +30,14 @@ function ask(options: { path?: string; method?: string; host?: string } = {}) {
   const { path: wanted = '/', method = 'GET', host = `127.0.0.1:${demo.port('status-page')}` } = options
   return new Promise<{ status: number | undefined; body: string; header: (name: string) => string }>(
     (resolve, reject) => {
-      const asked = request({
+      const sent = request({
         port: demo.port('status-page'),
         host: '127.0.0.1',
         path: wanted,
         method,
         headers: { host },
       })
-      asked.on('response', answer => {
+      sent.on('response', answer => {
         let body = ''
         answer.setEncoding('utf8').on('data', (text: string) => {
           body += text
@@ -46,8 +46,8 @@ function ask(options: { path?: string; method?: string; host?: string } = {}) {
           resolve({ status: answer.statusCode, body, header: name => String(answer.headers[name] ?? '') }),
         )
       })
-      asked.on('error', reject)
-      asked.end()
+      sent.on('error', reject)
+      sent.end()
     },
   )
 }
@@ -221,7 +221,7 @@ describeWith([CHROMIUM], 'the page in a real browser', () => {
   test('the page reports that the server has stopped answering', async () => {
     const served = await browser.text('#updated')
     await demo.program.stop()
-    await eventually('the page says that it is old', () => browser.evaluate("document.body.matches('.stale')"), 20_000)
+    await eventually('the page is marked as stale', () => browser.evaluate("document.body.matches('.stale')"), 20_000)
     expect(await browser.text('#stale')).toContain('This page gets no answer')
     expect(await browser.text('#updated')).not.toBe('')
     expect(served).toContain('as of')

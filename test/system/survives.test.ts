@@ -41,13 +41,13 @@ const readMail = async (): Promise<number> => {
   try {
     await client.expect(/^\+OK/)
     await client.ask('USER ann', /^\+OK/)
-    const asked = client.say(`PASS ${TEST_PASSWORD}`)
+    const sentAt = client.say(`PASS ${TEST_PASSWORD}`)
     const { at } = await client.expect(/^\+OK/)
     client.say('RETR 1')
     await client.expect(/^\+OK/)
     expect(await client.expectLinesToDot()).toContain('Subject: lunch')
     await client.quit()
-    return at - asked
+    return at - sentAt
   } finally {
     client.close()
   }
@@ -116,7 +116,7 @@ describe.each([
       killed.every(({ pid }) => statusOf(pid)?.commandLine.length === undefined),
     )
     await eventually('mail can be read again', async () => (await readMail()) >= 0, 60_000)
-    await eventually('the administrator is served again', async () => forget().then(() => true), 60_000)
+    await eventually('the database accepts the administrator again', async () => forget().then(() => true), 60_000)
     await eventually('a login opens the relay again', async () => (await readMail()) >= 0 && (await mayRelay()), 60_000)
   })
 })
@@ -128,5 +128,5 @@ test('when auth-relay up itself is killed, everything that it started ends', asy
   await stack.program('auth-relay').ended
   const left = (): readonly ProcessStatus[] =>
     children.flatMap(({ pid }) => statusOf(pid) ?? []).filter(({ commandLine }) => commandLine.length > 0)
-  await eventually('nothing is left', () => left().length === 0, 60_000)
+  await eventually('no process is left', () => left().length === 0, 60_000)
 })

@@ -101,18 +101,18 @@ describeWith([command('tcprules', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-ipv6'
   })
 
   test('have the same verdict and the same records as with tcprules', { timeout: 120_000 }, () => {
-    const verdicts = { taken: 0, refused: 0 }
+    const verdicts = { accepted: 0, refused: 0 }
     fc.assert(
       fc.property(lines(address), text => {
         // With a colon in an address the two programs differ: see below.
         fc.pre(!text.toString('latin1').split('\n').some(hasColonBeforeInstruction))
         const expected = recordsBy(tcprules, text)
-        verdicts[expected === undefined ? 'refused' : 'taken'] += 1
+        verdicts[expected === undefined ? 'refused' : 'accepted'] += 1
         expect(ourRecords(text)).toEqual(expected)
       }),
       { numRuns: 400 },
     )
-    expect(Math.min(verdicts.taken, verdicts.refused)).toBeGreaterThan(50)
+    expect(Math.min(verdicts.accepted, verdicts.refused)).toBeGreaterThan(50)
   })
 
   test('of one line each, so that no fault hides another', { timeout: 120_000 }, () => {
@@ -217,12 +217,12 @@ describeWith([command('tcprulescheck', 'ucspi-tcp'), unpackedPackage('ucspi-tcp-
     )
     const tcprules6 = fileInPackage('ucspi-tcp-ipv6', '/usr/bin/tcprules')
     fc.assert(
-      fc.property(rules, fc.array(ip, { minLength: 1, maxLength: 4 }), (all, asked) => {
+      fc.property(rules, fc.array(ip, { minLength: 1, maxLength: 4 }), (all, addresses) => {
         const text = all.map(([at, what]) => `${at}:${what}\n`).join('')
         expect(recordsBy(tcprules6, Buffer.from(text))).toBeDefined()
         expect(existsSync(cdb)).toBe(true)
         // The gate accepts other texts of the same address as well, such as that of RFC 5952.
-        for (const each of asked.filter(address => address === compressed(address)))
+        for (const each of addresses.filter(address => address === compressed(address)))
           expect([text, each, byGate(each)]).toEqual([text, each, byTcpserver(each)])
       }),
       { numRuns: 150 },

@@ -116,7 +116,7 @@ describe('the demo', () => {
       'id'
     ]
     expect(id).toMatch(/^[0-9a-f]+\.\d+$/)
-    await demo.program.waitFor(`every program speaks of session ${id}`, () =>
+    await demo.program.waitFor(`every program logs session ${id}`, () =>
       ['sslwrap', 'popup', 'pop3d'].every(program =>
         demo.program.log.some(line => line.program === program && line.fields['id'] === id),
       ),
@@ -184,7 +184,7 @@ describe('the demo', () => {
     const ports = [demo.port('popup'), demo.port('sslwrap'), demo.port('wrap')]
     demo.program.signal('SIGKILL')
     await demo.program.ended
-    await demo.gone()
+    await demo.ended()
     expect(await Promise.all(ports.map(isOpen))).toEqual([false, false, false])
   })
 

@@ -100,8 +100,8 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     ['no such role', { WRAP_DBUSER: 'nobody_of_that_name' }],
     ['table missing', { DBNAME: 'postgres' }],
     ['database missing', { DBNAME: 'nonexistent' }],
-    ['a setting that is none', { WRAP_TIMEOUT: 'soon' }],
-    ['gate that is not there', { WRAP_ASK: 'unix:/nonexistent/ask.sock' }],
+    ['invalid setting', { WRAP_TIMEOUT: 'soon' }],
+    ['gate that does not run', { WRAP_ASK: 'unix:/nonexistent/ask.sock' }],
   ])('%s: the smtpd runs without RELAYCLIENT, and one line gives the reason', async (_what, env) => {
     await grants.grant('192.0.2.7', 'ann')
     const program = await wrap({ ...env, ...(env['DBPORT'] === 'SLOW' ? { DBPORT: String(slowPort) } : {}) })
@@ -195,9 +195,9 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     const socket = `${stack.directory}/run/query.sock`
     stack.configure({ ...grants.settings, wrap: { query_listen: [`unix:${socket}`] } })
     await stack.start('wrap')
-    const asked = { WRAP_ASK: `unix:${socket}`, DBHOST: '127.0.0.1', DBPORT: '1' }
-    expect(shown(await wrap(asked))).toMatch(/relay= login=ann@example\.org until=\d{10}/)
-    expect(shown(await wrap({ ...asked, TCPREMOTEIP: '192.0.2.8' }))).toContain('relay=unset ')
+    const gateAlone = { WRAP_ASK: `unix:${socket}`, DBHOST: '127.0.0.1', DBPORT: '1' }
+    expect(shown(await wrap(gateAlone))).toMatch(/relay= login=ann@example\.org until=\d{10}/)
+    expect(shown(await wrap({ ...gateAlone, TCPREMOTEIP: '192.0.2.8' }))).toContain('relay=unset ')
     await stack.stopPrograms()
   })
 

@@ -67,7 +67,7 @@ describeWith(
      * A double of authd: reads the gate's reports of its decisions, and adds up the counts of a
      * service.
      */
-    async function hearTallies(): Promise<ReadonlyMap<string, RelayTally['counts'] & { recent: string[] }>> {
+    async function receiveTallies(): Promise<ReadonlyMap<string, RelayTally['counts'] & { recent: string[] }>> {
       const received = new Map<string, Record<RelayVerdict, number> & { recent: string[] }>()
       const splitter = new LineSplitter(MAX_RELAY_TALLY_LINE)
       const server = createServer(socket =>
@@ -90,24 +90,24 @@ describeWith(
     }
 
     test('every service reports its decisions: counts, and a few of the refused addresses', async () => {
-      const tallies = await hearTallies()
-      const [policy, socketmap, question] = ['policy', 'socketmap', 'query'].map(
+      const tallies = await receiveTallies()
+      const [policy, socketmap, query] = ['policy', 'socketmap', 'query'].map(
         name => `${stack.directory}/run/${name}-tally.sock`,
       )
       await start({
         listen: ['127.0.0.1:0'],
         policy_listen: [`unix:${policy}`],
         socketmap_listen: [`unix:${socketmap}`],
-        query_listen: [`unix:${question}`],
+        query_listen: [`unix:${query}`],
       })
       await grants.grant('127.0.0.1', 'ann')
       expect(code(await mail('b@elsewhere.example'))).toBe('250')
-      const asked = { request: 'smtpd_access_policy', client_address: '192.0.2.9' }
-      await ask(policy ?? '', formatPolicyRequest(new Map(Object.entries(asked))), text => text.endsWith('\n\n'))
+      const request = { request: 'smtpd_access_policy', client_address: '192.0.2.9' }
+      await ask(policy ?? '', formatPolicyRequest(new Map(Object.entries(request))), text => text.endsWith('\n\n'))
       const keys = ['relay 127.0.0.1', 'relay 192.0.2.8', 'relay 192.0.2.8', 'relay host.example.org']
       await ask(socketmap ?? '', keys.map(formatNetstring).join(''), text => text.split(',').length > keys.length)
-      await ask(question ?? '', 'relay v=1 ip=2001:db8::7\nnonsense\n', text => text.split('\n').length > 2)
-      await eventually('four services', () => tallies.size === 4)
+      await ask(query ?? '', 'relay v=1 ip=2001:db8::7\nnonsense\n', text => text.split('\n').length > 2)
+      await eventually('the reports of four services arrive', () => tallies.size === 4)
       const none = { relayed: 0, refused: 0, undecided: 0, never: 0, recent: [] }
       expect(Object.fromEntries(tallies)).toEqual({
         gate: { ...none, relayed: 1 },
@@ -146,7 +146,7 @@ describeWith(
 
     test('local mail is accepted within the deadline while the database is unavailable', async () => {
       await grants.grant('127.0.0.1', 'ann')
-      const tallies = await hearTallies()
+      const tallies = await receiveTallies()
       await start(
         { listen: ['127.0.0.1:0'], wrap_timeout: 1 },
         { database: { ...grants.settings['database'], dbhost: '127.0.0.1', dbport: 1 } },
@@ -154,7 +154,7 @@ describeWith(
       expect(code(await mail('bob@example.org'))).toBe('250')
       expect(code(await mail('bob@elsewhere.example'))).toBe('553')
       await stack.waitForLog('wrap', { event: 'decision_failed', relay: 'false' })
-      await eventually('both were counted as undecided', () => tallies.get('gate')?.undecided === 2)
+      await eventually('both decisions are counted as undecided', () => tallies.get('gate')?.undecided === 2)
       expect(tallies.get('gate')).toMatchObject({ relayed: 0, refused: 0, recent: [] })
     })
 
@@ -188,8 +188,8 @@ describeWith(
 
     test('SIGHUP: new settings apply from the next connection on, open sessions continue, and invalid settings change nothing', async () => {
       const smtpd = `${stack.directory}/banner.sh`
-      const says = 'echo "220 $1 $(env | grep ^RELAYCLIENT= || echo closed) ip=$TCPREMOTEIP"; read a; echo "221 $a"'
-      writeFileSync(smtpd, `#!/bin/sh\n${says}\n`, { mode: 0o755 })
+      const script = 'echo "220 $1 $(env | grep ^RELAYCLIENT= || echo closed) ip=$TCPREMOTEIP"; read a; echo "221 $a"'
+      writeFileSync(smtpd, `#!/bin/sh\n${script}\n`, { mode: 0o755 })
       const socket = `${stack.directory}/run/policy-reload.sock`
       const grantsOf = { ...grants.settings['grants'] }
       const first = { listen: ['127.0.0.1:0'], policy_listen: [`unix:${socket}`], smtpd: [smtpd, 'first'] }
@@ -207,20 +207,20 @@ describeWith(
           () => program.lines.filter(line => /event=settings_reloaded|^wrap: reload:/.test(line)).length >= reloads,
         )
       }
-      const connection = (says?: string) => {
+      const connection = (line?: string) => {
         const socket = connect(port, '127.0.0.1')
         onTestFinished(() => void socket.destroy())
         const client = new Conversation('client', socket)
-        if (says !== undefined) client.say(says)
+        if (line !== undefined) client.say(line)
         return client
       }
-      const banner = async (says?: string): Promise<string> => {
-        const client = connection(says)
+      const banner = async (line?: string): Promise<string> => {
+        const client = connection(line)
         const { text } = await client.expect(/^\d{3} /)
         client.say('bye')
         return text
       }
-      const question = formatPolicyRequest(
+      const request = formatPolicyRequest(
         new Map([
           ['request', 'smtpd_access_policy'],
           ['protocol_state', 'RCPT'],
@@ -235,7 +235,7 @@ describeWith(
         received += String(piece)
       })
       const answers = async (count: number): Promise<string[]> => {
-        postfix.write(question)
+        postfix.write(request)
         return eventually('answered', () => {
           const all = received.split('\n\n').slice(0, -1)
           return all.length === count && all
@@ -302,7 +302,7 @@ describeWith(
       const path = `${stack.directory}/run/gate/policy.sock` // the gate makes the directory
       await start({ policy_listen: [`unix:${path}`], sender_binding: 'refuse', recipients_per_address: 3 })
       await grants.grant('192.0.2.7', 'ann@example.org')
-      const question = (client_address: string, sender: string, instance = 'x') =>
+      const requestOf = (client_address: string, sender: string, instance = 'x') =>
         formatPolicyRequest(
           new Map([
             ['request', 'smtpd_access_policy'],
@@ -313,16 +313,16 @@ describeWith(
             ['instance', instance],
           ]),
         )
-      const questions = [
-        question('192.0.2.7', 'ann@example.org'),
-        question('192.0.2.8', 'ann@example.org'),
-        question('unknown', 'ann@example.org'),
-        question('192.0.2.7', 'boss@example.org'),
-        question('192.0.2.7', ''),
-        question('192.0.2.7', 'ann+lists@example.org'),
-        question('192.0.2.7', 'ann@example.org'),
+      const requests = [
+        requestOf('192.0.2.7', 'ann@example.org'),
+        requestOf('192.0.2.8', 'ann@example.org'),
+        requestOf('unknown', 'ann@example.org'),
+        requestOf('192.0.2.7', 'boss@example.org'),
+        requestOf('192.0.2.7', ''),
+        requestOf('192.0.2.7', 'ann+lists@example.org'),
+        requestOf('192.0.2.7', 'ann@example.org'),
       ]
-      const answers = await ask(path, questions.join(''), received => received.split('\n\n').length > questions.length)
+      const answers = await ask(path, requests.join(''), received => received.split('\n\n').length > requests.length)
       expect(answers.split('\n\n').slice(0, -1)).toEqual([
         'action=OK',
         'action=DUNNO',
@@ -334,7 +334,7 @@ describeWith(
       ])
       await grants.database.owner.script('ALTER VIEW relay_gate RENAME TO relay_gate_away')
       try {
-        expect(await ask(path, question('192.0.2.7', 'ann@example.org'), received => received.endsWith('\n\n'))).toBe(
+        expect(await ask(path, requestOf('192.0.2.7', 'ann@example.org'), received => received.endsWith('\n\n'))).toBe(
           'action=DUNNO\n\n',
         )
       } finally {
@@ -352,11 +352,11 @@ describeWith(
         sender: 'ann@example.org',
         recipient: 'b@elsewhere.example',
       }
-      const question = formatPolicyRequest(new Map(Object.entries(fields)))
+      const request = formatPolicyRequest(new Map(Object.entries(fields)))
       /** The answers to queries of an account of the host, all of them on one connection. */
-      const askAs = async (uid: number, gid: number, count: number): Promise<string> => {
+      const requestAs = async (uid: number, gid: number, count: number): Promise<string> => {
         const script = `const s = require('net').connect(${JSON.stringify(path)}); let received = ''
-          s.on('connect', () => s.end(${JSON.stringify(question)}.repeat(${count})))
+          s.on('connect', () => s.end(${JSON.stringify(request)}.repeat(${count})))
           s.on('data', d => received += d).on('error', e => received += e.code).on('close', () => process.stdout.write(received))`
         const { stdout } = spawnSync(process.execPath, ['-e', script], { uid, gid, cwd: '/', encoding: 'utf8' })
         return stdout.trim().split(/\n+/).join(' ')
@@ -372,14 +372,14 @@ describeWith(
       }
       await grants.grant('192.0.2.7', 'ann@example.org')
       await start(wrap)
-      expect(await askAs(foreign, foreign, 1)).toBe('EACCES')
-      expect(await askAs(foreign, group, 3)).toBe('action=OK action=OK action=OK')
-      expect(await askAs(mailServer, group, 3)).toMatch(/^action=OK action=OK action=450 /)
+      expect(await requestAs(foreign, foreign, 1)).toBe('EACCES')
+      expect(await requestAs(foreign, group, 3)).toBe('action=OK action=OK action=OK')
+      expect(await requestAs(mailServer, group, 3)).toMatch(/^action=OK action=OK action=450 /)
       await stack.stopPrograms()
 
       await start({ ...wrap, socket_mode: '0666' })
-      expect(await askAs(foreign, foreign, 3)).toBe('action=OK action=OK action=OK')
-      expect(await askAs(0, 0, 3)).toMatch(/^action=OK action=OK action=450 /)
+      expect(await requestAs(foreign, foreign, 3)).toBe('action=OK action=OK action=OK')
+      expect(await requestAs(0, 0, 3)).toMatch(/^action=OK action=OK action=450 /)
     })
 
     test('socketmap for Postfix and sendmail', async () => {
@@ -397,7 +397,7 @@ describeWith(
         'access Connect:[192.0.2.7]',
         'access Connect:IPv6:2001:db8:0:0:0:0:0:7',
         'access Connect:[IPv6:2001:db8::7]',
-        // These may be the rests of 2001:db8::7:9 and of ::ffff:192.0.2.7 in a lookup of sendmail.
+        // In a lookup of sendmail these may be the rest of 2001:db8::7:9 or of ::ffff:192.0.2.7.
         'access Connect:IPv6:2001:db8::7',
         'access Connect:2001:db8::7',
         'access Connect:IPv6:2001:db8:0:0:0:0:7',

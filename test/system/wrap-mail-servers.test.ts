@@ -421,7 +421,7 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
 
   test('a limit counts messages, and its reason is the reply', async () => {
     const port = await freePort()
-    const { wrap, server } = eximByUnixSocket(mail, 'question-limits')
+    const { wrap, server } = eximByUnixSocket(mail, 'query-limits')
     const limits = { messages_per_login: 2, recipients_per_login: 3, policy_users: [`${PACKAGE_IDS.exim}`] }
     await mail.gate({ ...wrap, socket_group: `${PACKAGE_IDS.exim}`, ...limits })
     const config = eximConfiguration(mail, 'exim-limits', server, eximListens(port))

@@ -146,7 +146,7 @@ describeWith([ROOT], 'the smtpd under a separate account', () => {
     await stack.waitForLog('wrap', { event: 'starter_lost', left: '1', reason: /does not answer/ })
     await (await banner()).client.ask('served', /^250 served/)
     await first.client.ask('still', /^250 still/)
-    await eventually('the hung one is ended', () => starters(gate).length === 1)
+    await eventually('the hung starter is ended', () => starters(gate).length === 1)
   })
 
   test('SIGTERM: the gate drains through the starter; the starters end with the gate, and sessions continue', async () => {

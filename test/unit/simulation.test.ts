@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { fitOut, runPlans } from '../simulation/run.ts'
+import { prepareStage, runPlans } from '../simulation/run.ts'
 import type { Stage } from '../simulation/stage.ts'
 import { BrokenPromise, type WorldMutant } from '../simulation/world.ts'
 
@@ -10,11 +10,11 @@ vi.mock('node:net', async importOriginal => {
   return simulatedNet(await importOriginal<typeof import('node:net')>(), stage)
 })
 
-let clearAway: () => void
+let removeStage: () => void
 beforeAll(async () => {
-  clearAway = await fitOut(stage)
+  removeStage = await prepareStage(stage)
 })
-afterAll(() => clearAway())
+afterAll(() => removeStage())
 
 /** Fixed plans; `npm run test:soak -- simulation` uses new ones. */
 const SEED = 5

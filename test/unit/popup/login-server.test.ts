@@ -219,8 +219,8 @@ test('a relayed session ends, and its place is free, when the process behind it 
     // The margin of a minute is part of the limit: 300 ms.
     const { login, port } = await start({ maxPerAddress: 1, idleTime: 300 - 60_000 })
     const client = login.client(port).write('USER ann\r\nPASS x\r\nNOOP\r\n')
-    const asked = await eventually('asked', () => login.asked[0])
-    login.answer({ type: 'open', n: asked.n, socket: `${path}/worker.sock`, ticket: 'ticket' })
+    const request = await eventually('a request', () => login.requests[0])
+    login.answer({ type: 'open', n: request.n, socket: `${path}/worker.sock`, ticket: 'ticket' })
     await client.ends()
     await login.client(port).receives(/^\+OK/)
     expect(connections).toHaveLength(2)
@@ -248,7 +248,7 @@ describe('another protocol than POP3', () => {
     const [only, ...more] = linesAbout(login, 'proxy_header_refused', 'warn')
     expect([only, more]).toEqual([expect.stringContaining('popup.proxy_listen'), []])
     expect(linesAbout(login, 'proxy_header_refused', 'debug')).toHaveLength(2)
-    expect(login.asked).toEqual([])
+    expect(login.requests).toEqual([])
     const output = await login.client(port).write(octets).ends()
     expect(output.output).toMatch(/^\+OK [^\r]*\r\n-ERR a PROXY header is not expected here\r\n$/)
     await login
@@ -307,11 +307,11 @@ describe('a full process', () => {
       .client(port, '127.0.0.2')
       .write('USER ann\r\nPASS x\r\n')
       .receives(/^\+OK .*\r\n\+OK/)
-    await eventually('asked', () => login.asked.length === 1)
+    await eventually('a request arrives', () => login.requests.length === 1)
     const idle = await login.client(port, '127.0.0.3').receives(/^\+OK/)
     await login.client(port, '127.0.0.4').receives(/^\+OK/)
     await idle.ends()
-    login.answer({ type: 'failed', n: login.asked[0]?.n ?? 0, failure: 'credentials' })
+    login.answer({ type: 'failed', n: login.requests[0]?.n ?? 0, failure: 'credentials' })
     await busy.receives(/-ERR \[AUTH\]/)
   })
 
@@ -325,7 +325,7 @@ describe('a full process', () => {
           .write('USER ann\r\nPASS x\r\n')
           .receives(/^\+OK .*\r\n\+OK/),
       )
-      await eventually('asked', () => login.asked.length === count + 1)
+      await eventually('a request arrives', () => login.requests.length === count + 1)
     }
     await login.client(port, '127.0.0.3').receives(/^\+OK/)
     await crowd[0]?.ends()

@@ -24,8 +24,8 @@ describe('a session', () => {
   const certificate = parseCertificate(made.cert, made.key, 'x')
 
   /**
-   * One connection to a server with these keys: whether the session was resumed, and the ticket that the
-   * client received.
+   * One connection to a server with these keys: whether the session was resumed, and the ticket
+   * that the client received.
    */
   async function visit(keys: TicketKeys, maxVersion: SecureVersion, session?: Buffer) {
     const contexts = new TlsContexts([certificate], { versions: 'modern' }, new TicketKeyRing(keys))
