@@ -889,7 +889,8 @@ BEGIN;
 INSERT INTO schema_version (v) VALUES (19);
 
 -- keep_history and the alarm rules of a running program hold these locks, so no table changes its
--- name while they use it. The tables follow in the order in which the statements of running
+-- name while they use it. A keep_history that waits here fails without a change, and authd repeats
+-- it with its next sweep. The tables follow in the order in which the statements of running
 -- programs lock them, so that a deadlock is unlikely.
 SELECT pg_advisory_xact_lock(418565088363), pg_advisory_xact_lock(418565088364);
 

@@ -2,7 +2,7 @@ import { cpSync, readdirSync, rmSync } from 'node:fs'
 import * as v from 'valibot'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Database, type DatabaseOptions, openDatabase } from '../../src/database/database.ts'
-import { migrate } from '../../src/database/migrate.ts'
+import { migrate, readMigrations } from '../../src/database/migrate.ts'
 import { ignored, type Value } from '../../src/database/statement.ts'
 import { type AlarmLimits, Alarms } from '../../src/grants/alarms.ts'
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
@@ -12,6 +12,7 @@ import { createStatusFeed } from '../../src/grants/status-feed.ts'
 import type { RelayTally } from '../../src/wire/usage-event.ts'
 import { ip } from '../harness/addresses.ts'
 import { describeWith } from '../harness/describe-with.ts'
+import { eventually } from '../harness/eventually.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
@@ -357,6 +358,66 @@ describe.each(SUITES)('schema 18 to 19 on $name', ({ needs, start }) => {
         await expect(authd.script(text), text).rejects.toMatchObject({ code: '42501' })
     })
   })
+})
+
+test('authd of schema 18 stores while the schema changes, and loses nothing', async () => {
+  const server = await createTestDatabase({ empty: true })
+  try {
+    await migrateTo18(server.owner)
+    const minute = new Date(Math.floor(Date.now() / 60_000) * 60_000 - 120_000)
+    let stored = 0
+    const store = async (authd: Database): Promise<void> => {
+      await recordUses(authd, minute, '192.0.2.7')
+      await recordTallies(authd, minute, [1, 0, 0, 0])
+      stored += 1
+    }
+    const daemons = Array.from({ length: 4 }, () => server.open('pop3authd', { max: 1, planOnce: true }))
+    // A daemon that runs has prepared its statements.
+    for (const authd of daemons) await store(authd)
+    let migrated = false
+    const storing = daemons.map(async authd => {
+      while (!migrated) await store(authd)
+      await store(authd)
+    })
+    const migration = migrate(server.owner, SQL).finally(() => {
+      migrated = true
+    })
+    const [result] = await Promise.all([migration, ...storing])
+    expect(result).toEqual({ from: 18, to: LATEST })
+    expect(stored).toBeGreaterThanOrEqual(8)
+    expect(await lines(server.owner, 'SELECT count(*)::text AS line FROM usage_event')).toEqual([`${stored}`])
+    expect(await lines(server.owner, 'SELECT relayed::text AS line FROM gate_decisions')).toEqual([`${stored}`])
+  } finally {
+    await server.remove()
+  }
+})
+
+test('a keep_history that waits for the migration fails once, changes nothing, and succeeds the next time', async () => {
+  const server = await createTestDatabase({ empty: true })
+  try {
+    await migrateTo18(server.owner)
+    const authd = server.open('pop3authd', { max: 1, planOnce: true })
+    await recordUses(authd, LONG_AGO, '192.0.2.8')
+    const keep = () => run(authd, 'SELECT keep_history(30, $1::timestamptz)', [LONG_AGO])
+    const observer = server.open('pop3authd')
+    const waiting = await server.owner.transaction(async session => {
+      for (const { version, text } of await readMigrations(SQL)) if (version > 18) await session.script(text)
+      const outcome = keep().catch((error: unknown) => error)
+      await eventually('keep_history waits', async () => {
+        const text = `SELECT pid::text AS line FROM pg_locks JOIN pg_database d ON d.oid = database
+          WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()`
+        return (await lines(observer, text)).length === 1
+      })
+      return { outcome }
+    })
+    expect(await waiting.outcome).toMatchObject({ code: '42P01' }) // undefined_table
+    const places = 'SELECT tableoid::regclass::text AS line FROM usage_event'
+    expect(await lines(server.owner, places)).toEqual(['usage_event_default'])
+    await keep()
+    expect(await lines(server.owner, places)).toEqual(['usage_event_20210102'])
+  } finally {
+    await server.remove()
+  }
 })
 
 const utc = (time: Date): string => time.toISOString().slice(0, 10)
