@@ -46,9 +46,9 @@ export class MaildropService {
   /**
    * Serves one session: the reply to the login, TRANSACTION, UPDATE. `readAhead` contains the
    * octets that the client has already sent. Settles when the session is over. If the maildrop
-   * cannot be opened, the client gets a reply and the log an event.
+   * cannot be opened, the client gets a reply, the log an event, and the caller `refused`.
    */
-  async serve(connection: Connection, maildir: string, readAhead: Uint8Array, log: Log): Promise<void> {
+  async serve(connection: Connection, maildir: string, readAhead: Uint8Array, log: Log): Promise<'served' | 'refused'> {
     let unlock = () => {}
     let maildrop: Maildrop
     try {
@@ -63,7 +63,7 @@ export class MaildropService {
       unlock()
       this.#logRefusal(maildir, error, log)
       connection.end(refusalOf(error))
-      return
+      return 'refused'
     }
     const { compat, extraBlank, idleTime, capabilities } = this.#options
     const rules = { compat, capabilities, idleTime, extraBlank, keepCr: compat === 'qmail' }
@@ -79,6 +79,7 @@ export class MaildropService {
     session.start(readAhead)
     const end: SessionEnd = await session.ended
     log.info('session_ended', { reason: end.reason, retrieved: end.retrieved, deleted: end.deleted })
+    return 'served'
   }
 
   /** Reports files that are not listed once, and again when their number changes. */

@@ -223,10 +223,17 @@ class Worker {
 
   #serve(connection: Connection, { id, user, ip, maildir }: SessionTicket, readAhead: Uint8Array): void {
     const log = this.#log.with({ id, user, ip })
-    this.#service.serve(connection, maildir, readAhead, log).catch((error: unknown) => {
-      log.error('session_failed', { reason: asError(error) })
-      connection.destroy()
-    })
+    const isCounted = this.#settings.capabilities.loginDelay > 0
+    if (isCounted) this.#send({ type: 'sessionBegun', id })
+    this.#service.serve(connection, maildir, readAhead, log).then(
+      outcome => {
+        if (isCounted && outcome === 'refused') this.#send({ type: 'sessionRefused', id })
+      },
+      (error: unknown) => {
+        log.error('session_failed', { reason: asError(error) })
+        connection.destroy()
+      },
+    )
   }
 }
 

@@ -90,7 +90,7 @@ export const POPUP = defineSection('popup', 'POP3 before login: checks passwords
   stls: flag(false, 'Offer STLS; needs stls_cert and stls_key.'),
   stls_cert: path('', 'Certificate chain (PEM) for STLS and for tls_listen.'),
   stls_key: path('', 'Private key (PEM) for STLS and for tls_listen.'),
-  login_delay: duration('s', 0, 0, 86_400, 'Least time between two logins of a maildrop (LOGIN-DELAY). 0: none.'),
+  login_delay: duration('s', 0, 0, 86_400, 'Least time from a session to the next login (LOGIN-DELAY). 0: none.'),
   grant_wait: duration('ms', 1000, 0, 10_000, 'Longest time for which +OK waits for the commit of the grant.', BARE),
   auth_cache_time: duration(
     's',

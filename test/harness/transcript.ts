@@ -135,7 +135,7 @@ const describe = ({ path, content }: PlannedFile): string => `${path} ${JSON.str
 export type Connect = (
   maildir: string,
   settings: TranscriptSettings,
-) => Promise<{ socket: Duplex; closed: Promise<void> }>
+) => Promise<{ socket: Duplex; closed: Promise<unknown> }>
 
 /**
  * Runs a transcript. The client's octets between two pauses are sent in one piece, or in two pieces

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, renameSync, statSync } from 'node:fs'
 import { connect as connectTls } from 'node:tls'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { makeSelfSigned } from '../../src/tunnel/self-signed.ts'
@@ -551,6 +551,39 @@ describe('connection limits', () => {
     await session.expect(/^\+OK </)
     await session.ask('SSL 192.0.2.1:preamble of this test', /^-ERR authorization first$/)
     session.close()
+  })
+})
+
+describe('LOGIN-DELAY', () => {
+  let running: PopupStack
+  beforeAll(async () => {
+    running = await startPopup({ login_delay: 600, fail_delays: [], max_per_address: 0 })
+  })
+  beforeEach(() => running.stack.showLogsOnFailure())
+  afterEach(() => running.closeClients())
+  afterAll(() => running.stop())
+  /** The reply to the password of a new session. */
+  const replyFor = async (login: string): Promise<string> => {
+    const session = running.client()
+    await session.expect(/^\+OK </)
+    await session.ask(`USER ${login}`, /^\+OK/)
+    session.say(PASS)
+    return (await session.expect(/^(\+OK|-ERR)/)).text
+  }
+
+  test('a login whose maildrop cannot be opened does not count; a session counts', async () => {
+    const { maildir } = running.ann
+    renameSync(maildir, `${maildir}.away`)
+    expect(await replyFor('ann')).toBe('-ERR this user has no $HOME/Maildir')
+    renameSync(`${maildir}.away`, maildir)
+    await eventually('the next login opens the maildrop', async () => (await replyFor('ann')) === '+OK ')
+    expect(await replyFor('ann')).toMatch(/^-ERR \[LOGIN-DELAY\]/)
+  })
+
+  test('of simultaneous right logins one opens the maildrop', async () => {
+    const replies = await Promise.all(Array.from({ length: 8 }, () => replyFor('bob')))
+    expect(replies.filter(reply => reply.startsWith('+OK'))).toHaveLength(1)
+    expect(replies.filter(reply => reply.startsWith('-ERR [LOGIN-DELAY]'))).toHaveLength(7)
   })
 })
 

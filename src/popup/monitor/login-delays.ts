@@ -4,6 +4,7 @@ import type { Clock } from '../../base/clock.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
 import { type LoginText, loginKey } from '../../wire/login-event.ts'
+import { type CountedLogin, TICKET_LIFE_MS } from './maildrop-workers.ts'
 
 /** The delays of logins: after failures, and after the previous login (LOGIN-DELAY). */
 
@@ -200,14 +201,22 @@ class FailedLogins {
 const boundedKey = (login: LoginText): string => loginKey(login).slice(0, 320)
 const fingerprint = (login: LoginText): string => hash('sha256', boundedKey(login), 'base64url').slice(0, 11)
 
-/** Number of stored logins; above it the login that succeeded longest ago is dropped. */
+/** Number of stored logins; above it the oldest one is dropped. */
 const MAX_LOGINS = 100_000
+/** Time in which a session can begin. The end of a ticket is rounded up to a full second. */
+const TIME_TO_BEGIN_MS = TICKET_LIFE_MS + 1000
 
-/** LOGIN-DELAY (RFC 2449 §6.5): the shortest time between two logins of one user. */
+type Turn = { at: number; hasSession: boolean }
+
+/**
+ * LOGIN-DELAY (RFC 2449 §6.5): the shortest time from a session to the next login of the user. A
+ * login without a session does not count. While a session may begin, other logins of the user are
+ * refused, so that only one of several simultaneous logins gets a session.
+ */
 export class LoginIntervals {
   #minimum: number
   readonly #clock: Clock
-  readonly #last = new BoundedMap<LoginText, number>(MAX_LOGINS)
+  readonly #turns = new BoundedMap<string, Turn>(MAX_LOGINS)
 
   /** `minimum` in milliseconds; 0 = none. */
   constructor(minimum: number, clock: Clock) {
@@ -215,18 +224,34 @@ export class LoginIntervals {
     this.#clock = clock
   }
 
-  /** Puts another interval in force, which counts from the logins that are remembered. */
+  /** Puts another interval in force, which counts from the sessions that are remembered. */
   use(minimum: number): void {
     this.#minimum = minimum
   }
 
-  /** True if the user may log in now; the time then counts as the user's last login. */
-  take(login: LoginText): boolean {
-    if (this.#minimum === 0) return true
-    const now = this.#clock()
-    const last = this.#last.get(login)
-    if (last !== undefined && now - last < this.#minimum) return false
-    this.#last.renew(login, now)
-    return true
+  /** Lets the user log in now; undefined if the interval is not over. */
+  take(login: LoginText): CountedLogin | undefined {
+    if (this.#minimum === 0) return NOT_COUNTED
+    const key = boundedKey(login)
+    const last = this.#turns.get(key)
+    if (last !== undefined && this.#clock() - last.at < this.#lengthOf(last)) return undefined
+    const turn: Turn = { at: this.#clock(), hasSession: false }
+    this.#turns.renew(key, turn)
+    return {
+      sessionBegan: () => {
+        turn.at = this.#clock()
+        turn.hasSession = true
+        this.#turns.renew(key, turn)
+      },
+      sessionRefused: () => {
+        if (this.#turns.get(key) === turn) this.#turns.delete(key)
+      },
+    }
+  }
+
+  #lengthOf({ hasSession }: Turn): number {
+    return hasSession ? this.#minimum : Math.min(this.#minimum, TIME_TO_BEGIN_MS)
   }
 }
+
+const NOT_COUNTED: CountedLogin = { sessionBegan: () => {}, sessionRefused: () => {} }

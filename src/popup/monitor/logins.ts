@@ -18,7 +18,7 @@ import type { Announcer, Attempt } from './announcer.ts'
 import type { ChainRunner } from './chain-runner.ts'
 import type { FailureDelays, LoginIntervals } from './login-delays.ts'
 import type { LoginProcess } from './login-processes.ts'
-import type { MaildropWorkers } from './maildrop-workers.ts'
+import type { CountedLogin, MaildropWorkers } from './maildrop-workers.ts'
 
 /** Requests in progress of one login process: above the number of its connections, but limited. */
 const MAX_PENDING = 100_000
@@ -172,9 +172,14 @@ export class Logins {
       this.#refuse(process, n, pending, { failure: 'credentials', reason: 'uid' }, refusal)
       return
     }
-    if (!this.#accept(process, n, pending)) return
-    const { attempt } = pending
-    const [open] = await Promise.all([workers.open(maildrop, attempt), this.#parts.announcer.login(attempt)])
+    const counted = this.#accept(process, n, pending)
+    if (counted === undefined) return
+    const { attempt, departure } = pending
+    const [open] = await Promise.all([workers.open(maildrop, attempt, counted), this.#parts.announcer.login(attempt)])
+    if (departure.hasHappened) {
+      counted.sessionRefused()
+      return
+    }
     process.send({ type: 'open', n, ...open })
   }
 
@@ -204,10 +209,12 @@ export class Logins {
       return
     }
     chain.accepted()
-    if (!this.#accept(process, n, pending)) {
+    const counted = this.#accept(process, n, pending)
+    if (counted === undefined) {
       chain.stop()
       return
     }
+    counted.sessionBegan()
     await this.#parts.announcer.login(pending.attempt)
     process.send({ type: 'announced', n })
     void chain.ended.then(end => {
@@ -233,7 +240,9 @@ export class Logins {
       this.#refuse(process, n, pending, FAILURES[result], 'the server behind refused the login')
       return
     }
-    if (!this.#accept(process, n, pending)) return
+    const counted = this.#accept(process, n, pending)
+    if (counted === undefined) return
+    counted.sessionBegan()
     await this.#parts.announcer.login(pending.attempt)
     process.send({ type: 'announced', n })
   }
@@ -280,12 +289,13 @@ export class Logins {
     }
   }
 
-  #accept(process: LoginProcess, n: number, pending: Pending): boolean {
+  /** The password is right. Undefined if the login is refused because of its interval. */
+  #accept(process: LoginProcess, n: number, pending: Pending): CountedLogin | undefined {
     const { ip, user } = pending.attempt
     this.#parts.delays.succeeded(ip, user)
-    if (this.#parts.intervals.take(user)) return true
-    this.#refuse(process, n, pending, { failure: 'loginDelay', reason: 'logindelay' }, undefined)
-    return false
+    const counted = this.#parts.intervals.take(user)
+    if (counted === undefined) this.#refuse(process, n, pending, FAILURES.loginDelay, undefined)
+    return counted
   }
 
   #refuse(

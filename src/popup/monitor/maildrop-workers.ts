@@ -4,6 +4,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { chmodSync, mkdirSync } from 'node:fs'
+import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import type { Log } from '../../base/log.ts'
@@ -14,6 +15,7 @@ import { endingFields, startWorker, type WorkerEnding, type WorkerProcess } from
 import {
   formatSessionTicket,
   type MaildropWorkerChange,
+  type MaildropWorkerReport,
   type MaildropWorkerSettings,
   type MaildropWorkerStart,
   parseMaildropWorkerReport,
@@ -26,6 +28,8 @@ import type { Maildrop } from '../checkers/checker.ts'
 export const TICKET_LIFE_MS = 30_000
 /** Idle time after which an owner's listening socket is closed. */
 const FORGET_OWNER_MS = 10 * 60_000
+/** Logins of one owner whose sessions the worker reports; above it the oldest is dropped. */
+const MAX_COUNTED = 10_000
 
 export type MaildropWorkersOptions = {
   readonly runDir: string
@@ -50,12 +54,24 @@ type Owner = {
   readonly listener: BoundSocket
   /** The used tickets of the last worker that exited cleanly. */
   usedTickets: readonly UsedTicket[]
+  /** The logins by session id, for the reports of this owner's worker. */
+  readonly logins: BoundedMap<string, OwnersLogin>
   readonly name: string
   /** Time until which a client may still present a ticket. */
   ticketsUntil: number
   readonly child: SupervisedChild<WorkerProcess>
   forget: NodeJS.Timeout | undefined
 }
+
+/** Gets the reports about the session of a login, for LOGIN-DELAY. */
+export type CountedLogin = {
+  /** The session begins: the interval counts from now. */
+  sessionBegan(): void
+  /** The login got no session: the next login need not wait. */
+  sessionRefused(): void
+}
+
+type OwnersLogin = { readonly counted: CountedLogin; hasSession: boolean }
 
 /**
  * Data with which the login process opens a maildrop: the socket's name in the workers' directory,
@@ -101,12 +117,20 @@ export class MaildropWorkers {
     return undefined
   }
 
-  /** Makes sure that the owner's process runs and accepts this maildrop. */
+  /**
+   * Makes sure that the owner's process runs and accepts this maildrop. `counted` gets the reports
+   * of the process about the session.
+   */
   async open(
     { uid, gid, maildir }: Maildrop,
     session: Omit<SessionTicket, 'maildir' | 'expires'>,
+    counted: CountedLogin,
   ): Promise<OpenMaildrop> {
-    const owner = await this.#ownerOf(uid, gid)
+    const owner = await this.#ownerOf(uid, gid).catch((error: unknown) => {
+      counted.sessionRefused()
+      throw error
+    })
+    if (this.#settings.capabilities.loginDelay > 0) owner.logins.renew(session.id, { counted, hasSession: false })
     const now = this.#clock()
     owner.ticketsUntil = now + TICKET_LIFE_MS
     if (!this.#stopping) {
@@ -166,6 +190,7 @@ export class MaildropWorkers {
         ...this.#options.loginIds,
       }),
       usedTickets: [],
+      logins: new BoundedMap<string, OwnersLogin>(MAX_COUNTED),
       name,
       ticketsUntil: 0,
       child: new SupervisedChild<WorkerProcess>({
@@ -195,10 +220,31 @@ export class MaildropWorkers {
     owner.usedTickets = []
     worker.channel.onMessage(message => {
       const report = parseMaildropWorkerReport(message)
-      if (report?.type === 'usedTickets') owner.usedTickets = report.tickets
+      if (report !== undefined) this.#receive(owner, report)
     })
     worker.channel.send(start)
     return worker
+  }
+
+  #receive(owner: Owner, report: MaildropWorkerReport): void {
+    switch (report.type) {
+      case 'usedTickets':
+        owner.usedTickets = report.tickets
+        return
+      case 'sessionBegun': {
+        const login = owner.logins.get(report.id)
+        if (login === undefined || login.hasSession) return
+        login.hasSession = true
+        login.counted.sessionBegan()
+        return
+      }
+      case 'sessionRefused':
+        owner.logins.get(report.id)?.counted.sessionRefused()
+        owner.logins.delete(report.id)
+        return
+      case 'ready':
+        return
+    }
   }
 
   #ended(owner: Owner, ending: WorkerEnding): void {
@@ -208,6 +254,9 @@ export class MaildropWorkers {
     if (inOrder) this.#log.info('worker_stopped', { uid })
     else {
       Object.assign(owner, newKey())
+      // The old tickets are void, so the logins that wait get no session.
+      for (const { counted, hasSession } of owner.logins.values()) if (!hasSession) counted.sessionRefused()
+      owner.logins.clear()
       this.#log.error('worker_ended', { uid, ...endingFields(ending) })
     }
     // A client with a ticket may be waiting in the queue.

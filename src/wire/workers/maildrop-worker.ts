@@ -126,7 +126,9 @@ export function parseHandoffReply(line: string): HandoffReply | undefined {
 
 const seconds = v.pipe(v.number(), v.minValue(0))
 
-const usedTicket = v.strictObject({ id: v.pipe(v.string(), v.maxLength(32)), expires: v.number() })
+const sessionIdText = v.pipe(v.string(), v.maxLength(32))
+
+const usedTicket = v.strictObject({ id: sessionIdText, expires: v.number() })
 
 export type UsedTicket = v.InferOutput<typeof usedTicket>
 
@@ -188,8 +190,9 @@ export const parseMaildropWorkerChange = (message: unknown): MaildropWorkerChang
 
 /**
  * The first and only message of popup's monitor to a pop3d worker on its control channel. The
- * listening Unix socket is descriptor 4. The worker answers `{"type":"ready"}`, and before a clean
- * exit the tickets that it used. The worker ends when the channel ends.
+ * listening Unix socket is descriptor 4. The worker answers `{"type":"ready"}`, then reports its
+ * sessions if LOGIN-DELAY is in force, and before a clean exit the tickets that it used. The worker
+ * ends when the channel ends.
  */
 export type MaildropWorkerStart = v.InferOutput<typeof start>
 
@@ -198,6 +201,10 @@ export const parseMaildropWorkerStart = (message: unknown): MaildropWorkerStart 
 
 const report = v.variant('type', [
   v.strictObject({ type: v.literal('ready') }),
+  /** With LOGIN-DELAY: the ticket of this session was accepted. */
+  v.strictObject({ type: v.literal('sessionBegun'), id: sessionIdText }),
+  /** With LOGIN-DELAY: the maildrop of this session could not be opened. */
+  v.strictObject({ type: v.literal('sessionRefused'), id: sessionIdText }),
   /** Last message before a clean exit: the accepted tickets that have not expired. */
   v.strictObject({ type: v.literal('usedTickets'), tickets: v.pipe(v.array(usedTicket), v.maxLength(100_000)) }),
 ])

@@ -153,21 +153,77 @@ describe('FailureDelays', () => {
   })
 })
 
-test('LoginIntervals: one login of a user in each interval', () => {
-  let now = 1000
-  const intervals = new LoginIntervals(500, () => now)
-  expect([intervals.take(ANN), intervals.take(ANN), intervals.take(BOB)]).toEqual([true, false, true])
-  now = 1499
-  expect(intervals.take(ANN)).toBe(false)
-  now = 1500
-  expect(intervals.take(ANN)).toBe(true)
-  intervals.use(2000)
-  now = 2100
-  expect(intervals.take(ANN)).toBe(false)
-  intervals.use(0)
-  expect(intervals.take(ANN)).toBe(true)
-  const none = new LoginIntervals(0, () => now)
-  expect([none.take(ANN), none.take(ANN)]).toEqual([true, true])
+describe('LoginIntervals', () => {
+  let now = 0
+  const make = (minimum: number) => {
+    now = 1000
+    return new LoginIntervals(minimum, () => now)
+  }
+  const mayLogIn = (intervals: LoginIntervals, login = ANN): boolean => intervals.take(login) !== undefined
+
+  test('one session of a user in each interval', () => {
+    const intervals = make(500)
+    intervals.take(ANN)?.sessionBegan()
+    expect([mayLogIn(intervals), mayLogIn(intervals, BOB)]).toEqual([false, true])
+    now = 1499
+    expect(mayLogIn(intervals)).toBe(false)
+    now = 1500
+    intervals.take(ANN)?.sessionBegan()
+    intervals.use(2000)
+    now = 3400
+    expect(mayLogIn(intervals)).toBe(false)
+    intervals.use(0)
+    expect(mayLogIn(intervals)).toBe(true)
+  })
+
+  test('an interval of 0 admits every login', () => {
+    const none = make(0)
+    expect([mayLogIn(none), mayLogIn(none)]).toEqual([true, true])
+  })
+
+  test('the interval counts from the session, not from the login', () => {
+    const intervals = make(500)
+    const login = intervals.take(ANN)
+    now = 1400
+    login?.sessionBegan()
+    now = 1899
+    expect(mayLogIn(intervals)).toBe(false)
+    now = 1900
+    expect(mayLogIn(intervals)).toBe(true)
+  })
+
+  test('a login that gets no session does not count', () => {
+    const intervals = make(60_000)
+    intervals.take(ANN)?.sessionRefused()
+    const login = intervals.take(ANN)
+    login?.sessionBegan()
+    login?.sessionRefused()
+    expect(mayLogIn(intervals)).toBe(true)
+  })
+
+  test('of simultaneous logins one is admitted, until its ticket has expired', () => {
+    const intervals = make(600_000)
+    expect([mayLogIn(intervals), mayLogIn(intervals)]).toEqual([true, false])
+    now = 1000 + 30_999
+    expect(mayLogIn(intervals)).toBe(false)
+    now = 1000 + 31_000
+    expect([mayLogIn(intervals), mayLogIn(intervals)]).toEqual([true, false])
+  })
+
+  test('the report about an older login does not end the interval of a newer one', () => {
+    const intervals = make(600_000)
+    const older = intervals.take(ANN)
+    now = 100_000
+    intervals.take(ANN)?.sessionBegan()
+    older?.sessionRefused()
+    expect(mayLogIn(intervals)).toBe(false)
+  })
+
+  test('a login in capitals is the same login', () => {
+    const intervals = make(500)
+    intervals.take(ANN)?.sessionBegan()
+    expect(mayLogIn(intervals, name('ANN'))).toBe(false)
+  })
 })
 
 test('MessageAllowance: a burst, then the number that the time allows', () => {

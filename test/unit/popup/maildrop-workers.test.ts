@@ -1,8 +1,8 @@
-import { writeFileSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
-import { afterAll, afterEach, expect, test } from 'vitest'
+import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
-import { MaildropWorkers } from '../../../src/popup/monitor/maildrop-workers.ts'
+import { type CountedLogin, MaildropWorkers } from '../../../src/popup/monitor/maildrop-workers.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { sessionId } from '../../../src/wire/login-event.ts'
 import type { MaildropWorkerSettings } from '../../../src/wire/workers/maildrop-worker.ts'
@@ -54,7 +54,7 @@ afterEach(async () => {
   running = undefined
 })
 
-function start(script = program): { workers: MaildropWorkers; lines: string[] } {
+function start(script = program, settings = SETTINGS): { workers: MaildropWorkers; lines: string[] } {
   const lines: string[] = []
   const workers = new MaildropWorkers(
     {
@@ -63,7 +63,7 @@ function start(script = program): { workers: MaildropWorkers; lines: string[] } 
       loginIds: undefined,
       logLevel: 'error',
       engine: 'auto',
-      settings: SETTINGS,
+      settings,
     },
     createLog('popup', { level: 'debug', write: line => lines.push(line) }),
     // The clock does not advance, so that tickets stay valid, and two tickets of one session are
@@ -82,8 +82,9 @@ async function ask(workers: MaildropWorkers, socket: string): Promise<string> {
   return text
 }
 
-const open = (workers: MaildropWorkers, gid: number) =>
-  workers.open({ uid, gid, maildir: '/mail/ann/Maildir' }, session)
+const NOT_COUNTED: CountedLogin = { sessionBegan: () => {}, sessionRefused: () => {} }
+const open = (workers: MaildropWorkers, gid: number, counted = NOT_COUNTED) =>
+  workers.open({ uid, gid, maildir: '/mail/ann/Maildir' }, session, counted)
 
 test('two accounts of one uid with different groups have one worker each', async () => {
   const { workers, lines } = start()
@@ -150,4 +151,105 @@ test('a reload does not fail because the socket of one owner cannot be opened', 
     giveBack()
   }
   expect(await ask(workers, socket)).toMatch(/"pid":\d+/)
+})
+
+describe('with LOGIN-DELAY', () => {
+  const DELAYED = { ...SETTINGS, capabilities: { ...SETTINGS.capabilities, loginDelay: 600 } }
+  /** A login, and the reports about it. */
+  const counted = (): { reports: string[]; login: CountedLogin } => {
+    const reports: string[] = []
+    const login = { sessionBegan: () => reports.push('began'), sessionRefused: () => reports.push('refused') }
+    return { reports, login }
+  }
+  /** A worker that reports sessions at its start, and accepts no client. */
+  const reporting = (name: string, ...reports: readonly unknown[]): string => {
+    const script = `${directory.path}/${name}.cjs`
+    const lines = reports.map(report => JSON.stringify(report))
+    writeFileSync(
+      script,
+      `const { Socket } = require('node:net')
+const channel = new Socket({ fd: 3, readable: true, writable: true })
+channel.on('data', () => {}).on('close', () => process.exit(0))
+channel.write(${JSON.stringify(`${lines.join('\n')}\n`)})`,
+    )
+    return script
+  }
+  const { id } = session
+
+  test('the reports of the worker count its sessions, each once', async () => {
+    const { workers } = start(
+      reporting(
+        'begins',
+        { type: 'sessionBegun', id: sessionId(7, 2) },
+        { type: 'sessionRefused', id: sessionId(7, 2) },
+        { type: 'sessionBegun', id },
+        { type: 'sessionBegun', id },
+        { type: 'sessionRefused', id },
+        { type: 'sessionRefused', id },
+      ),
+      DELAYED,
+    )
+    const { reports, login } = counted()
+    await open(workers, 61_230, login)
+    await eventually('the session is refused', () => reports.includes('refused'))
+    expect(reports).toEqual(['began', 'refused'])
+  })
+
+  test('a worker cannot report a session of another owner', async () => {
+    const script = `${directory.path}/foreign.cjs`
+    const [first, second] = [`${directory.path}/first`, `${directory.path}/second`]
+    const foreign = sessionId(7, 3)
+    const reports = [foreign, id].map(each => `${JSON.stringify({ type: 'sessionRefused', id: each })}\n`).join('')
+    // The worker that starts first reports both sessions when the other worker has started.
+    writeFileSync(
+      script,
+      `const { existsSync, writeFileSync } = require('node:fs')
+const { Socket } = require('node:net')
+const channel = new Socket({ fd: 3, readable: true, writable: true })
+channel.on('data', () => {}).on('close', () => process.exit(0))
+if (existsSync('${first}')) writeFileSync('${second}', '')
+else {
+  writeFileSync('${first}', '')
+  const timer = setInterval(() => {
+    if (!existsSync('${second}')) return
+    clearInterval(timer)
+    channel.write(${JSON.stringify(reports)})
+  }, 20)
+}`,
+    )
+    const { workers } = start(script, DELAYED)
+    const own = counted()
+    await open(workers, 61_230, own.login)
+    await eventually('the first worker runs', () => existsSync(first))
+    const theirs = counted()
+    await workers.open({ uid, gid: 61_299, maildir: '/mail' }, { ...session, id: foreign }, theirs.login)
+    await eventually('the own login is refused', () => own.reports.includes('refused'))
+    expect([own.reports, theirs.reports]).toEqual([['refused'], []])
+  })
+
+  test('after a crash the logins that wait get no session, and those with one keep it', async () => {
+    const { workers, lines } = start(reporting('waits', { type: 'sessionBegun', id }), DELAYED)
+    const running = counted()
+    const waiting = counted()
+    await open(workers, 61_230, running.login)
+    const next = { ...session, id: sessionId(7, 4) }
+    await workers.open({ uid, gid: 61_230, maildir: '/mail' }, next, waiting.login)
+    await eventually('the session has begun', () => running.reports.includes('began'))
+    const pid = Number(/event=worker_started.* pid=(\d+)/.exec(lines.join('\n'))?.[1])
+    process.kill(pid, 'SIGKILL')
+    await eventually('the login is given back', () => waiting.reports.length > 0)
+    expect([running.reports, waiting.reports]).toEqual([['began'], ['refused']])
+  })
+
+  test('a login whose socket cannot be opened gets no session', async () => {
+    const { workers } = start(program, DELAYED)
+    const { reports, login } = counted()
+    const giveBack = takeDescriptors(0)
+    try {
+      await expect(open(workers, 61_299, login)).rejects.toThrow('EMFILE')
+    } finally {
+      giveBack()
+    }
+    expect(reports).toEqual(['refused'])
+  })
 })
