@@ -183,7 +183,16 @@ test('check reports grant_loopback as unsafe in a demo, and nothing else', async
   expect(status).toBe(1)
   const report: unknown = JSON.parse(text)
   expect(report).toMatchObject({ safe: false })
-  const findings = (await say('check', '--quiet')).text.split('\n').filter(line => line.startsWith('unsafe'))
+  const quiet = (await say('check', '--quiet')).text
+  const plain = (await say('check')).text
+  const all = (await say('check', '--settings')).text
+  const findings = quiet.split('\n').filter(line => line.startsWith('unsafe'))
+  const settingsOf = (output: string) =>
+    output.split('\n').filter(line => / {2}\((?:default|line|environment)/.test(line))
+  expect(settingsOf(quiet)).toEqual([])
+  expect(settingsOf(all).length).toBeGreaterThan(150)
+  expect(settingsOf(plain)).toEqual(settingsOf(all).filter(line => !line.endsWith('(default)')))
+  expect(settingsOf(plain).length).toBeGreaterThan(0)
   expect(findings.filter(line => !line.includes('accounts'))).toEqual([
     expect.stringContaining('grants.grant_loopback'),
   ])

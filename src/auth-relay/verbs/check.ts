@@ -14,11 +14,12 @@ import { count, printable, type Style, styleFor } from '../text/terminal.ts'
 import type { Surroundings, Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
 
-/** `auth-relay check`: shows every setting with its origin, and checks the file and the host. */
+/** `auth-relay check`: checks the file and the host, and shows the settings that are set. */
 export const check: Verb = (program, { environment, print, isTerminal }, choose) => {
   withConfigOption(program.command('check'))
-    .description('show every setting with its origin, and check the file and this host')
+    .description('check the settings and this host, and show the settings that are set, with their origin')
     .option('--quiet', 'print only unsafe settings and advice')
+    .option('--settings', 'show also the settings that have their default')
     .option('--json', 'print one JSON object; with --maildirs one for each maildrop')
     .option(
       '--maildirs [path...]',
@@ -30,6 +31,7 @@ export const check: Verb = (program, { environment, print, isTerminal }, choose)
 Examples:
   auth-relay check
   auth-relay check --quiet && systemctl restart auth-relay
+  auth-relay check --settings
   auth-relay check --maildirs /home /var/mail/vhosts
 
 Exit status 0 only if nothing is unsafe, 1 if something is, 100 if the file cannot be read.
@@ -56,7 +58,8 @@ With --maildirs: 0 if nothing was found, 1 if something was, 100 if a path holds
           if (options.json === true) print(`${JSON.stringify({ safe, settings: shown.map(hideSecret), findings })}\n`)
           else {
             const style = styleFor(isTerminal, environment)
-            if (options.quiet !== true) print(formatShown(shown, style))
+            if (options.settings === true) print(formatShown(shown, style))
+            else if (options.quiet !== true) print(formatSet(shown, style))
             print(formatFindings(findings, options.quiet === true, style))
           }
           return safe ? 0 : 1
@@ -65,7 +68,7 @@ With --maildirs: 0 if nothing was found, 1 if something was, 100 if a path holds
     })
 }
 
-type Options = { config: string; json?: true; quiet?: true; maildirs?: true | readonly string[] }
+type Options = { config: string; json?: true; quiet?: true; settings?: true; maildirs?: true | readonly string[] }
 
 /**
  * Each maildrop is printed as soon as it is checked, so that memory does not grow with their
@@ -101,7 +104,15 @@ function checkMaildirs(
   return withFindings === 0 ? 0 : 1
 }
 
-/** Every setting as a line for the file, with the origin of its value. */
+/** As formatShown, without the settings that have their default. */
+export function formatSet(shown: readonly ShownSetting[], style: Pick<Style, 'faint' | 'strong'>): string {
+  const set = shown.filter(({ origin }) => origin.type !== 'default')
+  const rest = set.length === 0 ? 'Every setting' : 'Every other setting'
+  const list = set.length === 0 ? '' : `${formatShown(set, style).trimEnd()}\n`
+  return `${list}${style.faint(`${rest} has its default: auth-relay check --settings`)}\n\n`
+}
+
+/** These settings as lines for the file, with the origin of their values. */
 export function formatShown(shown: readonly ShownSetting[], style: Pick<Style, 'faint' | 'strong'>): string {
   const sections = Map.groupBy(shown.map(hideSecret), ({ section }) => section)
   let text = ''

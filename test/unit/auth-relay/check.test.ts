@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { checkNames } from '../../../src/auth-relay/check/check-gate.ts'
 import { checkSettings } from '../../../src/auth-relay/check/check-settings.ts'
-import { formatFindings, formatShown } from '../../../src/auth-relay/verbs/check.ts'
+import { formatFindings, formatSet, formatShown } from '../../../src/auth-relay/verbs/check.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 
 const findingsOf = (toml: string) => checkSettings(parseSettings(toml, 'x.toml').settings)
@@ -115,6 +115,27 @@ describe('the output of check', () => {
     expect(text).toContain('  alrm_time = "1min"  (default)\n')
     expect(text).toContain('  dbpass = "[secret]"  (line 3)\n')
     expect(text).not.toContain('hush')
+  })
+
+  test('has by default only the settings of the file and the environment', () => {
+    const text = '[database]\ndbpass = "hush"\n[wrap]\nlisten = ["*:25"]\n'
+    const { shown } = parseSettings(`configured = true\n${text}`, 'x.toml', { EXP_TIME: '600' })
+    expect(formatSet(shown, style)).toBe(
+      [
+        'For every program',
+        '  configured = true  (line 1)',
+        '[database]',
+        '  dbpass = "[secret]"  (line 3)',
+        '[grants]',
+        '  exp_time = 600  (environment EXP_TIME)',
+        '[wrap]',
+        '  listen = ["*:25"]  (line 5)',
+        'Every other setting has its default: auth-relay check --settings',
+        '',
+        '',
+      ].join('\n'),
+    )
+    expect(formatSet([], style)).toBe('Every setting has its default: auth-relay check --settings\n\n')
   })
 
   test('has the worst finding last, with its remedy; quiet omits `fine`', () => {
