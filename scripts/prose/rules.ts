@@ -95,6 +95,11 @@ const PATTERNS: readonly Pattern[] = [
     pattern: /\b(?:his|its|their) turns?\b|\btakes? turns\b|\bhad? (?:his|its|their) turn\b/i,
     advice: 'write "runs in the next loop turn"',
   },
+  {
+    rule: 'metaphor',
+    pattern: /\b(?:mail|messages?|octets|traffic|domains) flows?\b/i,
+    advice: 'say which program accepts or sends it',
+  },
   { rule: 'metaphor', pattern: /\b(?:says?|said) so\b/i, advice: 'say who writes which message' },
   {
     rule: 'metaphor',

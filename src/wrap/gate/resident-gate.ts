@@ -10,7 +10,7 @@
  * 4. The host name is looked up, if the settings require it. The rules of the site can deny the
  *    client, or open the relay without a query.
  * 5. The decision: a query to the store with a time limit. An error or a late answer is a negative
- *    decision, so that mail for local domains flows and the relay stays closed.
+ *    decision, so that the smtpd accepts mail for local domains and the relay stays closed.
  * 6. The smtpd starts with the variables of the connection. A front stands only before clients that
  *    may relay. The smtpd then gets one end of a socket pair, and the front has the other end and
  *    the client.

@@ -26,7 +26,7 @@ const examples = readFileSync(new URL('prose-examples.md', import.meta.url), 'ut
   .map(line => line.split(' | ').map(cell => cell.replaceAll(/^\| | \|$/g, '')))
 
 test('the fixture is read whole', () => {
-  expect(examples).toHaveLength(55)
+  expect(examples).toHaveLength(56)
 })
 
 test.each(examples)('refuses: %s', before => {
