@@ -204,7 +204,10 @@ class PrimaryDatabase implements Database {
     let connection: LentConnection
     try {
       if (deadline.signal.aborted) throw deadline.signal.reason
-      primary = await raced(deadline.signal, this.#primary ?? this.#search())
+      // A primary that was lost in this turn is not used: its connections have ended, and nothing
+      // would stop a new watch over its standbys.
+      do primary = await raced(deadline.signal, this.#primary ?? this.#search())
+      while (primary !== this.#primary)
       if (proven) await raced(deadline.signal, this.#watchOf(primary)?.proven())
       connection = await raced(deadline.signal, this.#connect(primary), late => late.release(false))
     } catch (error) {

@@ -255,6 +255,35 @@ describe('an answer that needs a proof', () => {
     await expect(open([server.port], { cluster }).query(ASK, [], proven)).resolves.toBeDefined()
   })
 
+  // With this limit a watch over connections that have ended would wait for longer than the test.
+  const patient = { cluster: { standbyAgeMs: 3_600_000 } }
+
+  it('is not waited for on a primary that is lost in the same turn, but on the one that is found next', async () => {
+    const server = await primary({
+      replies: answering,
+      other: text => (text === WRITE.text ? { silent: true } : {}),
+    })
+    const database = open([server.port], patient)
+    await database.query(ASK)
+    const deadline = new AbortController()
+    const stuck = expect(database.query(WRITE, [], { signal: deadline.signal })).rejects.toThrow(OutcomeUnknown)
+    await eventually('the statement arrives', () => server.statements.includes(WRITE.text))
+    deadline.abort()
+    const next = database.query(ASK, [], proven)
+    await stuck
+    await expect(next).resolves.toBeDefined()
+  })
+
+  it('is not waited for after the database was closed in the same turn', async () => {
+    const server = await primary({ replies: answering })
+    const database = open([server.port], patient)
+    await database.query(ASK)
+    const asked = expect(database.query(ASK, [], proven)).rejects.toThrow('the database is closed')
+    await database.close()
+    await asked
+    expect(server.statements.some(text => text.includes('standby_replies()'))).toBe(false)
+  })
+
   it.each([
     ['does not answer again', { names: '"n2"', standbys: [{ name: 'n2', pid: 7, replied: 9e15 }] }],
     ['is not connected', { names: '"n2"', standbys: [] }],
