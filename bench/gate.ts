@@ -278,8 +278,8 @@ await driveGate()
 // By now the gate has opened all the files that it keeps open, except connections to PostgreSQL.
 const before = descriptors() + DATABASE_CONNECTIONS
 while (total < connections) await driveGate()
-await eventually('children reaped', () => smtpdsOf(gatePid) === 0)
-await eventually('descriptors as before', () => descriptors() <= before)
+await eventually('the children are reaped', () => smtpdsOf(gatePid) === 0)
+await eventually('the descriptors are closed', () => descriptors() <= before)
 
 // As many connections for the other gates, so that no engine has the advantage of a warm compiler.
 for (const name of ['together', 'front', 'up', 'secured', ...OTHER_GATES] as const) {

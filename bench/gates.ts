@@ -44,14 +44,14 @@ const TIMEOUT_MS = 5000
 /** Milliseconds for which a positive and a negative answer are kept, in the tested variant. */
 const KEPT_MS = { yes: 5000, no: 1000 }
 
-type Ask = (ip: IpAddress | undefined) => Promise<Decision>
-type Gate = { readonly ask: Ask; close(): Promise<void> }
+type Lookup = (ip: IpAddress | undefined) => Promise<Decision>
+type Gate = { readonly ask: Lookup; close(): Promise<void> }
 
 /** Addresses from the whole table; every second one has a grant. */
 const scattered = (n: number): IpAddress => numberedAddress(((n * 7_919) % live) + (n % 2 === 0 ? 0 : live))
 
 /** Keeps answers for a time, which no gate of auth-relay does. */
-function keepAnswers(ask: Ask): Ask {
+function keepAnswers(ask: Lookup): Lookup {
   const kept = new Map<IpAddress | undefined, { readonly until: number; readonly decision: Decision }>()
   return async ip => {
     const known = kept.get(ip)

@@ -106,7 +106,7 @@ socket = "${authdSocket}"
         const [chunk] = await once(socket, 'data')
         const [first] = splitter.push(chunk).lines
         if (first === undefined) continue
-        if (!first.startsWith('+OK')) throw new Error(`popup said: ${first}`)
+        if (!first.startsWith('+OK')) throw new Error(`popup answered: ${first}`)
         return
       }
     }

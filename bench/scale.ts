@@ -179,14 +179,14 @@ class Bench {
       this.less(load, 'ms, p50', ...alone.map(({ times }) => quantile(times, 0.5)))
       this.less(load, 'ms, p99', ...alone.map(({ times }) => quantile(times, 0.99)))
     }
-    const crowd = await rounds(granted, 16)
+    const concurrent = await rounds(granted, 16)
     const load = 'lookup with a grant, 16 at a time'
     this.rate(
       load,
       'a second',
-      crowd.map(({ times, cost }) => ({ count: times.length, cost })),
+      concurrent.map(({ times, cost }) => ({ count: times.length, cost })),
     )
-    this.less(load, MICROSECONDS, ...crowd.map(({ times, cost }) => (cost.database / times.length) * 1e6))
+    this.less(load, MICROSECONDS, ...concurrent.map(({ times, cost }) => (cost.database / times.length) * 1e6))
     await gate.close()
   }
 

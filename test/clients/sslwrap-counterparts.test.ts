@@ -109,7 +109,7 @@ describeWith([command('curl')], 'curl', () => {
  * Reads until the end of the input, with or without close_notify, and then sends more. It uses
  * OpenSSL directly, because Node.js cannot do this.
  */
-const SPEAKS_ON = `
+const SENDS_AFTER_END = `
 import socket, ssl, sys
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname = False
@@ -128,7 +128,7 @@ describeWith([command('python3')], 'the ssl module of Python', () => {
   test("after the server's close_notify the client can still send data", async () => {
     const server = await backEnd(new BackEnd(socket => socket.end('+OK going\r\n')))
     const sslwrap = await start({ listeners: [{ backend: `127.0.0.1:${server.port}`, preamble: 'none' }] })
-    const client = await run(['python3', '-c', SPEAKS_ON, String(sslwrap.port)])
+    const client = await run(['python3', '-c', SENDS_AFTER_END, String(sslwrap.port)])
     expect(client.lines).toEqual(['+OK going'])
     await eventually('the end reaches the server', () => server.received[0]?.ended)
     expect(server.received[0]?.text).toBe('still there\r\n')

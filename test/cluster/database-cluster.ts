@@ -17,7 +17,7 @@ export const HEALING = 180_000
  * Pause between two queries for the state of the cluster, in milliseconds; Patroni checks every 2
  * s.
  */
-export const BETWEEN_QUESTIONS = 250
+export const QUERY_PAUSE = 250
 
 export type ClusterOptions = {
   /** Patroni's strict synchronous mode. */
@@ -64,7 +64,7 @@ export class DatabaseCluster {
     readonly others: readonly DatabaseNode[]
   }> {
     return eventually(
-      'the cluster is whole again, without a hand',
+      'the cluster is complete again, without a manual step',
       async () => {
         for (const asked of this.nodes) {
           const members = await asked.members()
@@ -76,7 +76,7 @@ export class DatabaseCluster {
         return undefined
       },
       HEALING,
-      BETWEEN_QUESTIONS,
+      QUERY_PAUSE,
     )
   }
 

@@ -48,7 +48,7 @@ export const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'the machine goes',
+    name: 'the machine is lost',
     strike: async ({ leader }) => {
       leader.setLink('down')
       leader.killDatabase()
@@ -80,7 +80,7 @@ export const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'replication cut, then the machine goes',
+    name: 'replication cut, then the machine is lost',
     strike: async ({ leader, others }) => {
       cut(leader, others, 'out')
       await seconds(1)
@@ -90,7 +90,7 @@ export const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'the wait is cancelled, then the machine goes',
+    name: 'the wait is cancelled, then the machine is lost',
     strike: async ({ leader, others }) => {
       cut(leader, others, 'out')
       await seconds(1.5)
@@ -136,7 +136,7 @@ export const FAULTS: readonly Fault[] = [
     },
   },
   {
-    name: 'synchronous standby dies',
+    name: 'the synchronous standby is killed',
     strike: async ({ standby }) => {
       standby.setLink('down')
       standby.killDatabase()

@@ -49,7 +49,7 @@ export class Traffic {
   worstGrantWait = 0
   refusedLogins = 0
   /** The last time of a wrong negative answer of a gate. */
-  lastNotYes = 0
+  lastNegative = 0
   unknowns = 0
   #count = 0
   #running = true
@@ -180,7 +180,7 @@ export class Traffic {
           })
         }
       } else if (!hasNoLogin && !this.blocked.has(ip)) {
-        this.lastNotYes = performance.now()
+        this.lastNegative = performance.now()
         if (answer === 'no' && !this.mayBeInvalid(ip)) {
           this.violations.push({
             rule: 'no plain no for a committed login',

@@ -95,7 +95,7 @@ describe('the embedded server', () => {
     const { pid } = server
     process.kill(pid, 'SIGKILL')
     await eventually(
-      'it runs again',
+      'the server runs again',
       () => server.pid !== pid && server.pid !== 0 && lines.some(line => line.startsWith('database_restarted')),
     )
     await run(server, 'SELECT count(*) FROM kept')

@@ -69,7 +69,7 @@ async function answersOf(
   const writer = createGrantWriter(database, policy, { now })
   const reader = createGrantReader(database, policy, { now })
   const admin = createGrantAdmin(database, policy, { now })
-  const decree = (forSeconds: number | null) => ({ forSeconds, reason: 'tests', owner: 'root' })
+  const terms = (forSeconds: number | null) => ({ forSeconds, reason: 'tests', owner: 'root' })
   const run = async (what: Deed): Promise<unknown> => {
     switch (what.kind) {
       case 'record':
@@ -86,15 +86,15 @@ async function answersOf(
         clock -= what.seconds * 1000
         return undefined
       case 'allow':
-        return admin.allow(networkOf(what.network), decree(what.seconds))
+        return admin.allow(networkOf(what.network), terms(what.seconds))
       case 'disallow':
         return admin.disallow(networkOf(what.network))
       case 'block':
-        return admin.block(aboutNetwork(what.network), decree(what.seconds))
+        return admin.block(aboutNetwork(what.network), terms(what.seconds))
       case 'unblock':
         return admin.unblock(aboutNetwork(what.network))
       case 'block-login':
-        return admin.block({ kind: 'login', login: what.login }, decree(what.seconds))
+        return admin.block({ kind: 'login', login: what.login }, terms(what.seconds))
       case 'unblock-login':
         return admin.unblock({ kind: 'login', login: what.login })
       case 'sweep':

@@ -139,10 +139,10 @@ ${lines.join('\n')}
     const listener = listenTo(optionsFor(port), 'of_tests', () => {
       received += 1
     })
-    await eventually('it listens', () => received > 0)
+    await eventually('LISTEN is answered', () => received > 0)
     const before = received
     await database.script('NOTIFY of_tests')
-    await eventually('a notification', () => received > before)
+    await eventually('a notification is received', () => received > before)
     await listener.close()
     await database.close()
   })
@@ -160,7 +160,7 @@ ${lines.join('\n')}
         /^no database: .*: set pool_mode = session in the pooler at 127\.0\.0\.1:\d+, or connect to PostgreSQL directly$/,
       )
       const database = openDatabase(optionsFor(port))
-      await eventually('a line in the log', () => {
+      await eventually('the state names pool_mode', () => {
         const state = database.state()
         return state.state === 'down' && state.reason.includes('pool_mode')
       })

@@ -70,11 +70,11 @@ describe('one server', () => {
     const asked = Promise.all(
       Array.from({ length: 6 }, () => failureOf(pool.query(SLEEP, [300], { signal: deadline.signal }))),
     )
-    const sleepers: Statement<unknown> = {
+    const runningStatements: Statement<unknown> = {
       text: "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'",
       row: ignored,
     }
-    await eventually('two sleep', async () => (await watcher.query(sleepers)).rows.length === 2)
+    await eventually('two statements run', async () => (await watcher.query(runningStatements)).rows.length === 2)
     deadline.abort()
     const failures = await asked
     // Two statements ran, and four never got a connection.
@@ -140,7 +140,7 @@ describe('one server', () => {
     const pool = database.open('postgres', { max: 1 })
     const [row] = (await pool.query(PID)).rows
     await database.owner.script(`SELECT pg_terminate_backend(${row?.pid ?? 0})`)
-    await eventually('it works again', () => works(pool))
+    await eventually('the pool works again', () => works(pool))
   })
 
   test('a statement that finds every connection busy fails, and the server is not lost', async () => {
@@ -210,11 +210,11 @@ describeWith([DEBIAN_POSTGRES], 'a stopped and a started server', () => {
     })
     await cluster.stop(how)
     expect(await underWay).toBeInstanceOf(OutcomeUnknown)
-    await eventually('it is down', () => pool.state().state === 'down')
+    await eventually('the database counts as down', () => pool.state().state === 'down')
     await expect(pool.query(ONE)).rejects.toThrow(DatabaseUnavailable)
     // After kill -9 the orphaned backends end with a delay; until then a start fails.
     await eventually('the server starts again', () => cluster.start().then(() => true))
-    await eventually('it works again', () => works(pool))
+    await eventually('the pool works again', () => works(pool))
     expect(states[0]).toBe('up')
     expect(states.at(-1)).toBe('up')
     expect(states).toContain('down')
@@ -231,7 +231,7 @@ describeWith([DEBIAN_POSTGRES], 'a stopped and a started server', () => {
     expect(failure).toBeInstanceOf(DatabaseUnavailable)
     expect(failure).not.toBeInstanceOf(ConnectionsBusy)
     await eventually('the server starts again', () => cluster.start().then(() => true))
-    await eventually('it works again', () => works(pool))
+    await eventually('the pool works again', () => works(pool))
   })
 
   test('unreachable at first, and used when it starts', async () => {
@@ -278,10 +278,10 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its streaming replica', () => {
       text: 'SELECT coalesce(bool_and(replay_lsn >= pg_current_wal_lsn()), false) AS caught_up FROM pg_stat_replication',
       row: v.object({ caught_up: v.boolean() }),
     }
-    await eventually('the replica has everything', async () => (await pool.query(lag)).rows[0]?.caught_up)
+    await eventually('the replica has every row', async () => (await pool.query(lag)).rows[0]?.caught_up)
     await primary.stop('kill')
     replica.promote()
-    await eventually('the new primary takes writes', async () => {
+    await eventually('the new primary accepts writes', async () => {
       await pool.script('INSERT INTO kept VALUES (2)')
       return true
     })
@@ -292,7 +292,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its streaming replica', () => {
       synchronousCommit: 'on',
     })
     expect((await pool.query(COUNT)).rows).toEqual([{ n: 2 }])
-    await eventually('the pool that knew the standby alone finds a primary in it', () => works(behind))
+    await eventually('the pool with the address of the standby alone finds a primary there', () => works(behind))
   })
 })
 

@@ -59,7 +59,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     text: "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
     row: v.object({ n: int8 }),
   }
-  const somebodyWaits = () =>
+  const commitWaits = () =>
     eventually('a commit waits for the standby', async () => ((await owner.query(WAITING)).rows[0]?.n ?? 0) > 0)
   const cancelWaits = () =>
     owner.script("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
@@ -104,7 +104,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     const recorded = writer(open('pop3authd', both(), rules))
       .record([login(ip)])
       .catch((error: unknown) => error)
-    await somebodyWaits()
+    await commitWaits()
     await cancelWaits()
     expect(await recorded).toBeInstanceOf(OutcomeUnknown)
     expect(await has(owner, ip)).toBe(true)
@@ -117,7 +117,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     const blocked = admin
       .block({ kind: 'network', network: networkOf(freshIp(), 32) }, request)
       .catch((error: unknown) => error)
-    await somebodyWaits()
+    await commitWaits()
     await cancelWaits()
     expect(await blocked).toBeInstanceOf(OutcomeUnknown)
   })
@@ -141,13 +141,13 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     standby.stallReplication()
     const [first, second] = [freshIp(), freshIp()]
     submit(first)
-    await somebodyWaits()
+    await commitWaits()
     submit(second)
-    await eventually('both are queued', () => answers.length === 2)
+    await eventually('both logins are queued', () => answers.length === 2)
     expect(answers.map(({ verdict }) => verdict)).toEqual(['queued', 'queued'])
     await eventually('the store counts as down', () => queue.storeIsDown)
     standby.resumeReplication()
-    await eventually('both are stored', () => queue.length === 0)
+    await eventually('both logins are stored', () => queue.length === 0)
     expect(await has(owner, first)).toBe(true)
     expect(await has(owner, second)).toBe(true)
     queue.close()
@@ -171,11 +171,11 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
       for (const ip of [taken, free]) {
         queue.submit({ event: login(ip).event, source: 'socket', answer: answer => answers.push(answer) })
       }
-      await eventually('both are answered', () => answers.length === 2)
+      await eventually('both logins are answered', () => answers.length === 2)
     })
     expect(answers.find(({ id }) => id === `t.${free}`)).toMatchObject({ verdict: 'committed' })
     expect(answers.find(({ id }) => id === `t.${taken}`)).toMatchObject({ verdict: 'queued' })
-    await eventually('the other one is stored too', () => queue.length === 0)
+    await eventually('the other login is stored', () => queue.length === 0)
     queue.close()
   })
 
@@ -186,7 +186,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
       standby.stallReplication()
       const recorded = writer(database).record([login(freshIp())], { signal: AbortSignal.timeout(8000) })
       const ended = recorded.catch((error: unknown) => error)
-      await somebodyWaits()
+      await commitWaits()
       expect(database.state()).toMatchObject({ synchronousCommit: 'local' })
       standby.resumeReplication()
       expect(await ended).toMatchObject([{ verdict: 'granted' }])
@@ -202,7 +202,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     await owner.script("ALTER SYSTEM SET synchronous_standby_names = ''")
     await owner.script('SELECT pg_reload_conf()')
     try {
-      await eventually('it is noticed', () =>
+      await eventually('the empty setting is noticed', () =>
         writer(database)
           .record([login(freshIp())])
           .then(
@@ -228,7 +228,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     )
     standby.stallReplication()
     const stalled = performance.now()
-    await eventually('no sure answer', () =>
+    await eventually('the lookup is refused', () =>
       gate.lookup(ip).then(
         () => false,
         (error: unknown) => error instanceof DatabaseUnavailable,
@@ -239,7 +239,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     expect(performance.now() - stalled).toBeGreaterThan(1500)
     await expect(reader(open('authwrap', both(), rules)).current()).rejects.toThrow(/may not be the primary/)
     standby.resumeReplication()
-    await eventually('yes again', () =>
+    await eventually('the lookup succeeds again', () =>
       gate.lookup(ip).then(
         grant => grant !== undefined,
         () => false,
@@ -258,7 +258,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     const recorded = writer(database)
       .record([login(unknown)])
       .catch((error: unknown) => error)
-    await somebodyWaits()
+    await commitWaits()
     await primary.stop('kill')
     expect(await recorded).toBeInstanceOf(OutcomeUnknown)
     standby.resumeReplication()

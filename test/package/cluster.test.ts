@@ -446,7 +446,7 @@ function walk(release: Release): void {
 
   describe('Faults', () => {
     step(
-      'the host of the leader fails: the other takes over, earlier grants count, and logins open the relay',
+      'after a failure of the leader’s host the standby is the leader, earlier grants count, and logins open the relay',
       async () => {
         const failed = await site.leader()
         await failed.fail()
@@ -463,7 +463,7 @@ function walk(release: Release): void {
       },
     )
 
-    step('a standby that does not join is copied anew', async () => {
+    step('a standby that does not join is copied again', async () => {
       const standby = (await site.members()).find(({ Role }) => Role !== 'Leader')?.Member ?? ''
       const reinit = sentence('Faults', /^patronictl reinit /)
       expect(reinit).toContain(' db2 ')
@@ -546,7 +546,7 @@ function walk(release: Release): void {
       const [, id = ''] = /^([0-9a-f]+), started, db3,/m.exec(list) ?? []
       await db1.sh(sentence(heading, /^etcdctl member remove /).replace(/ ID$/, ` ${id}`))
       const printed = await eventually(
-        'etcd takes the member',
+        'etcd accepts the member',
         () => db1.sh(block(heading, 'etcdctl member add')),
         SETTLES,
         500,
@@ -565,7 +565,7 @@ function walk(release: Release): void {
       await site.settled(...whole)
     })
 
-    step('the others learn its address', async () => {
+    step('the other hosts get the address of db4', async () => {
       for (const name of ['db1', 'db2'] as const) {
         const { machine } = site.host(name)
         const path = '/etc/patroni/config.yml'

@@ -160,8 +160,8 @@ const explain = async ({ host }: Stack, ip: string): Promise<string> =>
 
 /** The gate's answer to the policy request of a Postfix that shares its sockets. */
 async function gateAnswers({ host }: Stack, ip: string): Promise<string> {
-  const question = `request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=${ip}\n\n`
-  const ask = `require('node:net').connect('/run/auth-relay/gate/policy.sock', function () { this.write(${JSON.stringify(question)}) })
+  const request = `request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address=${ip}\n\n`
+  const ask = `require('node:net').connect('/run/auth-relay/gate/policy.sock', function () { this.write(${JSON.stringify(request)}) })
     .on('data', function (answer) { process.stdout.write(answer); this.destroy() })`
   return (await host.inContainer('gate', 'node', '-e', ask)).lines.join('')
 }

@@ -334,7 +334,7 @@ function life(release: Release): void {
         until: null,
         detail: '4 addresses within an hour',
       })
-      const mail = await eventually('the mail', async () => machine.answer('cat', '/var/lib/alarm-mails/mails'))
+      const mail = await eventually('the mail arrives', async () => machine.answer('cat', '/var/lib/alarm-mails/mails'))
       expect(mail).toMatch(/^TO -- noc@example.org$/m)
       expect(mail).toMatch(/^Subject: \[auth-relay\] ALARM: login_spread ann$/m)
       expect(await machine.answer('auth-relay', 'alerts')).toMatch(/^ALARM {2}login_spread: ann, 4 addresses/m)

@@ -54,7 +54,9 @@ describe.each(RELEASES)('%s', release => {
         path.starts(heading)
         path.setsUpPostfix()
         path.works('pop3')
-        path.walk('by POP3 over TLS too', async () => path.host.opensRelay(path.host.newAddress(), 'pop3s'))
+        path.walk('a login by POP3 over TLS opens the relay', async () =>
+          path.host.opensRelay(path.host.newAddress(), 'pop3s'),
+        )
       })
 
       describe('Whole stack with Postfix, a copier', () => {
@@ -79,7 +81,9 @@ describe.each(RELEASES)('%s', release => {
         path.starts(heading)
         const qmail = { storesMail: false }
         path.works('pop3', qmail)
-        path.walk('by POP3 over TLS too', async () => path.host.opensRelay(path.host.newAddress(), 'pop3s', qmail))
+        path.walk('a login by POP3 over TLS opens the relay', async () =>
+          path.host.opensRelay(path.host.newAddress(), 'pop3s', qmail),
+        )
       })
     },
   )
@@ -96,7 +100,7 @@ function passwordIn(output: string): string {
 class Walk {
   readonly #release: Release
   #host: MailHost | undefined
-  /** Of the copier. */
+  /** Password of the copier. */
   #password = ''
 
   constructor(release: Release) {
@@ -230,7 +234,7 @@ class Walk {
 
   /** The database, the check and the start. */
   starts(heading: string): void {
-    this.walk('it is started', async () => {
+    this.walk('the programs are started', async () => {
       const lines = blockOf(sectionOf(heading), 'sh', 'systemctl enable').trim().split('\n')
       expect(lines.slice(0, 2)).toEqual(['auth-relay-setup-database', 'auth-relay check'])
       for (const line of lines) await this.#machine.sh(line)
@@ -239,7 +243,7 @@ class Walk {
 
   /** As starts, with a device of which the document makes the login. */
   startsWithDevice(heading: string): void {
-    this.walk('it is started, with the login of a device', async () => {
+    this.walk('the programs are started, with the login of a device', async () => {
       const [database = '', device = '', check = '', start = '', ...others] = blockOf(
         sectionOf(heading),
         'sh',
@@ -262,7 +266,7 @@ class Walk {
     const account = () => `copier2@example.org:${this.#password}`
     const send = (sender: string, recipient = 'bob@partner.example') => this.host.mailFrom(address, sender, recipient)
 
-    this.walk('the device of OPERATING, whose login is there already', async () => {
+    this.walk('the device of OPERATING, with a login that exists already', async () => {
       const add = blockOf(section, 'sh', 'device add')
       expect(add).toMatch(/^auth-relay device add copier-2 --login copier2@example\.org --password /)
       await this.#machine.sh('auth-relay device remove copier-2')
@@ -285,7 +289,7 @@ class Walk {
       })
       expect(await this.host.opensMailbox(address, 'pop3s', account())).toBe(true)
     })
-    this.walk('explain, report, status and check say the same', async () => {
+    this.walk('explain, report, status and check agree', async () => {
       const [explain = ''] = blockOf(section, 'sh', 'auth-relay explain').split('\n')
       const output = await this.#machine.sh(explain)
       expect(output).toMatch(/^Mail from 192\.0\.2\.41 is relayed\.\n/)
@@ -293,7 +297,7 @@ class Walk {
       expect(output).toMatch(/^ {2}Left at this gate: 5[89] of 60 messages an hour$/m)
       const other = await this.#machine.run('sh', '-c', explain.replace('scan@', 'ceo@'))
       expect(other.ending?.code).toBe(1)
-      await eventually('the report has the mail', async () =>
+      await eventually('the report counts the mail', async () =>
         /^copier2@example\.org +copier-2 .* sometimes +popup .* [1-9]\d* +sends-only/m.test(
           await this.#machine.must('env', 'COLUMNS=200', 'auth-relay', 'report'),
         ),
@@ -325,7 +329,7 @@ class Walk {
 
   /** The settings file already has the settings of the section. */
   setsUpPostfix(): void {
-    this.walk('Postfix asks the gate', async () => {
+    this.walk('Postfix queries the gate', async () => {
       const section = sectionOf('Postfix')
       const lines = blockOf(section, 'postfix', 'inet:127.0.0.1:10040, default_action')
       expect(lines).toMatch(/^# \/etc\/postfix\/main\.cf\n/)
@@ -344,7 +348,7 @@ class Walk {
   }
 
   setsUpExim(): void {
-    this.walk('Exim asks the gate', async () => {
+    this.walk('Exim queries the gate', async () => {
       const section = sectionOf('Exim')
       expect(section.text).toContain('directly before `require message = relay not permitted`')
       this.#machine.write('/var/tmp/acl', blockOf(section, 'exim', 'readsocket{inet:'))
@@ -354,7 +358,7 @@ class Walk {
 
   /** The last section: check has no finding about the running host, and a login opens the relay. */
   works(scheme: 'pop3' | 'pop3s', server: { readonly storesMail?: boolean } = {}): void {
-    this.walk('it works', async () => {
+    this.walk('check finds no fault, and a login opens the relay', async () => {
       const [check = '', , explain = ''] = blockOf(sectionOf('Does it work?'), 'sh', 'swaks').split('\n')
       expect(check).toMatch(/^auth-relay check --quiet +# ends with: Safe\.$/)
       expect((await this.#machine.sh(check)).split('\n').at(-1)).toBe('Safe.')

@@ -19,7 +19,7 @@ export function logIn(socket: Socket, login: string, password = TEST_PASSWORD): 
   const { promise, resolve, reject } = Promise.withResolvers<boolean>()
   let received = ''
   let answers = 0
-  const hear = (chunk: Buffer): void => {
+  const onData = (chunk: Buffer): void => {
     received += chunk.toString('latin1')
     for (let end = received.indexOf('\n'); end >= 0; end = received.indexOf('\n')) {
       const isGood = received.startsWith('+OK')
@@ -27,7 +27,7 @@ export function logIn(socket: Socket, login: string, password = TEST_PASSWORD): 
       answers += 1
       const line = lines.shift()
       if (!isGood || line === undefined) {
-        socket.off('data', hear).off('close', lost).setTimeout(0)
+        socket.off('data', onData).off('close', lost).setTimeout(0)
         resolve(isGood)
         return
       }
@@ -35,7 +35,7 @@ export function logIn(socket: Socket, login: string, password = TEST_PASSWORD): 
     }
   }
   const lost = (): void => reject(new Error(`closed after ${answers} answers`))
-  socket.on('data', hear).on('close', lost).on('error', lost)
+  socket.on('data', onData).on('close', lost).on('error', lost)
   socket.setTimeout(ANSWER_LIMIT_MS, () => {
     reject(new Error(`no answer within ${ANSWER_LIMIT_MS} ms, after ${answers}`))
     socket.destroy()

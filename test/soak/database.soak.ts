@@ -234,7 +234,7 @@ describeWith([ROOT], 'the embedded database on a full disk', () => {
     await smtp.quit()
     return code
   }
-  const says = (event: RegExp): boolean => demo.program.lines.some(line => event.test(line))
+  const hasLogged = (event: RegExp): boolean => demo.program.lines.some(line => event.test(line))
 
   test('PostgreSQL ends on a full disk; POP3 and local mail continue, the relay is closed; with free space it opens without a manual step', async () => {
     const { directory } = demo
@@ -252,12 +252,20 @@ describeWith([ROOT], 'the embedded database on a full disk', () => {
     // Fills until PostgreSQL needs a new segment of the WAL and cannot create it.
     for (let round = 0; round < LOG_SEGMENTS; round++) await owner.script(BALLAST).catch(() => {})
     await owner.close()
-    await eventually('up cannot start it again', () => says(/event=database_restart_failed/), MINUTE)
+    await eventually(
+      'auth-relay up cannot start the database again',
+      () => hasLogged(/event=database_restart_failed/),
+      MINUTE,
+    )
     await logIn()
     expect(await codeFor('demo@demo.example')).toBe(250)
     expect(await codeFor('somebody@elsewhere.example')).toBe(553)
     disk.empty()
-    await eventually('up has started it again', () => says(/event=database_restarted/), MINUTE)
+    await eventually(
+      'auth-relay up has started the database again',
+      () => hasLogged(/event=database_restarted/),
+      MINUTE,
+    )
     await eventually('the login counts', async () => (await codeFor('somebody@elsewhere.example')) === 250, MINUTE)
   })
 })

@@ -81,9 +81,9 @@ test(`kill -9 of every process, ${SOAK.kills} times under load; seed ${SOAK.seed
     await pause(random.int(MOMENT))
     const all = descendantsOf(stack.program('auth-relay').pid)
     // Some processes do not exist at all times: an smtpd, a pop3d worker.
-    const running = KINDS.map(([name, choose]) => ({ name, victims: all.filter(choose) }))
-    const { name, victims } = random.pick(running.filter(kind => kind.victims.length > 0))
-    const { pid } = random.pick(victims)
+    const running = KINDS.map(([name, choose]) => ({ name, candidates: all.filter(choose) }))
+    const { name, candidates } = random.pick(running.filter(kind => kind.candidates.length > 0))
+    const { pid } = random.pick(candidates)
     if (statusOf(pid) !== undefined) process.kill(pid, 'SIGKILL')
     kills.set(name, (kills.get(name) ?? 0) + 1)
     const killed = performance.now()

@@ -78,9 +78,9 @@ const closed = (sockets: readonly Socket[]): number =>
   sockets.filter(socket => socket.destroyed || socket.readableEnded).length
 
 /** The answer of a server to this text, up to the expected end. */
-async function answer(port: number, question: string, end: RegExp): Promise<string> {
+async function answer(port: number, query: string, end: RegExp): Promise<string> {
   const socket = connect(port, '127.0.0.1')
-  socket.write(question)
+  socket.write(query)
   let received = ''
   for await (const piece of socket) {
     received += String(piece)
@@ -148,7 +148,7 @@ describe('a client that sends one octet at a time', () => {
       await everythingWorks()
       for (const { name, sockets, isCut } of slow.filter(each => each.isCut))
         await eventually(
-          `${name} cuts ${sockets.length} off`,
+          `${name} closes ${sockets.length} connections`,
           () => closed(sockets) === sockets.length || !isCut,
           2 * LOGIN_TIME * 1000,
         )
@@ -182,7 +182,7 @@ describe('a flood from one address', () => {
         : { event: 'connection_refused', reason: 'max_per_address' },
     )
     await eventually(
-      'its places are free again',
+      'the places of the address are free again',
       () =>
         site.login('127.99.0.1').then(
           () => true,
@@ -240,7 +240,7 @@ describe('no descriptor is left', () => {
       const sockets: Socket[] = []
       try {
         await eventually(
-          `${name} says that it has none left`,
+          `${name} logs that no descriptor is free`,
           () => {
             for (let n = 0; n < CROWD; n++)
               if (sockets[n]?.destroyed ?? true)
@@ -253,7 +253,7 @@ describe('no descriptor is left', () => {
         for (const socket of sockets) socket.destroy()
         await limit(target, MANY)
       }
-      await eventually(`${name} says that it has some again`, () => lines('freed') > freed, 20_000)
+      await eventually(`${name} logs that descriptors are free again`, () => lines('freed') > freed, 20_000)
       expect(statusOf(pid), 'the same process').toBeDefined()
       await everythingWorks()
     },

@@ -26,12 +26,12 @@ async function usedIn(address: string): Promise<number> {
   const ask = (id: number, method: string, params: object = {}): Promise<string> => {
     socket.send(JSON.stringify({ id, method, params }))
     return new Promise(resolve => {
-      const hear = ({ data }: MessageEvent): void => {
+      const onMessage = ({ data }: MessageEvent): void => {
         if (!String(data).includes(`"id":${id},`)) return
-        socket.removeEventListener('message', hear)
+        socket.removeEventListener('message', onMessage)
         resolve(String(data))
       }
-      socket.addEventListener('message', hear)
+      socket.addEventListener('message', onMessage)
     })
   }
   // Twice, because the second collection frees the objects that finalizers released in the first.

@@ -69,7 +69,7 @@ export class MailTraffic {
     for (const name of this.#all) {
       const id = uniqueId(name)
       if (there.has(id) && this.#quitAnswered.has(id)) this.faults.push(`${id} came back after QUIT was answered`)
-      if (!there.has(id) && !this.#quitSent.has(id)) this.faults.push(`${id} is gone without a QUIT`)
+      if (!there.has(id) && !this.#quitSent.has(id)) this.faults.push(`${id} is missing without a QUIT`)
     }
   }
 

@@ -56,11 +56,11 @@ describeWith(
       async signal => {
         const first = site.newcomer()
         await syslog.log('ipop3d', `Login user=ann host=[${first}] nmsgs=0/0`)
-        await eventually('a login before opens the relay', () => site.mayRelay(first), 30_000)
+        await eventually('a login before the restart opens the relay', () => site.mayRelay(first), 30_000)
         await syslog.restart(signal)
         const second = site.newcomer()
         await syslog.log('ipop3d', `Login user=ann host=[${second}] nmsgs=0/0`)
-        await eventually('a login after it as well', () => site.mayRelay(second), 30_000)
+        await eventually('a login after the restart opens the relay', () => site.mayRelay(second), 30_000)
       },
     )
 
@@ -73,7 +73,7 @@ describeWith(
       await eventually('the socket is there again', () => pathExists(path), 30_000)
       const later = site.newcomer()
       await eventually(
-        'and a later login as well',
+        'a later login counts',
         async () => (await site.login(later)) >= 0 && (await site.mayRelay(later)),
         30_000,
       )
@@ -228,7 +228,7 @@ describeWith([command('sh', 'dash')], 'a checker', () => {
     const good = running.client()
     const started = performance.now()
     await good.login('ann')
-    expect(performance.now() - started, 'a good login meanwhile').toBeLessThan(5000)
+    expect(performance.now() - started, 'a right login meanwhile').toBeLessThan(5000)
     await Promise.all(refused)
     running.closeClients()
     await eventually('no checker is left', () => resourcesOf(popup.pid).processes <= processes, 20_000)

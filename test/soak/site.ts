@@ -98,7 +98,7 @@ export class Site {
     expect(await this.mayRelay(withoutLogin)).toBe(false)
     expect(await this.askFrom(withoutLogin, 'ann@example.org')).toBe(250)
     await end()
-    await eventually('the login of meanwhile is stored', () => this.mayRelay(during), 90_000)
+    await eventually('the login during the outage is stored', () => this.mayRelay(during), 90_000)
     expect(await this.mayRelay(before)).toBe(true)
     expect(await this.mayRelay(withoutLogin)).toBe(false)
     expect(await this.login(this.newcomer())).toBeLessThan(LOGIN_MS)

@@ -75,7 +75,7 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
     if (isGood(ended)) served.set(name, (served.get(name) ?? 0) + 1)
     else errors.push(`${name}: ${JSON.stringify(ended.ending)} ${ended.lines.join(' / ').slice(0, 1000)}`)
   }
-  const says =
+  const hasPrinted =
     (text: string) =>
     (ended: Program): boolean =>
       ended.ending?.code === 0 && ended.lines.some(line => line.includes(text))
@@ -91,7 +91,7 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
   const curl = (url: string, from: string) =>
     client(
       'curl',
-      says('the end'),
+      hasPrinted('the end'),
       'curl',
       '-sS',
       '-k',
@@ -133,8 +133,8 @@ describeWith(NEEDS, 'mixed traffic of real clients', () => {
     return client('mpop', ({ ending }) => ending?.code === 0, 'mpop', '-q', '-C', rc, 'a')
   }
   const swaks = (from: string, to: string, reply: string) => {
-    const says = ({ lines }: Program) => lines.some(line => line.includes(` ${reply} `))
-    return client(`swaks, ${reply}`, says, ...swaksCommand(site.smtp, to, '--local-interface', from))
+    const hasReply = ({ lines }: Program) => lines.some(line => line.includes(` ${reply} `))
+    return client(`swaks, ${reply}`, hasReply, ...swaksCommand(site.smtp, to, '--local-interface', from))
   }
 
   /** A client that has read mail may send mail; a client that has not may not. */

@@ -29,7 +29,7 @@ const REQUEST = formatPolicyRequest(
   ]),
 )
 const NETSTRINGS = [formatNetstring('relay 192.0.2.7'), formatNetstring('relay 2001:db8::7'), formatNetstring('')]
-const QUESTIONS = ['relay v=1 ip=192.0.2.7', 'relay v=1 ip=192.0.2.7 instance=7f3a.12', 'counts v=1 device=copier-2']
+const QUERIES = ['relay v=1 ip=192.0.2.7', 'relay v=1 ip=192.0.2.7 instance=7f3a.12', 'counts v=1 device=copier-2']
 const WORDS = [
   ...REQUEST.split('\n'),
   '\n\n',
@@ -68,21 +68,21 @@ function socketmap(random: Random): void {
       return JSON.stringify(contents)
     })
   const bytes = Buffer.from(text, 'latin1')
-  promise(read([bytes]) === read(cut(random, bytes)), 'other questions when cut', text)
+  promise(read([bytes]) === read(cut(random, bytes)), 'other queries when cut', text)
 }
 
-function question(random: Random): void {
-  const line = mutated(random, random.pick(QUESTIONS), WORDS)
+function query(random: Random): void {
+  const line = mutated(random, random.pick(QUERIES), WORDS)
   const device = parseCountsQuery(line)
   promise(device === undefined || parseCountsQuery(formatCountsQuery(device)) === device, 'another device', line)
   const asked = parseRelayQuery(line)
   if (asked === undefined) return
   promise(parseIpAddress(asked.ip) === asked.ip, 'asks for no address', line)
-  promise(parseRelayQuery(formatRelayQuery(asked))?.ip === asked.ip, 'another question', line)
+  promise(parseRelayQuery(formatRelayQuery(asked))?.ip === asked.ip, 'another query', line)
 }
 
 /** Queries of mail servers: policy requests, socketmap requests, and lines of the query service. */
 export const gateQueries: FuzzTarget = {
   name: 'gate-queries',
-  attempt: random => random.pick([policy, policy, socketmap, question])(random),
+  attempt: random => random.pick([policy, policy, socketmap, query])(random),
 }

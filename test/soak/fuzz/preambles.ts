@@ -66,7 +66,7 @@ export const proxyHeader: FuzzTarget = {
     for (let at = 0, asked = 0; asked < 5000; asked++) {
       const part = parseProxyHeader(bytes.subarray(0, at), versions)
       if (part.state !== 'more') {
-        promise(same(part, whole) || part.state === 'malformed', 'a verdict was taken back', text)
+        promise(same(part, whole) || part.state === 'malformed', 'a verdict changed', text)
         if (part.state === 'done') promise(part.length === at, 'was read too far', text)
         break
       }

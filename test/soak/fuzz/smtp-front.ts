@@ -92,7 +92,7 @@ function contents(random: Random): void {
     promise(!/\0|(^|[^\r])\n|\r(?!\n|$)/s.test(text), 'passed an octet that servers differ about', input)
     if (state !== 'end') promise(!`\r\n${text}`.includes('\r\n.\r\n'), 'passed an end that was none', input)
     else promise(`\r\n${text}`.indexOf('\r\n.\r\n') === text.length - 3, 'passed more than one end', input)
-    promise(taken <= octets.length, 'took more than there is', input)
+    promise(taken <= octets.length, 'read more than the input', input)
   }
   const finder = new EndFinder()
   const end = finder.push(octets)

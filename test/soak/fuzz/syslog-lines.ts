@@ -107,8 +107,8 @@ function twoLines(random: Random): void {
   const verdict = recognizer.recognize(line, 0)
   if (verdict.verdict === 'ignore') return
   const isSecondLine = verdict.ip === '203.0.113.9' && /7/.test(line)
-  const saysItself = line.includes(verdict.ip) || ATTACK_PIECES.some(piece => line.includes(piece.trim()))
-  promise(isSecondLine || saysItself, `opened ${verdict.ip}`, line)
+  const namesAddress = line.includes(verdict.ip) || ATTACK_PIECES.some(piece => line.includes(piece.trim()))
+  promise(isSecondLine || namesAddress, `opened ${verdict.ip}`, line)
 }
 
 /** Syslog over TCP: the lines do not depend on the pieces of the stream. */
