@@ -13,8 +13,8 @@ type ConnectOptions = ConnectionOptions & {
 }
 
 /**
- * How one connection to a host is made. If the options require TLS, the certificate is always
- * verified.
+ * Returns the parameters of one connection to a host. If the options require TLS, the certificate
+ * is always verified.
  */
 export function clientConfig(options: ConnectOptions, { host, port }: DatabaseHost): ClientConfig {
   const { tls, password } = options
@@ -47,8 +47,9 @@ export const DEFAULT_STATEMENT_TIMEOUT_MS = 10_000
 
 export type PreparationOptions = {
   /**
-   * The server ends a statement after this; the client's own limit is a second longer, and a signal
-   * may be earlier. The server does not count the wait for a synchronous standby, the client does.
+   * Limit of the server for a statement. The client's own limit is a second longer, and a signal
+   * may come earlier. The server does not count the wait for a synchronous standby; the client
+   * does.
    */
   readonly statementTimeoutMs?: number
   /**
@@ -98,7 +99,7 @@ FROM (SELECT current_setting('synchronous_commit') AS found) AS s`)
 /**
  * Named statements are planned once for a connection. By default PostgreSQL plans some of them at
  * each execution, because the values may allow a better plan; for one login that doubled the work.
- * A server that does not know the setting keeps its default.
+ * A server without the setting keeps its default.
  */
 async function planForAnyParameters(client: Pick<ClientBase, 'query'>): Promise<void> {
   await client.query('SET plan_cache_mode = force_generic_plan').catch(() => undefined)
@@ -149,10 +150,10 @@ const BACKEND = v.object({ pid: v.number() })
 const TRIES = 3
 
 /**
- * Whether a connection pooler lends server processes for single transactions. Settings of one
- * session then reach other clients, named statements fail, and LISTEN is silent. Found by two
+ * True if a connection pooler lends server processes for single transactions. Settings of one
+ * session then reach other clients, named statements fail, and LISTEN reports nothing. Found by two
  * clients that get the same process in turn: a pooler of sessions keeps a process for its client
- * until the client goes.
+ * until the client disconnects.
  */
 export async function poolsTransactions(client: Pick<ClientBase, 'query'>, config: ClientConfig): Promise<boolean> {
   const pidOf = async (session: Pick<ClientBase, 'query'>): Promise<number> =>
@@ -172,7 +173,7 @@ export async function poolsTransactions(client: Pick<ClientBase, 'query'>, confi
     }
     return false
   } catch (error) {
-    // A pooler of statements refuses BEGIN. Anything else is a second client that was not served.
+    // A pooler of statements refuses BEGIN. After any other error the second client was not served.
     return error instanceof DatabaseError && error.code === '08P01'
   } finally {
     void other.end().catch(() => undefined) // the connection is closed already

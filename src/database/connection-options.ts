@@ -1,3 +1,8 @@
+/**
+ * The parameters of a connection to PostgreSQL: hosts, role, password, TLS, and the rules of a
+ * cluster.
+ */
+
 /** A password that only `reveal` returns, such as the Secret of src/settings. */
 export interface SecretLike {
   reveal(): string

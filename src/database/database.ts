@@ -1,3 +1,4 @@
+/** The database for the rest of the program: statements at the current primary, with deadlines. */
 import type { ClientConfig } from 'pg'
 import * as v from 'valibot'
 import { messageOf } from '../base/errors.ts'
@@ -13,8 +14,8 @@ export type DatabaseOptions = ServerOptions
 
 /**
  * `connecting`: not yet found. `up`: the primary is known; `pooled`: a connection pooler answers
- * for it; `synchronousCommit`: the setting of role, database and server. `down`: looked for again
- * and again, with back-off.
+ * for it; `synchronousCommit`: the setting of role, database and server. `down`: searched again and
+ * again, with back-off.
  */
 export type DatabaseState =
   | { readonly state: 'connecting' }
@@ -46,8 +47,8 @@ export type RunOptions = {
 
 export interface Session {
   /**
-   * @throws StatementRefused, OutcomeUnknown, DatabaseUnavailable; v.ValiError if the rows are not
-   * what they should be.
+   * @throws StatementRefused, OutcomeUnknown, DatabaseUnavailable; v.ValiError if the rows do not
+   * fit their schema.
    */
   query<Row>(statement: Statement<Row>, values?: readonly Value[], options?: RunOptions): Promise<Result<Row>>
   /** Several statements in one text without parameters, for migrations. */
@@ -85,9 +86,8 @@ const LONGEST_PAUSE_MS = 5000
 const LEAST_PAUSE_MS = 200
 
 /**
- * Whether the server takes writes, on which timeline, and which of its processes answers; asked
- * once per server. Each promotion begins a new timeline, so of two primaries the older has the
- * lower one.
+ * Whether the server takes writes, its timeline, and the process that answers. Runs once for each
+ * server. Each promotion begins a new timeline, so of two primaries the older has the lower one.
  */
 const FIRST_QUERY: Statement<{ read_only: boolean; timeline: number; pid: number }> = {
   text: `SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only,
@@ -110,7 +110,7 @@ type Primary = {
   readonly timeline: number
   index: number
   lastAnswer: number
-  /** A deadline passed under a statement, and no durable one has succeeded since. */
+  /** A deadline passed during a statement, and no durable one has succeeded since. */
   isUnsure: boolean
   /** Watches the synchronous standbys; made for the first answer that must be proven. */
   watch: StandbyWatch | undefined
@@ -171,8 +171,7 @@ class PrimaryDatabase implements Database {
         await run({ text: 'COMMIT' })
         return result
       } catch (error) {
-        // A connection that cannot roll back is unusable. #withClient has noticed that and closes
-        // it.
+        // A connection that cannot roll back is unusable, and #withClient closes it.
         await run({ text: 'ROLLBACK' }).catch(() => undefined)
         throw error
       }
@@ -274,7 +273,7 @@ class PrimaryDatabase implements Database {
     primary.watch ??= new StandbyWatch({
       limitMs,
       host: primary.host,
-      ask: async (statement, signal) => {
+      query: async (statement, signal) => {
         const connection = await raced(signal, this.#connect(primary), late => late.release(false))
         let isBroken = true
         try {
@@ -282,7 +281,7 @@ class PrimaryDatabase implements Database {
           isBroken = false
           return rows
         } catch (error) {
-          // No statement reaches the server while nothing is proven, so the watch has to notice a
+          // No statement reaches the server while nothing is proven, so the watch has to find a
           // server that was restarted or lost.
           if (!signal.aborted && failureOf(error, primary.host).serverLost) this.#lost(primary, messageOf(error))
           throw error
@@ -489,7 +488,7 @@ async function lookAt({ client, run }: LentConnection, config: ClientConfig) {
   const [answer] = (await runStatement(run, FIRST_QUERY)).rows
   if (answer?.read_only !== false) return 'a standby'
   // PostgreSQL sends each client the id of the process that serves it (BackendKeyData). A pooler
-  // invents a number.
+  // sends another number.
   const pooled = Reflect.get(client, 'processID') !== answer.pid
   if (pooled && (await poolsTransactions(client, config))) return TRANSACTION_POOLING
   return { pooled, timeline: answer.timeline }

@@ -1,6 +1,6 @@
 /** Deadlines of statements: by a time limit, by the caller, and in a race with a promise. */
 
-/** `clear` gives the timer and the listener back. */
+/** `clear` removes the timer and the listener. */
 export type Deadline = { readonly signal: AbortSignal; clear(): void }
 
 /** Aborts at the caller's signal or at the time limit: at the one that comes first. */
@@ -19,7 +19,7 @@ export function deadlineOf(outer: AbortSignal | undefined, limitMs: number): Dea
   }
 }
 
-/** The promise, or the signal's reason if it is first; `discard` gets what comes too late. */
+/** The promise, or the signal's reason if it is first; `discard` gets a late result. */
 export function raced<T>(signal: AbortSignal, promise: T | Promise<T>, discard?: (late: T) => void): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason)

@@ -1,3 +1,4 @@
+/** The embedded PostgreSQL: its files, its first start, its supervision and its end. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
@@ -47,7 +48,7 @@ export type EmbeddedServerOptions = {
 export interface EmbeddedServer {
   /** The superuser `postgres` on the database `postgres`, by Unix socket. */
   readonly connection: ConnectionOptions
-  /** Process number of the server now running; changes when it crashed and was started again. */
+  /** Process id of the running server. It changes when the server starts again after a crash. */
   readonly pid: number
   /** Fast shutdown; resolves when no process of the server is left. */
   stop(): Promise<void>
@@ -71,7 +72,7 @@ const MAX_SOCKET_PATH = 107
 const SETTINGS: Readonly<Record<string, string>> = {
   listen_addresses: '',
   unix_socket_permissions: '0777', // the directory decides about accounts, the password about roles
-  authentication_timeout: '5s', // a client takes a slot before it proves who it is
+  authentication_timeout: '5s', // a client takes a slot before it authenticates
   password_encryption: 'scram-sha-256',
   shared_buffers: '32MB',
   max_connections: '60',
@@ -433,10 +434,7 @@ class Supervisor {
     else log.debug('postgres_reported', fields)
   }
 
-  /**
-   * Asks for TLS, which the server answers with one octet before it wants a name or a slot
-   * (SSLRequest).
-   */
+  /** Requests TLS (SSLRequest), which the server answers before it requires a name or a slot. */
   #ping(answered: () => void): void {
     const probe = connect(join(this.#socketDir, `.s.PGSQL.${this.#options.tcpPort ?? SOCKET_PORT}`))
     const end = (): void => void probe.destroy()
@@ -444,9 +442,7 @@ class Supervisor {
     probe.write(SSL_REQUEST)
   }
 
-  /**
-   * As pg_ctl does: line 8 of postmaster.pid says `ready`, line 1 that it is this server's file.
-   */
+  /** As in pg_ctl: line 8 of postmaster.pid is `ready`, and line 1 is the pid of this server. */
   async #ready(child: ChildProcess): Promise<void> {
     const end = performance.now() + START_TIMEOUT_MS
     while (performance.now() < end) {
@@ -460,8 +456,8 @@ class Supervisor {
   }
 
   #fault(what: string, cause?: unknown): EmbeddedServerFault {
-    const said = this.#lastLines.length === 0 ? '' : `; it said: ${this.#lastLines.join(' | ')}`
-    return new EmbeddedServerFault(`PostgreSQL in ${this.#data} does not start: ${what}${said}`, { cause })
+    const output = this.#lastLines.length === 0 ? '' : `; its output: ${this.#lastLines.join(' | ')}`
+    return new EmbeddedServerFault(`PostgreSQL in ${this.#data} does not start: ${what}${output}`, { cause })
   }
 }
 

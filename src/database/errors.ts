@@ -73,7 +73,7 @@ export class EmbeddedServerFault extends Error {
 }
 
 /**
- * SQLSTATEs after which this connection, and most likely its server, is of no use to us (PostgreSQL
+ * SQLSTATEs after which this connection, and most likely its server, cannot be used (PostgreSQL
  * appendix A).
  */
 const CONNECTION_LOST = new Set([

@@ -32,13 +32,13 @@ WHERE relname = 'schema_version' AND relkind = 'r' AND pg_table_is_visible(oid)`
 const LEDGER: Statement<{ v: number }> = { text: 'TABLE schema_version', row: v.object({ v: v.number() }) }
 
 /**
- * Brings the schema up to date: every numbered file of the directory that the database has not
- * seen, each in one transaction. A file's first statement enters its number into `schema_version`,
- * so that two programs cannot both apply it, even if the lock fails. Safe when many programs start
- * at once.
+ * Brings the schema up to date: applies every numbered file of the directory that is not in the
+ * ledger, each in one transaction. A file's first statement enters its number into
+ * `schema_version`, so that two programs cannot both apply it, even if the lock fails. Safe when
+ * many programs start at once.
  *
- * @throws SchemaTooNew if a newer program was here; MigrationFailed if a file is refused, and then
- * nothing of it stays.
+ * @throws SchemaTooNew if a newer program has migrated the database; MigrationFailed if a file is
+ * refused, and then nothing of it stays.
  */
 export async function migrate(database: Database, directory: string): Promise<Migrated> {
   const migrations = await readMigrations(directory)
@@ -111,7 +111,7 @@ async function apply(database: Database, migration: Migration): Promise<void> {
   }
 }
 
-/** The highest migration this database has seen; 0 for an empty one. */
+/** The highest migration that was applied to the database; 0 for an empty one. */
 export async function schemaVersion(session: Session): Promise<number> {
   const { rows } = await session.query(HAS_LEDGER)
   if (rows[0]?.there !== true) return 0

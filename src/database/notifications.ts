@@ -1,9 +1,12 @@
+/**
+ * Notifications of the database: a connection that only listens, and is made again after each end.
+ */
 import { setTimeout as pause } from 'node:timers/promises'
 import { Client } from 'pg'
 import { clientConfig } from './connect.ts'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
 
-/** Between two attempts, in milliseconds. */
+/** Milliseconds between two attempts. */
 const AGAIN = 1000
 /** Time limit of a server to close its end, in milliseconds. */
 const CLOSE_LIMIT = 1000
@@ -11,7 +14,7 @@ const CLOSE_LIMIT = 1000
 export type Notifications = { close(): Promise<void> }
 
 /**
- * Calls `heard` for every NOTIFY on the channel, and whenever it starts to listen, because earlier
+ * Calls `notified` for every NOTIFY on the channel, and at each start of listening, because earlier
  * notifications may be lost.
  *
  * A notification comes early or not at all, so no result may depend on notifications. The listener
@@ -22,10 +25,10 @@ export type Notifications = { close(): Promise<void> }
 export function listenTo(
   options: ConnectionOptions & { readonly applicationName: string },
   channel: string,
-  heard: () => void,
+  notified: () => void,
 ): Notifications {
   const closing = new AbortController()
-  const running = keepListening(options, channel, heard, closing.signal)
+  const running = keepListening(options, channel, notified, closing.signal)
   return {
     async close() {
       closing.abort()
@@ -37,22 +40,22 @@ export function listenTo(
 async function keepListening(
   options: Parameters<typeof listenTo>[0],
   channel: string,
-  heard: () => void,
+  notified: () => void,
   signal: AbortSignal,
 ): Promise<void> {
   for (let n = 0; !signal.aborted; n++) {
     const host = options.hosts[n % options.hosts.length]
-    if (host !== undefined) await listenOnce(options, host, channel, heard, signal)
+    if (host !== undefined) await listenOnce(options, host, channel, notified, signal)
     await pause(AGAIN, undefined, { signal, ref: false }).catch(() => undefined) // closed
   }
 }
 
-/** Until the connection ends or `signal` ends it. Never rejects. */
+/** Listens until the connection ends or `signal` aborts. Never rejects. */
 async function listenOnce(
   options: Parameters<typeof listenTo>[0],
   host: DatabaseHost,
   channel: string,
-  heard: () => void,
+  notified: () => void,
   signal: AbortSignal,
 ): Promise<void> {
   const client = new Client(clientConfig(options, host))
@@ -60,11 +63,11 @@ async function listenOnce(
   const end = (): void => ended.resolve()
   client.on('error', end)
   client.on('end', end)
-  client.on('notification', heard)
+  client.on('notification', notified)
   signal.addEventListener('abort', end, { once: true })
   try {
     await client.connect()
-    const listening = client.query(`LISTEN ${channel}`).then(heard)
+    const listening = client.query(`LISTEN ${channel}`).then(notified)
     listening.catch(() => undefined) // The end of the connection is reported too.
     // A server that hangs does not answer, and must not delay `close`.
     await Promise.race([listening, ended.promise])

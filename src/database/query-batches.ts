@@ -5,7 +5,7 @@ export type QueryBatchesOptions<Query, Answer> = {
    * Runs one statement for all queries and returns the answers in the same order. The signal
    * aborts when every caller has left.
    */
-  readonly ask: (queries: readonly Query[], signal: AbortSignal) => Promise<readonly (Answer | undefined)[]>
+  readonly run: (queries: readonly Query[], signal: AbortSignal) => Promise<readonly (Answer | undefined)[]>
   /** Most statements at the same time. */
   readonly statements: number
   /** Most queries in one statement. */
@@ -21,9 +21,9 @@ type Caller<Query, Answer> = {
 }
 
 /**
- * A query that finds a statement free is asked at once and alone. Queries that arrive while
- * every statement runs wait, and the next statement asks all of them. So a lone query has no
- * delay, and a busy server gets fewer and larger statements instead of a growing queue.
+ * A query runs at once and alone if a statement is free. Queries that arrive while every statement
+ * runs wait, and the next statement runs all of them. So a lone query has no delay, and a busy
+ * server gets fewer and larger statements instead of a growing queue.
  *
  * A query never joins a statement that has begun, so no answer is older than its query.
  *
@@ -43,7 +43,7 @@ export class QueryBatches<Query, Answer> {
    * error of the statement, or with the reason of the signal as soon as it aborts. A caller that
    * aborts does not end the statement of the others.
    */
-  ask(query: Query, signal?: AbortSignal): Promise<Answer | undefined> {
+  run(query: Query, signal?: AbortSignal): Promise<Answer | undefined> {
     if (signal?.aborted === true) return Promise.reject(signal.reason)
     const { promise, resolve, reject } = Promise.withResolvers<Answer | undefined>()
     const caller = { query, resolve, reject, leave: (): void => void this.#waiting.delete(caller) }
@@ -81,7 +81,7 @@ export class QueryBatches<Query, Answer> {
     }
     try {
       const queries = batch.map(({ query }) => query)
-      const answers = await this.#options.ask(queries, everyCallerLeft.signal)
+      const answers = await this.#options.run(queries, everyCallerLeft.signal)
       for (const [index, { resolve }] of batch.entries()) resolve(answers[index])
     } catch (error) {
       for (const { reject } of batch) reject(error)

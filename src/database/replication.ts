@@ -32,7 +32,7 @@ export function requireReplicated(replication: Replication | undefined): void {
 /**
  * Proof that a server is still the primary of its cluster.
  *
- * A primary that was cut off, or whose cluster manager hangs, goes on answering while another
+ * A primary that was cut off, or whose cluster manager hangs, continues to answer while another
  * server has been promoted. Only a synchronous standby can be promoted, and a promoted standby
  * stops answering its old primary. So an answer of every synchronous standby to this primary proves
  * that no other primary existed at that moment.
@@ -46,7 +46,7 @@ export function requireReplicated(replication: Replication | undefined): void {
  */
 
 /**
- * One standby as the primary sees it; `replied` in milliseconds by the standby's clock, `pid` of
+ * One standby as the primary reports it; `replied` in milliseconds by the standby's clock, `pid` of
  * the walsender.
  */
 export type StandbyReply = { readonly name: string; readonly pid: number; readonly replied: number }
@@ -66,7 +66,7 @@ export const STANDBY_REPLIES: Statement<StandbyReplies> = {
 
 /**
  * The standbys of synchronous_standby_names, in lower case: `n2`, `"n2","n3"`, `2 (n2, n3)`, `ANY 1
- * (n2, n3)`. Empty if there are none, or if any standby will do (`*`).
+ * (n2, n3)`. Empty if there are none, or if any standby suffices (`*`).
  */
 export function standbyNames(setting: string): readonly string[] {
   const inner = /^\s*(?:(?:any|first)\s+)?\d+\s*\((?<list>.*)\)\s*$/is.exec(setting)?.groups?.['list'] ?? setting
@@ -77,14 +77,14 @@ export function standbyNames(setting: string): readonly string[] {
   return names.includes('*') ? [] : names
 }
 
-/** Newer answers of one standby after which an older estimate of its clock is forgotten. */
+/** Newer answers of one standby after which an older estimate of its clock is dropped. */
 const WINDOW = 30
 
 type Track = { readonly pid: number; replied: number; changes: number; readonly offsets: number[] }
 
 /**
- * How old the standbys' last answers are. Pure: the time is an argument, in milliseconds of a
- * monotonic clock.
+ * Ages of the standbys' last answers. Pure: the time is an argument, in milliseconds of a monotonic
+ * clock.
  */
 export class StandbyAges {
   #tracks = new Map<string, Track>()
@@ -127,24 +127,27 @@ export class StandbyAges {
 export type StandbyWatchOptions = {
   readonly limitMs: number
   readonly host: string
-  readonly ask: (statement: Statement<StandbyReplies>, signal: AbortSignal) => Promise<readonly StandbyReplies[]>
+  readonly query: (statement: Statement<StandbyReplies>, signal: AbortSignal) => Promise<readonly StandbyReplies[]>
   /** Called after each query whose answer proves nothing. */
   readonly silent: () => void
 }
 
-/** Asks a primary again and again for the answers of its standbys, from its making until `stop`. */
+/**
+ * Queries a primary again and again for the answers of its standbys, from its construction until
+ * `stop`.
+ */
 export class StandbyWatch {
   readonly #options: StandbyWatchOptions
   readonly #ages = new StandbyAges()
   readonly #began = performance.now()
   #next: NodeJS.Timeout | undefined
-  #asked: PromiseWithResolvers<void> = Promise.withResolvers()
+  #queried: PromiseWithResolvers<void> = Promise.withResolvers()
   #failure = 'its synchronous standby does not answer'
   #stopped = false
 
   constructor(options: StandbyWatchOptions) {
     this.#options = options
-    void this.#ask()
+    void this.#query()
   }
 
   /**
@@ -163,7 +166,7 @@ export class StandbyWatch {
    */
   async proven(): Promise<void> {
     while (!this.#isProven() && !this.#stopped && performance.now() - this.#began < this.#options.limitMs) {
-      await this.#asked.promise
+      await this.#queried.promise
     }
     this.assertProven()
   }
@@ -171,17 +174,17 @@ export class StandbyWatch {
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#next)
-    this.#asked.resolve()
+    this.#queried.resolve()
   }
 
   #isProven(): boolean {
     return this.#ages.age(performance.now()) <= this.#options.limitMs
   }
 
-  async #ask(): Promise<void> {
-    const { limitMs, ask, silent } = this.#options
+  async #query(): Promise<void> {
+    const { limitMs, query, silent } = this.#options
     try {
-      const [replies] = await ask(STANDBY_REPLIES, AbortSignal.timeout(limitMs))
+      const [replies] = await query(STANDBY_REPLIES, AbortSignal.timeout(limitMs))
       if (replies !== undefined) this.#ages.observe(replies, performance.now())
       const names = standbyNames(replies?.names ?? '').join(', ')
       this.#failure =
@@ -190,11 +193,11 @@ export class StandbyWatch {
       this.#failure = `it does not show the answers of its standbys: ${messageOf(error)}`
     }
     if (this.#stopped) return
-    const asked = this.#asked
-    this.#asked = Promise.withResolvers()
-    asked.resolve()
+    const queried = this.#queried
+    this.#queried = Promise.withResolvers()
+    queried.resolve()
     if (!this.#isProven()) silent()
     // Several queries within the limit, because the first proof needs two answers of the standby.
-    this.#next = setTimeout(() => void this.#ask(), Math.min(1000, limitMs / 6)).unref()
+    this.#next = setTimeout(() => void this.#query(), Math.min(1000, limitMs / 6)).unref()
   }
 }

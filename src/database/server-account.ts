@@ -1,4 +1,4 @@
-/** As which account and which process the embedded server runs. */
+/** The account and the process of the embedded server. */
 import { chown, lchown, readdir, readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { EmbeddedServerFault } from './errors.ts'
@@ -47,8 +47,7 @@ export async function giveTo(path: string, account: ServerAccount | undefined): 
 
 /**
  * Gives a directory with everything below it to the server's account; true if another account had
- * it. The directory itself comes last, so that an interrupted change is noticed and repeated at the
- * next start.
+ * it. The directory itself comes last, so that an interrupted change is repeated at the next start.
  */
 export async function giveTreeTo(directory: string, account: ServerAccount | undefined): Promise<boolean> {
   if (account === undefined) return false
@@ -60,8 +59,8 @@ export async function giveTreeTo(directory: string, account: ServerAccount | und
 }
 
 /**
- * A process, told apart from a later one with the same number by its start time (proc(5), field 22
- * of stat, in clock ticks).
+ * A process, distinguished from a later one with the same number by its start time (proc(5), field
+ * 22 of stat, in clock ticks).
  */
 export type ProcessIdentity = { readonly pid: number; readonly start: string }
 
@@ -78,7 +77,7 @@ export async function identityOf(pid: number): Promise<ProcessIdentity | undefin
 /** `PID START`, as written into a file. */
 export const formatIdentity = ({ pid, start }: ProcessIdentity): string => `${pid} ${start}\n`
 
-/** True if the process that wrote this text is still there. */
+/** True if the process that wrote this text still runs. */
 export async function isAlive(text: string): Promise<boolean> {
   const [pid = '', start = ''] = text.trim().split(' ')
   return /^\d+$/.test(pid) && (await identityOf(Number(pid)))?.start === start

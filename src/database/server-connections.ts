@@ -1,3 +1,4 @@
+/** The connections to one host: how many are lent, and that all of them reach the same server. */
 import { Pool, type PoolClient } from 'pg'
 import {
   CancelledWaits,

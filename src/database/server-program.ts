@@ -22,7 +22,7 @@ export function distributionServer(directory = '/usr/lib/postgresql'): number | 
   return versions.filter(Number.isInteger).sort((a, b) => b - a)[0]
 }
 
-/** The PostgreSQL that npm brought for this machine. */
+/** The PostgreSQL that npm installed for this machine. */
 type ServerPackage = { readonly native: string; readonly version: string }
 
 const PackageJson = v.object({ version: v.pipe(v.string(), v.regex(/^[\w.+-]+$/)) })

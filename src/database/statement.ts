@@ -36,7 +36,7 @@ export async function runStatement<Row>(
   return { rows: rows.map(each => v.parse(row, each)), count: rowCount ?? 0 }
 }
 
-/** Array.isArray does not see that a readonly array is one. */
+/** Array.isArray does not narrow to a readonly array. */
 const isArray = (value: Value): value is readonly ArrayElement[] => Array.isArray(value)
 
 /** For statements whose rows are not used. */

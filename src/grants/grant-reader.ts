@@ -164,7 +164,7 @@ export function createGrantReader(
   const lookups = new QueryBatches<IpAddress, Grant>({
     statements: LOOKUPS_AT_ONCE,
     most: ADDRESSES_OF_A_LOOKUP,
-    ask: async (addresses, signal) => {
+    run: async (addresses, signal) => {
       const networks = addresses.map(ip => (policy.neverList.loginRefusal(ip) === undefined ? policy.rowOf(ip) : null))
       const embedded = addresses.map(ip => policy.embeddedIpv4(ip) ?? null)
       const { rows } = await database.query(LOOKUP, [addresses, networks, embedded, now(), policy.expTime], {
@@ -181,7 +181,7 @@ export function createGrantReader(
   return {
     async lookup(ip: IpAddress, { signal }: QueryOptions = {}): Promise<Grant | undefined> {
       if (policy.neverList.refusal(ip) !== undefined) return undefined
-      return lookups.ask(ip, signal)
+      return lookups.run(ip, signal)
     },
     async current({ signal }: QueryOptions = {}): Promise<readonly CurrentGrant[]> {
       const { rows } = await database.query(CURRENT, [now(), policy.expTime], { signal, proven: true })

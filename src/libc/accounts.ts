@@ -9,7 +9,7 @@ const getpwnam = nativeFunction('int getpwnam_r(const char *name, void *row, voi
 const getpwuid = nativeFunction('int getpwuid_r(uint32_t uid, void *row, void *text, size_t size, void *found)')
 const getgrnam = nativeFunction('int getgrnam_r(const char *name, void *row, void *text, size_t size, void *found)')
 
-/** The account of that name, or undefined if the host knows none (getpwnam_r(3)). */
+/** The account of that name, or undefined if the host has none (getpwnam_r(3)). */
 export function accountNamed(name: string): Account | undefined {
   return look('getpwnam_r', (row, text, found) => getpwnam(name, row, text, text.length, found), accountIn)
 }
@@ -19,7 +19,7 @@ export function accountWithUid(uid: number): Account | undefined {
   return look('getpwuid_r', (row, text, found) => getpwuid(uid, row, text, text.length, found), accountIn)
 }
 
-/** Id of the group of that name, or undefined if the host knows none (getgrnam_r(3)). */
+/** Id of the group of that name, or undefined if the host has none (getgrnam_r(3)). */
 export function groupNamed(name: string): number | undefined {
   return look(
     'getgrnam_r',
@@ -29,8 +29,8 @@ export function groupNamed(name: string): number | undefined {
 }
 
 /**
- * A row's texts fit into a page nearly everywhere; a directory service may need more, but not
- * without end.
+ * Octets for the texts of a row, at first and at most. A directory service may need more than a
+ * page.
  */
 const [FIRST_TEXT, LARGEST_TEXT] = [4096, 1_048_576]
 
@@ -100,6 +100,6 @@ export async function crypt(password: string | Uint8Array, setting: string): Pro
   })
   data?.fill(0)
   phrase.fill(0)
-  // `*0` and `*1` are crypt(3)'s words for failure; they must never equal a stored `*`.
+  // crypt(3) returns `*0` or `*1` after a failure, which must never equal a stored `*`.
   return hash === undefined || hash.startsWith('*') ? undefined : hash
 }

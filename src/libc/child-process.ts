@@ -34,19 +34,20 @@ const waitid = nativeFunction('int waitid(int idtype, int id, void *info, int op
 
 const [SETSIGDEF, SETSIGMASK, SETSID] = [0x04, 0x08, 0x80]
 /**
- * Roomier than posix_spawnattr_t (336), posix_spawn_file_actions_t (80) and sigset_t (128) of glibc
- * and musl.
+ * Octets for a posix_spawnattr_t (336), a posix_spawn_file_actions_t (80) or a sigset_t (128) of
+ * glibc and musl, with a reserve.
  */
 const ROOM = 1024
 
 export type SpawnRequest = {
   /**
-   * Path of the program; searched for in this process's PATH if `searchPath` and it holds no `/`.
+   * Path of the program. With `searchPath`, a name without `/` is searched for in the PATH of this
+   * process.
    */
   readonly file: string
   /** argv, the name first. */
   readonly argv: readonly (string | Uint8Array)[]
-  /** `NAME=value`, each. */
+  /** Texts `NAME=value`. */
   readonly environment: readonly (string | Uint8Array)[]
   /**
    * The child's descriptors: `from` is the descriptor here, `to` the one in the child. 0, 1 and 2
@@ -56,15 +57,18 @@ export type SpawnRequest = {
   readonly searchPath?: boolean
   /** Starts a new session, so that a terminal's signals do not reach the child. */
   readonly newSession?: boolean
-  /** Soft RLIMIT_NOFILE of the child; the runtime's raised one otherwise. */
+  /**
+   * Soft RLIMIT_NOFILE of the child. Undefined: the limit of this process, which the runtime has
+   * raised.
+   */
   readonly openFiles?: bigint
 }
 
 const attributes = new Map<number, Uint8Array>()
 
 /**
- * Every signal default, none blocked: the runtime ignores SIGPIPE, and children must not. Made
- * once; the kernel only reads it.
+ * Attributes that give every signal its default action and block none, because the runtime ignores
+ * SIGPIPE and children must not. They are made once, because the kernel only reads them.
  */
 function attributesFor(flags: number): Uint8Array {
   const known = attributes.get(flags)
@@ -81,10 +85,9 @@ function attributesFor(flags: number): Uint8Array {
 }
 
 /**
- * Starts a program and answers its pid, ten times as cheaply as node:child_process. The descriptors
- * should be blocking (`setBlocking`).
- * The caller must wait for the pid (`waitFor`), or it stays a zombie. Throws SystemCallError
- * (ENOENT, EACCES, ENOEXEC, EAGAIN…).
+ * Starts a program and returns its pid, at a tenth of the cost of node:child_process. The
+ * descriptors should be blocking (`setBlocking`). The caller must wait for the pid (`waitFor`), or
+ * it stays a zombie. Throws SystemCallError (ENOENT, EACCES, ENOEXEC, EAGAIN…).
  */
 export function posixSpawn(request: SpawnRequest): number {
   const attr = attributesFor(SETSIGDEF | SETSIGMASK | (request.newSession === true ? SETSID : 0))
@@ -152,8 +155,8 @@ export class RepeatedSpawn {
   }
 
   /**
-   * Answers the pid, to be waited for with `waitFor`. `environment` follows what every start has.
-   * Rejects with SystemCallError.
+   * Starts the program and returns its pid, for which the caller must call `waitFor`. `environment`
+   * follows the strings of every start. Rejects with SystemCallError.
    */
   async start(descriptor: number, environment: readonly (string | Uint8Array)[]): Promise<number> {
     const call = this.#idle.pop() ?? this.#newCall()
@@ -168,7 +171,10 @@ export class RepeatedSpawn {
   }
 }
 
-/** By descriptor, never freed: the kernel reuses the same small numbers. */
+/**
+ * File actions by descriptor. They are never freed, because the kernel reuses the same small
+ * numbers.
+ */
 const connectionActions = new Map<number, Uint8Array>()
 
 function actionsFor(descriptor: number): Uint8Array {
@@ -182,10 +188,7 @@ function actionsFor(descriptor: number): Uint8Array {
   return actions
 }
 
-/**
- * A source that an earlier step overwrites is put out of the way first, above every number in use
- * here.
- */
+/** First copies each source that an earlier step overwrites to a number above all others here. */
 function addDescriptors(actions: Uint8Array, descriptors: SpawnRequest['descriptors']): void {
   let spare = descriptors.reduce((top, { from, to }) => Math.max(top, from, to), 2) + 1
   const written = new Set<number>()
@@ -199,14 +202,13 @@ function addDescriptors(actions: Uint8Array, descriptors: SpawnRequest['descript
     written.add(to)
   }
   for (const { from, to } of descriptors) ok('adddup2', addDup2(actions, moved.get(from) ?? from, to))
-  // The runtime has made its standard descriptors close-on-exec; dup2 onto itself takes that back.
+  // dup2 onto itself removes close-on-exec, which the runtime has set for its standard descriptors.
   for (const standard of [0, 1, 2]) if (!written.has(standard)) ok('adddup2', addDup2(actions, standard, standard))
   for (const copy of moved.values()) ok('addclose', addClose(actions, copy))
 }
 
 /**
- * posix_spawn has no attribute for limits, so this process takes the child's limits during the
- * call.
+ * posix_spawn has no attribute for limits, so this process has the child's limits during the call.
  */
 function withOpenFiles(soft: bigint | undefined, run: () => void): void {
   const before = soft === undefined ? 0n : openFilesLimit().soft
@@ -222,7 +224,7 @@ function withOpenFiles(soft: bigint | undefined, run: () => void): void {
   }
 }
 
-/** The posix_spawn family answers the errno itself. */
+/** The functions of the posix_spawn family return the errno. */
 function ok(call: string, errno: number): void {
   if (errno !== 0) throw new SystemCallError(call, errno)
 }
@@ -234,7 +236,7 @@ const P_ALL = 0
 const ANY_CHILD = -1
 /** Offset of si_pid in siginfo_t on 64-bit Linux. */
 const SI_PID = 16
-/** Should a SIGCHLD ever be lost, a child is still reaped within this time. */
+/** Time within which a child is reaped if its SIGCHLD is lost. */
 const POLL_MS = 1000
 
 /** How a child ended: its exit status, or the signal that killed it. */
@@ -264,19 +266,19 @@ export function waitFor(pid: number): Promise<Ending> {
 }
 
 /**
- * Reaps the children that have ended, in a process whose children are all its own: none of
- * node:child_process. To be called at SIGCHLD. Never waits.
+ * Reaps the children that have ended. Call it at SIGCHLD, in a process without children of
+ * node:child_process. Never waits.
  */
 export function reapChildren(visit: (pid: number, ending: Ending) => void): void {
   for (;;) {
     const pid = waitpid(ANY_CHILD, status, WNOHANG)
-    // 0: those that are left run; -1: none is left.
+    // 0: the other children still run. -1: there is no child.
     if (pid <= 0) return
     visit(pid, endingOf(status.readInt32LE(0)))
   }
 }
 
-/** Number of children being waited for. */
+/** Number of children for which `waitFor` waits. */
 export const waitedFor = (): number => children.size
 
 /** One SIGCHLD may stand for many children: reaps until no ended child is left. */
@@ -313,7 +315,7 @@ function reap(pid: number): boolean {
   return true
 }
 
-/** The WIFEXITED family of macros. */
+/** Decodes a status as the macros WIFEXITED, WEXITSTATUS and WTERMSIG do (wait(2)). */
 function endingOf(word: number): Ending {
   const signal = word & 0x7f
   return signal === 0 ? { code: (word >> 8) & 0xff } : { signal: nameOf(signal) }

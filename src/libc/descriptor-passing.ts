@@ -13,21 +13,23 @@ const recvmsg = nativeFunction('long recvmsg(int fd, void *message, int flags)')
 const SCM_RIGHTS = 1
 const MSG_CTRUNC = 0x8
 const MSG_CMSG_CLOEXEC = 0x40000000
-/** Too many descriptors are under way, which passes. */
+/** Too many descriptors are in transit. The call can be repeated later. */
 const ETOOMANYREFS = 109
 
-/** sizeof(struct msghdr), and where in it is what we set or look at (sendmsg(2), 64 bits). */
+/** sizeof(struct msghdr), and the places of the fields that are used here (sendmsg(2), 64 bits). */
 const MSGHDR = 56
 const [IOV, IOV_COUNT, CONTROL, CONTROL_LENGTH, FLAGS] = [16, 24, 32, 40, 48]
 const IOVEC = 16
-/** struct cmsghdr and one descriptor; CMSG_LEN(4), so that there is room for no second one. */
+/** struct cmsghdr and one descriptor. CMSG_LEN(4) leaves no room for a second one. */
 const CMSG_LENGTH = 20
 const CMSG_DATA = 16
 
-/** Octets of one message, at most. */
+/** Maximum octets of one message. */
 export const MAX_PASSED_OCTETS = 262_144
 
-/** One message with room for one descriptor, made once: its parts point to each other. */
+/**
+ * One message with room for one descriptor. It is made once, because its parts point to each other.
+ */
 const head = Buffer.allocUnsafeSlow(MSGHDR + IOVEC + 24)
 const content = Buffer.allocUnsafeSlow(MAX_PASSED_OCTETS)
 const [IOVEC_AT, CONTROL_AT] = [MSGHDR, MSGHDR + IOVEC]
@@ -79,8 +81,8 @@ export function sendDescriptor(socket: number, descriptor: number, text: string,
 export type Received = { readonly octets: Buffer; readonly descriptor: number | null | undefined }
 
 /**
- * Takes what the other end has sent, in order, up to the first descriptor and what was sent with
- * it. A negative errno if there is nothing (EAGAIN) or something is wrong.
+ * Receives the octets of the other end in order, up to the first descriptor and the octets that
+ * were sent with it. Returns a negative errno if there are none (EAGAIN) or if the call fails.
  * Never waits.
  */
 export function receiveDescriptor(socket: number): Received | number {

@@ -17,7 +17,7 @@ export const [READABLE, WRITABLE, BROKEN, HUNG_UP] = [0x1, 0x4, 0x8, 0x10]
  */
 const WORDS = process.arch === 'x64' ? 3 : 4
 const TAG = WORDS - 2
-/** Events taken at a time. */
+/** Maximum events of one poll. */
 const MOST = 64
 
 /**
@@ -31,7 +31,7 @@ export class Epoll {
   readonly #change = new Uint32Array(WORDS)
   readonly #changeOctets = new Uint8Array(this.#change.buffer)
 
-  /** `tag`, of 32 bits, comes back with what happens to the descriptor. */
+  /** `tag`: 32 bits, which `poll` reports with each event of the descriptor. */
   add(fd: number, events: number, tag: number): void {
     this.#control(ADD, fd, events, tag)
   }
@@ -41,8 +41,8 @@ export class Epoll {
   }
 
   /**
-   * To be called before a descriptor is closed: the kernel watches the open file, which another
-   * process may have as well.
+   * Call it before the descriptor is closed, because the kernel watches the open file, which
+   * another process may have too.
    */
   remove(fd: number): void {
     this.#control(REMOVE, fd, 0, 0)

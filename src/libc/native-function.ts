@@ -1,3 +1,7 @@
+/**
+ * Functions of C libraries through koffi: loading the module, typed calls, calls on threads, errors
+ * of system calls, and memory for arguments.
+ */
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { constants } from 'node:os'
@@ -27,14 +31,14 @@ function koffi(): Koffi {
     loaded = ready(module.exports)
     return loaded
   }
-  // koffi knows more places, and its error is the one worth showing.
+  // koffi searches more places, and its error names the cause.
   loaded = ready(createRequire(import.meta.url)('koffi'))
   return loaded
 }
 
 /**
- * Where npm puts packages, seen from here: from the source, from a bundle or a chunk of one, and
- * where we are a package ourselves.
+ * Places of npm's packages relative to this file: as source, in a bundle or a chunk of one, and in
+ * an installed package.
  */
 const PACKAGES = ['../node_modules', '../../node_modules', '../..', '../../..']
 
@@ -138,9 +142,9 @@ export function asyncNumberFunction<const Prototype extends string>(
 }
 
 /**
- * Calls on threads at once: twice what the runtime has threads, so that none waits for the event
- * loop; koffi keeps memory for this many.
- * Callers bound what waits here: connections of the gate, turns of popup's CheckQueue.
+ * Maximum calls on threads at a time: twice the number of the runtime's threads, so that no thread
+ * waits for the event loop. koffi keeps memory for this number of calls. Callers bound the calls
+ * that wait: connections of the gate, popup's CheckQueue.
  */
 const MAX_ASIDE = 8
 let aside = 0
@@ -153,7 +157,7 @@ function asyncFunction<T>(
   read: (result: unknown) => T,
 ): (makeArguments: () => readonly NativeArgument[]) => Promise<T> {
   let func: ReturnType<ReturnType<Koffi['load']>['func']> | undefined
-  // One promise a call, no more: the gate makes such a call for every connection.
+  // Make only one promise for a call, because the gate makes such a call for every connection.
   return makeArguments =>
     new Promise<T>((resolve, reject) => {
       let args: readonly NativeArgument[] = []
@@ -161,7 +165,7 @@ function asyncFunction<T>(
         try {
           func ??= library(soname).func(prototype)
           args = makeArguments()
-          // koffi keeps nothing alive: without this, memory that C reads is collected under it.
+          // koffi keeps no reference. Without this one the runtime could free memory that C reads.
           inUse.add(args)
           func.async(...args, done)
         } catch (error) {
@@ -198,7 +202,7 @@ export function watchReadable(fd: number, callback: () => void): { ref(): void; 
     try {
       callback()
     } catch (error) {
-      // Through koffi it would end the process without a word.
+      // An error that passes through koffi ends the process without a message.
       process.nextTick(() => {
         throw error
       })
@@ -207,10 +211,10 @@ export function watchReadable(fd: number, callback: () => void): { ref(): void; 
   return { ref: () => handle.ref(), unref: () => handle.unref(), stop: () => handle.close() }
 }
 
-/** errno of the native call just made. */
+/** errno of the last native call. */
 export const lastErrno = (): number => koffi().errno()
 
-/** A system call said no. `code` is the name of the errno (`ENOENT`). */
+/** A system call failed. `code` is the name of the errno (`ENOENT`). */
 export class SystemCallError extends Error {
   override readonly name = 'SystemCallError'
   readonly syscall: string
@@ -226,13 +230,15 @@ export class SystemCallError extends Error {
   }
 }
 
-/** The result of a call that answers -1 on failure; throws SystemCallError then. */
+/** Returns the result of a call. Throws SystemCallError if the result is -1. */
 export function checked(syscall: string, result: number): number {
   if (result === -1) throw new SystemCallError(syscall, lastErrno())
   return result
 }
 
-/** Where memory lies while it is kept alive. Addresses have 47 bits: a number holds them. */
+/**
+ * Address of memory, valid while a reference keeps the memory alive. A number holds its 47 bits.
+ */
 export const addressOf = (memory: Uint8Array): number => Number(koffi().address(memory))
 
 /**
@@ -247,11 +253,11 @@ export function stringArray(strings: readonly (string | Uint8Array)[]): Uint8Arr
 }
 
 /**
- * Memory for one string array after the other, each beginning with the same strings: for a program
- * that is started again and again.
+ * Memory for one string array after the other, each with the same first strings, for a program that
+ * is started many times.
  */
 export class StringArrayMemory {
-  /** A part of the beginning's memory, which it keeps alive. */
+  /** A part of the memory of `beginning`, which this reference keeps alive. */
   readonly #pointers: Uint8Array
   #memory = Buffer.alloc(0)
   #base = 0
@@ -261,14 +267,14 @@ export class StringArrayMemory {
     this.#pointers = beginning.subarray(0, count * 8)
   }
 
-  /** As stringArray, of the beginning and these strings; overwrites the previous result. */
+  /** Like stringArray, for the first strings and these. Overwrites the previous result. */
   fill(strings: readonly (string | Uint8Array)[]): Uint8Array {
     return this.#fill(strings.length, textOf(strings))
   }
 
   /**
-   * The same of strings that lie one after the other, each with its NUL. Throws TypeError if the
-   * last one has none.
+   * Like `fill`, for strings that lie one after the other, each with its NUL. Throws TypeError if
+   * the last one has none.
    */
   fillWith(block: Uint8Array): Uint8Array {
     let count = 0

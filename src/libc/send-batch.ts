@@ -1,3 +1,7 @@
+/**
+ * Messages for many sockets in one system call (io_submit(2)): the kernel's queue, its limits, and
+ * sending without it.
+ */
 import { constants } from 'node:os'
 import { addressOf, lastErrno, nativeFunction, SystemCallError } from './native-function.ts'
 import { sendFrom } from './sockets.ts'
@@ -19,8 +23,8 @@ const CALLS: ReadonlyMap<string, Calls> = new Map([
 ])
 
 /**
- * struct iocb in words of 32 bits, and where in it is what we set; both processors have the low
- * word first.
+ * struct iocb in words of 32 bits, and the places of the fields that are set. Both processors have
+ * the low word first.
  */
 const REQUEST = 16
 const [NUMBER, FLAGS, OPERATION, DESCRIPTOR, ADDRESS, LENGTH] = [0, 3, 4, 5, 6, 8]
@@ -30,28 +34,27 @@ const PWRITE = 1
  */
 const NOWAIT = 0x8
 /**
- * struct io_event in words of 32 bits, and where in it is the result; the number of the request
- * comes first.
+ * struct io_event in words of 32 bits, and the place of the result. The number of the request comes
+ * first.
  */
 const EVENT = 8
 const RESULT = 4
 const WORD = 2 ** 32
 
-/** Messages and octets of a batch, at most. */
+/** Maximum messages and octets of a batch. */
 const MOST = 64
 const ROOM = 131_072
 /**
  * Messages in one batch that open the kernel's queue. Each queue takes MOST of the host's
- * fs.aio-max-nr, which databases need
- * as well, so that a process with few clients at a time opens none.
+ * fs.aio-max-nr, which databases need too, so a process with few clients at a time opens no queue.
  */
 const MANY = 8
 
 const { EINVAL, EIO, ENOSYS, EOPNOTSUPP, EPERM } = constants.errno
-/** The kernel will not take the messages together at any other time either. */
+/** Errors after which the kernel will refuse every later batch too. */
 const NEVER: ReadonlySet<number> = new Set([EINVAL, ENOSYS, EOPNOTSUPP, EPERM])
 
-/** Why messages go out one by one from now on. */
+/** Why messages are sent one by one from now on. */
 export type BatchEnd = SystemCallError | 'this processor is not known'
 
 /**
@@ -76,16 +79,16 @@ export class SendBatch {
   readonly #messages: Message[] = []
   #used = 0
   #number = 0
-  /** Undefined before the first use, and where there is none. */
+  /** Undefined before the first use, and if the kernel has none. */
   #queue: KernelQueue | undefined
   #end: BatchEnd | undefined
   #onEnd: ((end: BatchEnd) => void) | undefined
   #isSending = false
 
-  /** Octets of one message, at most. */
+  /** Maximum octets of one message. */
   static readonly MOST_OCTETS = ROOM
 
-  /** Of the batch that is being filled. */
+  /** Number of the batch that is being filled. */
   get number(): number {
     return this.#number
   }
@@ -119,8 +122,8 @@ export class SendBatch {
   }
 
   /**
-   * Sends everything, in the order in which it was added. Throws what a callback threw, when all
-   * the others were called.
+   * Sends everything, in the order in which it was added. Rethrows the error of a callback after
+   * all callbacks were called.
    */
   send(): void {
     const messages = this.#messages.splice(0)
@@ -150,12 +153,12 @@ export class SendBatch {
       throw new AggregateError(failures, `${failures.length} connections failed while a batch was sent`)
   }
 
-  /** How many the kernel took. */
+  /** Returns the number of messages that the kernel accepted. */
   #submit(queue: KernelQueue, messages: readonly Message[]): number {
     for (const [index, { fd, begin, end }] of messages.entries()) queue.set(index, fd, begin, end - begin)
     const taken = queue.submit(messages.length)
     if (taken >= 0) return taken
-    // Such as a descriptor that is none: the next batch may well be taken.
+    // After another error, such as that of a closed descriptor, the next batch can succeed.
     if (NEVER.has(-taken)) {
       queue.close()
       this.#queue = undefined
@@ -182,7 +185,7 @@ export class SendBatch {
 class KernelQueue {
   readonly #calls: Calls
   readonly #context: number
-  /** Keeps alive what the requests point to. */
+  /** The memory that the requests point to. This reference keeps it alive. */
   readonly #octets: Uint8Array
   readonly #address: number
   readonly #requests = new Uint32Array(REQUEST * MOST)
@@ -192,7 +195,7 @@ class KernelQueue {
   readonly #eventOctets = new Uint8Array(this.#events.buffer)
   readonly #results = new Int32Array(MOST)
 
-  /** For messages within `octets`; or why the kernel has no such queue for us. */
+  /** Opens a queue for messages within `octets`, or returns the reason why there is none. */
   static open(octets: Uint8Array): KernelQueue | BatchEnd {
     const calls = CALLS.get(process.arch)
     if (calls === undefined) return 'this processor is not known'
@@ -227,8 +230,8 @@ class KernelQueue {
   }
 
   /**
-   * Hands the first `count` requests to the kernel; answers how many it took, in order, or a
-   * negative errno.
+   * Hands the first `count` requests to the kernel. Returns the number of requests that the kernel
+   * accepted, in order, or a negative errno.
    */
   submit(count: number): number {
     const taken = submit(this.#calls.submit, this.#context, count, this.#pointerOctets)

@@ -1,3 +1,7 @@
+/**
+ * System calls for sockets: names and peers, accepting, reading and sending without a wait, Unix
+ * sockets.
+ */
 import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
@@ -46,8 +50,8 @@ export type SocketName =
   | { readonly family: 'internet'; readonly octets: Uint8Array; readonly port: number }
 
 /**
- * Where a socket is bound (getsockname(2)). Undefined for a descriptor that is not a socket, or for
- * another address family. Throws SystemCallError for a closed descriptor.
+ * The address to which a socket is bound (getsockname(2)). Undefined for a descriptor that is not a
+ * socket, or for another address family. Throws SystemCallError for a closed descriptor.
  */
 export function socketName(descriptor: number): SocketName | undefined {
   const address = Buffer.alloc(ADDRESS_BYTES)
@@ -111,7 +115,7 @@ function lengthOf(memory: Uint8Array): Buffer {
 
 // --- Connections of clients
 
-/** An accepted connection: its descriptor, which is the caller's, and its other end. */
+/** An accepted connection: its descriptor, which the caller owns, and its other end. */
 export type Accepted = { readonly fd: number; readonly peer: SocketName | undefined }
 
 const peerAddress = Buffer.alloc(ADDRESS_BYTES)
@@ -119,8 +123,8 @@ const peerLength = Buffer.alloc(4)
 
 /**
  * Accepts the next connection of a non-blocking listening socket; a negative errno if there is
- * none. The descriptor is close-on-exec; `blocking` is for a program that is started on it on
- * purpose.
+ * none. The descriptor is close-on-exec; `blocking`: for a program that is started on the
+ * connection.
  */
 export function acceptFrom(listening: number, { blocking }: { readonly blocking: boolean }): Accepted | number {
   peerLength.writeUInt32LE(ADDRESS_BYTES)
@@ -139,8 +143,8 @@ export function inheritNoDelay(listening: number): void {
 }
 
 /**
- * Reads what has arrived into `buffer`: the number of octets, 0 at the end of the stream, or a
- * negative errno. Never waits.
+ * Reads the octets that have arrived into `buffer`. Returns their number, 0 at the end of the
+ * stream, or a negative errno. Never waits.
  */
 export function receiveInto(fd: number, buffer: Uint8Array): number {
   const count = recv(fd, buffer, buffer.length, MSG_DONTWAIT)
@@ -168,14 +172,14 @@ const sender =
   }
 
 /**
- * Sends the first octets of `buffer`: how many the kernel took, or a negative errno. Never waits,
- * and raises no signal.
+ * Sends the first octets of `buffer`. Returns the number that the kernel accepted, or a negative
+ * errno. Never waits, and raises no signal.
  */
 export const sendFrom = sender(0)
 
 /**
- * The same, for octets that more octets or the end of the connection follow at once: the kernel
- * holds them back until then (MSG_MORE, send(2)).
+ * Like sendFrom, if more octets or the end of the connection follow at once. The kernel holds the
+ * octets back until then (MSG_MORE, send(2)).
  */
 export const sendMoreFrom = sender(MSG_MORE)
 
@@ -225,9 +229,8 @@ function unixAddress(path: string, size = 0): Buffer {
 
 /**
  * Connects to a Unix socket, sends a text and returns the answer up to the first LF or the end, at
- * most `limit` octets. Blocks the whole process for at most twice the time given: for a program
- * that does nothing else and must not pay for loading an event-driven network. Throws
- * SystemCallError (EAGAIN: too late).
+ * most `limit` octets. Blocks the process for at most twice the given time, so it is only for a
+ * program that does nothing else and must start fast. Throws SystemCallError (EAGAIN: too late).
  */
 export function unixExchange(path: string, text: string, limit: number, timeoutMs: number): string {
   const until = performance.now() + timeoutMs

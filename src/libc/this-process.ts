@@ -38,8 +38,8 @@ export function execve(
 
 /**
  * Gives signals their default action again. The runtime ignores SIGPIPE and SIGXFSZ, and an ignored
- * signal stays ignored through execve: a program started later would not die of a closed
- * connection. A pending signal is discarded.
+ * signal stays ignored through execve: a program started later would not end when its connection is
+ * closed. A pending signal is discarded.
  */
 export function resetSignals(signals: readonly NodeJS.Signals[]): void {
   for (const name of signals)
@@ -59,8 +59,8 @@ export function unblockSignal(name: NodeJS.Signals): void {
 }
 
 /**
- * Unblocks every signal: the mask stays through execve, and a program that replaces this one
- * expects an empty one.
+ * Unblocks every signal. The mask stays through execve, and a program that replaces this one
+ * expects an empty mask.
  */
 export const unblockEverySignal = (): void => changeSignalMask(SIG_SETMASK, Buffer.alloc(SIGSET_BYTES))
 
@@ -78,7 +78,7 @@ export function openFilesLimit(): { soft: bigint; hard: bigint } {
 
 /**
  * Sets the soft limit, at most to the hard one. The runtime raises it to the hard limit at start;
- * programs that close every possible descriptor, or use select(2), must not inherit that.
+ * programs that close every possible descriptor, or use select(2), must not inherit the hard limit.
  */
 export function setOpenFilesLimit(soft: bigint): void {
   const { hard } = openFilesLimit()

@@ -9,17 +9,17 @@ type Statement = {
 }
 
 /** Batches of two statements with at most three queries each, answered by the test. */
-function batches(): { readonly ask: QueryBatches<number, string>; readonly statements: readonly Statement[] } {
+function batches(): { readonly queue: QueryBatches<number, string>; readonly statements: readonly Statement[] } {
   const statements: Statement[] = []
-  const ask = new QueryBatches<number, string>({
+  const queue = new QueryBatches<number, string>({
     statements: 2,
     most: 3,
-    ask: (queries, signal) =>
+    run: (queries, signal) =>
       new Promise((answer, fail) => {
         statements.push({ queries, signal, answer, fail })
       }),
   })
-  return { ask, statements }
+  return { queue, statements }
 }
 
 const queriesOf = (statements: readonly Statement[]): readonly (readonly number[])[] =>
@@ -29,16 +29,16 @@ const queriesOf = (statements: readonly Statement[]): readonly (readonly number[
 const settle = (): Promise<void> => new Promise(resolve => setImmediate(resolve))
 
 it('a single query is sent at once', async () => {
-  const { ask, statements } = batches()
-  const answer = ask.ask(1)
+  const { queue, statements } = batches()
+  const answer = queue.run(1)
   expect(queriesOf(statements)).toEqual([[1]])
   statements[0]?.answer(['yes'])
   expect(await answer).toBe('yes')
 })
 
 it('queries that arrive while every statement runs are sent together, at most three in a statement', async () => {
-  const { ask, statements } = batches()
-  const answers = [1, 2, 3, 4, 5, 6].map(query => ask.ask(query))
+  const { queue, statements } = batches()
+  const answers = [1, 2, 3, 4, 5, 6].map(query => queue.run(query))
   expect(queriesOf(statements)).toEqual([[1], [2]])
 
   statements[0]?.answer(['one'])
@@ -55,41 +55,41 @@ it('queries that arrive while every statement runs are sent together, at most th
 })
 
 it('a query about an address whose statement has begun is sent in a new statement', async () => {
-  const { ask, statements } = batches()
-  void ask.ask(7)
-  void ask.ask(7)
-  void ask.ask(7)
+  const { queue, statements } = batches()
+  void queue.run(7)
+  void queue.run(7)
+  void queue.run(7)
   statements[0]?.answer(['old'])
   await settle()
   expect(queriesOf(statements)).toEqual([[7], [7], [7]])
 })
 
 it('a statement that fails rejects its queries, and later queries are answered', async () => {
-  const { ask, statements } = batches()
-  const [first, , third, fourth] = [1, 2, 3, 4].map(query => ask.ask(query))
+  const { queue, statements } = batches()
+  const [first, , third, fourth] = [1, 2, 3, 4].map(query => queue.run(query))
   statements[0]?.fail(new Error('connection lost'))
   await expect(first).rejects.toThrow('connection lost')
   statements[2]?.fail(new Error('server away'))
   await expect(third).rejects.toThrow('server away')
   await expect(fourth).rejects.toThrow('server away')
 
-  const later = ask.ask(5)
+  const later = queue.run(5)
   statements[3]?.answer(['yes'])
   expect(await later).toBe('yes')
 })
 
 it('a query whose caller aborts before its statement begins is not sent', async () => {
-  const { ask, statements } = batches()
+  const { queue, statements } = batches()
   const [timeLimit, closed] = [new AbortController(), new AbortController()]
-  void ask.ask(1)
-  void ask.ask(2)
-  const waiting = ask.ask(3, timeLimit.signal)
-  void ask.ask(4)
+  void queue.run(1)
+  void queue.run(2)
+  const waiting = queue.run(3, timeLimit.signal)
+  void queue.run(4)
   timeLimit.abort(new Error('no answer within 5000 ms'))
   await expect(waiting).rejects.toThrow('no answer within 5000 ms')
 
   closed.abort(new Error('closed'))
-  await expect(ask.ask(9, closed.signal)).rejects.toThrow('closed')
+  await expect(queue.run(9, closed.signal)).rejects.toThrow('closed')
 
   statements[0]?.answer(['yes'])
   await settle()
@@ -97,11 +97,11 @@ it('a query whose caller aborts before its statement begins is not sent', async 
 })
 
 it('a statement is aborted when its last caller aborts, and not before', async () => {
-  const { ask, statements } = batches()
-  void ask.ask(1)
-  void ask.ask(2)
+  const { queue, statements } = batches()
+  void queue.run(1)
+  void queue.run(2)
   const [first, second] = [new AbortController(), new AbortController()]
-  const [third, fourth] = [ask.ask(3, first.signal), ask.ask(4, second.signal)]
+  const [third, fourth] = [queue.run(3, first.signal), queue.run(4, second.signal)]
   statements[0]?.answer(['yes'])
   await settle()
 
@@ -114,10 +114,10 @@ it('a statement is aborted when its last caller aborts, and not before', async (
 })
 
 it('the second statement answers queries while the first one hangs', async () => {
-  const { ask, statements } = batches()
-  void ask.ask(1)
+  const { queue, statements } = batches()
+  void queue.run(1)
   for (const query of [2, 3, 4]) {
-    const answer = ask.ask(query)
+    const answer = queue.run(query)
     statements.at(-1)?.answer(['yes'])
     expect(await answer).toBe('yes')
   }
