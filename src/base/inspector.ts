@@ -9,7 +9,7 @@
 if (!process.execArgv.includes('--disable-sigusr1')) process.on('SIGUSR1', () => {})
 
 /**
- * SIGUSR1 opens no inspector. Node.js before 22.14 does not know the option, and ends if it is
+ * SIGUSR1 opens no inspector. Node.js before 22.14 does not have the option, and ends if it is
  * given.
  */
 const NO_INSPECTOR = '--disable-sigusr1'

@@ -24,9 +24,9 @@ export function descriptorOf(socket: Socket | Server): number {
  */
 export function verifyErrorOf(socket: TLSSocket): string | undefined {
   const handle: unknown = Reflect.get(socket, '_handle')
-  const ask = memberOf(handle, 'verifyError')
-  if (typeof ask !== 'function') return 'cannot be verified'
-  const error: unknown = Reflect.apply(ask, handle, [])
+  const read = memberOf(handle, 'verifyError')
+  if (typeof read !== 'function') return 'cannot be verified'
+  const error: unknown = Reflect.apply(read, handle, [])
   if (error === null || error === undefined) return undefined
   return error instanceof Error ? error.message : 'not trusted'
 }
@@ -57,7 +57,7 @@ export type TicketKeyAnswer =
   | readonly [status: 1, hmac: Buffer, aes: Buffer, name: Buffer, vector: Buffer]
 
 /**
- * Lets OpenSSL ask for the keys of session tickets at each handshake (`enableTicketKeyCallback`,
+ * Gives OpenSSL the keys of session tickets at each handshake (`enableTicketKeyCallback`,
  * `onticketkeycallback`): the public option `ticketKeys` cannot renew tickets. Where the runtime
  * has no such hook, `fixedKeys`, 48 octets, serve alone.
  */
@@ -139,7 +139,7 @@ const HANDLE_ANSWER = /^\{"cmd":"NODE_HANDLE_N?ACK"\}$/
 /** The child has closed the sockets of a server that closes. Without such a server: ignored. */
 const ALL_CLOSED = /^\{"cmd":"NODE_SOCKET_ALL_CLOSED","key":"[^"\\]*"\}$/
 
-/** Of octets beyond ASCII the runtime makes other characters, but valid JSON in each case. */
+/** The runtime decodes octets beyond ASCII to other characters. The JSON is valid in each case. */
 function isText(line: string): boolean {
   if (!line.startsWith('"')) return false
   try {

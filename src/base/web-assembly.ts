@@ -1,8 +1,7 @@
 /** Runs modules of WebAssembly that this project compiles (scripts/wasm-modules.ts). */
 
 /**
- * The part of WebAssembly that is used here: the compiler knows it only with the types of a
- * browser.
+ * The part of WebAssembly that is used here: the compiler has it only with the types of a browser.
  */
 declare namespace WebAssembly {
   class Module {

@@ -63,7 +63,7 @@ SELECT current_setting('is_superuser')::boolean AS "isSuperuser", clock_timestam
 export async function inspectRole(database: Database): Promise<RoleFacts> {
   const { rows } = await database.query(ROLE_FACTS)
   const [facts] = rows
-  if (facts === undefined) throw new Error('the database said nothing of the role')
+  if (facts === undefined) throw new Error('the database has no facts about the role')
   return facts
 }
 

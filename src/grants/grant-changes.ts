@@ -48,8 +48,8 @@ export async function notifyChange(database: Pick<Database, 'query'>): Promise<v
 }
 
 /**
- * Calls `heard` soon after an address was granted, or after an allowance or block changed; listenTo
- * describes the limits.
+ * Calls `changed` soon after an address was granted, or after an allowance or block changed;
+ * listenTo describes the limits.
  */
-export const listenForChanges = (access: Parameters<typeof listenTo>[0], heard: () => void): Notifications =>
-  listenTo(access, CHANNEL, heard)
+export const listenForChanges = (access: Parameters<typeof listenTo>[0], changed: () => void): Notifications =>
+  listenTo(access, CHANNEL, changed)

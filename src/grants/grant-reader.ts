@@ -95,8 +95,8 @@ LATERAL (
 }
 
 /**
- * $1 now or null, $2 exp_time. Everything that the tables say yes to, except that of a network with
- * a blocked part nothing is listed.
+ * $1 now or null, $2 exp_time. Lists everything that the tables permit, except a network with a
+ * blocked part.
  */
 const CURRENT: Statement<CurrentGrant> = {
   name: 'current-grants',
@@ -196,10 +196,10 @@ export function createGrantReader(
 export type OpenGrantReader = {
   readonly reader: GrantReader
   /**
-   * Calls `heard` soon after the list of grants changed, over a further connection; see
+   * Calls `changed` soon after the list of grants changed, over a further connection; see
    * listenForChanges. Until `close`.
    */
-  onChange(heard: () => void): void
+  onChange(changed: () => void): void
   close(): Promise<void>
 }
 
@@ -215,8 +215,8 @@ export function openGrantReader(
   const listeners: Notifications[] = []
   return {
     reader: createGrantReader(database, policy),
-    onChange: heard => {
-      listeners.push(listenForChanges({ ...access, applicationName: 'auth-relay wrap' }, heard))
+    onChange: changed => {
+      listeners.push(listenForChanges({ ...access, applicationName: 'auth-relay wrap' }, changed))
     },
     async close() {
       await Promise.all([database.close(), ...listeners.map(listener => listener.close())])

@@ -104,7 +104,7 @@ export type GrantRow = {
   readonly first: Date
   readonly last: Date
   readonly logins: number
-  /** The host that heard the last login; null: stored by an older release. */
+  /** The host whose authd stored the last login; null: stored by an older release. */
   readonly host: string | null
 }
 

@@ -60,7 +60,7 @@ export type NeverListOptions = {
   readonly neverNets: NetworkSet
   /**
    * Peers that name other clients, by the name of the setting that lists them. Loopback in them
-   * counts as loopback. A proxy's address says nothing about the clients behind the proxy.
+   * counts as loopback. A proxy's address does not identify the clients behind the proxy.
    */
   readonly trusted: Readonly<Record<string, NetworkSet>>
   /** The host's current addresses; see ownAddresses. */
@@ -72,9 +72,9 @@ export type NeverListOptions = {
 export type Ungrantable = Exclude<Refusal, 'blocked' | 'private'>
 
 /**
- * Decides whether an address can be granted at all, before any table is asked (spec/wrap-and-db.md
- * §4). The answer for an address that embeds an IPv4 address is that of the IPv4 address as well,
- * so that a second way to the same host opens nothing.
+ * Decides whether an address can be granted at all, before any table is queried
+ * (spec/wrap-and-db.md §4). The answer for an address that embeds an IPv4 address is that of the
+ * IPv4 address as well, so that a second way to the same host opens nothing.
  */
 export class NeverList {
   readonly #options: NeverListOptions

@@ -76,8 +76,8 @@ function attributesFor(flags: number): Uint8Array {
   const attr = Buffer.alloc(ROOM)
   ok('posix_spawnattr_init', attrInit(attr))
   ok('posix_spawnattr_setflags', attrSetFlags(attr, flags))
-  // All bits, not sigfillset: that leaves out glibc's own two signals, and posix_spawn would have
-  // them ignored.
+  // All bits are set. sigfillset would leave out two signals of glibc, which the child would then
+  // ignore.
   ok('posix_spawnattr_setsigdefault', attrSetSigDefault(attr, Buffer.alloc(ROOM, 0xff)))
   ok('posix_spawnattr_setsigmask', attrSetSigMask(attr, Buffer.alloc(ROOM)))
   attributes.set(flags, attr)

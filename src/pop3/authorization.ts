@@ -69,8 +69,8 @@ function isUtf8(octets: string): boolean {
 export type AuthorizationEffect =
   | { readonly type: 'reply'; readonly text: string }
   /**
-   * Ask the checker. A positive answer begins TRANSACTION; for any other answer the shell calls
-   * `afterFailure`. `method` is the method of a login event.
+   * Check the credentials. A positive answer begins TRANSACTION; for any other answer the shell
+   * calls `afterFailure`. `method` is the method of a login event.
    */
   | ({ readonly type: 'authenticate'; readonly method: LoginMethod } & Credentials)
   /** Upgrade to TLS after the reply, and discard the octets read behind this line (RFC 2595 §4). */
@@ -177,7 +177,7 @@ export interface AuthorizationStep {
 
 /** A command: its action, and the form of its line that may be logged. */
 interface AuthorizationCommand {
-  /** qmail-popup does not know the command, so it is unknown with compat = "qmail". */
+  /** qmail-popup does not have the command, so it is unknown with compat = "qmail". */
   readonly modern?: true
   /**
    * Spaces before the argument belong to the argument (RFC 1939 §7, PASS). With compat = "qmail"
@@ -205,7 +205,7 @@ const replied = (state: AuthorizationState, ...texts: readonly string[]): Author
   effects: texts.map(text => ({ type: 'reply', text })),
 })
 
-const asked = (state: AuthorizationState, method: LoginMethod, credentials: Credentials): AuthorizationStep => ({
+const attempted = (state: AuthorizationState, method: LoginMethod, credentials: Credentials): AuthorizationStep => ({
   state,
   effects: [{ type: 'authenticate', method, ...credentials }],
 })
@@ -289,7 +289,7 @@ const FAILURE_REPLIES: Readonly<Record<LoginFailure, { readonly coded: string; r
 
 /**
  * Returns the reply to a failed login. The session then continues as if the login had not been
- * tried (RFC 5034 §4): the name of USER is forgotten too. The connection is closed after `tries`
+ * tried (RFC 5034 §4): the name of USER is dropped too. The connection is closed after `tries`
  * failures; with compat = "qmail" it is closed after the first one.
  */
 export function afterFailure(
@@ -327,13 +327,13 @@ function user(state: AuthorizationState, argument: string, options: Authorizatio
 function pass(state: AuthorizationState, argument: string): AuthorizationStep {
   if (state.user === undefined) return replied(state, err('USER first'))
   if (argument === '') return replied(state, SYNTAX_ERROR)
-  return asked(state, 'pass', { login: state.user, secret: argument })
+  return attempted(state, 'pass', { login: state.user, secret: argument })
 }
 
 function apop(state: AuthorizationState, argument: string): AuthorizationStep {
   const space = argument.indexOf(' ')
   if (space < 0) return replied(state, SYNTAX_ERROR)
-  return asked(state, 'apop', { login: argument.slice(0, space), secret: argument.slice(space + 1) })
+  return attempted(state, 'apop', { login: argument.slice(0, space), secret: argument.slice(space + 1) })
 }
 
 function capa(state: AuthorizationState, _: string, { capabilities }: AuthorizationOptions): AuthorizationStep {
@@ -392,5 +392,5 @@ function saslResponse(
   // A malformed message is a failed login (RFC 5034 §4, RFC 4616 §2).
   if (credentials === undefined) return afterFailure(state, 'credentials', options)
   if (!mayBeClear(options, credentials.login)) return replied(state, TLS_REQUIRED)
-  return asked(state, 'sasl', credentials)
+  return attempted(state, 'sasl', credentials)
 }

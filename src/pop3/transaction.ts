@@ -91,7 +91,7 @@ interface TransactionCommand {
    */
   readonly message: 'none' | 'optional' | 'required'
   readonly needsSizes: boolean
-  /** qmail-pop3d does not know the command, so it is unknown with compat = "qmail". */
+  /** qmail-pop3d does not have the command, so it is unknown with compat = "qmail". */
   readonly modern?: true
   readonly run: (state: TransactionState, number: number, rest: string) => TransactionEffect
 }

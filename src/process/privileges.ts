@@ -12,7 +12,7 @@ const MAX_ID = 0xffff_fffe
 
 /**
  * Ids of an account: a name, a number, or `uid:gid` for hosts without such an account.
- * @throws UsageFault if the host knows no such account; `setting` is the name for the message.
+ * @throws UsageFault if the host has no such account; `setting` is the name for the message.
  */
 export function idsOf(account: string, setting: string): Ids {
   const numbers = /^(?<uid>\d{1,10})(?::(?<gid>\d{1,10}))?$/.exec(account)?.groups
@@ -41,7 +41,7 @@ export const hasAccount = (name: string): boolean => accountNamed(name) !== unde
 
 /**
  * Id of a group: a name or a number.
- * @throws UsageFault if the host knows no such group; `setting` is the name for the message.
+ * @throws UsageFault if the host has no such group; `setting` is the name for the message.
  */
 export function gidOf(group: string, setting: string): number {
   const gid = /^\d{1,10}$/.test(group) ? Number(group) : groupNamed(group)

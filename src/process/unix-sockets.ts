@@ -45,7 +45,7 @@ const CHECK_INTERVAL_MS = 1_000
 
 /**
  * Checks once a second that a Unix socket of this process is still at its path. A clean-up of /run
- * may have removed it, and the server would not notice. `missing` resolves, once, with the reason.
+ * may have removed it, and the server gets no error. `missing` resolves, once, with the reason.
  */
 export function watchSocketFile(path: string): { readonly missing: Promise<string>; stop(): void } {
   const inode = lstatSync(path).ino

@@ -54,7 +54,7 @@ export function databaseConnection({ database, top }: Settings, role: DatabaseRo
     .filter(host => host !== '')
     .map(host => ({ host, port: database.dbport }))
   if (hosts.length === 0) throw new UsageFault('database.dbhost is empty: name the server, or set embedded = true')
-  // Without a password the server must ask for none: peer or trust authentication.
+  // Without a password the server must require none: peer or trust authentication.
   const password = file !== '' ? readSecretFile(file) : text === '' ? undefined : new Secret(text)
   const { dbtls, dbtls_ca } = database
   const tls = dbtls === 'off' ? undefined : dbtls_ca === '' ? {} : { ca: readCertificates(dbtls_ca) }

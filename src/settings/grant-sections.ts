@@ -183,11 +183,7 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
     65535,
     'With require_sync: port of Patroni on the hosts of dbhost. auth-relay check reads the settings of the cluster there. 0: no Patroni.',
   ),
-  dbtls_ca: path(
-    '',
-    'CA certificates (PEM) for dbtls = "verify". Empty: the public authorities that Node.js knows.',
-    BARE,
-  ),
+  dbtls_ca: path('', 'CA certificates (PEM) for dbtls = "verify". Empty: the public authorities of Node.js.', BARE),
 })
 
 export const AUTHD = defineSection('authd', 'Reads logins and stores the grants.', {

@@ -63,7 +63,7 @@ export const POPUP = defineSection('popup', 'POP3 before login: checks passwords
   upstream_tls: flag(false, 'checker = "upstream": connect to the server by TLS.'),
   upstream_ca: path(
     '',
-    'upstream_tls: certificate authorities (PEM) of that server. Empty: the public authorities that Node.js knows.',
+    'upstream_tls: certificate authorities (PEM) of that server. Empty: the public authorities of Node.js.',
   ),
   upstream_verify: flag(
     true,

@@ -170,8 +170,8 @@ export function parseSettings(text: string, path: string, environment: Environme
       else {
         // Remove duplicates: a number that is not whole and out of its bounds has two issues with
         // the same words.
-        const said = result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, as, issue)}`)
-        faults.push(...new Set(said))
+        const texts = result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, as, issue)}`)
+        faults.push(...new Set(texts))
       }
     }
     return typed<ValuesOf<S>>(section, values)

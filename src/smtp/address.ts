@@ -76,7 +76,7 @@ export const formatPath = ({ mailbox, parameters }: Path, word: 'FROM' | 'TO'): 
  * begins and does not end.
  */
 function skipRoute(scanner: Scanner): boolean {
-  if (!scanner.sees('@')) return true
+  if (!scanner.isAt('@')) return true
   do {
     if (!scanner.takeOctet('@') || scanner.take(DOMAIN) === undefined) return false
   } while (scanner.takeOctet(','))
@@ -85,12 +85,12 @@ function skipRoute(scanner: Scanner): boolean {
 
 /** Takes a mailbox; undefined if the text at this place is not a mailbox. */
 function takeMailbox(scanner: Scanner): Mailbox | undefined | 'syntax' {
-  const isQuoted = scanner.sees('"')
+  const isQuoted = scanner.isAt('"')
   const written = scanner.take(isQuoted ? QUOTED : LOCAL)
-  if (written === undefined) return isQuoted || scanner.sees('@') ? 'syntax' : undefined
+  if (written === undefined) return isQuoted || scanner.isAt('@') ? 'syntax' : undefined
   const local = isQuoted ? written.slice(1, -1).replace(/\\(.)/gs, '$1') : written
   if (!scanner.takeOctet('@')) return { written, local, domain: undefined }
-  const domain = scanner.take(scanner.sees('[') ? LITERAL : DOMAIN)
+  const domain = scanner.take(scanner.isAt('[') ? LITERAL : DOMAIN)
   return domain === undefined ? 'syntax' : { written: `${written}@${domain}`, local, domain }
 }
 
@@ -113,12 +113,12 @@ class Scanner {
     return this.#at === this.#text.length
   }
 
-  sees(octet: string): boolean {
+  isAt(octet: string): boolean {
     return this.#text[this.#at] === octet
   }
 
   takeOctet(octet: string): boolean {
-    if (!this.sees(octet)) return false
+    if (!this.isAt(octet)) return false
     this.#at += 1
     return true
   }

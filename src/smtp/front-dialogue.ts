@@ -110,7 +110,7 @@ export class FrontDialogue {
   /**
    * True if the dialogue can use more octets of the client. Otherwise the client must not be read.
    */
-  get wantsClient(): boolean {
+  get acceptsInput(): boolean {
     const hasRoom = this.#reader.pending === 0
     if (this.#state === 'commands') return hasRoom || this.#entries.length < MAX_ENTRIES
     if (this.#state === 'auth') return hasRoom || this.#entries.length === 0
@@ -171,7 +171,7 @@ export class FrontDialogue {
   }
 
   /**
-   * Ends the session with `reply`, which says why; `reason` is for the log. While content is
+   * Ends the session with `reply`, which names the cause; `reason` is for the log. While content is
    * discarded, the reply that refuses the message is sent instead.
    */
   endSession(reason: string, reply: string): void {
@@ -326,7 +326,7 @@ export class FrontDialogue {
   }
 
   /**
-   * Passes a line of an AUTH dialogue. The server has asked for the line, so the line cannot be a
+   * Passes a line of an AUTH dialogue. The server has requested the line, so the line cannot be a
    * command.
    */
   #passAuthLine(line: CommandLine): void {

@@ -31,7 +31,7 @@ export class DescriptorChannel implements HandoverChannel {
   #inputEnded = false
   #isEnding = false
   #isDestroyed = false
-  #wantsRoom = false
+  #needsRoom = false
 
   /** Takes the descriptor over. Throws SystemCallError; the descriptor is then closed. */
   constructor(descriptor: OwnedDescriptor, listener: ChannelListener) {
@@ -123,7 +123,7 @@ export class DescriptorChannel implements HandoverChannel {
     const sent = this.#unsent.length > 0 ? 0 : this.#result(sendDescriptor(this.#fd, descriptor, text, octets))
     if (sent === undefined) return false
     if (sent === 0) {
-      this.#wantsRoom = this.#listener.room !== undefined
+      this.#needsRoom = this.#listener.room !== undefined
       this.#watch()
       return false
     }
@@ -177,8 +177,8 @@ export class DescriptorChannel implements HandoverChannel {
     if (sent === undefined) return
     this.#unsent = this.#unsent.subarray(sent)
     if (this.#isEnding && this.#unsent.length === 0) endOutput(this.#fd)
-    const hasRoom = this.#wantsRoom && this.#unsent.length === 0
-    if (hasRoom) this.#wantsRoom = false
+    const hasRoom = this.#needsRoom && this.#unsent.length === 0
+    if (hasRoom) this.#needsRoom = false
     this.#watch()
     if (hasRoom) this.#listener.room?.()
   }
@@ -192,7 +192,7 @@ export class DescriptorChannel implements HandoverChannel {
 
   #watch(): void {
     this.#registration.change(
-      (this.#inputEnded ? 0 : READABLE) | (this.#unsent.length > 0 || this.#wantsRoom ? WRITABLE : 0),
+      (this.#inputEnded ? 0 : READABLE) | (this.#unsent.length > 0 || this.#needsRoom ? WRITABLE : 0),
     )
   }
 

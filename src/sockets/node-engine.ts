@@ -133,7 +133,7 @@ class MessageChannel implements SocketChannel {
   readonly #peer: Peer
   readonly #listener: ChannelListener
   #pending = 0
-  #wantsRoom = false
+  #needsRoom = false
   #isDestroyed = false
 
   constructor(peer: Peer, listener: ChannelListener) {
@@ -159,7 +159,7 @@ class MessageChannel implements SocketChannel {
     if (!(socket instanceof AcceptedStream)) throw new TypeError('a socket of another engine')
     if (this.#isDestroyed || !this.#peer.connected) return false
     if (this.#pending >= MAX_PENDING) {
-      this.#wantsRoom = true
+      this.#needsRoom = true
       return false
     }
     this.#pending += 1
@@ -188,8 +188,8 @@ class MessageChannel implements SocketChannel {
 
   #socketSent(): void {
     this.#pending -= 1
-    if (!this.#wantsRoom || this.#isDestroyed) return
-    this.#wantsRoom = false
+    if (!this.#needsRoom || this.#isDestroyed) return
+    this.#needsRoom = false
     this.#listener.room?.()
   }
 

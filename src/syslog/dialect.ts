@@ -18,7 +18,7 @@ export type DialectFields =
   | { readonly kind: 'session'; readonly address: string }
   /** Second line of a two-line daemon: the session of this process logged in. */
   | { readonly kind: 'success'; readonly login: string; readonly imap?: boolean; readonly method?: LoginMethod }
-  /** The session of this process has failed, so its address must be forgotten. */
+  /** The session of this process has failed, so its address must be dropped. */
   | { readonly kind: 'failure' }
 
 /**

@@ -1,9 +1,9 @@
 /**
  * Running checkpassword programs.
  *
- * verifyLogin asks whether a login is right: behind the checker it runs the witness, a shell that
- * waits. /proc then shows the ids, the directory and the environment that the checker set.
- * startChain runs a POP3 server behind the checker, on the client's session.
+ * verifyLogin checks a login: behind the checker it runs the witness, a shell that waits. /proc
+ * then shows the ids, the directory and the environment that the checker set. startChain runs a
+ * POP3 server behind the checker, on the client's session.
  */
 import { closeSync, readFileSync, readlinkSync, realpathSync, writeSync } from 'node:fs'
 import { Socket } from 'node:net'

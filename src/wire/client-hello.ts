@@ -113,8 +113,8 @@ function readAlpn(reader: Reader, limit: number): readonly string[] {
 }
 
 /**
- * Reads numbers and vectors in network byte order. Past the end it reads zeros or less, and
- * remembers that it failed.
+ * Reads numbers and vectors in network byte order. Past the end it reads zeros or less, and records
+ * that it failed.
  */
 class Reader {
   readonly #bytes: Buffer

@@ -13,7 +13,7 @@ import {
 /** Lengths of a translator's prefix (RFC 6052 section 2.2). */
 export const TRANSLATION_PREFIX_LENGTHS: readonly number[] = [32, 40, 48, 56, 64, 96]
 
-/** Prefixes of addresses that embed an IPv4 address. Each host may see clients with them. */
+/** Prefixes of addresses that embed an IPv4 address. Clients of every host may have them. */
 const WELL_KNOWN = {
   /** RFC 6052: NAT64 and SIIT. */
   translation: '64:ff9b::/96',

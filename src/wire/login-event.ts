@@ -43,7 +43,7 @@ export type LoginEvent = {
   /** Session id: the same in every log line of the session. */
   readonly id: string
   readonly ip: IpAddress
-  /** The program that saw the login, e.g. `popup`, `ipop3d`; at most 32 characters. */
+  /** The program that accepted the login, e.g. `popup`, `ipop3d`; at most 32 characters. */
   readonly daemon: string
   readonly tls: boolean
   readonly method: LoginMethod

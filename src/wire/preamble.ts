@@ -54,7 +54,7 @@ export type ProxyTls = {
 /** The fields of version 2 that this project uses. Other fields are skipped. */
 export type ProxyFields = {
   readonly alpn?: string | undefined
-  /** The server name that the client asked for (SNI). */
+  /** The server name that the client requested (SNI). */
   readonly authority?: string | undefined
   readonly uniqueId?: string | undefined
   readonly tls?: ProxyTls | undefined

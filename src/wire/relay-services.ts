@@ -8,7 +8,7 @@ export type PolicyRequest = ReadonlyMap<string, string>
 /** Longest request in octets. Postfix sends about 600. */
 export const MAX_POLICY_REQUEST = 16_384
 
-/** The client's address; undefined if Postfix does not know it (`unknown`). */
+/** The client's address; undefined if Postfix has none (`unknown`). */
 export const clientOf = (request: PolicyRequest): IpAddress | undefined =>
   parseIpAddress(request.get('client_address') ?? '')
 

@@ -4,7 +4,7 @@
  * Three programs make and read such files. They spell IPv6 addresses and networks differently, so
  * that a program does not find the rules of another one:
  *
- * - ucspi-tcp knows IPv4 only: the address, then prefixes that end in a dot.
+ * - ucspi-tcp has IPv4 only: the address, then prefixes that end in a dot.
  * - ucspi-tcp with the IPv6 patch (Debian's ucspi-tcp-ipv6) takes the text of the address, then
  *   prefixes of that text that end in a dot or a colon (`2001:db8::`).
  * - ucspi-tcp6 writes an IPv6 address as eight groups of four capital digits, and a network as `^`

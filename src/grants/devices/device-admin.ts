@@ -115,7 +115,7 @@ FROM (
 
 /**
  * The administrator's side of the devices, on a database opened with the role `pop3authd` or the
- * owner. The gate sees a change with its next lookup.
+ * owner. A change takes effect with the next lookup of the gate.
  */
 export class DeviceAdmin {
   readonly #database: Database

@@ -15,7 +15,7 @@ const RECORD = v.object({
 /**
  * Country and AS number of addresses, from MMDB files of this host. Each file is read at the first
  * lookup and stays in memory. The facts only ever narrow what a device may do: an address that no
- * file knows is in no place.
+ * file contains is in no place.
  */
 export class NetworkFacts {
   readonly #paths: readonly string[]

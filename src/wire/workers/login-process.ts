@@ -1,6 +1,6 @@
 /**
  * Between the monitor of popup and a login process: the settings of the process, and the steps of
- * each login. The monitor takes every message of a login process for hostile.
+ * each login. The monitor checks every message of a login process like hostile input.
  */
 import * as v from 'valibot'
 import { NetworkSet, parseIpAddress, parseNetwork } from '../ip-address.ts'
@@ -63,7 +63,7 @@ export type Outcome = (typeof OUTCOMES)[number]
 const fromLogin = v.variant('type', [
   /** The login process has its settings, has dropped its privileges and accepts connections. */
   v.strictObject({ type: v.literal('ready') }),
-  /** Asks for the check of a secret, and for the maildrop of the login. Also begins a chain. */
+  /** Requests the check of a secret, and the maildrop of the login. Also begins a chain. */
   v.strictObject({
     type: v.literal('verify'),
     ...attempt,
@@ -71,7 +71,7 @@ const fromLogin = v.variant('type', [
     secret: octets(12_288),
     timestamp: octets(320),
   }),
-  /** Asks whether a login at another server may be tried now. The secret stays in the process. */
+  /** Requests the start of a login at another server. The secret stays in the process. */
   v.strictObject({
     type: v.literal('attempt'),
     ...attempt,

@@ -163,7 +163,7 @@ export class SmtpFront {
     const clientReads = this.#client.unsent < MAX_WAITING
     if (clientReads) this.#server.resume()
     else this.#server.pause()
-    if (clientReads && this.#server.unsent < MAX_WAITING && this.#dialogue.wantsClient) this.#client.resume()
+    if (clientReads && this.#server.unsent < MAX_WAITING && this.#dialogue.acceptsInput) this.#client.resume()
     else this.#client.pause()
   }
 

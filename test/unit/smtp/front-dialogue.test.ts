@@ -334,10 +334,10 @@ describe.each([
 test('reads no command before earlier ones are answered, at most 100', () => {
   const session = new FrontSession({ rules: new TestRules(1, 2000) })
   session.dialogue.fromClient(Buffer.from(octets(B + R.repeat(1000)), 'latin1'))
-  expect(session.dialogue.wantsClient).toBe(false)
+  expect(session.dialogue.acceptsInput).toBe(false)
   session.group('')
   expect(session.codes).toBe(Array.from({ length: 1001 }, () => '250').join(' '))
-  expect(session.dialogue.wantsClient).toBe(true)
+  expect(session.dialogue.acceptsInput).toBe(true)
 })
 
 test('returns the counts of a message unless the server accepts it', () => {

@@ -149,7 +149,7 @@ export class FrontSession {
     this.#unread += text
     for (;;) {
       const { dialogue } = this
-      while (this.#unread !== '' && dialogue.wantsClient && !this.isClosed) {
+      while (this.#unread !== '' && dialogue.acceptsInput && !this.isClosed) {
         const size = this.#cut ?? this.#unread.length
         dialogue.fromClient(Buffer.from(this.#unread.slice(0, size), 'latin1'))
         this.#unread = this.#unread.slice(size)
