@@ -315,7 +315,7 @@ function reap(pid: number): boolean {
   return true
 }
 
-/** Decodes a status as the macros WIFEXITED, WEXITSTATUS and WTERMSIG do (wait(2)). */
+/** Decodes a status as the WIFEXITED family of macros does (wait(2)). */
 function endingOf(word: number): Ending {
   const signal = word & 0x7f
   return signal === 0 ? { code: (word >> 8) & 0xff } : { signal: nameOf(signal) }
