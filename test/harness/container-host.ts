@@ -1,6 +1,6 @@
 import { copyFileSync, cpSync, existsSync, mkdirSync } from 'node:fs'
 import { copyCheckout } from './checkout.ts'
-import { DebianMachine, DOCKER, minimalSystem, PODMAN } from './debian-machine.ts'
+import { DebianMachine, DOCKER, minimalSystem, PODMAN, ROOTLESS_DOCKER } from './debian-machine.ts'
 import { eventually } from './eventually.ts'
 import type { NetworkNamespace } from './network-namespace.ts'
 import { type Program, run } from './program.ts'
@@ -34,6 +34,8 @@ const ENGINES = {
     compose: 'podman-compose',
     nameOf: (service: string) => `container_${service}_1`,
     imageHealthCheck: '{{json .HealthCheck}}',
+    rootlessStorage: '.local/share/containers',
+    save: ['podman', 'save', '-m', 'localhost/auth-relay', BASES.postgres],
   },
   docker: {
     packages: DOCKER,
@@ -43,6 +45,8 @@ const ENGINES = {
     compose: 'docker compose',
     nameOf: (service: string) => `container-${service}-1`,
     imageHealthCheck: '{{json .Config.Healthcheck}}',
+    rootlessStorage: '.local/share/docker',
+    save: ['docker', 'save', 'auth-relay', BASES.postgres],
   },
 } as const
 export type EngineName = keyof typeof ENGINES
@@ -150,36 +154,79 @@ export class ContainerHost {
   }
 
   /**
-   * Makes an account that may run podman's containers without root. The account gets the images of
-   * the test and its own copy of the compose file.
+   * Makes an account that may run containers without root. The account gets the images of the test
+   * and its own copy of the compose file.
    */
   async allowRootless(): Promise<void> {
-    const images = ['localhost/auth-relay', BASES.postgres].join(' ')
+    const { rootlessStorage, save } = ENGINES[this.engine]
+    const storage = `/home/${ROOTLESS}/${rootlessStorage}`
+    await this.machine.sh(`${save.join(' ')} > /var/tmp/images`)
+    // The systemd of the account starts its bus only if dbus-user-session was installed before.
+    if (this.engine === 'docker') await this.#replaceDocker()
     await this.machine.sh(`
       useradd --create-home ${ROOTLESS}
       loginctl enable-linger ${ROOTLESS}
       mkdir -p /dev/net && mknod -m 666 /dev/net/tun c 10 200
       sysctl -q -w net.ipv4.ip_unprivileged_port_start=110
       cp -r ${CHECKOUT}/deploy/container /home/${ROOTLESS}/container
-      mkdir -p /home/${ROOTLESS}/.local/share/containers
-      mount -t tmpfs tmpfs /home/${ROOTLESS}/.local/share/containers
+      mkdir -p ${storage}
+      mount -t tmpfs tmpfs ${storage}
       chown -R ${ROOTLESS}: /home/${ROOTLESS}`)
     const bus = this.machine.path(`/run/user/${await this.#rootlessId()}/bus`)
     await eventually('the account has its systemd', () => existsSync(bus))
-    await this.machine.sh(`podman save -m ${images} > /var/tmp/images`)
-    await this.rootless('podman load -q < /var/tmp/images')
+    if (this.engine === 'docker') await this.#startRootlessDocker()
+    await this.rootless(`${this.engine} load -q < /var/tmp/images`)
     await this.machine.sh('rm /var/tmp/images')
   }
 
   /** Runs a shell script under that account, in the directory of its compose file. */
   async rootless(script: string): Promise<string> {
     const id = await this.#rootlessId()
-    const environment = [`HOME=/home/${ROOTLESS}`, `XDG_RUNTIME_DIR=/run/user/${id}`, `PATH=${PATH}`]
+    const run = `/run/user/${id}`
+    const environment = [`HOME=/home/${ROOTLESS}`, `XDG_RUNTIME_DIR=${run}`, `PATH=${PATH}`]
+    const sockets = [`DBUS_SESSION_BUS_ADDRESS=unix:path=${run}/bus`, `DOCKER_HOST=unix://${run}/docker.sock`]
     const account = ['setpriv', `--reuid=${id}`, `--regid=${id}`, '--init-groups']
     return this.machine.must(
-      ...[...account, 'env', ...environment, `DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/${id}/bus`],
+      ...[...account, 'env', ...environment, ...sockets],
       ...['sh', '-ec', `cd ~/container\n${script}`],
     )
+  }
+
+  /** As `compose`, under that account. */
+  composeRootless(words: string): Promise<string> {
+    return this.rootless(`timeout 400 ${ENGINES[this.engine].compose} ${words}`)
+  }
+
+  /** Runs a command in the container of a service that the account has started. */
+  inRootlessContainer(service: string, words: string): Promise<string> {
+    return this.rootless(`${this.engine} exec ${this.#nameOf(service)} ${words}`)
+  }
+
+  /** Lines that a service's container has printed, if the account has started it. */
+  async rootlessLogs(service: string): Promise<readonly string[]> {
+    return (await this.rootless(`${this.engine} logs ${this.#nameOf(service)} 2>&1`)).split('\n')
+  }
+
+  /** Restarts the docker of the account with lines in a drop-in of its unit. */
+  async configureRootlessDocker(lines: string): Promise<void> {
+    await this.rootless(`directory=~/.config/systemd/user/docker.service.d
+      mkdir -p $directory
+      printf '[Service]\\n%s\\n' '${lines}' > $directory/override.conf
+      systemctl --user daemon-reload
+      systemctl --user restart docker`)
+  }
+
+  /** Stops the docker of root, and installs what docker needs without root. */
+  async #replaceDocker(): Promise<void> {
+    await this.machine.must('systemctl', 'stop', 'docker.socket', 'docker', 'containerd')
+    await this.machine.install(...ROOTLESS_DOCKER, 'passt')
+  }
+
+  async #startRootlessDocker(): Promise<void> {
+    const units = '.config/systemd/user'
+    await this.rootless(`mkdir -p ~/${units}`)
+    this.machine.write(`/home/${ROOTLESS}/${units}/docker.service`, ROOTLESS_DOCKER_UNIT)
+    await this.rootless('systemctl --user daemon-reload; systemctl --user start docker')
   }
 
   #rootlessId(): Promise<string> {
@@ -242,6 +289,19 @@ export class ContainerHost {
         --change 'ENTRYPOINT ["docker-entrypoint.sh"]' - ${BASES.postgres}`)
   }
 }
+
+/**
+ * The unit as dockerd-rootless-setuptool.sh of docker.io writes it. That program refuses a kernel
+ * that has the tables of packets built in and no modules.
+ */
+const ROOTLESS_DOCKER_UNIT = `[Service]
+Environment=PATH=/usr/share/docker.io/contrib:${PATH}
+ExecStart=/usr/share/docker.io/contrib/dockerd-rootless.sh
+Delegate=yes
+Type=notify
+NotifyAccess=all
+KillMode=mixed
+`
 
 const NODE = `FROM ${BASES.debian}
 COPY node /usr/local/bin/node

@@ -60,11 +60,14 @@ export const PODMAN = [
 /** Packages of a host that runs containers with docker; fetched for Debian 13. */
 export const DOCKER = ['docker.io', 'docker-cli', 'docker-compose', 'docker-buildx', 'procps']
 
+/** Packages that docker needs in addition to run without root; fetched for Debian 13. */
+export const ROOTLESS_DOCKER = ['rootlesskit', 'slirp4netns', 'uidmap', 'iproute2', 'dbus-user-session']
+
 /** The packages of a database host of a cluster; fetched with the packages that they recommend. */
 const DATABASE_CLUSTER = ['patroni', 'python3-etcd', 'etcd-server', 'etcd-client', 'postgresql']
 
 const packagesToFetch = (release: Release): readonly (readonly string[])[] =>
-  release === 'trixie' ? [...COUNTERPARTS, PODMAN, DOCKER] : COUNTERPARTS
+  release === 'trixie' ? [...COUNTERPARTS, PODMAN, [...DOCKER, ...ROOTLESS_DOCKER]] : COUNTERPARTS
 
 /** The commands and rights that a machine needs. */
 export const DEBIAN_MACHINE: readonly Need[] = [ROOT, command('debootstrap'), command('unshare', 'util-linux')]

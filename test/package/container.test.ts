@@ -142,6 +142,9 @@ const maildir = (/^# {3}podman-compose (exec popup mkdir .*)$/m.exec(head)?.[1] 
   'exec popup',
   'exec -T popup',
 )
+const ROOTLESSKIT = 'Environment=DOCKERD_ROOTLESS_ROOTLESSKIT'
+/** The line that the head of the compose file names for docker without root. */
+const portDriver = new RegExp(`^# {3}(${ROOTLESSKIT}_PORT_DRIVER=.*)$`, 'm').exec(head)?.[1] ?? ''
 /** docker's settings that the head of the compose file names for IPv6. */
 const ip6tables = /^# {3}(\{ "experimental": .*\})$/m.exec(head)?.[1] ?? ''
 
@@ -174,6 +177,59 @@ async function expectGrant(stack: Stack, ip: string, url: string): Promise<void>
   expect(await explain(stack, ip)).toContain(`Mail from ${ip} is relayed.`)
   expect(await gateAnswers(stack, ip)).toBe('action=OK')
   expect(await gateAnswers(stack, ip.includes(':') ? '2001:db8::9' : '192.0.2.9')).toBe('action=DUNNO')
+}
+
+/** `auth-relay check` in a container, without a terminal. */
+const CHECK = '--profile check run --rm -T check'
+
+function expectSafe(output: string): void {
+  for (const network of ['10.110.110.0/24', 'fdbe:4cf4:9d5a::/64']) {
+    expect(output.replace(/ +/g, ' ').split('\n')).toContain(
+      `fine grants.never_grant: the container's network ${network} is never granted`,
+    )
+  }
+  expect(output).toMatch(/^Safe\.$/m)
+}
+
+function showRootlessLogsOnFailure({ host }: Stack): void {
+  onTestFailed(async () => {
+    for (const service of [...SERVICES, 'migrate', 'postgres']) {
+      console.error(service, (await host.rootlessLogs(service)).slice(-20).join('\n'))
+    }
+  })
+}
+
+/** Starts the stack under an ordinary account, as the head of the compose file says. */
+async function startRootless(stack: Stack, chown: string): Promise<void> {
+  const { host } = stack
+  showRootlessLogsOnFailure(stack)
+  await host.compose('down -v')
+  await host.allowRootless()
+  expect(head).toContain(`\`${chown}\``)
+  await host.rootless(`cd secrets && chmod 640 * && ${chown}`)
+  await host.composeRootless('up -d')
+  await host.composeRootless(maildir)
+}
+
+/** Logs in, and returns popup's log line of the login. */
+async function rootlessLogin({ host, ...from }: Stack, client: 'client' | 'server', url: string): Promise<string> {
+  const logins = async () => loginEvents(await host.rootlessLogs('popup'))
+  const before = (await logins()).length
+  await eventually(`a login at ${url}`, async () => (await curl(from[client], url)).ending?.code === 0, 60_000)
+  return await eventually('popup logs the login', async () => (await logins())[before])
+}
+
+/** Logins succeed, but every client has an address of the compose file's network and no grant. */
+async function expectRefusals(
+  stack: Stack,
+  logins: readonly (readonly ['client' | 'server', string])[],
+): Promise<void> {
+  for (const [from, url] of logins) {
+    const login = await rootlessLogin(stack, from, url)
+    expect(login).toMatch(/ ip=(10\.110\.110\.|fdbe:4cf4:9d5a::)[\da-f]+ .*grant=refused reason=never$/)
+  }
+  expect(await stack.host.inRootlessContainer('authd', 'auth-relay show --json')).toBe('[]')
+  expectSafe(await stack.host.composeRootless(CHECK))
 }
 
 const areHealthy = async ({ host }: Stack): Promise<void> => {
@@ -237,7 +293,7 @@ function describeEngine(
       const account = ['passwd', 'ann', '--file', `${path}/passwd`, '--uid', ACCOUNT, '--home', HOME]
       await run(commandOf('auth-relay', ...account), { input: 'sesame\n' })
       host.secret('passwd', readFileSync(`${path}/passwd`, 'utf8'))
-      const owner = /^# {3}(chown 10110:10110 \* && chmod 640 \*)/m.exec(head)?.[1]
+      const owner = /^# {3}(chmod 640 \* && chown 10110:10110 \*)$/m.exec(head)?.[1]
       await host.machine.sh(`cd /srv/auth-relay/deploy/container/secrets\n${owner}`)
       await host.compose('up -d')
       await host.compose(maildir)
@@ -246,14 +302,7 @@ function describeEngine(
     }, 900_000)
 
     test('check accepts the whole stack, and refuses a network that can have a grant', async () => {
-      const output = await stack.host.compose('--profile check run --rm -T check')
-      expect(output).toMatch(
-        /^fine +grants.never_grant: the container's network 10\.110\.110\.0\/24 is never granted$/m,
-      )
-      expect(output).toMatch(
-        /^fine +grants.never_grant: the container's network fdbe:4cf4:9d5a::\/64 is never granted$/m,
-      )
-      expect(output).toMatch(/^Safe\.$/m)
+      expectSafe(await stack.host.compose(CHECK))
       const words = ['run', '--rm', '--network', 'container_default', '-e', 'NEVER_GRANT=172.16.0.0/12', 'auth-relay']
       const other = await stack.host.run(...words, 'auth-relay', 'check')
       expect(other.ending?.code).toBe(1)
@@ -298,25 +347,11 @@ describeEngine('podman', {
     })
 
     test('rootless: a login works, every client has an address of the network, and no client may relay', async () => {
-      const { host, client } = stack()
-      await host.compose('down -v')
-      await host.allowRootless()
-      onTestFailed(async () =>
-        console.error(
-          await host.rootless('for name in authd popup sslwrap gate; do podman logs container_"$name"_1; done 2>&1'),
-        ),
-      )
-      const owner = /^# {3}.*rootless podman: (podman unshare chown 10110:10110 \*)\)$/m.exec(head)?.[1]
-      await host.rootless(`cd secrets && ${owner}`)
-      await host.rootless('timeout 400 podman-compose up -d')
-      await host.rootless(`podman-compose ${maildir}`)
-      for (const url of [`pop3://${SERVER}/`, `pop3s://${SERVER}/`]) {
-        await eventually(`a login at ${url}`, async () => (await curl(client, url)).ending?.code === 0, 60_000)
-      }
-      const logins = loginEvents((await host.rootless('podman logs container_popup_1 2>&1')).split('\n'))
-      expect(logins.length).toBeGreaterThanOrEqual(2)
-      for (const login of logins) expect(login).toMatch(/ ip=10\.110\.110\.\d+ .*grant=refused reason=never$/)
-      expect(await host.rootless(`podman exec container_authd_1 auth-relay show --json`)).toBe('[]')
+      await startRootless(stack(), 'podman unshare chown 10110:10110 *')
+      await expectRefusals(stack(), [
+        ['client', `pop3://${SERVER}/`],
+        ['client', `pop3s://${SERVER}/`],
+      ])
     }, 900_000)
   },
 })
@@ -369,6 +404,37 @@ describeEngine('docker', {
       const { lines } = await host.run('image', 'ls', '--format', '{{.Repository}}')
       expect(lines.toSorted()).toEqual(['auth-relay', 'debian', 'node', 'postgres'])
     }, 900_000)
+
+    test('rootless: a login works, every client has an address of the network, and no client may relay', async () => {
+      await startRootless(stack(), 'rootlesskit chown 10110:10110 *')
+      await expectRefusals(stack(), [
+        ['client', `pop3://${SERVER}/`],
+        ['client', `pop3s://${SERVER}/`],
+        ['client', `pop3://[${SERVER_V6}]/`],
+        ['client', `pop3s://[${SERVER_V6}]/`],
+        ['server', 'pop3://127.0.0.1/'],
+        ['server', 'pop3s://[::1]/'],
+      ])
+    }, 900_000)
+
+    test.each([
+      ['slirp4netns', '10.0.2.2', portDriver],
+      ['pasta', '10.0.2.100', `${ROOTLESSKIT}_NET=pasta\n${ROOTLESSKIT}_PORT_DRIVER=implicit`],
+    ])(
+      'rootless with the port driver of %s: the login of a client opens the relay, and a local login from %s does not',
+      async (_, shared, lines) => {
+        const { host } = stack()
+        showRootlessLogsOnFailure(stack())
+        await host.configureRootlessDocker(lines)
+        for (const url of [`pop3://${SERVER}/`, `pop3s://${SERVER}/`]) {
+          expect(await rootlessLogin(stack(), 'client', url)).toMatch(new RegExp(` ip=${CLIENT} .* grant=committed `))
+        }
+        const local = await rootlessLogin(stack(), 'server', 'pop3://127.0.0.1/')
+        expect(local).toMatch(new RegExp(` ip=${shared} .* grant=refused reason=never$`))
+        const shown: unknown = JSON.parse(await host.inRootlessContainer('authd', 'auth-relay show --json'))
+        expect(shown).toEqual([expect.objectContaining({ address: CLIENT })])
+      },
+    )
   },
 })
 
