@@ -1,7 +1,4 @@
-/**
- * The program `pop3d`: one session on descriptors 0 and 1, or a worker of popup. Each of them loads
- * only its own modules.
- */
+/** The program `pop3d`: one session on descriptors 0 and 1, or a worker of popup. */
 import '../base/inspector.ts'
 import { EXIT } from '../base/errors.ts'
 import { parseDaemonWords } from '../process/command-line.ts'
