@@ -34,7 +34,8 @@ GRANT EXECUTE ON FUNCTION standby_replies() TO pop3authd, authwrap;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON grants, ungrantable, devices, device_logins, neighbours, alarm, device_hours TO pop3authd;
 GRANT SELECT, INSERT ON blocks, allowances, login_event, usage_event TO pop3authd;
-GRANT UPDATE (until) ON blocks, allowances TO pop3authd;
+GRANT UPDATE (until) ON blocks TO pop3authd;
+GRANT UPDATE (until, ended) ON allowances TO pop3authd;
 GRANT SELECT, INSERT, UPDATE ON gate_decisions, gate_refusals TO pop3authd;
 GRANT SELECT ON relay TO pop3authd;
 GRANT EXECUTE ON FUNCTION keep_history(integer, timestamptz) TO pop3authd;

@@ -124,6 +124,14 @@ export class StandbyAges {
   }
 }
 
+/** Longest time between two queries for the standbys' answers. */
+const LONGEST_INTERVAL_MS = 1000
+/** The first proof needs two answers of the standby, and either may be late. */
+const QUERIES_WITHIN_LIMIT = 6
+
+/** Time between the end of a query for the standbys' answers and the next query. */
+const queryIntervalMs = (limitMs: number): number => Math.min(LONGEST_INTERVAL_MS, limitMs / QUERIES_WITHIN_LIMIT)
+
 export type StandbyWatchOptions = {
   readonly limitMs: number
   readonly host: string
@@ -197,7 +205,6 @@ export class StandbyWatch {
     this.#queried = Promise.withResolvers()
     queried.resolve()
     if (!this.#isProven()) silent()
-    // Several queries within the limit, because the first proof needs two answers of the standby.
-    this.#next = setTimeout(() => void this.#query(), Math.min(1000, limitMs / 6)).unref()
+    this.#next = setTimeout(() => void this.#query(), queryIntervalMs(limitMs)).unref()
   }
 }

@@ -95,8 +95,9 @@ UNION ALL
 SELECT 'last-login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
 FROM blocks b JOIN newest ON b.login = login_key(newest.username) WHERE (b.since <= $3 OR NOT $4::boolean) AND b.until > $3
 UNION ALL
-SELECT 'allowance', net || ' allowed by ' || owner || ': ' || reason, since, until
-FROM allowances WHERE net >>= $1::inet AND since <= $3 AND until > $3
+SELECT 'allowance', net || ' allowed by ' || owner || ': ' || reason, since, at_that_time.until
+FROM allowances, LATERAL (SELECT CASE WHEN $4::boolean THEN coalesce(ended, until) ELSE until END AS until) AS at_that_time
+WHERE net >>= $1::inet AND since <= $3 AND at_that_time.until > $3
 UNION ALL
 SELECT 'grant', concat_ws(' ', daemon, 'login', username, (
     SELECT 'on ' || e.host FROM login_event e WHERE e.network = $2::inet AND e.at = last_auth AND e.refused IS NULL LIMIT 1
@@ -133,8 +134,8 @@ const ALLOW: Statement<{ until: Date | null }> = {
   row: v.object({ until: endTime }),
   text: `
 WITH ended AS (
-  UPDATE allowances SET until = coalesce($5::timestamptz, now())
-  WHERE net = $1::cidr AND until > coalesce($5::timestamptz, now())
+  UPDATE allowances SET until = since, ended = coalesce($5::timestamptz, now())
+  WHERE net = $1::cidr AND until > since AND until > coalesce($5::timestamptz, now())
 )
 INSERT INTO allowances (net, since, until, reason, owner, embedded_ipv4)
 VALUES ($1::cidr, coalesce($5::timestamptz, now()),
@@ -142,11 +143,12 @@ VALUES ($1::cidr, coalesce($5::timestamptz, now()),
 RETURNING until`,
 }
 
+/** With `until` at `since` the allowance is in force at no time, also if the clock is set back. */
 const DISALLOW: Statement<unknown> = {
   row: ignored,
   text: `
-UPDATE allowances SET until = coalesce($2::timestamptz, now())
-WHERE net = $1::cidr AND until > coalesce($2::timestamptz, now())`,
+UPDATE allowances SET until = since, ended = coalesce($2::timestamptz, now())
+WHERE net = $1::cidr AND until > since AND until > coalesce($2::timestamptz, now())`,
 }
 
 /** $1 network or null, $2 login or null, then as ALLOW. */

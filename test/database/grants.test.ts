@@ -520,6 +520,29 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(store, 1e9, ip('198.51.100.9'))).toBe(false)
     })
 
+    test('that were ended stay ended if the clock of the database is set back, and the history keeps their end', async () => {
+      const office = net('198.51.100.0/24')
+      const client = ip('198.51.100.9')
+      await store.admin.allow(office, forEver)
+      store.clock.now = at(100)
+      await store.admin.allow(office, { ...forEver, reason: 'replaces the first' })
+      store.clock.now = at(200)
+      expect(await store.admin.disallow(office)).toBe(1)
+      for (const seconds of [0, 50, 100, 150, 199, 200, 300]) {
+        expect(await mayRelay(store, seconds, client), `${seconds} s`).toBe(false)
+        expect(await store.admin.allowances()).toEqual([])
+        expect(await store.admin.explain(client, null)).toMatchObject({
+          relay: false,
+          decided: { rule: 'never-seen' },
+        })
+        expect(await store.admin.disallow(office)).toBe(0)
+      }
+      store.clock.now = at(300)
+      expect(await store.admin.explain(client, at(50))).toMatchObject({ relay: true, decided: { until: at(100) } })
+      expect(await store.admin.explain(client, at(150))).toMatchObject({ relay: true, decided: { until: at(200) } })
+      expect(await store.admin.explain(client, at(200))).toMatchObject({ relay: false })
+    })
+
     test.each(['127.0.0.1', '127.0.0.0/8', '0.0.0.0/0', '::/0', '::1', '224.1.0.0/16', 'fe80::/64'])(
       '%s is refused',
       async text => {

@@ -209,6 +209,25 @@ describe('the histories', () => {
     expect(await partitions()).toContain('20310709')
   })
 
+  test('an ended allowance stays in the history until its end is older than the retention', async () => {
+    const days = { begin: '2031-01-01', end: '2031-07-01', last: '2031-07-31', after: '2031-08-02' }
+    await database.owner.script(
+      `INSERT INTO allowances (net, since, until, ended, reason, owner)
+       VALUES ('203.0.113.77', '${days.begin}', '${days.begin}', '${days.end}', '', '')`,
+    )
+    const kept = async (): Promise<unknown> =>
+      (
+        await database.owner.query({
+          row: v.object({ kept: v.boolean() }),
+          text: "SELECT EXISTS (SELECT FROM allowances WHERE net = '203.0.113.77') AS kept",
+        })
+      ).rows[0]?.kept
+    await writerAt(noon(days.last)).keepHistory(30)
+    expect(await kept()).toBe(true)
+    await writerAt(noon(days.after)).keepHistory(30)
+    expect(await kept()).toBe(false)
+  })
+
   test('twenty programs do the housekeeping at once', async () => {
     await Promise.all(Array.from({ length: 20 }, () => writerAt(noon('2031-09-09')).keepHistory(30)))
     expect(await partitions()).toContain('20310909')

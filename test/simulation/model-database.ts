@@ -93,8 +93,7 @@ export class GrantStatements {
     if (name === 'notify-change' || name === 'publish-ungrantable' || name === 'record-uses') return () => []
     if (text.includes('keep_history')) return () => []
     if (text.includes('INSERT INTO allowances')) return on => allow(on, values, clock)
-    if (text.includes('UPDATE allowances'))
-      return on => endRows(on.allowances, sameNetwork(values[0]), time(values[1], clock))
+    if (text.includes('UPDATE allowances')) return on => endAllowances(on, values[0], time(values[1], clock))
     if (text.includes('INSERT INTO blocks')) return on => block(on, values, clock)
     if (text.includes('UPDATE blocks')) return on => endRows(on.blocks, sameTarget(values), time(values[2], clock))
     if (text.includes('DELETE FROM grants')) return on => removeBlocked(on, values)
@@ -349,7 +348,7 @@ function sweep(tables: Tables, now: number): number {
 function allow(tables: Tables, values: readonly Value[], clock: number): readonly unknown[] {
   const [network, seconds] = values
   const now = time(values[4], clock)
-  endRows(tables.allowances, sameNetwork(network), now)
+  endAllowances(tables, network, now)
   const until = seconds === null ? Number.POSITIVE_INFINITY : now + number(seconds) * 1000
   const embedded = addressOrNone(values[5])
   tables.allowances.push({ network: parsed(network), text: String(network), embedded, since: now, until })
@@ -391,6 +390,13 @@ function endRows<Row extends { until: number }>(
 ): readonly unknown[] {
   const ended = rows.filter(row => isMeant(row) && row.until > now)
   for (const row of ended) row.until = now
+  return ended
+}
+
+/** An ended allowance is in force at no time. */
+function endAllowances({ allowances }: Tables, network: Value | undefined, now: number): readonly unknown[] {
+  const ended = allowances.filter(row => row.until > row.since && row.until > now).filter(sameNetwork(network))
+  for (const row of ended) row.until = row.since
   return ended
 }
 

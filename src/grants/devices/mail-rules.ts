@@ -16,9 +16,9 @@ export type AddressRules = {
   /** `refuse`: only devices open the relay. */
   readonly withoutDevice: 'relay' | 'refuse'
   /**
-   * Mail that is relayed from an address of several logins. The value `devices` permits the mail
-   * of devices, and mail with a sender that belongs to one of the logins. The value `nobody`
-   * permits only the mail of devices. The value `as_before` permits all mail.
+   * Mail that is relayed from an address of several logins. `devices`: mail of devices, and mail
+   * with a sender that belongs to one of the logins. `nobody`: mail of devices alone. `as_before`:
+   * all mail.
    */
   readonly sharedAddresses: 'devices' | 'nobody' | 'as_before'
   /** Number of different logins within the time of a grant that makes an address shared. */
