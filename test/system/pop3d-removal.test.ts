@@ -36,6 +36,28 @@ const change = fc.record({
   flags: fc.constantFrom('', ':2,', ':2,S', ':2,RS', ':2,FRS'),
 })
 
+type ValueOf<Source> = Source extends fc.Arbitrary<infer Value> ? Value : never
+
+/**
+ * A file of a deleted message has two names, and one of them is that of a new message with the same
+ * base name.
+ */
+const TWIN_TAKES_NAME: [ValueOf<typeof place>[], boolean[], ValueOf<typeof change>[]] = [
+  [
+    { folder: 'new', base: 'X', flags: '' },
+    { folder: 'new', base: 'Y', flags: ':2,S' },
+    { folder: 'cur', base: 'Z', flags: ':2,S' },
+    { folder: 'new', base: 'Y', flags: '' },
+    { folder: 'new', base: 'Z', flags: '' },
+  ],
+  [false, false, true, false, true],
+  [
+    { what: 'rename', which: 2_130_706_417, folder: 'new', flags: ':2,' },
+    { what: 'link', which: 0, folder: 'cur', flags: '' },
+    { what: 'rename', which: 10, folder: 'new', flags: '' },
+  ],
+]
+
 /** The files of a maildir, as `folder/name`. */
 const filesOf = (maildir: string): readonly string[] =>
   ['new', 'cur'].flatMap(folder => readdirSync(`${maildir}/${folder}`).map(name => `${folder}/${name}`)).sort()
@@ -122,7 +144,7 @@ test.each(['none', 'qmail'] as const)(
             expect(intact.has(names[number - 1] ?? '')).toBe(false)
         },
       ),
-      { numRuns: 1500 },
+      { numRuns: 1500, examples: [TWIN_TAKES_NAME] },
     )
     expect(removals).toBeGreaterThan(500)
   },

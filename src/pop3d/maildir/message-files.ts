@@ -122,6 +122,10 @@ export class MessageFiles {
     const target = filePath(this.#maildir, 'cur', seenName(message.name, this.#compat))
     try {
       if (this.hasTwin(message)) {
+        // Another program may have given the name to the file of a twin. If the client has deleted
+        // the twin, the index of this UPDATE must still have every name of that file.
+        const status = statusOf(source)
+        if (status === undefined || !this.#isFileOf(message, { ...message, status })) return
         // A program that changes the flags of another message may take the target's name at this
         // instant. link(2) then fails, where rename(2) would remove a message that no client has
         // deleted.
