@@ -156,6 +156,8 @@ class World {
   readonly #logins = new Map<string, Set<string>>()
   readonly #blocks: Rule[] = []
   readonly #allowances: Rule[] = []
+  /** Targets of the unblock commands that have no answer yet. */
+  readonly #unblocksUnanswered: BlockTarget[] = []
   /** Virtual time until which a fault excuses a slow answer. */
   #disturbedUntil = 0
   /** Virtual time of the last stop of authd while the database was slow or down. */
@@ -487,6 +489,8 @@ class World {
     for (const older of this.#blocks) {
       if (sameTarget(older.target, target)) older.ended = Math.min(older.ended, this.#time.now)
     }
+    // An unblock without an answer may take effect after the block, and then ends it.
+    if (this.#unblocksUnanswered.some(older => sameTarget(older, target))) rule.ended = this.#time.now
     this.#blocks.push(rule)
     for (const [row, { ip, login }] of this.#promised) if (this.#isAbout(rule, ip, login)) this.#promised.delete(row)
     try {
@@ -508,7 +512,14 @@ class World {
   }
 
   #unblock(target: BlockTarget): void {
-    this.#end(this.#blocks, target, () => this.#administrator.unblock(target))
+    this.#unblocksUnanswered.push(target)
+    this.#end(this.#blocks, target, async () => {
+      try {
+        await this.#administrator.unblock(target)
+      } finally {
+        this.#unblocksUnanswered.splice(this.#unblocksUnanswered.indexOf(target), 1)
+      }
+    })
   }
 
   /**
