@@ -3,7 +3,7 @@ import { BoundedMap } from '../base/bounded-map.ts'
 import type { Clock } from '../base/clock.ts'
 import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import type { GrantWriter, RelayUse } from '../grants/grant-store.ts'
+import type { GrantWriter, UsageEvent } from '../grants/grant-store.ts'
 import { LineServer } from '../process/line-server.ts'
 import { openListener } from '../process/listener.ts'
 import type { Ids } from '../process/privileges.ts'
@@ -11,7 +11,7 @@ import { LineSplitter } from '../wire/lines.ts'
 import {
   MAX_RELAY_TALLY_LINE,
   parseRelayTally,
-  parseRelayUse,
+  parseUsageEvent,
   RELAY_SERVICES,
   RELAY_VERDICTS,
   type RelayTally,
@@ -23,7 +23,7 @@ export type UsageSocketOptions = {
   readonly uids: ReadonlySet<number>
   /** Account that owns the socket; by default the account of authd. */
   readonly owner?: Ids | undefined
-  readonly store: Pick<GrantWriter, 'recordUses' | 'recordTallies'>
+  readonly store: Pick<GrantWriter, 'recordUsageEvents' | 'recordTallies'>
   readonly counters: Counters
   readonly clock: Clock
   /** Milliseconds of a monotonic clock. */
@@ -77,7 +77,7 @@ export class UsageSocket {
   readonly #timer: NodeJS.Timeout
   readonly #rateOfAll: TokenBucket
   readonly #seen = new BoundedMap<string, number>(MAX_SEEN)
-  #waiting: RelayUse[] = []
+  #waiting: UsageEvent[] = []
   #tallies: RelayTally[] = []
   #writing = false
   #dropped = 0
@@ -144,7 +144,7 @@ export class UsageSocket {
   async #writeUses(): Promise<void> {
     const uses = this.#waiting.splice(0)
     try {
-      await this.#options.store.recordUses(uses, { signal: AbortSignal.timeout(DEADLINE) })
+      await this.#options.store.recordUsageEvents(uses, { signal: AbortSignal.timeout(DEADLINE) })
     } catch (error) {
       this.#waiting = [...uses, ...this.#waiting].slice(-MAX_WAITING)
       throw error
@@ -177,7 +177,7 @@ export class UsageSocket {
       this.#tallies.push(tally)
       return
     }
-    const use = parseRelayUse(line)
+    const use = parseUsageEvent(line)
     if (use === undefined || !RELAY_SERVICES.has(use.service)) {
       counters.badAnnouncements += 1
       return

@@ -220,7 +220,7 @@ const standardError = new LineWriter(octets => writeSync(2, octets))
 process.on('exit', () => standardError.flush())
 
 /** Writes plain text to standard error, after the pending log lines. */
-export function sayOnStandardError(text: string): void {
+export function printToStandardError(text: string): void {
   standardError.flush()
   process.stderr.write(text)
 }

@@ -35,7 +35,7 @@ export type Login = { readonly event: LoginEvent; readonly at: Date | null }
  * A use of a grant: RELAYCLIENT was set, or a policy request got a positive answer. `at`: null
  * means now, and a time in the future counts as now, by the database's clock.
  */
-export type RelayUse = {
+export type UsageEvent = {
   readonly ip: IpAddress
   /** The service: `wrap`, `policy`, `socketmap`, … At most 32 characters. */
   readonly service: string
@@ -120,7 +120,7 @@ export interface GrantWriter {
    */
   record(logins: readonly Login[], options?: QueryOptions): Promise<readonly Outcome[]>
   /** Stores a use of a grant; never decides anything. */
-  recordUses(uses: readonly RelayUse[], options?: QueryOptions): Promise<void>
+  recordUsageEvents(uses: readonly UsageEvent[], options?: QueryOptions): Promise<void>
   /**
    * Adds what the gate of this host counted to its minutes, and keeps its sample of refused
    * addresses until the next one; never decides anything. After

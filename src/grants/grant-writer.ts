@@ -8,7 +8,7 @@ import { RELAY_VERDICTS, type RelayTally } from '../wire/usage-event.ts'
 import { Alarms } from './alarms.ts'
 import { ChangeNotifier } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
-import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, RelayUse, Swept } from './grant-store.ts'
+import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, Swept, UsageEvent } from './grant-store.ts'
 
 /**
  * Stores a batch of logins in one statement. It checks the blocks, folds the logins to one row per
@@ -104,7 +104,7 @@ WITH login AS (
     FROM login l JOIN grants g ON g.ip = l.network,
       LATERAL (VALUES (login_key(l.username), l.at), (login_key(g.username), g.last_auth)) AS met(login, at)
     WHERE l.refused IS NULL AND g.until > l.at AND login_key(g.username) <> login_key(l.username)
-  ) AS heard
+  ) AS accepted
   WHERE several GROUP BY network, login ORDER BY network, login
   ON CONFLICT (network, login) DO UPDATE SET last = excluded.last
   WHERE excluded.last > old.last + interval '1 minute'
@@ -264,7 +264,7 @@ export function createGrantWriter(
       return words.map(outcomeOf)
     },
 
-    async recordUses(uses: readonly RelayUse[], { signal }: QueryOptions = {}): Promise<void> {
+    async recordUsageEvents(uses: readonly UsageEvent[], { signal }: QueryOptions = {}): Promise<void> {
       if (uses.length === 0) return
       const values = [uses.map(({ at }) => at), uses.map(({ ip }) => ip), uses.map(({ service }) => service), host]
       await database.query(RECORD_USES, values, { signal })
@@ -342,7 +342,7 @@ export function openGrantWriter(options: DatabaseOptions, policy: GrantPolicy): 
   let writer = createGrantWriter(database, policy)
   return {
     record: (logins, query) => writer.record(logins, query),
-    recordUses: (uses, query) => writer.recordUses(uses, query),
+    recordUsageEvents: (uses, query) => writer.recordUsageEvents(uses, query),
     recordTallies: (tallies, query) => writer.recordTallies(tallies, query),
     publishUngrantable: query => writer.publishUngrantable(query),
     sweep: query => writer.sweep(query),

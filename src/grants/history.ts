@@ -14,7 +14,7 @@ export type HistoryEvent = {
   readonly ip: string
   /** Login and daemon, or the service; for refusals the reason as well. */
   readonly detail: string
-  /** The host that heard the login, or whose gate decided; null: stored by an older release. */
+  /** The host that received the login, or whose gate decided; null: stored by an older release. */
   readonly host: string | null
 }
 

@@ -118,9 +118,9 @@ WHERE at > now() - make_interval(secs => $1::float8) ORDER BY at DESC LIMIT $2::
 /**
  * When each daemon of each host last reported a login, and each service of a gate a relayed mail.
  */
-export type LastHeard = { readonly daemon: string; readonly host: string | null; readonly at: Date }
+export type LastByDaemon = { readonly daemon: string; readonly host: string | null; readonly at: Date }
 
-const LAST_HEARD: Statement<LastHeard> = {
+const LAST_BY_DAEMON: Statement<LastByDaemon> = {
   row: v.object({ daemon: v.string(), host: v.nullable(v.string()), at: timestamptz }),
   text: `
 SELECT daemon, host, max(at) AS at FROM status_events
@@ -183,7 +183,7 @@ export interface StatusFeed {
   /** What happened in the last seconds, newest first. */
   lastEvents(seconds: number, limit: number): Promise<readonly StatusEvent[]>
   /** By daemon and host, within the last seconds. */
-  lastHeard(seconds: number, limit: number): Promise<readonly LastHeard[]>
+  lastByDaemon(seconds: number, limit: number): Promise<readonly LastByDaemon[]>
   /**
    * Counts of the events from one moment to before another, in steps of whole seconds since 1970;
    * steps without events are left out.
@@ -207,7 +207,7 @@ export const createStatusFeed = (database: Pick<Database, 'query'>): StatusFeed 
   },
   liveGrants: async limit => (await database.query(LIVE, [limit])).rows,
   lastEvents: async (seconds, limit) => (await database.query(EVENTS, [seconds, limit])).rows,
-  lastHeard: async (seconds, limit) => (await database.query(LAST_HEARD, [seconds, limit])).rows,
+  lastByDaemon: async (seconds, limit) => (await database.query(LAST_BY_DAEMON, [seconds, limit])).rows,
   countEvents: async (from, to, step) => (await database.query(COUNTS, [from, to, step])).rows,
   services: async seconds => (await database.query(SERVICES, [seconds])).rows,
   alarms: async limit => (await database.query(ALARMS, [limit])).rows,

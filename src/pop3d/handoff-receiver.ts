@@ -9,9 +9,9 @@ import type { OpenSocket } from '../sockets/owned-descriptor.ts'
 import {
   formatHandoffReply,
   type HandoffReply,
+  MAX_HANDOFF_LINE,
   MAX_READ_AHEAD,
-  MAX_TAKE_LINE,
-  parseTake,
+  parseHandoff,
 } from '../wire/workers/maildrop-worker.ts'
 
 /**
@@ -60,9 +60,9 @@ export class HandoffReceiver {
    * Requests that login processes send no more clients on these channels. Settles when all have
    * ended their side. Clients that were sent before are served.
    */
-  async dismiss(): Promise<void> {
+  async closeWhenDone(): Promise<void> {
     const channels = [...this.#channels]
-    for (const channel of channels) channel.dismiss()
+    for (const channel of channels) channel.closeWhenDone()
     await Promise.all(channels.map(({ inputEnded }) => inputEnded))
   }
 
@@ -83,13 +83,13 @@ class ReceivedChannel {
   readonly #serve: ServeClient
   readonly #clients = new Set<Connection>()
   /**
-   * Sockets whose `take` message has not arrived yet, in order of arrival. Null stands for a socket
-   * that could not be received.
+   * Sockets whose `handoff` message has not arrived yet, in order of arrival. Null stands for a
+   * socket that could not be received.
    */
   readonly #sockets: (OpenSocket | null)[] = []
   #pending: Buffer = NOTHING
   #unsent = ''
-  #saidBye = false
+  #isClosing = false
   #inputEnds = false
 
   /** `closed` is called when the channel is closed. */
@@ -106,7 +106,7 @@ class ReceivedChannel {
       end: () => {
         this.#inputEnds = true
         resolve()
-        if (this.#saidBye) this.#endIfOver()
+        if (this.#isClosing) this.#endIfOver()
         else this.destroy()
       },
       closed: () => {
@@ -123,10 +123,10 @@ class ReceivedChannel {
     return !this.#inputEnds && !this.#socket.isDestroyed
   }
 
-  dismiss(): void {
-    if (this.#saidBye) return
-    this.#saidBye = true
-    this.#send({ type: 'bye' })
+  closeWhenDone(): void {
+    if (this.#isClosing) return
+    this.#isClosing = true
+    this.#send({ type: 'closing' })
   }
 
   destroy(): void {
@@ -135,7 +135,7 @@ class ReceivedChannel {
 
   #receive(octets: Buffer): void {
     const rest = this.#receiveAll(this.#pending.length === 0 ? octets : Buffer.concat([this.#pending, octets]))
-    if (rest === undefined || rest.length > MAX_TAKE_LINE + MAX_READ_AHEAD) this.destroy()
+    if (rest === undefined || rest.length > MAX_HANDOFF_LINE + MAX_READ_AHEAD) this.destroy()
     else this.#pending = rest
   }
 
@@ -146,12 +146,12 @@ class ReceivedChannel {
   #receiveAll(octets: Buffer): Buffer | undefined {
     let rest = octets
     for (let end = rest.indexOf(LF); end >= 0; end = rest.indexOf(LF)) {
-      const take = parseTake(rest.toString('latin1', 0, end))
-      if (take === undefined) return undefined
+      const handoff = parseHandoff(rest.toString('latin1', 0, end))
+      if (handoff === undefined) return undefined
       const begin = end + 1
-      if (rest.length < begin + take.octets) return rest
-      if (!this.#adopt(take.n, take.ticket, rest.subarray(begin, begin + take.octets))) return undefined
-      rest = rest.subarray(begin + take.octets)
+      if (rest.length < begin + handoff.octets) return rest
+      if (!this.#adopt(handoff.n, handoff.ticket, rest.subarray(begin, begin + handoff.octets))) return undefined
+      rest = rest.subarray(begin + handoff.octets)
     }
     return rest
   }

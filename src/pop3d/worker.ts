@@ -122,7 +122,7 @@ class Worker {
     this.#log.debug('worker_stopped', { reason: why, sessions: this.#connections })
     this.#server.close()
     // Clients that the login process sent before it got the request are served too.
-    void this.#dismiss().then(() => {
+    void this.#closeHandoffs().then(() => {
       this.#passingEnded = true
       this.#endIfLast()
     })
@@ -151,14 +151,14 @@ class Worker {
    * worker only after this one has exited.
    */
   async #retire(): Promise<void> {
-    await this.#dismiss()
+    await this.#closeHandoffs()
     if (this.#stopping || this.#connections > 0) return
     if (this.#handoffs?.someOpen === true) this.#armIdleTimer()
     else this.#stop('idle')
   }
 
-  async #dismiss(): Promise<void> {
-    await this.#handoffs?.dismiss()
+  async #closeHandoffs(): Promise<void> {
+    await this.#handoffs?.closeWhenDone()
   }
 
   /** Counts a connection until it is closed. A worker with connections does not exit. */

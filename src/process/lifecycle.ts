@@ -4,7 +4,7 @@
  */
 import { writeFileSync, writeSync } from 'node:fs'
 import { EXIT, isAccessDenied, TemporaryFault, UsageFault } from '../base/errors.ts'
-import { createLog, sayOnStandardError } from '../base/log.ts'
+import { createLog, printToStandardError } from '../base/log.ts'
 import { notifySocket } from '../libc/sockets.ts'
 import { forbidDumps, unblockSignal } from '../libc/this-process.ts'
 import { formatMessage } from '../wire/workers/control-channel.ts'
@@ -98,13 +98,13 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   }
   const stop = (): void => stopWith(EXIT.done)
   void daemon.failed?.then(reason => {
-    sayOnStandardError(`${program}: ${reason}\n`)
+    printToStandardError(`${program}: ${reason}\n`)
     if (!stopping) stopWith(EXIT.temporary)
   })
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
   // The ready line is written last, because its reader may send a signal at once.
-  sayOnStandardError(`${program} ready ${daemon.ready}\n`)
+  printToStandardError(`${program} ready ${daemon.ready}\n`)
   if (isPinged()) reportStart({ type: 'ready', text: daemon.ready })
   stopWatchdog = announceReady()
   if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
@@ -133,7 +133,7 @@ async function orExit<T>(program: string, action: () => Promise<T>, reports = fa
     return await action()
   } catch (error) {
     if (reports) reportStart({ type: 'faults', lines: faultsOf(error) })
-    else sayOnStandardError(faultLines(program, error))
+    else printToStandardError(faultLines(program, error))
     process.exit(error instanceof UsageFault ? error.exitStatus : EXIT.temporary)
   }
 }
@@ -166,7 +166,7 @@ async function orComplain(program: string, what: string, action: () => Promise<v
     await action()
     return true
   } catch (error) {
-    sayOnStandardError(faultLines(program, error, `${what}: `))
+    printToStandardError(faultLines(program, error, `${what}: `))
     return false
   }
 }

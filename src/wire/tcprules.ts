@@ -260,7 +260,7 @@ function parseLine(line: string): readonly TcpRuleRecord[] | string {
   if (variables === undefined) return 'after the instruction only ,NAME="value" may follow'
   const address = line.slice(0, colon)
   const keys = expand(address)
-  if (keys === undefined) return `the range in ${address} is none`
+  if (keys === undefined) return `the range in ${address} is invalid`
   const data = Buffer.from(`${instruction === 'deny' ? 'D\0' : ''}${variables}`, 'latin1')
   return keys.map(key => ({ key, data }))
 }

@@ -6,7 +6,7 @@ import { parseKeyValues } from './lines.ts'
  * A usage event: a mail server let this address relay because of a grant. The gate sends it to
  * authd, because the gate may not write to the database.
  */
-export type RelayUse = {
+export type UsageEvent = {
   readonly ip: IpAddress
   /** Unix seconds. */
   readonly at: number
@@ -23,10 +23,11 @@ const SERVICE = /^[a-z]{1,16}$/
 const serviceOf = (pairs: ReadonlyMap<string, string>): string => pairs.get('service') ?? pairs.get('door') ?? ''
 
 /** The line of a usage event, without LF. It gets no answer. */
-export const formatRelayUse = ({ ip, at, service }: RelayUse): string => `use v=1 ip=${ip} at=${at} service=${service}`
+export const formatUsageEvent = ({ ip, at, service }: UsageEvent): string =>
+  `use v=1 ip=${ip} at=${at} service=${service}`
 
-/** Inverse of formatRelayUse; undefined for anything else. */
-export function parseRelayUse(line: string): RelayUse | undefined {
+/** Inverse of formatUsageEvent; undefined for anything else. */
+export function parseUsageEvent(line: string): UsageEvent | undefined {
   const pairs = line.startsWith('use ') ? parseKeyValues(line.slice('use '.length)) : undefined
   if (pairs === undefined || pairs.size !== 4 || pairs.get('v') !== '1') return undefined
   const ip = parseIpAddress(pairs.get('ip') ?? '')
@@ -49,7 +50,7 @@ export type RelayVerdict = (typeof RELAY_VERDICTS)[number]
 export type RelayTally = {
   /** Unix seconds of the last decision. All decisions are of one minute. */
   readonly at: number
-  /** See RelayUse. */
+  /** See UsageEvent. */
   readonly service: string
   readonly counts: Readonly<Record<RelayVerdict, number>>
   /** The last refused addresses, the latest last; at most MAX_RECENT. */

@@ -92,7 +92,7 @@ const run = async (
 ): Promise<readonly unknown[]> =>
   (await database.query({ text, row: ignored, ...(name === undefined ? {} : { name }) }, values)).rows
 
-const recordUses = (database: Database, at: Date | null, client: string, service = 'gate') =>
+const recordUsageEvents = (database: Database, at: Date | null, client: string, service = 'gate') =>
   run(database, former.RECORD_USES, [[at], [client], [service], HOST], 'record-uses')
 const recordTallies = (database: Database, at: Date, counts: readonly [number, number, number, number]) =>
   run(
@@ -128,8 +128,8 @@ describe.each(SUITES)('schema 18 to 19 on $name', ({ needs, start }) => {
       authd = server.open('pop3authd', { max: 1, planOnce: true })
       minute = new Date(Math.floor(Date.now() / 60_000) * 60_000 - 120_000)
       today = `usage_event_${utc(minute).replaceAll('-', '')}`
-      await recordUses(authd, minute, '192.0.2.7')
-      await recordUses(authd, LONG_AGO, '192.0.2.8')
+      await recordUsageEvents(authd, minute, '192.0.2.7')
+      await recordUsageEvents(authd, LONG_AGO, '192.0.2.8')
       await recordTallies(authd, minute, [1, 2, 3, 4])
       await look(authd, ['claimed'], new Date())
       expect(await run(authd, former.TAKE_STARTS, [LONG_AGO])).toMatchObject([{ subject: 'claimed' }])
@@ -223,7 +223,7 @@ describe.each(SUITES)('schema 18 to 19 on $name', ({ needs, start }) => {
 
     test('authd of schema 18 stores with its prepared statements, and a new authd adds to the same rows', async () => {
       const later = new Date(minute.getTime() + 1000)
-      await recordUses(authd, later, '192.0.2.9', 'policy')
+      await recordUsageEvents(authd, later, '192.0.2.9', 'policy')
       await recordTallies(authd, minute, [10, 20, 30, 40])
       const writer = createGrantWriter(server.open('pop3authd'), grantPolicy(), { host: HOST })
       const tally: RelayTally = {
@@ -233,7 +233,7 @@ describe.each(SUITES)('schema 18 to 19 on $name', ({ needs, start }) => {
         recent: [ip('192.0.2.3')],
       }
       await writer.recordTallies([tally])
-      await writer.recordUses([{ ip: ip('192.0.2.10'), service: 'gate', at: later }])
+      await writer.recordUsageEvents([{ ip: ip('192.0.2.10'), service: 'gate', at: later }])
       // Without the host, as schema 17 stored a use.
       await authd.script(
         `INSERT INTO relay_use (at, ip, door) VALUES ('${later.toISOString()}', '192.0.2.11', 'socketmap')`,
@@ -280,7 +280,7 @@ describe.each(SUITES)('schema 18 to 19 on $name', ({ needs, start }) => {
       expect(await run(page, former.TOTALS)).toMatchObject([totals])
       expect(await feed.totals()).toMatchObject({ grants: 1, allowances: 1, blocks: 0, schema: LATEST })
       expect(await run(page, former.EVENTS, [3600, 100])).toEqual(await feed.lastEvents(3600, 100))
-      expect(await run(page, former.LAST_HEARD, [3600, 100])).toEqual(await feed.lastHeard(3600, 100))
+      expect(await run(page, former.LAST_HEARD, [3600, 100])).toEqual(await feed.lastByDaemon(3600, 100))
       const numbers = (rows: readonly unknown[]): unknown =>
         rows.map(row => v.parse(v.record(v.string(), v.pipe(v.unknown(), v.transform(String))), row))
       const now = new Date()
@@ -367,7 +367,7 @@ test('authd of schema 18 stores while the schema changes, and loses nothing', as
     const minute = new Date(Math.floor(Date.now() / 60_000) * 60_000 - 120_000)
     let stored = 0
     const store = async (authd: Database): Promise<void> => {
-      await recordUses(authd, minute, '192.0.2.7')
+      await recordUsageEvents(authd, minute, '192.0.2.7')
       await recordTallies(authd, minute, [1, 0, 0, 0])
       stored += 1
     }
@@ -397,7 +397,7 @@ test('a keep_history that waits for the migration fails once, changes nothing, a
   try {
     await migrateTo18(server.owner)
     const authd = server.open('pop3authd', { max: 1, planOnce: true })
-    await recordUses(authd, LONG_AGO, '192.0.2.8')
+    await recordUsageEvents(authd, LONG_AGO, '192.0.2.8')
     const keep = () => run(authd, 'SELECT keep_history(30, $1::timestamptz)', [LONG_AGO])
     const observer = server.open('pop3authd')
     const waiting = await server.owner.transaction(async session => {

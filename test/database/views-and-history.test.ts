@@ -234,11 +234,11 @@ describe('the histories', () => {
   })
 
   test('uses of the relay', async () => {
-    await writerAt(null).recordUses([
+    await writerAt(null).recordUsageEvents([
       { ip: toAddress('192.0.2.7'), service: 'wrap', at: null },
       { ip: toAddress('2001:db8::1'), service: 'policy', at: noon('2026-01-01') },
     ])
-    await writerAt(null).recordUses([])
+    await writerAt(null).recordUsageEvents([])
     expect((await database.owner.query(COUNT_USES)).rows).toEqual([{ uses: 2 }])
   })
 
@@ -248,7 +248,7 @@ describe('the histories', () => {
     await writerAt(at(0.9)).record([{ event: event('ann'), at: null }])
     await writerAt(at(0.9)).record([{ event: event('bob', '2001:db8::7'), at: null }])
     // One second earlier, no login had opened the relay.
-    await writerAt(null).recordUses([
+    await writerAt(null).recordUsageEvents([
       { ip: toAddress('192.0.2.7'), service: 'gate', at: at(0) },
       { ip: toAddress('2001:db8::7'), service: 'gate', at: at(-1) },
     ])
@@ -270,8 +270,8 @@ describe('the histories', () => {
       { event: event('ann'), at: null },
       { event: event('eve', '127.0.0.1'), at: null },
     ])
-    await on('smtp1', firstMail).recordUses([{ ip: client, service: 'policy', at: firstMail }])
-    await on('smtp2', secondMail).recordUses([{ ip: client, service: 'gate', at: secondMail }])
+    await on('smtp1', firstMail).recordUsageEvents([{ ip: client, service: 'policy', at: firstMail }])
+    await on('smtp2', secondMail).recordUsageEvents([{ ip: client, service: 'gate', at: secondMail }])
 
     expect((await admin.list()).map(({ host }) => host)).toEqual(['pop2'])
     const now = await admin.explain(client, null)
@@ -289,7 +289,7 @@ describe('the histories', () => {
       'relay smtp1',
       'relay smtp2',
     ])
-    const received = await createStatusFeed(database.open('authstatus')).lastHeard(3600, 10)
+    const received = await createStatusFeed(database.open('authstatus')).lastByDaemon(3600, 10)
     expect(received).toEqual([
       { daemon: 'gate', host: 'smtp2', at: secondMail },
       { daemon: 'policy', host: 'smtp1', at: firstMail },
@@ -379,7 +379,7 @@ describe('the histories', () => {
     })
 
     test('relayed mail and refusals of a service are shown together', async () => {
-      await writerAt(null).recordUses([{ ip: toAddress('192.0.2.7'), service: 'gate', at: null }])
+      await writerAt(null).recordUsageEvents([{ ip: toAddress('192.0.2.7'), service: 'gate', at: null }])
       await writerAt(null).recordTallies([tally(new Date(), { relayed: 1, refused: 8, never: 1 })])
       const status = createStatusFeed(database.open('authstatus'))
       expect(await status.services(3600)).toEqual([{ service: 'gate', relayed: 1, closed: 9, undecided: 0 }])

@@ -5,7 +5,7 @@ import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { descriptorOf } from '../../src/base/node-internals.ts'
 import { sendDescriptor } from '../../src/libc/descriptor-passing.ts'
 import { programBeside } from '../../src/process/worker-process.ts'
-import { CHANNEL_LINE, formatTake } from '../../src/wire/workers/maildrop-worker.ts'
+import { CHANNEL_LINE, formatHandoff } from '../../src/wire/workers/maildrop-worker.ts'
 import { eventually } from '../harness/eventually.ts'
 import { isRoot, makeMaildir, OWNER, parseFile, stateOf } from '../harness/maildir.ts'
 import { Pop3Client } from '../harness/pop3-client.ts'
@@ -186,7 +186,7 @@ describe('a login process that hands connections over', () => {
     await eventually('the channel is open', () => receivedText.startsWith(`${CHANNEL_LINE}\n`))
     const pass = async (n: number, ticket: string, readAhead = ''): Promise<Pop3Client> => {
       const { client, server } = await socketPair()
-      const message = `${formatTake({ n, octets: readAhead.length, ticket })}\n${readAhead}`
+      const message = `${formatHandoff({ n, octets: readAhead.length, ticket })}\n${readAhead}`
       expect(sendDescriptor(descriptorOf(lines), descriptorOf(server), message)).toBe(message.length)
       server.destroy()
       return new Pop3Client(client)
@@ -227,7 +227,7 @@ describe('a login process that hands connections over', () => {
     channel.lines.destroy()
   })
 
-  test.each(['take n=1 octets=0 x\n', 'STAT\r\n', `${'x'.repeat(200_000)}`])(
+  test.each(['handoff n=1 octets=0 x\n', 'STAT\r\n', `${'x'.repeat(200_000)}`])(
     'and violates the protocol is closed, and others are served',
     async words => {
       const worker = await start()
@@ -255,7 +255,7 @@ describe('a login process that hands connections over', () => {
   test('is notified before an idle worker ends; the worker serves connections that were sent before the notice was read', async () => {
     const worker = await start({ workerIdle: 0.2 })
     const channel = await channelTo(worker)
-    await eventually('the end of the worker is reported', () => channel.received() === 'bye\n')
+    await eventually('the end of the worker is reported', () => channel.received() === 'closing\n')
     const client = await channel.pass(1, worker.ticket({ maildir: maildirOf('cur/A "x\\n"') }), 'STAT\r\n')
     channel.lines.end()
     expect([await client.line(), await client.line()]).toEqual(['+OK ', '+OK 1 3'])
@@ -268,7 +268,7 @@ describe('a login process that hands connections over', () => {
       each.end()
     }
     await isClosed(channel.lines)
-    await eventually('the end of the worker is reported', () => next.received().includes('bye\n'))
+    await eventually('the end of the worker is reported', () => next.received().includes('closing\n'))
     next.lines.end()
     expect((await worker.worker.ended).code).toBe(0)
   })

@@ -8,7 +8,7 @@ import { CheckQueue } from '../../src/popup/checkers/check-queue.ts'
 import type { CheckRequest } from '../../src/popup/checkers/checker.ts'
 import { AuthenticationCache } from '../../src/popup/checkers/password-hash.ts'
 import { sqlChecker } from '../../src/popup/checkers/sql.ts'
-import { ClientGone } from '../../src/popup/client-gone.ts'
+import { ClientDisconnect } from '../../src/popup/client-disconnect.ts'
 import { parseSettings } from '../../src/settings/settings.ts'
 import { parseIpAddress } from '../../src/wire/ip-address.ts'
 import { loginOctets } from '../../src/wire/login-event.ts'
@@ -34,32 +34,45 @@ const checker = (stack: Stack): string[] => [
   ].join(','),
 ]
 
-/** Tests for every checker that is a program. */
-function refusals(running: () => PopupStack): void {
+/** Tests for every checker that is a program. `start` starts popup with a `check_timeout`, in seconds. */
+function refusals(running: () => PopupStack, start: (checkTimeout: number) => Promise<PopupStack>): void {
+  const refuse = async (stack: PopupStack, user: string, password: string, answer: RegExp, reason: string) => {
+    const session = stack.client()
+    await session.expect(/^\+OK </)
+    await session.ask(`USER ${user}`, /^\+OK/)
+    await session.ask(`PASS ${password}`, answer)
+    await stack.stack.waitForLog('popup', { event: 'login_failed', user, reason })
+  }
+
   test.each([
     ['a wrong password', 'ann', 'wrong', /^-ERR \[AUTH\] authorization failed$/, 'badauth'],
     ['exit status 111', 'temporary', 'x', /^-ERR \[SYS\/TEMP\] temporary authentication failure$/, 'temp'],
     ['exit status 2', 'misuse', 'x', /^-ERR \[SYS\/TEMP\] temporary authentication failure$/, 'temp'],
     ['more than 512 octets', 'ann', 'x'.repeat(490), /^-ERR \[AUTH\] authorization failed$/, 'toolong'],
     ['a checker that is killed', 'crash', 'x', /^-ERR \[SYS\/TEMP\] aack, child crashed$/, 'crash'],
-    ['a checker that does not answer', 'sleep', 'x', /^-ERR \[SYS\/TEMP\]/, 'temp'],
-  ])('%s', async (_, user, password, answer, reason) => {
-    const session = running().client()
-    await session.expect(/^\+OK </)
-    await session.ask(`USER ${user}`, /^\+OK/)
-    await session.ask(`PASS ${password}`, answer)
-    await running().stack.waitForLog('popup', { event: 'login_failed', user, reason })
+  ])('%s', (_, user, password, answer, reason) => refuse(running(), user, password, answer, reason))
+
+  test('a checker that does not answer', async () => {
+    const impatient = await start(1)
+    try {
+      await refuse(impatient, 'sleep', 'x', /^-ERR \[SYS\/TEMP\]/, 'temp')
+    } finally {
+      impatient.closeClients()
+      await impatient.stop()
+    }
   })
 }
 
 describeWith([PYTHON], 'checker = "checkpassword"', () => {
   let running: PopupStack
-  beforeAll(async () => {
-    running = await startPopup(stack => ({
+  const start = (checkTimeout: number): Promise<PopupStack> =>
+    startPopup(stack => ({
       checker: 'checkpassword',
       checkpassword: checker(stack),
-      check_timeout: 3,
+      check_timeout: checkTimeout,
     }))
+  beforeAll(async () => {
+    running = await start(60)
   })
   beforeEach(() => running.stack.showLogsOnFailure())
   afterEach(() => running.closeClients())
@@ -84,18 +97,20 @@ describeWith([PYTHON], 'checker = "checkpassword"', () => {
     await session.ask(PASS, /^-ERR \[AUTH\]/)
   })
 
-  refusals(() => running)
+  refusals(() => running, start)
 })
 
 describeWith([PYTHON], 'checker = "chain"', () => {
   let running: PopupStack
-  beforeAll(async () => {
-    running = await startPopup(stack => ({
+  const start = (checkTimeout: number): Promise<PopupStack> =>
+    startPopup(stack => ({
       checker: 'chain',
       checkpassword: checker(stack),
       chain: ['env', `RECORD=${stack.directory}/mail/record`, ...commandOf('pop3d', 'Maildir')],
-      check_timeout: 3,
+      check_timeout: checkTimeout,
     }))
+  beforeAll(async () => {
+    running = await start(60)
   })
   beforeEach(() => running.stack.showLogsOnFailure())
   afterEach(() => running.closeClients())
@@ -138,7 +153,7 @@ describeWith([PYTHON], 'checker = "chain"', () => {
     )
   })
 
-  refusals(() => running)
+  refusals(() => running, start)
 })
 
 describe('checker = "upstream"', () => {
@@ -286,7 +301,7 @@ describe('checker = "sql"', () => {
   const requestOf = (login: string, secret: string, method: 'pass' | 'apop' = 'pass'): CheckRequest => {
     const ip = parseIpAddress('192.0.2.7')
     if (ip === undefined) throw new Error('an address')
-    const applicant = { networks: [ip], isKnown: false, departure: new ClientGone() }
+    const applicant = { networks: [ip], isKnown: false, disconnect: new ClientDisconnect() }
     return { login: loginOctets(login), secret, method, timestamp: '<1.1@mx>', ip, tls: false, applicant }
   }
   const hashed = () => readFileSync(`${running.stack.directory}/passwd`, 'utf8').split(':')[1] ?? ''

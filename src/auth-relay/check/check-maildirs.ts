@@ -236,34 +236,34 @@ export function inspectMaildir(maildir: string, now: number, maxFiles = MAX_FILE
 export function checkMaildir(report: MaildirReport, compat: 'none' | 'qmail'): readonly Finding[] {
   const { maildir, odd_names, unreadable, future, symbolic_links, twins, error } = report
   const found: Finding[] = []
-  const say = (kind: Kind, text: string, remedy: string) => {
+  const addFinding = (kind: Kind, text: string, remedy: string) => {
     if (kind.count > 0) found.push(advice(maildir, `${text}, e.g. ${kind.example ?? ''}`, remedy))
   }
   if (compat === 'none') {
-    say(
+    addFinding(
       odd_names,
       `${count(odd_names.count, 'message')} would be downloaded again after a change from qmail-pop3d: the name is longer than 70 characters or not printable ASCII`,
       'set popup.compat = "qmail", which keeps qmail’s ids, or accept it',
     )
-    say(
+    addFinding(
       twins,
       `${count(twins.count, 'message')} with the name of another one: the id is made of name and time`,
       'remove the copies, if they are copies',
     )
   } else {
-    say(
+    addFinding(
       twins,
       `${count(twins.count, 'message')} with the name of another one: clients see the same id twice`,
       'remove the copies, if they are copies',
     )
   }
-  say(unreadable, `${count(unreadable.count, 'message')} that the owner cannot read`, 'chown or chmod the files')
-  say(
+  addFinding(unreadable, `${count(unreadable.count, 'message')} that the owner cannot read`, 'chown or chmod the files')
+  addFinding(
     future,
     `${count(future.count, 'message')} of the future, not listed before that time`,
     'correct the clock, then touch the files',
   )
-  say(
+  addFinding(
     symbolic_links,
     `${count(symbolic_links.count, 'symbolic link')}, not listed: qmail-pop3d follows them`,
     'put the files in their place',

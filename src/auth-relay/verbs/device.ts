@@ -109,7 +109,7 @@ function readAction(action: string, name: string | undefined, options: Options, 
     if (refusal !== undefined) return missing(name)
     const password = await change?.()
     const warnings = warningsAbout(stored, settings)
-    say(
+    report(
       { ...stored, ...(password === undefined ? {} : { password }), warnings },
       [
         describe(stored),
@@ -120,17 +120,17 @@ function readAction(action: string, name: string | undefined, options: Options, 
     return 0
   }
   const missing = (name: string): number => {
-    say({ name, found: false }, `There is no device ${name}.`)
+    report({ name, found: false }, `There is no device ${name}.`)
     return 1
   }
-  const say = (json: object, text: string): void =>
+  const report = (json: object, text: string): void =>
     print(options.json === true ? `${JSON.stringify(json)}\n` : `${text}\n`)
   if (action === 'list') {
     if (name !== undefined) throw new UsageFault(`device list takes no name: write device show ${name}`)
     return () =>
       withDevices(async admin => {
         const devices = await admin.list()
-        say(devices, devices.length === 0 ? 'There is no device.' : devices.map(describe).join('\n'))
+        report(devices, devices.length === 0 ? 'There is no device.' : devices.map(describe).join('\n'))
         return 0
       })
   }
@@ -143,7 +143,7 @@ function readAction(action: string, name: string | undefined, options: Options, 
       withDevices(async (admin, settings) => {
         const seen = await admin.observe(login, ADOPT_DAYS)
         if (seen === undefined) {
-          say({ login, found: false }, `No login ${printable(login)} is known of the last ${ADOPT_DAYS} days.`)
+          report({ login, found: false }, `No login ${printable(login)} is known of the last ${ADOPT_DAYS} days.`)
           return 1
         }
         const owner = operatorName(environment)
@@ -165,14 +165,17 @@ function readAction(action: string, name: string | undefined, options: Options, 
         withDevices(async admin => {
           const [found] = await admin.list(name)
           if (found === undefined) return missing(name)
-          say(found, describe(found))
+          report(found, describe(found))
           return 0
         })
     case 'remove':
       return () =>
         withDevices(async admin => {
           if (!(await admin.remove(name))) return missing(name)
-          say({ name, removed: true }, `The device ${name} is removed. Its logins have the default rules from now on.`)
+          report(
+            { name, removed: true },
+            `The device ${name} is removed. Its logins have the default rules from now on.`,
+          )
           return 0
         })
     case 'add':

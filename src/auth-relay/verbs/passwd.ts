@@ -54,21 +54,21 @@ Examples:
               : { passwd_file: options.file, compat: undefined }
           const file = resolve(popup.passwd_file)
           const accounts = new PasswordFile(file)
-          const say = (done: 'added' | 'changed' | 'removed' | 'unknown', sentence: string): void =>
+          const report = (done: 'added' | 'changed' | 'removed' | 'unknown', sentence: string): void =>
             print(options.json === true ? `${JSON.stringify({ login, file, done })}\n` : `${sentence}\n`)
           if (options.remove === true) {
             if (!accounts.remove(login)) {
-              say('unknown', `There is no account ${login} in ${file}.`)
+              report('unknown', `There is no account ${login} in ${file}.`)
               return 1
             }
-            say('removed', `Removed ${login} from ${file}.`)
+            report('removed', `Removed ${login} from ${file}.`)
             return 0
           }
           const known = accounts.has(login)
           const tail = tailOf(login, options, accounts.tailOf(login))
           await accounts.setPassword(login, await readPassword(login, popup.compat), tail)
-          if (known) say('changed', `Changed the password of ${login} in ${file}. The change takes effect at once.`)
-          else say('added', `Added ${login} in ${file}. The change takes effect at once.`)
+          if (known) report('changed', `Changed the password of ${login} in ${file}. The change takes effect at once.`)
+          else report('added', `Added ${login} in ${file}. The change takes effect at once.`)
           return 0
         },
       })

@@ -4,7 +4,7 @@ import { readFileSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { EXIT, messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { schemaVersion } from '../../database/migrate.ts'
-import { createStatusFeed, type EventCounts, type LastHeard, type Totals } from '../../grants/status-feed.ts'
+import { createStatusFeed, type EventCounts, type LastByDaemon, type Totals } from '../../grants/status-feed.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
@@ -22,7 +22,7 @@ const HOUR = 3600
 const SOON_DAYS = 7
 const DAY_MS = 86_400_000
 /** Daemons of hosts that one screen shows. */
-const MAX_HEARD = 100
+const MAX_DAEMONS = 100
 /** Seconds by which the clocks of host and database may differ. */
 const MAX_DRIFT = 60
 
@@ -41,7 +41,7 @@ export type DatabaseStatus =
         readonly totals: Totals
         readonly lastHour: Omit<EventCounts, 'start'>
         /** Within the last hour. */
-        readonly lastHeard: readonly LastHeard[]
+        readonly lastByDaemon: readonly LastByDaemon[]
       }
     }
 
@@ -114,8 +114,8 @@ async function askDatabase(settings: Settings): Promise<DatabaseStatus> {
         const totals = await feed.totals()
         const [from, to] = [totals.now.getTime() - HOUR * 1000, totals.now.getTime() + 1000]
         const steps = await feed.countEvents(new Date(from), new Date(to), HOUR)
-        const lastHeard = await feed.lastHeard(HOUR, MAX_HEARD)
-        return { ...about, counts: { totals, lastHour: sum(steps), lastHeard } }
+        const lastByDaemon = await feed.lastByDaemon(HOUR, MAX_DAEMONS)
+        return { ...about, counts: { totals, lastHour: sum(steps), lastByDaemon } }
       })
     } catch (error) {
       if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
@@ -290,13 +290,13 @@ function databaseLines(database: SiteStatus['database']): readonly Line[] {
   const { host, role, schema, counts } = database
   const about: Line = ['server', `${host}, role ${role}, schema ${schema}`]
   if (counts === undefined) return [about, ['grants', 'unknown: this host has no password of database.status_dbuser']]
-  const { totals, lastHour, lastHeard } = counts
+  const { totals, lastHour, lastByDaemon } = counts
   return [
     about,
     ['grants', `${totals.grants}, allowances ${totals.allowances}, blocks ${totals.blocks}`],
     ['logins, last hour', `${lastHour.granted} granted, ${lastHour.refused} refused`],
     ['clients, last hour', `${lastHour.relayed} relayed, ${lastHour.closed} not relayed`],
-    ...lastHeard.map(
+    ...lastByDaemon.map(
       ({ daemon, host, at }): Line => [`last of ${daemon}${host === null ? '' : ` on ${host}`}`, formatMoment(at)],
     ),
   ]

@@ -88,7 +88,7 @@ const OPEN_MESSAGE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NON
  */
 export type OpenedMessage =
   | { readonly type: 'open'; readonly fd: number; readonly status: Stats }
-  | { readonly type: 'gone' }
+  | { readonly type: 'missing' }
   | { readonly type: 'unreadable'; readonly cause: Error }
 
 export function openMessage(path: string | Buffer): OpenedMessage {
@@ -96,7 +96,7 @@ export function openMessage(path: string | Buffer): OpenedMessage {
   try {
     fd = openSync(path, OPEN_MESSAGE)
   } catch (error) {
-    if (errorCodeOf(error) === 'ENOENT') return { type: 'gone' }
+    if (errorCodeOf(error) === 'ENOENT') return { type: 'missing' }
     return { type: 'unreadable', cause: asError(error) }
   }
   let cause = new Error('not a regular file')

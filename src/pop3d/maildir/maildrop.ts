@@ -221,7 +221,7 @@ export class Maildrop implements MaildropView {
   async #measure(number: number, encoder: LineEncoder, slice: TimeSlice): Promise<void> {
     const opened = await this.files.open(this.message(number))
     if (opened.type !== 'open') {
-      this.#standIn(number, opened.type === 'gone' ? undefined : opened.cause)
+      this.#standIn(number, opened.type === 'missing' ? undefined : opened.cause)
       return
     }
     try {

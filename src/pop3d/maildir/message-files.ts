@@ -21,7 +21,7 @@ import { isUnchanged, type Message, namesIn } from './scan-maildir.ts'
 export type Removal =
   | { readonly type: 'removed'; readonly name: string; readonly octets: number }
   /** Another session or program has removed the file. */
-  | { readonly type: 'gone' }
+  | { readonly type: 'missing' }
   | { readonly type: 'failed'; readonly cause: unknown }
 
 /** A file in new/ or cur/. */
@@ -162,24 +162,24 @@ export class MessageFiles {
     const known = this.#index === undefined ? undefined : this.#sureIn(message, this.#index)[0]
     if (known !== undefined) return openMessage(this.#pathOf(known))
     const index = await this.#currentIndex()
-    if (index === undefined) return { type: 'gone' }
+    if (index === undefined) return { type: 'missing' }
     const found = this.#filesOf(message, index)
     const [first] = this.#sureIn(message, index)
     if (first !== undefined) return openMessage(this.#pathOf(first))
     const likely = found.length === 1 ? found : found.filter(file => isNamed(message, file))
     const [only] = this.hasTwin(message) ? [] : likely
     if (only !== undefined) return openMessage(this.#pathOf(only))
-    return opened.type === 'unreadable' ? opened : { type: 'gone' }
+    return opened.type === 'unreadable' ? opened : { type: 'missing' }
   }
 
   async #removeFound(message: Message, since: number): Promise<Removal> {
     const index = await this.#currentIndex(since)
-    if (index === undefined) return { type: 'gone' }
+    if (index === undefined) return { type: 'missing' }
     const found = this.#filesOf(message, index)
     const sure = this.#sureIn(message, index)
     if (sure.length === 0 && found.length > 0) {
       if (this.hasTwin(message)) {
-        if (found.every(file => this.#isOfOther(message, file))) return { type: 'gone' }
+        if (found.every(file => this.#isOfOther(message, file))) return { type: 'missing' }
         return {
           type: 'failed',
           cause: new Error('several messages have its base name, and no file is surely its own'),
@@ -190,10 +190,10 @@ export class MessageFiles {
       }
     }
     // Several names of one file are one message, because an interrupted move leaves two names.
-    let removal: Removal = { type: 'gone' }
+    let removal: Removal = { type: 'missing' }
     for (const place of sure.length > 0 ? sure : found) {
       const next = removeFile(this.#pathOf(place), place.name, place.status.size)
-      if (removal.type !== 'failed' && next.type !== 'gone') removal = next
+      if (removal.type !== 'failed' && next.type !== 'missing') removal = next
     }
     return removal
   }
@@ -290,6 +290,6 @@ function removeFile(path: string | Buffer, name: string, octets: number): Remova
     unlinkSync(path)
     return { type: 'removed', name, octets }
   } catch (cause) {
-    return errorCodeOf(cause) === 'ENOENT' ? { type: 'gone' } : { type: 'failed', cause }
+    return errorCodeOf(cause) === 'ENOENT' ? { type: 'missing' } : { type: 'failed', cause }
   }
 }

@@ -37,7 +37,7 @@ export async function updateMaildrop(
       const removal = result instanceof Promise ? await result : result
       if (removal.type === 'failed') {
         failures.push({ number, cause: removal.cause })
-      } else if (removal.type === 'gone') {
+      } else if (removal.type === 'missing') {
         // The message is already removed, as the client requested. In qmail this is a failure.
         if (compat === 'qmail') failures.push({ number, cause: new Error('it was renamed or removed meanwhile') })
       } else if (!isTrashed(removal.name)) {

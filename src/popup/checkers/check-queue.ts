@@ -1,6 +1,6 @@
 /** The fair queue of password checks. */
 import { familyOf, formatNetwork, type Network, networkOf } from '../../wire/ip-address.ts'
-import type { ClientGone } from '../client-gone.ts'
+import type { ClientDisconnect } from '../client-disconnect.ts'
 
 /** The applicant of a password check. */
 export type Applicant = {
@@ -9,7 +9,7 @@ export type Applicant = {
   /** This login has lately succeeded from this address. */
   readonly isKnown: boolean
   /** The answer is not needed any more, because the client has disconnected or its time is over. */
-  readonly departure: ClientGone
+  readonly disconnect: ClientDisconnect
 }
 
 /** The networks that share an order, for the customer's network. */
@@ -30,8 +30,8 @@ export class CheckQueueFull extends Error {
 }
 
 /** The answer is not needed any more, so the check was not started. */
-export class ApplicantDeparted extends Error {
-  override readonly name = 'ApplicantDeparted'
+export class ClientDisconnected extends Error {
+  override readonly name = 'ClientDisconnected'
   constructor() {
     super('the client of the password check has disconnected')
   }
@@ -55,7 +55,7 @@ type Entry = {
  * up to a limit. If the queue is full, the network with the most waiting checks loses its newest
  * one.
  *
- * An entry whose applicant departs leaves the queue at once and never runs.
+ * An entry whose client disconnects leaves the queue at once and never runs.
  */
 export class CheckQueue {
   readonly #atOnce: number
@@ -76,7 +76,7 @@ export class CheckQueue {
   }
 
   /**
-   * Runs the work in the order of the queue. Rejects with CheckQueueFull or ApplicantDeparted if
+   * Runs the work in the order of the queue. Rejects with CheckQueueFull or ClientDisconnected if
    * the work never runs.
    */
   async run<T>(applicant: Applicant, work: () => Promise<T>): Promise<T> {
@@ -90,25 +90,25 @@ export class CheckQueue {
 
   /**
    * Fulfilled when the applicant's work may run, with the function that ends the work; later calls
-   * of that function have no effect. Rejects in the same cases as `run`. Uses the departure's
+   * of that function have no effect. Rejects in the same cases as `run`. Uses the disconnect's
    * listener until then.
    */
   enter(applicant: Applicant): Promise<() => void> {
-    if (applicant.departure.hasHappened) return Promise.reject(new ApplicantDeparted())
+    if (applicant.disconnect.hasHappened) return Promise.reject(new ClientDisconnected())
     if (this.#running < this.#atOnce) return Promise.resolve(this.#turn())
     return new Promise((resolve, reject) => {
       const share = applicant.isKnown ? this.#known : this.#others
       const entry: Entry = {
         applicant,
         start: () => {
-          applicant.departure.listen(undefined)
+          applicant.disconnect.listen(undefined)
           resolve(this.#turn())
         },
         drop: reject,
       }
-      applicant.departure.listen(() => {
+      applicant.disconnect.listen(() => {
         share.remove(entry)
-        reject(new ApplicantDeparted())
+        reject(new ClientDisconnected())
       })
       share.add(entry)
       if (this.waiting > this.#mostWaiting) this.#dropOne()
@@ -135,7 +135,7 @@ export class CheckQueue {
 
   #dropOne(): void {
     const entry = this.#others.size > 0 ? this.#others.takeFromLargest() : this.#known.takeFromLargest()
-    entry?.applicant.departure.listen(undefined)
+    entry?.applicant.disconnect.listen(undefined)
     entry?.drop(new CheckQueueFull())
   }
 }

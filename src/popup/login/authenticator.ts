@@ -2,7 +2,7 @@
 import type { Duplex } from 'node:stream'
 import type { AuthorizationEffect, LoginFailure } from '../../pop3/authorization.ts'
 import type { Connection, HalfClosable } from '../../sockets/connection.ts'
-import type { ClientGone } from '../client-gone.ts'
+import type { ClientDisconnect } from '../client-disconnect.ts'
 import type { Client } from './client.ts'
 
 /** A login to be authenticated. */
@@ -46,9 +46,9 @@ export type LoginResult =
   | { readonly outcome: 'closed' }
 
 /**
- * Decides about logins and opens the next part of the session. `departure` reports a client that
+ * Decides about logins and opens the next part of the session. `disconnect` reports a client that
  * disconnects first.
  */
-export type Authenticator = (request: LoginRequest, departure: ClientGone) => Promise<LoginResult>
+export type Authenticator = (request: LoginRequest, disconnect: ClientDisconnect) => Promise<LoginResult>
 
 export const failed = (failure: LoginFailure): LoginResult => ({ outcome: 'failed', failure })

@@ -21,8 +21,8 @@ const MOST_SHOWN = 80
  * the login is announced, because servers of qmail's time lose such octets.
  */
 export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnections, log: Log): Authenticator {
-  return (login, departure) =>
-    withRequest(askToVerify(monitor, login), departure, async request => {
+  return (login, disconnect) =>
+    withRequest(askToVerify(monitor, login), disconnect, async request => {
       const answered = request.answer()
       const program = new Promise<Socket>(resolve => chains.expect(request.n, resolve))
       const first = await Promise.race([program, answered])

@@ -4,7 +4,7 @@ import type { Log } from '../../base/log.ts'
 import type { Connection, HalfClosable } from '../../sockets/connection.ts'
 import type { Handover, HandoverChannel } from '../../sockets/engine.ts'
 import { LineSplitter } from '../../wire/lines.ts'
-import { CHANNEL_LINE, formatTake, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/workers/maildrop-worker.ts'
+import { CHANNEL_LINE, formatHandoff, MAX_READ_AHEAD, parseHandoffReply } from '../../wire/workers/maildrop-worker.ts'
 
 /** Lines of a worker are short. */
 const MAX_REPLY_LINE = 64
@@ -69,7 +69,7 @@ export class HandoffChannel {
     const octets = readAhead.length
     if (!this.#isOpen || this.#socket === undefined || octets > MAX_READ_AHEAD) return false
     const n = this.#last + 1
-    if (!this.#socket.give(client, `${formatTake({ n, octets, ticket })}\n`, readAhead)) return false
+    if (!this.#socket.give(client, `${formatHandoff({ n, octets, ticket })}\n`, readAhead)) return false
     this.#last = n
     this.#sessions.set(n, ended)
     return true
@@ -84,7 +84,7 @@ export class HandoffChannel {
     const octets = readAhead.length
     if (!this.#isOpen || this.#socket === undefined || octets > MAX_READ_AHEAD) return undefined
     const n = this.#last + 1
-    const near = this.#socket.bridge(`${formatTake({ n, octets, ticket })}\n`, readAhead)
+    const near = this.#socket.bridge(`${formatHandoff({ n, octets, ticket })}\n`, readAhead)
     if (near !== undefined) this.#last = n
     return near
   }
@@ -118,7 +118,7 @@ export class HandoffChannel {
       case 'ended':
         this.#end(reply.n)
         return
-      case 'bye':
+      case 'closing':
         this.#isOpen = false
         this.#retire()
         // Earlier handoffs are in transit, and the worker still reports their end.

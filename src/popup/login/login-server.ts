@@ -288,7 +288,7 @@ export class LoginServer implements SessionHost {
 
   /** Closes the sessions without a login, and waits for the others. */
   async drain(): Promise<void> {
-    for (const session of this.#beforeLogin) session.dismiss()
+    for (const session of this.#beforeLogin) session.closeUnlessBusy()
     if (this.#running === 0) return
     await new Promise<void>(resolve => {
       this.#drained = resolve

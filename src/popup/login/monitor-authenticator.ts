@@ -4,7 +4,7 @@ import type { ControlChannel } from '../../process/worker-process.ts'
 import { connectSharingReads } from '../../tunnel/relay.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { FromLoginMessage, Outcome, ToLogin } from '../../wire/workers/login-process.ts'
-import type { ClientGone } from '../client-gone.ts'
+import type { ClientDisconnect } from '../client-disconnect.ts'
 import { type Authenticator, failed, type LoginRequest, type LoginResult, type WorkerSession } from './authenticator.ts'
 import type { HandoffSender } from './handoff-sender.ts'
 
@@ -117,8 +117,8 @@ export function monitorAuthenticator(
   sender: HandoffSender | undefined,
   log: Log,
 ): Authenticator {
-  return (request, departure) =>
-    withRequest(askToVerify(monitor, request), departure, async ({ answer }) => {
+  return (request, disconnect) =>
+    withRequest(askToVerify(monitor, request), disconnect, async ({ answer }) => {
       const reply = await answer()
       if (reply.type !== 'open') return failureIn(reply)
       const { socket, ticket } = reply
@@ -158,10 +158,10 @@ export function askToVerify(
 /** Runs `work`, and sends the monitor a message if the client disconnects before it is done. */
 export async function withRequest(
   request: MonitorRequest,
-  departure: ClientGone,
+  disconnect: ClientDisconnect,
   work: (request: MonitorRequest) => Promise<LoginResult>,
 ): Promise<LoginResult> {
-  departure.listen(() => request.cancel())
+  disconnect.listen(() => request.cancel())
   try {
     return await work(request)
   } finally {

@@ -33,7 +33,7 @@ import type { IpAddress } from '../../wire/ip-address.ts'
 import { LineReader } from '../../wire/lines.ts'
 import { decodeLogin } from '../../wire/login-event.ts'
 import { beginsWithProxyHeader, parseSslPreamble } from '../../wire/preamble.ts'
-import { ClientGone } from '../client-gone.ts'
+import { ClientDisconnect } from '../client-disconnect.ts'
 import type { Authenticator, LoginResult, WorkerSession } from './authenticator.ts'
 import type { Client } from './client.ts'
 
@@ -123,7 +123,7 @@ export class LoginSession implements ConnectionListener {
    */
   #isHeld = false
   /** For the pending login request: reports that the client has disconnected. */
-  readonly #departure = new ClientGone()
+  readonly #disconnect = new ClientDisconnect()
   readonly #timer: NodeJS.Timeout
 
   /** Takes ownership of the client's connection. */
@@ -173,7 +173,7 @@ export class LoginSession implements ConnectionListener {
   }
 
   /** The server stops, and closes a client that has not logged in. */
-  dismiss(): void {
+  closeUnlessBusy(): void {
     if (this.#isSecuring) this.#finish()
     if (this.#busy) return
     this.#close()
@@ -312,8 +312,8 @@ export class LoginSession implements ConnectionListener {
 
   async #authenticate({ login, secret, method }: Authenticate): Promise<void> {
     const request = { login, secret, method, client: this.#client, timestamp: this.#timestamp }
-    let result = await this.#host.authenticate(request, this.#departure)
-    this.#departure.listen(undefined)
+    let result = await this.#host.authenticate(request, this.#disconnect)
+    this.#disconnect.listen(undefined)
     if (result.outcome === 'maildrop' || result.outcome === 'open') {
       const owner = result.outcome === 'maildrop' ? result.worker.owner : undefined
       if (!this.#over && !this.#host.admit(this, login, owner)) {
@@ -490,7 +490,7 @@ export class LoginSession implements ConnectionListener {
     this.#over = true
     clearTimeout(this.#timer)
     this.#reader.rest()
-    this.#departure.happen()
+    this.#disconnect.happen()
     this.#host.left(this)
   }
 }

@@ -20,13 +20,13 @@ const proofs = new KeyedHash(randomBytes(32))
  * announces; it gets no secret and reads nothing that the network sent.
  */
 export function upstreamAuthenticator(monitor: MonitorRequests, server: UpstreamServer): Authenticator {
-  return async ({ login, secret, method, client }, departure) => {
+  return async ({ login, secret, method, client }, disconnect) => {
     // The digest is over popup's timestamp, so the server behind could not check it.
     if (method === 'apop') return failed('credentials')
     const { id, ip, port, localIp, localPort, tls } = client
     return withRequest(
       monitor.attempt({ id, login, method, ip, tls, proof: proofs.hex(`${login}\0${secret}`) }),
-      departure,
+      disconnect,
       async request => {
         const leave = await request.answer()
         if (leave.type !== 'proceed') return failureIn(leave)

@@ -11,9 +11,9 @@ import type { FailReason } from '../../syslog/login-line.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { loginText } from '../../wire/login-event.ts'
 import type { FromLogin, LoginAttempt, Outcome, VerifyRequest } from '../../wire/workers/login-process.ts'
-import { type Applicant, ApplicantDeparted, sharingNetworks } from '../checkers/check-queue.ts'
+import { type Applicant, ClientDisconnected, sharingNetworks } from '../checkers/check-queue.ts'
 import type { Checker } from '../checkers/checker.ts'
-import { ClientGone } from '../client-gone.ts'
+import { ClientDisconnect } from '../client-disconnect.ts'
 import type { Announcer, Attempt } from './announcer.ts'
 import type { ChainRunner } from './chain-runner.ts'
 import type { FailureDelays, LoginIntervals } from './login-delays.ts'
@@ -50,7 +50,7 @@ type Pending = {
   readonly octets: number
   /** Fingerprint of login and secret together, for failures. */
   readonly proof: () => string
-  readonly departure: ClientGone
+  readonly disconnect: ClientDisconnect
   outcome?: (outcome: Outcome) => void
 }
 
@@ -86,7 +86,7 @@ export class Logins {
         this.#pending.get(process)?.requests.get(message.n)?.outcome?.(message.outcome)
         return
       case 'cancel':
-        this.#pending.get(process)?.requests.get(message.n)?.departure.happen()
+        this.#pending.get(process)?.requests.get(message.n)?.disconnect.happen()
         return
       case 'preambleRefused':
         this.#parts.announcer.preambleFailure(message.ip, message.reason)
@@ -98,7 +98,7 @@ export class Logins {
 
   /** The login process has ended, and all its requests with it. */
   gone(process: LoginProcess): void {
-    for (const { departure } of this.#pending.get(process)?.requests.values() ?? []) departure.happen()
+    for (const { disconnect } of this.#pending.get(process)?.requests.values() ?? []) disconnect.happen()
     this.#pending.delete(process)
   }
 
@@ -123,7 +123,7 @@ export class Logins {
       return
     }
     const attempt: Attempt = { id, ip, user: loginText(login), method, tls }
-    const pending: Pending = { attempt, octets, proof, departure: new ClientGone() }
+    const pending: Pending = { attempt, octets, proof, disconnect: new ClientDisconnect() }
     table.requests.set(n, pending)
     table.octets += octets
     run(pending)
@@ -159,7 +159,7 @@ export class Logins {
     const verdict = await this.#inTime(pending, () =>
       checker.check({ ...request, applicant: this.#applicant(pending) }),
     )
-    if (verdict === 'departed') return
+    if (verdict === 'disconnected') return
     if (verdict.verdict !== 'yes') {
       this.#refuse(process, n, pending, FAILURES[verdict.verdict], verdict.detail)
       return
@@ -174,9 +174,9 @@ export class Logins {
     }
     const counted = this.#accept(process, n, pending)
     if (counted === undefined) return
-    const { attempt, departure } = pending
+    const { attempt, disconnect } = pending
     const [open] = await Promise.all([workers.open(maildrop, attempt, counted), this.#parts.announcer.login(attempt)])
-    if (departure.hasHappened) {
+    if (disconnect.hasHappened) {
       counted.sessionRefused()
       return
     }
@@ -193,7 +193,7 @@ export class Logins {
     const { n } = request
     // The running program has a separate time limit.
     const chain = await this.#inTime(pending, () => chains.start(process.index, request, this.#applicant(pending)))
-    if (chain === 'departed') return
+    if (chain === 'disconnected') return
     if ('verdict' in chain) {
       this.#refuse(process, n, pending, FAILURES[chain.verdict], chain.detail)
       return
@@ -229,13 +229,13 @@ export class Logins {
     if (this.#parts.authenticator.type !== 'upstream')
       throw new Error('a login process announced a login that the monitor must check')
     if (!(await this.#waitTurn(pending))) return
-    const outcome = new Promise<Outcome | 'gone'>(resolve => {
+    const outcome = new Promise<Outcome | 'disconnected'>(resolve => {
       pending.outcome = resolve
-      pending.departure.listen(() => resolve('gone'))
+      pending.disconnect.listen(() => resolve('disconnected'))
     })
     process.send({ type: 'proceed', n })
     const result = await outcome
-    if (result === 'gone') return
+    if (result === 'disconnected') return
     if (result !== 'yes') {
       this.#refuse(process, n, pending, FAILURES[result], 'the server behind refused the login')
       return
@@ -248,41 +248,41 @@ export class Logins {
   }
 
   /** Waits for the delay of earlier failures; false if the client disconnects meanwhile. */
-  async #waitTurn({ attempt, departure }: Pending): Promise<boolean> {
+  async #waitTurn({ attempt, disconnect }: Pending): Promise<boolean> {
     const delay = this.#parts.delays.delayFor(attempt.ip, attempt.user)
-    if (delay === 0) return !departure.hasHappened
+    if (delay === 0) return !disconnect.hasHappened
     return new Promise(resolve => {
       const timer = setTimeout(() => resolve(true), delay)
-      departure.listen(() => {
+      disconnect.listen(() => {
         clearTimeout(timer)
         resolve(false)
       })
     })
   }
 
-  #applicant({ attempt: { ip, user }, departure }: Pending): Applicant {
+  #applicant({ attempt: { ip, user }, disconnect }: Pending): Applicant {
     const { delays, customers } = this.#parts
-    return { networks: sharingNetworks(customers().networkOf(ip)), isKnown: delays.isKnown(ip, user), departure }
+    return { networks: sharingNetworks(customers().networkOf(ip)), isKnown: delays.isKnown(ip, user), disconnect }
   }
 
   /**
    * Returns the answer of a check. After its time limit, or if it fails, the answer is `temporary`;
-   * the check then leaves its queue as if the client had disconnected. `departed`: the client
+   * the check then leaves its queue as if the client had disconnected. `disconnected`: the client
    * disconnected while the check waited.
    */
   async #inTime<Answer>(
-    { departure }: Pending,
+    { disconnect }: Pending,
     check: () => Promise<Answer>,
-  ): Promise<Answer | { readonly verdict: 'temporary'; readonly detail: string } | 'departed'> {
+  ): Promise<Answer | { readonly verdict: 'temporary'; readonly detail: string } | 'disconnected'> {
     const late = Promise.withResolvers<{ verdict: 'temporary'; detail: string }>()
     const timer = setTimeout(() => {
       late.resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' })
-      departure.happen()
+      disconnect.happen()
     }, this.#parts.checkTimeout())
     try {
       return await Promise.race([late.promise, check()])
     } catch (error) {
-      if (error instanceof ApplicantDeparted) return 'departed'
+      if (error instanceof ClientDisconnected) return 'disconnected'
       return { verdict: 'temporary', detail: messageOf(error) }
     } finally {
       clearTimeout(timer)

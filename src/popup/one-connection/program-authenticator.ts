@@ -44,7 +44,7 @@ export type ProgramAuthenticatorOptions = {
 export function programAuthenticator(options: ProgramAuthenticatorOptions): Authenticator {
   const { command, compat, checkTimeout } = options
   const isQmail = compat === 'qmail'
-  return async ({ login, secret, method, client, timestamp }, departure) => {
+  return async ({ login, secret, method, client, timestamp }, disconnect) => {
     const refuse = (reason: FailReason, failure: LoginFailure, detail: string) => {
       options.refused(client, login, method, reason, detail)
       return failed(failure)
@@ -74,7 +74,7 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
     }
     const session = new Socket({ fd: ours, readable: true, writable: true, allowHalfOpen: true })
     session.on('error', () => {}) // the program has ended, and its exit status is reported
-    departure.listen(() => session.destroy())
+    disconnect.listen(() => session.destroy())
     const reply = await readReply(session, checkTimeout + 30_000)
     if (reply !== undefined && isPositive(reply)) {
       chain.accepted()

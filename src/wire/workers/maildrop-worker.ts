@@ -63,46 +63,46 @@ export function parseSessionTicket(line: string): PresentedTicket | undefined {
 
 /*
  * The handoff channel is a Unix connection of a login process to a pop3d worker, through which
- * client sockets are handed over (docs/WIRE.md). Each `take` line belongs to one descriptor, in the
- * same order.
+ * client sockets are handed over (docs/WIRE.md). Each `handoff` line belongs to one descriptor, in
+ * the same order.
  */
 
 /**
  * The first line of both sides: of the login process in place of a ticket, and of the worker when
  * it accepts descriptors.
  */
-export const CHANNEL_LINE = 'link v=1'
+export const CHANNEL_LINE = 'handoff-channel v=1'
 
 /** Most octets of the client that were read and are sent with its socket. */
 export const MAX_READ_AHEAD = 131_072
 
-/** Longest `take` line, in octets without LF. */
-export const MAX_TAKE_LINE = MAX_SESSION_TICKET_LINE + 64
+/** Longest `handoff` line, in octets without LF. */
+export const MAX_HANDOFF_LINE = MAX_SESSION_TICKET_LINE + 64
 
 /**
  * Login process to worker: hands a socket over. `octets` octets of the client's input follow the
  * line.
  */
-export type Take = { readonly n: number; readonly octets: number; readonly ticket: string }
+export type Handoff = { readonly n: number; readonly octets: number; readonly ticket: string }
 
 /** The line, without LF. */
-export const formatTake = ({ n, octets, ticket }: Take): string => `take n=${n} octets=${octets} ${ticket}`
+export const formatHandoff = ({ n, octets, ticket }: Handoff): string => `handoff n=${n} octets=${octets} ${ticket}`
 
-/** Reads a `take` line; undefined for another line. The ticket is not checked. */
-export function parseTake(line: string): Take | undefined {
-  const [, n, octets, ticket] = /^take n=([1-9]\d{0,14}) octets=(0|[1-9]\d{0,5}) (.+)$/.exec(line) ?? []
+/** Reads a `handoff` line; undefined for another line. The ticket is not checked. */
+export function parseHandoff(line: string): Handoff | undefined {
+  const [, n, octets, ticket] = /^handoff n=([1-9]\d{0,14}) octets=(0|[1-9]\d{0,5}) (.+)$/.exec(line) ?? []
   if (ticket === undefined || Number(octets) > MAX_READ_AHEAD) return undefined
   return { n: Number(n), octets: Number(octets), ticket }
 }
 
 /**
  * Worker to login process. `open`: the worker accepts sockets. `ended`: the session of a socket has
- * ended. `bye`: the worker accepts no more sockets, and the login process must end its side.
+ * ended. `closing`: the worker accepts no more sockets, and the login process must end its side.
  */
 export type HandoffReply =
   | { readonly type: 'open' }
   | { readonly type: 'ended'; readonly n: number }
-  | { readonly type: 'bye' }
+  | { readonly type: 'closing' }
 
 /** The line, without LF. */
 export function formatHandoffReply(reply: HandoffReply): string {
@@ -111,15 +111,15 @@ export function formatHandoffReply(reply: HandoffReply): string {
       return CHANNEL_LINE
     case 'ended':
       return `ended n=${reply.n}`
-    case 'bye':
-      return 'bye'
+    case 'closing':
+      return 'closing'
   }
 }
 
 /** Reads a line of the worker; undefined if it is none. */
 export function parseHandoffReply(line: string): HandoffReply | undefined {
   if (line === CHANNEL_LINE) return { type: 'open' }
-  if (line === 'bye') return { type: 'bye' }
+  if (line === 'closing') return { type: 'closing' }
   const n = /^ended n=([1-9]\d{0,14})$/.exec(line)?.[1]
   return n === undefined ? undefined : { type: 'ended', n: Number(n) }
 }

@@ -4,11 +4,11 @@ import { BoundedMap } from '../../base/bounded-map.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import {
   formatRelayTally,
-  formatRelayUse,
+  formatUsageEvent,
   MAX_RECENT,
   type RelayTally,
-  type RelayUse,
   type RelayVerdict,
+  type UsageEvent,
 } from '../../wire/usage-event.ts'
 
 /** Usage events kept while authd is unreachable. The oldest are dropped first. */
@@ -40,9 +40,9 @@ export class UsageReporter {
     this.#retryMs = retryMs
   }
 
-  report(use: RelayUse): void {
+  report(use: UsageEvent): void {
     if (this.#waiting.length >= MAX_WAITING) this.#waiting.shift()
-    this.#waiting.push(`${formatRelayUse(use)}\n`)
+    this.#waiting.push(`${formatUsageEvent(use)}\n`)
     this.#flushIn(FLUSH_MS)
   }
 

@@ -7,7 +7,7 @@ import {
   parseLoginAnswer,
   parseLoginEvent,
 } from '../../../src/wire/login-event.ts'
-import { formatRelayTally, formatRelayUse, parseRelayTally, parseRelayUse } from '../../../src/wire/usage-event.ts'
+import { formatRelayTally, formatUsageEvent, parseRelayTally, parseUsageEvent } from '../../../src/wire/usage-event.ts'
 import { parseSessionTicket, signedTextOf } from '../../../src/wire/workers/maildrop-worker.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'
@@ -47,8 +47,8 @@ export const loginEvents: FuzzTarget = {
     const presented = parseSessionTicket(line)
     if (presented !== undefined)
       promise(`${signedTextOf(presented.ticket)} mac=${presented.mac}` === line, 'a ticket with two forms', line)
-    const use = parseRelayUse(line)
-    if (use !== undefined) promise(parseRelayUse(formatRelayUse(use)) !== undefined, 'another report', line)
+    const use = parseUsageEvent(line)
+    if (use !== undefined) promise(parseUsageEvent(formatUsageEvent(use)) !== undefined, 'another report', line)
     const tally = parseRelayTally(line)
     if (tally !== undefined) promise(parseRelayTally(formatRelayTally(tally)) !== undefined, 'another tally', line)
     parseKeyValues(line)

@@ -138,7 +138,7 @@ describe('the data of the page', () => {
         },
       ],
       lastEvents: async () => [],
-      lastHeard: async () => [],
+      lastByDaemon: async () => [],
       countEvents: async () => [],
       services: async () => [{ service: 'gate', relayed: 1, closed: 90, undecided: 2 }],
       alarms: async () => [{ rule: 'login_spread', subject: '<ann>', detail: '37 addresses', since: now }],

@@ -25,7 +25,7 @@ const healthy: SiteStatus = {
     counts: {
       totals: { now, grants: 12, allowances: 1, blocks: 2, schema: 7 },
       lastHour: { granted: 40, refused: 3, relayed: 9, closed: 5 },
-      lastHeard: [
+      lastByDaemon: [
         { daemon: 'dovecot', host: null, at: now },
         { daemon: 'policy', host: 'smtp1', at: now },
       ],

@@ -14,7 +14,7 @@ import type { Connection } from '../../../src/sockets/connection.ts'
 import { EpollConnection } from '../../../src/sockets/epoll-connection.ts'
 import { epollEngine } from '../../../src/sockets/epoll-engine.ts'
 import { OwnedDescriptor } from '../../../src/sockets/owned-descriptor.ts'
-import { CHANNEL_LINE, formatTake, MAX_READ_AHEAD } from '../../../src/wire/workers/maildrop-worker.ts'
+import { CHANNEL_LINE, formatHandoff, MAX_READ_AHEAD } from '../../../src/wire/workers/maildrop-worker.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -139,7 +139,9 @@ test('a channel that carries a file in place of a connection is closed', async (
     return output
   }
   await eventually('the channel is open', () => readOutput() === `${CHANNEL_LINE}\n`)
-  expect(sendDescriptor(socket, file, `${formatTake({ n: 1, octets: 0, ticket: 'session 1' })}\n`)).toBeGreaterThan(0)
+  expect(sendDescriptor(socket, file, `${formatHandoff({ n: 1, octets: 0, ticket: 'session 1' })}\n`)).toBeGreaterThan(
+    0,
+  )
   await eventually('the channel is closed', () => readOutput() === `${CHANNEL_LINE}\nend`)
   expect([received, readFileSync(file, 'latin1')]).toEqual([[], ''])
   closeSync(file)

@@ -1,21 +1,21 @@
 import { describe, expect, test } from 'vitest'
 import {
   type Applicant,
-  ApplicantDeparted,
   CheckQueue,
   CheckQueueFull,
+  ClientDisconnected,
   sharingNetworks,
 } from '../../../src/popup/checkers/check-queue.ts'
 import { programQueue } from '../../../src/popup/checkers/make-checker.ts'
-import { ClientGone } from '../../../src/popup/client-gone.ts'
+import { ClientDisconnect } from '../../../src/popup/client-disconnect.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { ip } from '../../harness/addresses.ts'
 
 const customers = new CustomerNetworks()
 
-function applicant(text: string, isKnown = false): Applicant & { readonly departure: ClientGone } {
-  return { networks: sharingNetworks(customers.networkOf(ip(text))), isKnown, departure: new ClientGone() }
+function applicant(text: string, isKnown = false): Applicant & { readonly disconnect: ClientDisconnect } {
+  return { networks: sharingNetworks(customers.networkOf(ip(text))), isKnown, disconnect: new ClientDisconnect() }
 }
 
 /**
@@ -194,25 +194,25 @@ describe('CheckQueue', () => {
     for (const [n, guesser] of guessers.entries()) void checks.add(`guess ${n}`, guesser)
     void checks.add('right', applicant('203.0.113.1'))
     expect(checks.queue.waiting).toBe(301)
-    for (const { departure } of guessers) departure.happen()
+    for (const { disconnect } of guessers) disconnect.happen()
     expect(checks.queue.waiting).toBe(1)
     expect(await checks.finish()).toEqual(['running', 'right'])
     expect(checks.refused).toHaveLength(300)
-    expect(new Set(checks.refused.map(text => text.split(': ')[1]))).toEqual(new Set(['ApplicantDeparted']))
+    expect(new Set(checks.refused.map(text => text.split(': ')[1]))).toEqual(new Set(['ClientDisconnected']))
   })
 
   test('a client that disconnected before its request is refused; a disconnect while the work runs changes nothing', async () => {
     const checks = new TestQueue(1)
     const early = applicant('192.0.2.1')
-    early.departure.happen()
-    await expect(checks.queue.run(early, async () => 1)).rejects.toThrow(ApplicantDeparted)
+    early.disconnect.happen()
+    await expect(checks.queue.run(early, async () => 1)).rejects.toThrow(ClientDisconnected)
     const running = applicant('192.0.2.2')
     const waiting = applicant('192.0.2.3')
     void checks.add('running', running)
     void checks.add('waiting', waiting)
-    running.departure.happen()
+    running.disconnect.happen()
     expect(await checks.finish()).toEqual(['running', 'waiting'])
-    waiting.departure.happen()
+    waiting.disconnect.happen()
     expect(checks.queue.waiting).toBe(0)
     expect(checks.refused).toEqual([])
   })

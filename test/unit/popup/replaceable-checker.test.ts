@@ -6,7 +6,7 @@ import {
   ReplaceableChecker,
   type Verdict,
 } from '../../../src/popup/checkers/checker.ts'
-import { ClientGone } from '../../../src/popup/client-gone.ts'
+import { ClientDisconnect } from '../../../src/popup/client-disconnect.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { loginOctets } from '../../../src/wire/login-event.ts'
 
@@ -32,7 +32,7 @@ class SlowChecker implements Checker {
 const request = (): CheckRequest => {
   const ip = parseIpAddress('192.0.2.1')
   if (ip === undefined) throw new Error('192.0.2.1 is an address')
-  const applicant = { networks: [], isKnown: false, departure: new ClientGone() }
+  const applicant = { networks: [], isKnown: false, disconnect: new ClientDisconnect() }
   return { login: loginOctets('ann'), secret: 'x', method: 'pass', timestamp: '', ip, tls: false, applicant }
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { ClientGone } from '../../../src/popup/client-gone.ts'
+import { ClientDisconnect } from '../../../src/popup/client-disconnect.ts'
 import type { LoginRequest } from '../../../src/popup/login/authenticator.ts'
 import { MonitorRequests } from '../../../src/popup/login/monitor-authenticator.ts'
 import { upstreamAuthenticator } from '../../../src/popup/login/upstream-authenticator.ts'
@@ -26,7 +26,7 @@ test('a wrong password that is repeated after a reload has the same proof', asyn
   const tryToLogIn = (secret: string) => {
     const request: LoginRequest = { login: 'ann', secret, method: 'pass', client, timestamp: '' }
     // A reload makes another authenticator.
-    const result = upstreamAuthenticator(monitor, server)(request, new ClientGone())
+    const result = upstreamAuthenticator(monitor, server)(request, new ClientDisconnect())
     monitor.receive({ type: 'failed', n: sent.length, failure: 'credentials' })
     return result
   }

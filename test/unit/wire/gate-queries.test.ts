@@ -25,11 +25,11 @@ import {
 } from '../../../src/wire/relay-services.ts'
 import {
   formatRelayTally,
-  formatRelayUse,
+  formatUsageEvent,
   MAX_RECENT,
   MAX_RELAY_TALLY_LINE,
   parseRelayTally,
-  parseRelayUse,
+  parseUsageEvent,
 } from '../../../src/wire/usage-event.ts'
 import { ip as toAddress } from '../../harness/addresses.ts'
 
@@ -252,7 +252,7 @@ describe('relay use', () => {
   test('is parsed back', () => {
     fc.assert(
       fc.property(addresses, fc.nat(), fc.constantFrom('gate', 'wrap', 'policy'), (ip, at, service) => {
-        expect(parseRelayUse(formatRelayUse({ ip, at, service }))).toEqual({ ip, at, service })
+        expect(parseUsageEvent(formatUsageEvent({ ip, at, service }))).toEqual({ ip, at, service })
       }),
     )
   })
@@ -269,12 +269,12 @@ describe('relay use', () => {
     'use v=1 more=192.0.2.7 at=1 service=gate',
     'USE v=1 ip=192.0.2.7 at=1 service=gate',
   ])('%j is not a use', line => {
-    expect(parseRelayUse(line)).toBeUndefined()
+    expect(parseUsageEvent(line)).toBeUndefined()
   })
 })
 
 test('the former key of the service is accepted', () => {
-  expect(parseRelayUse('use v=1 ip=192.0.2.7 at=1 door=gate')).toEqual({ ip: '192.0.2.7', at: 1, service: 'gate' })
+  expect(parseUsageEvent('use v=1 ip=192.0.2.7 at=1 door=gate')).toEqual({ ip: '192.0.2.7', at: 1, service: 'gate' })
 })
 
 describe('tally of a service', () => {

@@ -61,8 +61,8 @@ test.each([
   [',:allow,X="y', 'after the instruction only ,NAME="value" may follow'],
   ['deny:', 'write ADDRESS:allow or ADDRESS:deny, then ,NAME="value"'],
   ['xallow,A=":"', 'write ADDRESS:allow or ADDRESS:deny, then ,NAME="value"'],
-  ['1.2.3.x-1:deny', 'the range in 1.2.3.x-1 is none'],
-  ['1.2.3.1-x:deny', 'the range in 1.2.3.1-x is none'],
+  ['1.2.3.x-1:deny', 'the range in 1.2.3.x-1 is invalid'],
+  ['1.2.3.1-x:deny', 'the range in 1.2.3.1-x is invalid'],
   [':allow\r', 'the line ends in a carriage return. Save the file with Unix line ends'],
 ])('%j has the fault: %s', (line, reason) => {
   const { faults } = parsed(`:deny\n${line}`)

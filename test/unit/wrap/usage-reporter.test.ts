@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { afterAll, expect, onTestFinished, test, vi } from 'vitest'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { parseRelayUse } from '../../../src/wire/usage-event.ts'
+import { parseUsageEvent } from '../../../src/wire/usage-event.ts'
 import { UsageReporter } from '../../../src/wrap/gate/usage-reporter.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -31,7 +31,7 @@ test('usage events reach authd, also those from a time without authd, and no rep
   await once(server, 'listening')
   reporter.report({ ip, at: 2, service: 'policy' })
   await eventually('octets arrive', () => vi.advanceTimersByTime(20) && received.includes('at=2'))
-  expect(received.trim().split('\n').map(parseRelayUse)).toEqual([
+  expect(received.trim().split('\n').map(parseUsageEvent)).toEqual([
     { ip, at: 1, service: 'gate' },
     { ip, at: 2, service: 'policy' },
   ])

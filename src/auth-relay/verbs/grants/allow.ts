@@ -43,7 +43,7 @@ Exit status 1 if the network can never be granted, or with --end if nothing was 
       const forSeconds = readPeriod(options.for)
       const reason = readReason(options.reason)
       const text = formatTarget(network)
-      const say = (json: object, sentence: string): void =>
+      const report = (json: object, sentence: string): void =>
         print(options.json === true ? `${JSON.stringify({ network: text, ...json })}\n` : `${sentence}\n`)
       choose({
         type: 'command',
@@ -51,7 +51,7 @@ Exit status 1 if the network can never be granted, or with --end if nothing was 
           withGrants(resolve(options.config), surroundings, async admin => {
             if (options.end === true) {
               const ended = await admin.disallow(network)
-              say(
+              report(
                 { ended },
                 ended === 0 ? `${text} was not allowed.` : `${text} is no longer allowed to relay without a login.`,
               )
@@ -63,13 +63,13 @@ Exit status 1 if the network can never be granted, or with --end if nothing was 
               owner: operatorName(surroundings.environment),
             })
             if ('refused' in answer) {
-              say({ refused: answer.refused }, `${text} cannot be allowed: ${WHY[answer.refused]}.`)
+              report({ refused: answer.refused }, `${text} cannot be allowed: ${WHY[answer.refused]}.`)
               return 1
             }
             const end = answer.until === null ? 'until you end it' : `until ${formatMoment(answer.until)}`
             const exceptions = [...new Set(answer.exceptions.map(formatTarget))]
             const never = exceptions.length === 0 ? '' : ` Never granted in it: ${exceptions.join(', ')}.`
-            say(
+            report(
               { until: answer.until?.toISOString() ?? null, exceptions },
               `${text} may relay without a login ${end}.${never}`,
             )

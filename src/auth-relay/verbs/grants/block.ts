@@ -71,7 +71,7 @@ function blocking(whom: string, options: BlockOptions, surroundings: Surrounding
   const target = readBlockTarget(whom)
   const forSeconds = readPeriod(options.for)
   const reason = readReason(options.reason)
-  const say = sayAbout(target, options, surroundings)
+  const report = reportAbout(target, options, surroundings)
   return {
     type: 'command',
     run: () =>
@@ -83,7 +83,7 @@ function blocking(whom: string, options: BlockOptions, surroundings: Surrounding
         // The block applies nevertheless, because a login that is not in the history may come.
         const known = target.kind === 'network' || removed > 0 || (await admin.isKnownLogin(target.login))
         const json = { removed, until: until?.toISOString() ?? null, ...(target.kind === 'login' ? { known } : {}) }
-        say(json, text => `${text} is blocked ${end}. ${grants}.${known ? '' : unknownLogin(text)}`)
+        report(json, text => `${text} is blocked ${end}. ${grants}.${known ? '' : unknownLogin(text)}`)
         return 0
       }),
   }
@@ -91,13 +91,15 @@ function blocking(whom: string, options: BlockOptions, surroundings: Surrounding
 
 function unblocking(whom: string, options: UnblockOptions, surroundings: Surroundings): Action {
   const target = readBlockTarget(whom)
-  const say = sayAbout(target, options, surroundings)
+  const report = reportAbout(target, options, surroundings)
   return {
     type: 'command',
     run: () =>
       withGrants(resolve(options.config), surroundings, async admin => {
         const ended = await admin.unblock(target)
-        say({ ended }, text => (ended === 0 ? `${text} was not blocked.` : `${text} can be granted at the next login.`))
+        report({ ended }, text =>
+          ended === 0 ? `${text} was not blocked.` : `${text} can be granted at the next login.`,
+        )
         return ended === 0 ? 1 : 0
       }),
   }
@@ -108,7 +110,7 @@ const unknownLogin = (login: string): string =>
   `\nTo end the block: auth-relay unblock ${login}`
 
 /** Prints a result as JSON or as a sentence about the target. */
-function sayAbout(target: BlockTarget, options: UnblockOptions, { print }: Surroundings) {
+function reportAbout(target: BlockTarget, options: UnblockOptions, { print }: Surroundings) {
   const text = target.kind === 'network' ? formatTarget(target.network) : printable(target.login)
   return (json: object, sentence: (text: string) => string): void =>
     print(options.json === true ? `${JSON.stringify({ [target.kind]: text, ...json })}\n` : `${sentence(text)}\n`)

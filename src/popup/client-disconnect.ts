@@ -2,7 +2,7 @@
  * A one-listener cancellation flag for a client that disconnects before the answer. An AbortSignal
  * per login was measurably slower.
  */
-export class ClientGone {
+export class ClientDisconnect {
   #hasHappened = false
   #listener: (() => void) | undefined
 
