@@ -78,7 +78,8 @@ export class WorkerForTests {
         extraBlank: false,
         lock: 'none',
         idleTime: 1200,
-        workerIdle: 60,
+        // A worker that a slow run does not use for minutes must not end.
+        workerIdle: 86_400,
         capabilities: { user: true, sasl: [], loginDelay: 0, implementation: 'auth-relay' },
         ...settings,
       },

@@ -424,11 +424,8 @@ describe('connection limits', () => {
   let running: PopupStack
   beforeAll(async () => {
     running = await startPopup({
-      fail_delays: ['1.5', '3'],
       max_per_address: 2,
       login_time: 3,
-      login_delay: 600,
-      max_failures: 10,
       ssl_hack_trust: ['127.0.0.1'],
     })
   })
@@ -518,40 +515,35 @@ describe('connection limits', () => {
     await session.expectEnd(5_000)
   })
 
-  test('failures delay the next attempts of the address and of the login, and no other attempts', async () => {
-    const session = from('127.0.0.5')
-    await session.expect(/^\+OK </)
-    await session.ask('USER ann', /^\+OK/)
-    await session.ask('PASS one', /^-ERR \[AUTH\]/)
-    await session.ask('USER ann', /^\+OK/)
-    const sentAt = session.say('PASS two')
-    const elsewhere = from('127.0.0.6')
-    await elsewhere.expect(/^\+OK </)
-    await elsewhere.ask('USER bob', /^\+OK/)
-    const quick = await elsewhere.ask(PASS, /^\+OK/)
-    const slow = await session.expect(/^-ERR \[AUTH\]/)
-    expect(slow.at - sentAt).toBeGreaterThan(1490)
-    expect(quick.at).toBeLessThan(slow.at)
-    for (const open of [session, elsewhere]) open.close()
-  })
-
-  test('LOGIN-DELAY is announced and enforced', async () => {
-    const session = from('127.0.0.7')
-    await session.expect(/^\+OK </)
-    session.say('CAPA')
-    await session.expect(/^\+OK/)
-    expect(await session.expectLinesToDot()).toContain('LOGIN-DELAY 600')
-    await session.ask('USER bob', /^\+OK/)
-    await session.ask(PASS, /^-ERR \[LOGIN-DELAY\]/)
-    session.close()
-  })
-
   test('the SSL command of a peer that is not listed is an unknown command', async () => {
     const session = from('127.0.0.8')
     await session.expect(/^\+OK </)
     await session.ask('SSL 192.0.2.1:preamble of this test', /^-ERR authorization first$/)
     session.close()
   })
+})
+
+test('failures delay the next attempts of the address and of the login, and no other attempts', async () => {
+  const running = await startPopup({ fail_delays: ['1.5', '600'], max_failures: 10 })
+  try {
+    running.stack.showLogsOnFailure()
+    const session = running.client('127.0.0.5')
+    await session.expect(/^\+OK </)
+    const fail = async (password: string): Promise<number> => {
+      await session.ask('USER ann', /^\+OK/)
+      const sentAt = session.say(`PASS ${password}`)
+      return (await session.expect(/^-ERR \[AUTH\]/)).at - sentAt
+    }
+    await fail('one')
+    expect(await fail('two')).toBeGreaterThan(1490)
+    await session.ask('USER ann', /^\+OK/)
+    session.say('PASS three')
+    await running.client('127.0.0.6').login('bob')
+    await expect(session.next(0)).rejects.toThrow('no line')
+  } finally {
+    running.closeClients()
+    await running.stop()
+  }
 })
 
 describe('LOGIN-DELAY', () => {
@@ -570,6 +562,14 @@ describe('LOGIN-DELAY', () => {
     session.say(PASS)
     return (await session.expect(/^(\+OK|-ERR)/)).text
   }
+
+  test('is announced', async () => {
+    const session = running.client()
+    await session.expect(/^\+OK </)
+    session.say('CAPA')
+    await session.expect(/^\+OK/)
+    expect(await session.expectLinesToDot()).toContain('LOGIN-DELAY 600')
+  })
 
   test('a login whose maildrop cannot be opened does not count; a session counts', async () => {
     const { maildir } = running.ann

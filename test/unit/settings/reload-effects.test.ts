@@ -95,7 +95,7 @@ const OTHER: Readonly<Record<string, unknown>> = {
   client_certificate: 'optional',
   client_ca: '/other',
   old_tls_nets: ['198.51.100.0/24'],
-  journal_users: ['root'],
+  journal_users: ['daemon'],
   journal_units: ['other.service'],
   syslog_hosts: ['other'],
   daemon_tags: ['qpopper=other'],
