@@ -34,7 +34,7 @@ const checker = (stack: Stack): string[] => [
   ].join(','),
 ]
 
-/** Tests for every checker that is a program. `start` starts popup with a `check_timeout`, in seconds. */
+/** Tests for every checker that is a program. `start` starts popup with a `check_timeout` (s). */
 function refusals(running: () => PopupStack, start: (checkTimeout: number) => Promise<PopupStack>): void {
   const refuse = async (stack: PopupStack, user: string, password: string, answer: RegExp, reason: string) => {
     const session = stack.client()
