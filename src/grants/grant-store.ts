@@ -132,7 +132,11 @@ export interface GrantWriter {
    * repeatedly, because addresses of the host change.
    */
   publishUngrantable(options?: QueryOptions): Promise<void>
-  /** Removes what has ended. Housekeeping only: expiry is decided at lookup. */
+  /**
+   * Removes what has ended. Housekeeping only: expiry is decided at lookup. Reads the table in parts,
+   * each in its own transaction, and waits for no login. After an error the next call continues with
+   * the part that failed.
+   */
   sweep(options?: QueryOptions & { readonly now?: Date }): Promise<Swept>
   /**
    * Makes the coming days' partitions of the two histories and drops those older than `keepDays`,

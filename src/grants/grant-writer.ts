@@ -169,30 +169,55 @@ ON CONFLICT (host, service) DO UPDATE SET (at, addresses) = (excluded.at, exclud
 
 /**
  * Grants that have ended, and grants from the future (the clock was set back), which are not valid
- * in any case. Reads the whole table: no index holds "until", so that a refresh touches none. Also
- * keeps the time of the last login of each device, which the grant itself does not outlive.
+ * in any case. $1 now or null; $2 and $3: the rows from and below these row identifiers. Also keeps
+ * the time of the last login of each device, which the grant itself does not outlive.
+ *
+ * A row that another transaction has locked stays until the next sweep. So a sweep waits for no
+ * login, and a login and a sweep cannot deadlock.
  */
 const SWEEP: Statement<{ removed: number }> = {
   name: 'sweep-grants',
   row: v.object({ removed: int8 }),
   text: `
 WITH removed AS (
-  DELETE FROM grants
-  WHERE until <= coalesce($1::timestamptz, now())
-     OR last_auth > coalesce($1::timestamptz, now()) + interval '60 seconds'
+  DELETE FROM grants WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM grants
+    WHERE ctid >= $2::tid AND ctid < $3::tid
+      AND (until <= coalesce($1::timestamptz, now())
+        OR last_auth > coalesce($1::timestamptz, now()) + interval '60 seconds')
+    FOR UPDATE SKIP LOCKED))
   RETURNING 1
-), forgotten AS (
-  DELETE FROM neighbours WHERE last < coalesce($1::timestamptz, now()) - interval '1 day'
 ), seen AS (
   SELECT l.login, max(g.last_auth) AS at
   FROM device_logins l JOIN grants g ON login_key(g.username) = l.login
-  WHERE g.last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
+  WHERE g.ctid >= $2::tid AND g.ctid < $3::tid
+    AND g.last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
   GROUP BY l.login
 ), kept AS (
   UPDATE device_logins l SET last_login = seen.at FROM seen
   WHERE l.login = seen.login AND (l.last_login IS NULL OR l.last_login < seen.at)
 ) SELECT count(*) AS removed FROM removed`,
 }
+
+/** Pages of the table of grants. */
+const GRANT_PAGES: Statement<{ pages: number }> = {
+  name: 'grant-pages',
+  row: v.object({ pages: int8 }),
+  text: "SELECT pg_relation_size('grants') / current_setting('block_size')::bigint AS pages",
+}
+
+/** $1 now or null: neighbours that are older than a day count for nothing. */
+const FORGET_NEIGHBOURS: Statement<unknown> = {
+  name: 'forget-neighbours',
+  row: ignored,
+  text: "DELETE FROM neighbours WHERE last < coalesce($1::timestamptz, now()) - interval '1 day'",
+}
+
+/**
+ * Pages that one statement of a sweep reads: 64 MiB, about 400,000 grants, a tenth of a second. A
+ * login waits at most for one statement.
+ */
+const PAGES_AT_ONCE = 8192
 
 /**
  * $1 host, $2 networks, $3 whether each is of addresses that are granted one by one. Rows are
@@ -223,6 +248,8 @@ export type GrantWriterOptions = {
   readonly clock?: Clock
   /** For tests of several hosts: the name that stands for this host's. */
   readonly host?: string
+  /** For tests: the pages that one statement of a sweep reads. */
+  readonly pagesAtOnce?: number
 }
 
 /**
@@ -233,9 +260,11 @@ export function createGrantWriter(
   policy: GrantPolicy,
   options: GrantWriterOptions = {},
 ): GrantWriter {
-  const { now = () => null, host = hostname() } = options
+  const { now = () => null, host = hostname(), pagesAtOnce = PAGES_AT_ONCE } = options
   const { clock = () => now()?.getTime() ?? systemClock() } = options
   const changes = new ChangeNotifier(database)
+  /** The page at which the next sweep begins, because the previous one ended before it. */
+  let nextPage = 0
 
   return {
     async record(logins: readonly Login[], { signal }: QueryOptions = {}): Promise<readonly Outcome[]> {
@@ -295,8 +324,18 @@ export function createGrantWriter(
     },
 
     async sweep({ signal, now: at = now() ?? undefined } = {}): Promise<Swept> {
-      const { rows } = await database.query(SWEEP, [at ?? null], { signal })
-      return { grants: rows[0]?.removed ?? 0 }
+      const time = at ?? null
+      let grants = 0
+      await database.query(FORGET_NEIGHBOURS, [time], { signal })
+      const pages = (await database.query(GRANT_PAGES, [], { signal })).rows[0]?.pages ?? 0
+      while (nextPage < pages) {
+        const range = [`(${nextPage},0)`, `(${nextPage + pagesAtOnce},0)`]
+        const { rows } = await database.query(SWEEP, [time, ...range], { signal })
+        grants += rows[0]?.removed ?? 0
+        nextPage += pagesAtOnce
+      }
+      nextPage = 0
+      return { grants }
     },
 
     async keepHistory(keepDays, { signal, now: at = now() ?? undefined } = {}): Promise<void> {

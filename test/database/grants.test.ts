@@ -2,7 +2,7 @@ import * as v from 'valibot'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type Database, openDatabase } from '../../src/database/database.ts'
 import { migrate } from '../../src/database/migrate.ts'
-import { ignored, type Statement } from '../../src/database/statement.ts'
+import { ignored, type Statement, type Value } from '../../src/database/statement.ts'
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import type { GrantPolicyOptions } from '../../src/grants/grant-policy.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
@@ -64,9 +64,12 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   let make: ReturnType<typeof storeOn>
   let store: Store
   let owner: Database
+  /** The database with the role of authd. */
+  let database: Database
   beforeAll(() => {
     const databases = open()
     owner = databases.owner
+    database = databases.writer
     make = storeOn(databases)
   })
   beforeEach(async () => {
@@ -585,6 +588,45 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await store.writer.sweep({ now: at(1799.9) })).toEqual({ grants: 0 })
       expect(await store.writer.sweep({ now: at(1800) })).toEqual({ grants: 1 })
       expect(await mayRelay(store, 1800, B)).toBe(true)
+    })
+
+    test('leaves a row that a login has locked, and does not wait for it', async () => {
+      await record(store, login(A), login(B))
+      await owner.transaction(async session => {
+        await session.script("SELECT FROM grants WHERE ip = '192.0.2.7' FOR UPDATE")
+        expect(await store.writer.sweep({ now: at(1800) })).toEqual({ grants: 1 })
+      })
+      expect(await store.writer.sweep({ now: at(1800) })).toEqual({ grants: 1 })
+    })
+
+    test('reads every part of the table once; after a failure the next sweep continues with that part', async () => {
+      await owner.script(`INSERT INTO grants (ip, until, last_auth, daemon)
+        SELECT '198.18.0.0'::inet + n, CASE WHEN n % 2 = 0 THEN now() ELSE now() + interval '1 hour' END, now(), 'popup'
+        FROM generate_series(1, 4000) n`)
+      const parts: Value[] = []
+      const failing: Database = {
+        query: async (statement, values, options) => {
+          if (statement.name === 'sweep-grants' && parts.push(values?.[1] ?? null) === 4) throw new Error('unavailable')
+          return database.query(statement, values, options)
+        },
+        script: (text, options) => database.script(text, options),
+        transaction: (work, options) => database.transaction(work, options),
+        state: () => database.state(),
+        onStateChange: listener => database.onStateChange(listener),
+        close: () => database.close(),
+      }
+      const inParts = createGrantWriter(failing, grantPolicy({}), { pagesAtOnce: 10 })
+      await expect(inParts.sweep()).rejects.toThrow('unavailable')
+      const { grants } = await inParts.sweep()
+      expect(parts.slice(0, 5)).toEqual(['(0,0)', '(10,0)', '(20,0)', '(30,0)', '(30,0)'])
+      expect(grants).toBeGreaterThan(0)
+      expect(grants).toBeLessThan(2000)
+      expect(await inParts.sweep()).toEqual({ grants: 0 })
+      const { rows } = await owner.query({
+        text: 'SELECT count(*)::int AS ended, count(*) FILTER (WHERE until <= now())::int AS left FROM grants',
+        row: v.object({ ended: v.number(), left: v.number() }),
+      })
+      expect(rows).toEqual([{ ended: 2000, left: 0 }])
     })
   })
 

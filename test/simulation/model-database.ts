@@ -89,6 +89,8 @@ export class GrantStatements {
     if (name === 'record-logins') return this.#record(tables, values, clock)
     if (name === 'lookup-grants') return this.#answer(this.#lookups(tables, values, clock))
     if (name === 'current-grants') return this.#answer(this.#current(tables, values, clock))
+    if (name === 'grant-pages') return () => [{ pages: '1' }]
+    if (name === 'forget-neighbours') return on => forgetNeighbours(on, time(values[0], clock))
     if (name === 'sweep-grants') return on => [{ removed: String(sweep(on, time(values[0], clock))) }]
     if (name === 'notify-change' || name === 'publish-ungrantable' || name === 'record-uses') return () => []
     if (text.includes('keep_history')) return () => []
@@ -341,8 +343,12 @@ function counts(tables: Tables, grant: GrantRow, now: number): boolean {
 function sweep(tables: Tables, now: number): number {
   const ended = [...tables.grants].filter(([, { until, lastAuth }]) => until <= now || lastAuth > now + 60_000)
   for (const [key] of ended) tables.grants.delete(key)
-  for (const [key, { last }] of tables.neighbours) if (last < now - 86_400_000) tables.neighbours.delete(key)
   return ended.length
+}
+
+function forgetNeighbours(tables: Tables, now: number): readonly unknown[] {
+  for (const [key, { last }] of tables.neighbours) if (last < now - 86_400_000) tables.neighbours.delete(key)
+  return []
 }
 
 function allow(tables: Tables, values: readonly Value[], clock: number): readonly unknown[] {
