@@ -133,9 +133,9 @@ export interface GrantWriter {
    */
   publishUngrantable(options?: QueryOptions): Promise<void>
   /**
-   * Removes what has ended. Housekeeping only: expiry is decided at lookup. Reads the table in parts,
-   * each in its own transaction, and waits for no login. After an error the next call continues with
-   * the part that failed.
+   * Removes what has ended. Housekeeping only: expiry is decided at lookup. Reads the table in
+   * parts, each in its own transaction, and waits for no login. After an error the next call
+   * continues with the part that failed.
    */
   sweep(options?: QueryOptions & { readonly now?: Date }): Promise<Swept>
   /**

@@ -206,7 +206,7 @@ const GRANT_PAGES: Statement<{ pages: number }> = {
   text: "SELECT pg_relation_size('grants') / current_setting('block_size')::bigint AS pages",
 }
 
-/** $1 now or null: neighbours that are older than a day count for nothing. */
+/** $1 now or null: the logins of a shared address count for a day. */
 const FORGET_NEIGHBOURS: Statement<unknown> = {
   name: 'forget-neighbours',
   row: ignored,
