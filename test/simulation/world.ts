@@ -147,6 +147,8 @@ class World {
   #cdbRead = { octets: Buffer.alloc(0), isOpen: new Map<IpAddress, boolean>() }
   /** `since`: virtual time of the end of its first query. */
   #cdb: { readonly cdb: CdbExport; readonly since: number } | undefined
+  /** The begin of the last query of the export that was answered. */
+  #cdbAsked = Number.NEGATIVE_INFINITY
   readonly #administrator: ReturnType<typeof createGrantAdmin>
   /** For each row of grants, the last proof. */
   readonly #proofs = new Map<string, Proof>()
@@ -366,11 +368,13 @@ class World {
       rulesPath: '',
       relayclientValue: '',
       list: async signal => {
+        const asked = this.#time.now
         const listed = (await reader.current({ signal })).map(({ network, until, login }) => ({
           network,
           until: until === null || keepsAll ? undefined : Math.floor(until.getTime() / 1000),
           login: login ?? undefined,
         }))
+        this.#cdbAsked = asked
         first ??= listed
         return keepsAll ? first : listed
       },
@@ -406,8 +410,9 @@ class World {
   }
 
   /**
-   * Every address in the cdb may relay, or could before the export's last query. Every address with
-   * a promise is in the cdb.
+   * Every address in the cdb may relay, or could before the export's last query. After a fault that
+   * may have been a query without an answer, and the last one with an answer counts. Every address
+   * with a promise is in the cdb.
    */
   #checkCdb(texts: readonly string[]): void {
     if (this.#cdb === undefined || this.#time.now < this.#cdb.since) return
@@ -423,7 +428,8 @@ class World {
       }
       if (this.#ownPolicy.neverList.refusal(ip) !== undefined) this.#fail(`${ip} is ungrantable and in the cdb`)
       // An end counts at once; the export sees later changes with its next query.
-      if (!this.#mayRelay(ip, looked, this.#server.clock)) this.#fail(`${ip} is in the cdb without a login that counts`)
+      const known = this.#time.now < this.#disturbedUntil ? Math.min(looked, this.#cdbAsked) : looked
+      if (!this.#mayRelay(ip, known, this.#server.clock)) this.#fail(`${ip} is in the cdb without a login that counts`)
       const block = this.#blocks.find(
         rule => rule.answered <= looked && this.#isInForce(rule, looked) && this.#covers(rule, ip),
       )
