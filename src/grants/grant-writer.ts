@@ -193,9 +193,12 @@ WITH removed AS (
   WHERE g.ctid >= $2::tid AND g.ctid < $3::tid
     AND g.last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
   GROUP BY l.login
+), newer AS (
+  SELECT l.login, seen.at FROM device_logins l JOIN seen USING (login)
+  WHERE l.last_login IS NULL OR l.last_login < seen.at
+  FOR UPDATE OF l SKIP LOCKED
 ), kept AS (
-  UPDATE device_logins l SET last_login = seen.at FROM seen
-  WHERE l.login = seen.login AND (l.last_login IS NULL OR l.last_login < seen.at)
+  UPDATE device_logins l SET last_login = newer.at FROM newer WHERE l.login = newer.login
 ) SELECT count(*) AS removed FROM removed`,
 }
 
@@ -210,7 +213,10 @@ const GRANT_PAGES: Statement<{ pages: number }> = {
 const FORGET_NEIGHBOURS: Statement<unknown> = {
   name: 'forget-neighbours',
   row: ignored,
-  text: "DELETE FROM neighbours WHERE last < coalesce($1::timestamptz, now()) - interval '1 day'",
+  text: `
+DELETE FROM neighbours WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM neighbours WHERE last < coalesce($1::timestamptz, now()) - interval '1 day'
+  FOR UPDATE SKIP LOCKED))`,
 }
 
 /**

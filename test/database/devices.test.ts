@@ -119,7 +119,13 @@ test('the sweep of authd keeps the last login of a device, for the status page',
     await grant('192.0.2.9', new Date(), 'ann@example.org')
     await site.owner.script(`INSERT INTO grants (ip, until, last_auth, daemon, username)
       VALUES ('192.0.2.10', now() + interval '2 days', now() + interval '1 day', 'popup', 'copier2@example.org')`)
-    expect(await writer.sweep()).toEqual({ grants: 1 })
+    // The sweep does not wait for a command that changes the device.
+    await site.owner.transaction(async session => {
+      await session.script('SELECT FROM device_logins FOR UPDATE')
+      expect(await writer.sweep()).toEqual({ grants: 1 })
+    })
+    expect(await lastLogin()).toEqual([null])
+    await writer.sweep()
     expect(await lastLogin()).toEqual([at])
     // The time outlives the grant, a change of the device, and a login that is read late.
     await site.owner.script('DELETE FROM grants')
