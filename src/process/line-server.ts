@@ -59,6 +59,7 @@ export type LineService<Request> = {
   answer(request: Request): Promise<string> | undefined
 }
 
+/** Serves connections until `close`; see LineServerOptions for the bounds. */
 export class LineServer<Request> {
   readonly server: Server
   readonly #options: LineServerOptions<Request>

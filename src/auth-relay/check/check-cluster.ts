@@ -118,6 +118,10 @@ async function askPatroni(base: string): Promise<PatroniAnswer> {
  */
 const COMPARES_SINCE = [3, 1] as const
 
+/**
+ * Findings about Patroni: strict synchronous mode, a `standby_age` of at most half of its `ttl`
+ * (both in seconds), and a release that cannot lose commits.
+ */
 export function patroniFindings(
   { standby_age: standbyAge }: Pick<Settings['database'], 'standby_age'>,
   { config, version }: PatroniAnswer,

@@ -91,6 +91,7 @@ export type OpenedMessage =
   | { readonly type: 'missing' }
   | { readonly type: 'unreadable'; readonly cause: Error }
 
+/** Opens a message file for reading; never throws. A link or a directory is `unreadable`. */
 export function openMessage(path: string | Buffer): OpenedMessage {
   let fd: number
   try {
