@@ -188,13 +188,14 @@ function fromBase64(text: string | undefined): string | undefined | null {
 }
 
 /**
- * The answer to a RelayQuery. `until`: Unix seconds. `later`: a limit is reached, and `reply` is
- * the SMTP reply; only queries with an instance get this answer. `unknown`: the gate cannot decide,
- * so the client must keep the relay closed.
+ * The answer to a RelayQuery. `until`: Unix seconds. `no` has the SMTP reply of the rule that
+ * refuses the sender or the recipient of a client with a grant. `later`: a limit is reached, and
+ * `reply` is the SMTP reply; only queries with an instance get this answer. `unknown`: the gate
+ * cannot decide, so the client must keep the relay closed.
  */
 export type RelayAnswer =
   | { readonly verdict: 'yes'; readonly until: number; readonly login: string | undefined }
-  | { readonly verdict: 'no' }
+  | { readonly verdict: 'no'; readonly reply?: string | undefined }
   | { readonly verdict: 'later'; readonly reply: string }
   | { readonly verdict: 'unknown' }
 
@@ -203,11 +204,14 @@ export const MAX_RELAY_QUERY_LINE = 4096
 
 /**
  * The line of an answer, without LF: `yes until=1764000000 user=ann%40example.org`, `no`,
- * `later 450 …` or `unknown`.
+ * `no 550 …`, `later 450 …` or `unknown`.
  */
 export function formatRelayAnswer(answer: RelayAnswer): string {
-  if (answer.verdict === 'later') return `later ${answer.reply.replace(/[\r\n]+/g, ' ')}`
-  if (answer.verdict !== 'yes') return answer.verdict
+  if (answer.verdict === 'unknown') return answer.verdict
+  if (answer.verdict !== 'yes') {
+    const reply = answer.reply === undefined ? '' : ` ${answer.reply.replace(/[\r\n]+/g, ' ')}`
+    return `${answer.verdict}${reply}`
+  }
   const login = answer.login === undefined ? '' : ` user=${percentEncode(answer.login)}`
   return `yes until=${answer.until}${login}`
 }
@@ -215,6 +219,8 @@ export function formatRelayAnswer(answer: RelayAnswer): string {
 /** Inverse of formatRelayAnswer; undefined for anything else. */
 export function parseRelayAnswer(line: string): RelayAnswer | undefined {
   if (line === 'no' || line === 'unknown') return { verdict: line }
+  const no = /^no (5\d\d .+)$/.exec(line)?.[1]
+  if (no !== undefined) return { verdict: 'no', reply: no }
   const later = /^later (4\d\d .+)$/.exec(line)?.[1]
   if (later !== undefined) return { verdict: 'later', reply: later }
   const { until, user } = /^yes until=(?<until>\d{1,12})(?: user=(?<user>\S+))?$/.exec(line)?.groups ?? {}

@@ -415,8 +415,19 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
     await mail.serve('exim', ['/usr/sbin/exim4', '-C', config, '-bdf'], inPackage('exim4-daemon-light'), port)
     await mail.expectRelayFollowsGrants(port)
     await mail.expectClosedWithoutDatabase(port)
-    expect(await recipient(mail.first, port, STRANGER, 'boss@example.org')).toBe(550)
     expect(await recipient(mail.first, port, STRANGER, '')).toBe(250)
+    const smtp = SmtpConversation.over(mail.first.connect(port))
+    expect((await smtp.askFor(STRANGER)).code).toBe(250)
+    for (const line of ['RSET', 'MAIL FROM:<boss@example.org>']) {
+      smtp.say(line)
+      await smtp.expectSmtp(/^250/)
+    }
+    smtp.say(`RCPT TO:<${STRANGER}>`)
+    expect(await smtp.expectSmtp(/^550/)).toEqual([
+      expect.stringMatching(/^550.5\.7\.1 sender address does not belong to the mailbox opened/),
+      expect.any(String),
+    ])
+    await smtp.quit()
   })
 
   test('a limit counts messages, and its reason is the reply', async () => {

@@ -69,6 +69,7 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
     else log.warn('mail_refused', { ...fields, user: granted.relay ? granted.login : undefined, reason: rule })
     onDecision(ip, decision)
     if (over !== undefined) return { verdict: 'later', reply: over.reply }
+    if (refusal !== undefined) return { verdict: 'no', reply: refusal.reply }
     if (!decision.relay) return { verdict: decision.error === undefined ? 'no' : 'unknown' }
     return { verdict: 'yes', until: decision.until ?? END_OF_TIME, login: decision.login }
   }

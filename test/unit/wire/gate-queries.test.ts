@@ -169,6 +169,9 @@ describe('relay query', () => {
       expect(parseRelayAnswer(formatRelayAnswer({ verdict }))).toEqual({ verdict })
     const later = { verdict: 'later', reply: '450 4.7.1 device "x" has reached its limit' } as const
     expect(parseRelayAnswer(formatRelayAnswer(later))).toEqual(later)
+    const no = { verdict: 'no', reply: '550 5.7.1 device "x" may not send as <a@b.example>' } as const
+    expect(parseRelayAnswer(formatRelayAnswer(no))).toEqual(no)
+    expect(formatRelayAnswer({ verdict: 'no', reply: '550 a\r\nyes until=1' })).toBe('no 550 a yes until=1')
     expect(formatRelayAnswer({ verdict: 'later', reply: '450 a\r\nyes until=1' })).toBe('later 450 a yes until=1')
   })
   test('a query without a message has the address alone, and may end in CR', () => {
@@ -235,6 +238,9 @@ describe('relay query', () => {
     'xlater 450 x',
     'later 450 a\nyes until=1',
     'no yes until=1',
+    'no ',
+    'no 450 x',
+    'no 550 a\nyes until=1',
     'later 450',
     '',
     'yes',

@@ -119,7 +119,11 @@ test('a query without an instance, or of a foreign account, counts nothing', asy
 
 test('a refused sender gets a permanent refusal, and does not count', async () => {
   const { recipient, counts } = await open()
-  await recipient('7.1', /^no$/, 'ceo@example.org')
+  await recipient(
+    '7.1',
+    /^no 550 5\.7\.1 device "copier 2" may not send as <ceo@example\.org>; set its sender to /,
+    'ceo@example.org',
+  )
   expect(await counts()).toMatchObject({ messagesPerHour: 0, recipientsPerHour: 0 })
 })
 
