@@ -423,11 +423,9 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
       await smtp.expectSmtp(/^250/)
     }
     smtp.say(`RCPT TO:<${STRANGER}>`)
-    expect(await smtp.expectSmtp(/^550/)).toEqual([
-      expect.stringMatching(/^550.5\.7\.1 sender address does not belong to the mailbox opened/),
-      expect.any(String),
-    ])
+    const [refusal] = await smtp.expectSmtp(/^550/)
     await smtp.quit()
+    expect(refusal).toMatch(/^550.5\.7\.1 sender address does not belong to the mailbox opened/)
   })
 
   test('a limit counts messages, and its reason is the reply', async () => {
