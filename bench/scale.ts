@@ -214,7 +214,7 @@ class Bench {
     }
     const cost = await this.cost(() =>
       Promise.all([
-        stream(perSecond, () => this.loginCommitted(host), committed),
+        stream(perSecond, () => this.loginAnswered(host), committed),
         stream(perSecond * QUERIES, () => gate.reader.lookup(addressOf(this.site.clientWithGrant())), asked),
       ]),
     )
@@ -234,7 +234,7 @@ class Bench {
     await this.owner.script('SELECT pg_reload_conf()')
   }
 
-  async loginCommitted(host: PopHost): Promise<void> {
+  async loginAnswered(host: PopHost): Promise<void> {
     const { verdict } = await this.site.login(host)
     // A disk that stops for seconds delays commits. authd writes such a login afterwards.
     if (verdict === 'queued') this.#queued += 1
@@ -253,7 +253,7 @@ class Bench {
     const session = async (host: PopHost): Promise<void> => {
       while (started < logins) {
         started += 1
-        await this.loginCommitted(host)
+        await this.loginAnswered(host)
         done += 1
         this.site.advance(HOUR / 1_000_000)
       }
@@ -325,7 +325,7 @@ class Bench {
         const session = async (host: PopHost): Promise<void> => {
           while (performance.now() < end) {
             const start = performance.now()
-            await this.loginCommitted(host)
+            await this.loginAnswered(host)
             times.push(performance.now() - start)
           }
         }

@@ -220,8 +220,8 @@ DELETE FROM neighbours WHERE ctid = ANY (ARRAY(
 }
 
 /**
- * Pages that one statement of a sweep reads: 64 MiB, about 400,000 grants, a tenth of a second. A
- * login waits at most for one statement.
+ * Pages that one statement of a sweep reads: 64 MiB, about 400,000 grants, one to two tenths of a
+ * second. A login waits at most for one statement.
  */
 const PAGES_AT_ONCE = 8192
 

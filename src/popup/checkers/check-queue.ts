@@ -30,10 +30,10 @@ export class CheckQueueFull extends Error {
 }
 
 /** The answer is not needed any more, so the check was not started. */
-export class ClientDisconnected extends Error {
-  override readonly name = 'ClientDisconnected'
+export class CheckCancelled extends Error {
+  override readonly name = 'CheckCancelled'
   constructor() {
-    super('the client of the password check has disconnected')
+    super('the password check was cancelled, because the client has disconnected')
   }
 }
 
@@ -76,7 +76,7 @@ export class CheckQueue {
   }
 
   /**
-   * Runs the work in the order of the queue. Rejects with CheckQueueFull or ClientDisconnected if
+   * Runs the work in the order of the queue. Rejects with CheckQueueFull or CheckCancelled if
    * the work never runs.
    */
   async run<T>(applicant: Applicant, work: () => Promise<T>): Promise<T> {
@@ -94,7 +94,7 @@ export class CheckQueue {
    * listener until then.
    */
   enter(applicant: Applicant): Promise<() => void> {
-    if (applicant.disconnect.hasHappened) return Promise.reject(new ClientDisconnected())
+    if (applicant.disconnect.hasHappened) return Promise.reject(new CheckCancelled())
     if (this.#running < this.#atOnce) return Promise.resolve(this.#turn())
     return new Promise((resolve, reject) => {
       const share = applicant.isKnown ? this.#known : this.#others
@@ -108,7 +108,7 @@ export class CheckQueue {
       }
       applicant.disconnect.listen(() => {
         share.remove(entry)
-        reject(new ClientDisconnected())
+        reject(new CheckCancelled())
       })
       share.add(entry)
       if (this.waiting > this.#mostWaiting) this.#dropOne()

@@ -11,7 +11,7 @@ import type { FailReason } from '../../syslog/login-line.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { loginText } from '../../wire/login-event.ts'
 import type { FromLogin, LoginAttempt, Outcome, VerifyRequest } from '../../wire/workers/login-process.ts'
-import { type Applicant, ClientDisconnected, sharingNetworks } from '../checkers/check-queue.ts'
+import { type Applicant, CheckCancelled, sharingNetworks } from '../checkers/check-queue.ts'
 import type { Checker } from '../checkers/checker.ts'
 import { ClientDisconnect } from '../client-disconnect.ts'
 import type { Announcer, Attempt } from './announcer.ts'
@@ -97,7 +97,7 @@ export class Logins {
   }
 
   /** The login process has ended, and all its requests with it. */
-  gone(process: LoginProcess): void {
+  processEnded(process: LoginProcess): void {
     for (const { disconnect } of this.#pending.get(process)?.requests.values() ?? []) disconnect.happen()
     this.#pending.delete(process)
   }
@@ -159,7 +159,7 @@ export class Logins {
     const verdict = await this.#inTime(pending, () =>
       checker.check({ ...request, applicant: this.#applicant(pending) }),
     )
-    if (verdict === 'disconnected') return
+    if (verdict === 'cancelled') return
     if (verdict.verdict !== 'yes') {
       this.#refuse(process, n, pending, FAILURES[verdict.verdict], verdict.detail)
       return
@@ -193,7 +193,7 @@ export class Logins {
     const { n } = request
     // The running program has a separate time limit.
     const chain = await this.#inTime(pending, () => chains.start(process.index, request, this.#applicant(pending)))
-    if (chain === 'disconnected') return
+    if (chain === 'cancelled') return
     if ('verdict' in chain) {
       this.#refuse(process, n, pending, FAILURES[chain.verdict], chain.detail)
       return
@@ -267,13 +267,13 @@ export class Logins {
 
   /**
    * Returns the answer of a check. After its time limit, or if it fails, the answer is `temporary`;
-   * the check then leaves its queue as if the client had disconnected. `disconnected`: the client
+   * the check then leaves its queue as if the client had disconnected. `cancelled`: the client
    * disconnected while the check waited.
    */
   async #inTime<Answer>(
     { disconnect }: Pending,
     check: () => Promise<Answer>,
-  ): Promise<Answer | { readonly verdict: 'temporary'; readonly detail: string } | 'disconnected'> {
+  ): Promise<Answer | { readonly verdict: 'temporary'; readonly detail: string } | 'cancelled'> {
     const late = Promise.withResolvers<{ verdict: 'temporary'; detail: string }>()
     const timer = setTimeout(() => {
       late.resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' })
@@ -282,7 +282,7 @@ export class Logins {
     try {
       return await Promise.race([late.promise, check()])
     } catch (error) {
-      if (error instanceof ClientDisconnected) return 'disconnected'
+      if (error instanceof CheckCancelled) return 'cancelled'
       return { verdict: 'temporary', detail: messageOf(error) }
     } finally {
       clearTimeout(timer)

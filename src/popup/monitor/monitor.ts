@@ -114,7 +114,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
       chainListeners,
       settings: () => forLogin,
       onMessage: (process, message) => logins.handle(process, message),
-      onGone: process => logins.gone(process),
+      onGone: process => logins.processEnded(process),
     },
     log,
     clock,

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import {
   type Applicant,
+  CheckCancelled,
   CheckQueue,
   CheckQueueFull,
-  ClientDisconnected,
   sharingNetworks,
 } from '../../../src/popup/checkers/check-queue.ts'
 import { programQueue } from '../../../src/popup/checkers/make-checker.ts'
@@ -198,14 +198,14 @@ describe('CheckQueue', () => {
     expect(checks.queue.waiting).toBe(1)
     expect(await checks.finish()).toEqual(['running', 'right'])
     expect(checks.refused).toHaveLength(300)
-    expect(new Set(checks.refused.map(text => text.split(': ')[1]))).toEqual(new Set(['ClientDisconnected']))
+    expect(new Set(checks.refused.map(text => text.split(': ')[1]))).toEqual(new Set(['CheckCancelled']))
   })
 
   test('a client that disconnected before its request is refused; a disconnect while the work runs changes nothing', async () => {
     const checks = new TestQueue(1)
     const early = applicant('192.0.2.1')
     early.disconnect.happen()
-    await expect(checks.queue.run(early, async () => 1)).rejects.toThrow(ClientDisconnected)
+    await expect(checks.queue.run(early, async () => 1)).rejects.toThrow(CheckCancelled)
     const running = applicant('192.0.2.2')
     const waiting = applicant('192.0.2.3')
     void checks.add('running', running)

@@ -231,7 +231,7 @@ describe('with a checker', () => {
     expect(monitor.answerTo(refused)).toEqual({ type: 'failed', n: refused, failure: 'temporary' })
     expect(monitor.lines.at(-1)).toContain('too many password checks are waiting')
     expect(checker.queue.waiting).toBe(3)
-    monitor.logins.gone(monitor.process)
+    monitor.logins.processEnded(monitor.process)
     await pass(0)
     expect(checker.queue.waiting).toBe(0)
   })
@@ -262,8 +262,8 @@ describe('with a checker', () => {
     const next = monitor.verify('x'.repeat(12_000), '198.51.100.1', 'y'.repeat(12_000))
     expect(monitor.answerTo(next)).toBeUndefined()
     expect(monitor.answerTo(first)).toBeUndefined()
-    monitor.logins.gone(monitor.process)
-    monitor.logins.gone(other)
+    monitor.logins.processEnded(monitor.process)
+    monitor.logins.processEnded(other)
   })
 
   test('a number that is in use is refused', async () => {

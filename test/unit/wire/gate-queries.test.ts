@@ -254,7 +254,7 @@ describe('relay query', () => {
   })
 })
 
-describe('relay use', () => {
+describe('usage event', () => {
   test('is parsed back', () => {
     fc.assert(
       fc.property(addresses, fc.nat(), fc.constantFrom('gate', 'wrap', 'policy'), (ip, at, service) => {
@@ -274,7 +274,7 @@ describe('relay use', () => {
     'use v=1 ip=192.0.2.7 more=1 service=gate',
     'use v=1 more=192.0.2.7 at=1 service=gate',
     'USE v=1 ip=192.0.2.7 at=1 service=gate',
-  ])('%j is not a use', line => {
+  ])('%j is not a usage event', line => {
     expect(parseUsageEvent(line)).toBeUndefined()
   })
 })
