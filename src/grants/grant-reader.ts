@@ -11,6 +11,39 @@ import { type CurrentGrant, type Grant, type GrantReader, networkColumn, type Qu
 
 const source = v.picklist(['login', 'allowance'])
 
+const grantedDevice = v.object({
+  name: v.string(),
+  senders: v.array(v.string()),
+  recipientDomains: v.array(v.string()),
+  messagesPerHour: v.number(),
+  messagesPerDay: v.number(),
+  recipientsPerHour: v.number(),
+  recipientsPerDay: v.number(),
+  lineEndings: v.picklist(['strict', 'repair']),
+  hours: v.nullable(v.object({ from: v.number(), to: v.number() })),
+  places: v.array(v.string()),
+  until: v.nullable(v.string()),
+  ended: v.boolean(),
+  elsewhere: v.boolean(),
+})
+
+/** The row `d` of relay_devices for the address `asked`, as JSON. */
+const DEVICE = `jsonb_build_object(
+       'name', d.name, 'senders', d.senders, 'recipientDomains', d.recipient_domains,
+       'messagesPerHour', d.messages_per_hour, 'messagesPerDay', d.messages_per_day,
+       'recipientsPerHour', d.recipients_per_hour, 'recipientsPerDay', d.recipients_per_day,
+       'lineEndings', d.line_endings,
+       'hours', CASE WHEN d.hours_from IS NOT NULL THEN jsonb_build_object('from', d.hours_from, 'to', d.hours_to) END,
+       'until', CASE WHEN isfinite(d.until) THEN to_char(d.until AT TIME ZONE 'UTC', 'YYYY-MM-DD') END,
+       'ended', d.until <= coalesce($4::timestamptz, now()),
+       'places', d.places,
+       'elsewhere', cardinality(d.networks) + cardinality(d.places) > 0
+         AND NOT (asked.address <<= ANY (d.networks) OR coalesce(asked.ipv4 <<= ANY (d.networks), false)))`
+
+/** The login of a row `n` of relay_neighbours is within the time of a grant, and not blocked. */
+const COUNTS = `n.last > coalesce($4::timestamptz, now()) - make_interval(secs => $5::float8)
+        AND (n.blocked_until IS NULL OR n.blocked_until <= coalesce($4::timestamptz, now()))`
+
 /**
  * For each address at most one row, which means that the address may relay. $1 addresses, $2 their
  * rows of grants, each null where logins do not count, $3 the IPv4 addresses in them or null, $4
@@ -25,45 +58,26 @@ const LOOKUP: Statement<Omit<Grant, 'ip'> & { readonly position: number }> = {
     until: endTime,
     age: v.number(),
     secondsLeft: v.nullable(v.number()),
-    device: v.nullable(
-      v.object({
-        name: v.string(),
-        senders: v.array(v.string()),
-        recipientDomains: v.array(v.string()),
-        messagesPerHour: v.number(),
-        messagesPerDay: v.number(),
-        recipientsPerHour: v.number(),
-        recipientsPerDay: v.number(),
-        lineEndings: v.picklist(['strict', 'repair']),
-        hours: v.nullable(v.object({ from: v.number(), to: v.number() })),
-        places: v.array(v.string()),
-        ended: v.boolean(),
-        elsewhere: v.boolean(),
-      }),
-    ),
+    device: v.nullable(grantedDevice),
     logins: v.array(v.string()),
+    devices: v.array(v.object({ login: v.string(), device: grantedDevice })),
   }),
   text: `
 SELECT asked.position::int AS position, found.*
 FROM unnest($1::inet[], $2::inet[], $3::inet[]) WITH ORDINALITY AS asked(address, network, ipv4, position),
 LATERAL (
   SELECT source, login, until,
-    (SELECT jsonb_build_object(
-       'name', d.name, 'senders', d.senders, 'recipientDomains', d.recipient_domains,
-       'messagesPerHour', d.messages_per_hour, 'messagesPerDay', d.messages_per_day,
-       'recipientsPerHour', d.recipients_per_hour, 'recipientsPerDay', d.recipients_per_day,
-       'lineEndings', d.line_endings,
-       'hours', CASE WHEN d.hours_from IS NOT NULL THEN jsonb_build_object('from', d.hours_from, 'to', d.hours_to) END,
-       'ended', d.until <= coalesce($4::timestamptz, now()),
-       'places', d.places,
-       'elsewhere', cardinality(d.networks) + cardinality(d.places) > 0
-         AND NOT (asked.address <<= ANY (d.networks) OR coalesce(asked.ipv4 <<= ANY (d.networks), false)))
-     FROM relay_devices d WHERE d.login = login_key(yes.login)) AS device,
+    (SELECT ${DEVICE} FROM relay_devices d WHERE d.login = login_key(yes.login)) AS device,
     ARRAY(
       SELECT n.login FROM relay_neighbours n
-      WHERE n.network = asked.network AND yes.source = 'login'
-        AND n.last > coalesce($4::timestamptz, now()) - make_interval(secs => $5::float8)
+      WHERE n.network = asked.network AND yes.source = 'login' AND ${COUNTS}
       ORDER BY n.last DESC, n.login LIMIT 100) AS logins,
+    (SELECT coalesce(jsonb_agg(jsonb_build_object('login', found.login, 'device', found.device)), '[]')
+     FROM (
+       SELECT n.login, ${DEVICE} AS device
+       FROM relay_neighbours n JOIN relay_devices d ON d.login = n.login
+       WHERE n.network = asked.network AND yes.source = 'login' AND ${COUNTS}
+       ORDER BY n.last DESC, n.login LIMIT 100) AS found) AS devices,
     extract(epoch FROM coalesce($4::timestamptz, now()) - since)::float8 AS age,
     CASE WHEN isfinite(until) THEN extract(epoch FROM until - coalesce($4::timestamptz, now()))::float8 END AS "secondsLeft"
   FROM (
@@ -117,6 +131,7 @@ SELECT network, source, login, until,
     SELECT n.login FROM relay_neighbours n
     WHERE n.network = yes.network AND yes.source = 'login'
       AND n.last > coalesce($1::timestamptz, now()) - make_interval(secs => $2::float8)
+      AND (n.blocked_until IS NULL OR n.blocked_until <= coalesce($1::timestamptz, now()))
     ORDER BY n.last DESC, n.login LIMIT 100) AS logins
 FROM (
   SELECT ip AS network, 'login' AS source, username AS login, until, embedded_ipv4

@@ -59,9 +59,17 @@ export type Grant = {
   readonly secondsLeft: number | null
   /** The device of the login; null: it has none. */
   readonly device: GrantedDevice | null
-  /** The logins from its network within the time of a grant, if there was more than one. */
+  /**
+   * The logins from its network within the time of a grant, without blocked ones, if there was more
+   * than one.
+   */
   readonly logins: readonly string[]
+  /** The devices of `logins`. */
+  readonly devices: readonly LoginDevice[]
 }
+
+/** A login, as a key, and its device. */
+export type LoginDevice = { readonly login: string; readonly device: GrantedDevice }
 
 /**
  * The rules of a device, as the gate enforces them. Empty lists and limits of 0 leave out their
@@ -80,6 +88,8 @@ export type GrantedDevice = {
    * Minutes of the local day between which it may send; `from` may lie behind `to`. Null: always.
    */
   readonly hours: { readonly from: number; readonly to: number } | null
+  /** The day of its end in UTC, YYYY-MM-DD; null: without end. */
+  readonly until: string | null
   /** It has ended. */
   readonly ended: boolean
   /** Countries and AS numbers besides its networks. */

@@ -399,7 +399,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   shared_addresses: choice(
     ['devices', 'nobody', 'as_before'],
     'devices',
-    'Mail that is relayed from an address that several logins open. devices: mail of devices, and mail whose sender belongs to one of these logins (policy service and front). The second value: mail of devices alone. as_before: all mail.',
+    'Mail that is relayed from an address that several logins open. devices: mail with a sender of a device or of one of these logins (policy service, query service and front). The second value: mail of devices alone, while the last login is that of a device. as_before: all mail.',
   ),
   shared_logins: integer(
     3,

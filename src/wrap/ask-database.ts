@@ -43,8 +43,14 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
       const asked = Date.now()
       const grant = await reader.lookup(ip, { signal })
       if (grant === undefined) return undefined
-      const { secondsLeft, login, device, logins } = grant
-      return { until: endHere(asked, secondsLeft), login: login ?? undefined, device: device ?? undefined, logins }
+      const { secondsLeft, login, device, logins, devices } = grant
+      return {
+        until: endHere(asked, secondsLeft),
+        login: login ?? undefined,
+        device: device ?? undefined,
+        logins,
+        devices,
+      }
     },
     list: async signal => {
       const asked = Date.now()

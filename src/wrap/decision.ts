@@ -4,7 +4,14 @@
  */
 import { asError } from '../base/errors.ts'
 import type { FieldsOf, Log } from '../base/log.ts'
-import { type AddressRules, closedBy, localMinute, type OpenedBy, sharersOf } from '../grants/devices/mail-rules.ts'
+import {
+  type AddressRules,
+  closedBy,
+  localMinute,
+  type Neighbours,
+  neighboursOf,
+  type OpenedBy,
+} from '../grants/devices/mail-rules.ts'
 import type { GrantedDevice } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
@@ -18,15 +25,15 @@ export type RelayGrant = {
   readonly login: string | undefined
   /** The device of the login. Its rules apply to the mail. */
   readonly device?: GrantedDevice | undefined
-  /** The logins of a shared address; undefined if the address is not shared. */
-  readonly sharedBy?: readonly string[] | undefined
+  /** The logins of the address and their devices; undefined if it has one login or none. */
+  readonly neighbours?: Neighbours | undefined
 }
 
 /** Queries the store. Rejects if the store gives no certain answer. */
 export type AskGrant = (
   ip: IpAddress,
   signal: AbortSignal,
-) => Promise<(Omit<RelayGrant, 'sharedBy'> & OpenedBy) | undefined>
+) => Promise<(Omit<RelayGrant, 'neighbours'> & OpenedBy) | undefined>
 
 /** Whether an address may relay. Only `relay: true` opens the relay. */
 export type Decision =
@@ -72,10 +79,10 @@ export async function decide(
     const grant = await within(timeoutMs, signal => ask(ip, signal))
     if (grant === undefined) return { relay: false, reason: 'no_grant' }
     const closed = closedBy(ip, grant, rules)
-    const { logins: _, ...opened } = grant
-    if (closed !== undefined) return { relay: false, reason: closed, device: opened.device }
-    const sharedBy = sharersOf(ip, grant, rules)
-    return sharedBy === undefined ? { relay: true, ...opened } : { relay: true, ...opened, sharedBy }
+    const { until, login, device } = grant
+    if (closed !== undefined) return { relay: false, reason: closed, device }
+    const neighbours = neighboursOf(ip, grant, rules)
+    return { relay: true, until, login, device, ...(neighbours === undefined ? {} : { neighbours }) }
   } catch (error) {
     return { relay: false, reason: 'error', error: asError(error) }
   }
@@ -124,7 +131,7 @@ export const grantVariables = ({ until, login }: RelayGrant): Readonly<Record<st
 /** Logs one line for a decision: `relay_allowed`, `relay_refused` or `decision_failed`. */
 export function logDecision(log: Log, decision: Decision, fields: FieldsOf<'relay_refused'>): void {
   if (decision.relay) log.info('relay_allowed', { ...fields, user: decision.login, until: decision.until })
-  else if (decision.error === undefined) log.info('relay_refused', { ...fields, reason: decision.reason })
+  else if (decision.error === undefined) log.info('relay_refused', { ...fields, ...causeOf(decision) })
   else log.error('decision_failed', { ...fields, relay: false, reason: decision.error })
 }
 
@@ -134,5 +141,7 @@ export function logDecision(log: Log, decision: Decision, fields: FieldsOf<'rela
  */
 export function logAnswer(log: Log, decision: Decision, fields: FieldsOf<'relay_refused'>): void {
   if (decision.relay || decision.error !== undefined) logDecision(log, decision, fields)
-  else log.debug('relay_refused', { ...fields, reason: decision.reason })
+  else log.debug('relay_refused', { ...fields, ...causeOf(decision) })
 }
+
+const causeOf = ({ reason, device }: Extract<Decision, { relay: false }>) => ({ reason, device: device?.name })

@@ -23,64 +23,63 @@ export type SiteMailRules = Pick<MailRules, 'senderBinding' | 'senderDomains' | 
 export const mailRules = (
   { customers, ...site }: SiteMailRules,
   ip: IpAddress,
-  { login, device, sharedBy }: RelayGrant,
+  { login, device, neighbours }: RelayGrant,
   onForeignSender: (sender: string) => void,
-): MailRules => ({ ...site, login, device, sharedBy, customer: customers.keyOf(ip), onForeignSender })
+): MailRules => ({ ...site, login, device, neighbours, customer: customers.keyOf(ip), onForeignSender })
 
 /** A counter that one more message or recipient increases. */
 type Counted = {
   readonly rate: HourlyRate
   readonly key: string
   readonly rule: string
+  readonly what: 'message' | 'recipient'
   /** Limit for this key. Undefined: the limit of the rate. */
   readonly limit?: number
 }
 
 /** Returns the counters that one more message increases. */
 export function messageCounts({ login, device, customer, rates }: MailRules): readonly Counted[] {
-  return [
+  return countsOf('message', [
     { rate: rates.messagesPerAddress, key: customer, rule: 'messages_per_address' },
-    ...(login === undefined
-      ? []
-      : [{ rate: rates.messagesPerLogin, key: loginKey(login), rule: 'messages_per_login' }]),
-    ...(device === undefined
-      ? []
-      : [
-          { rate: rates.device.messagesPerHour, key: device.name, rule: 'device_hour', limit: device.messagesPerHour },
-          { rate: rates.device.messagesPerDay, key: device.name, rule: 'device_day', limit: device.messagesPerDay },
-        ]),
-  ]
+    login && { rate: rates.messagesPerLogin, key: loginKey(login), rule: 'messages_per_login' },
+    device && {
+      rate: rates.device.messagesPerHour,
+      key: device.name,
+      rule: 'device_hour',
+      limit: device.messagesPerHour,
+    },
+    device && { rate: rates.device.messagesPerDay, key: device.name, rule: 'device_day', limit: device.messagesPerDay },
+  ])
 }
 
 /** Returns the counters that one more recipient increases. */
 export function recipientCounts({ login, device, customer, rates }: MailRules): readonly Counted[] {
-  return [
+  const { recipientsPerHour, recipientsPerDay } = rates.device
+  return countsOf('recipient', [
     { rate: rates.recipientsPerAddress, key: customer, rule: 'recipients_per_address' },
-    ...(login === undefined
-      ? []
-      : [{ rate: rates.recipientsPerLogin, key: loginKey(login), rule: 'recipients_per_login' }]),
-    ...(device === undefined
-      ? []
-      : [
-          {
-            rate: rates.device.recipientsPerHour,
-            key: device.name,
-            rule: 'device_hour',
-            limit: device.recipientsPerHour,
-          },
-          { rate: rates.device.recipientsPerDay, key: device.name, rule: 'device_day', limit: device.recipientsPerDay },
-        ]),
-  ]
+    login && { rate: rates.recipientsPerLogin, key: loginKey(login), rule: 'recipients_per_login' },
+    device && { rate: recipientsPerHour, key: device.name, rule: 'device_hour', limit: device.recipientsPerHour },
+    device && { rate: recipientsPerDay, key: device.name, rule: 'device_day', limit: device.recipientsPerDay },
+  ])
 }
+
+const countsOf = (
+  what: Counted['what'],
+  counters: readonly (Omit<Counted, 'what'> | '' | undefined)[],
+): readonly Counted[] => counters.flatMap(counter => (counter ? [{ ...counter, what }] : []))
 
 /** Returns a refusal if one more message or recipient exceeds a limit. */
 export function refuseCount(counted: readonly Counted[]): Refusal | undefined {
   const over = counted.find(({ rate, key, limit }) => !rate.allows(key, limit))
   if (over === undefined) return undefined
-  const { rule, key, limit = 0 } = over
+  const { rate, rule, key, what, limit = 0 } = over
   if (limit === 0) return { rule, reply: '450 4.7.1 too much mail within an hour, try again later' }
-  const period = rule === 'device_day' ? 'a day' : 'an hour'
-  return { rule, reply: `450 4.7.1 device "${key}" has reached its limit of ${limit} in ${period}; try again later` }
+  const isDay = rule === 'device_day'
+  // The minute begins after the limit permits the next mail.
+  const free = new Date(rate.allowsFrom(key, limit) + 59_999).toISOString()
+  const time = `${isDay ? `${free.slice(0, 10)} ` : ''}${free.slice(11, 16)} UTC`
+  const sent = `${limit} ${what}${limit === 1 ? '' : 's'} in ${isDay ? 'a day' : 'an hour'}`
+  return { rule, reply: `450 4.7.1 device "${key}" has sent ${sent}; try again after ${time}` }
 }
 
 /** Counts one more message or recipient if every limit permits it. */

@@ -434,6 +434,37 @@ describe('logins of one address', () => {
   test('several logins are stored, from one statement and from several', async () => {
     expect(await received(['08:00:00', 'ann'], ['08:05:00', 'bob'], ['08:05:00', 'eve'])).toEqual(['bob', 'eve', 'ann'])
   })
+  test('the lookup has the devices of all of them in any order', async () => {
+    const admin = new DeviceAdmin(database.owner)
+    await admin.store(
+      { ...COPIER, name: 'neighbour', logins: ['copier-9'], until: new Date('2026-03-31T12:00:00Z') },
+      true,
+    )
+    const reader = createGrantReader(database.open('authwrap'), policy, { now: () => at('08:06:00') })
+    await received(['08:00:00', 'copier-9'], ['08:05:00', 'ann'])
+    const after = await reader.lookup(ip('192.0.2.77'))
+    expect(after).toMatchObject({ login: 'ann', device: null, logins: ['ann', 'copier-9'] })
+    expect(after?.devices).toMatchObject([
+      { login: 'copier-9', device: { name: 'neighbour', until: '2026-03-31', ended: false, senders: COPIER.senders } },
+    ])
+    await received(['08:00:00', 'ann'], ['08:05:00', 'copier-9'])
+    const before = await reader.lookup(ip('192.0.2.77'))
+    expect(before).toMatchObject({ login: 'copier-9', device: { name: 'neighbour' }, logins: ['copier-9', 'ann'] })
+    expect(before?.devices).toEqual(after?.devices)
+    await received(['08:00:00', 'copier-9'])
+    expect((await reader.lookup(ip('192.0.2.77')))?.devices).toEqual([])
+    await admin.remove('neighbour')
+  })
+  test('a blocked login is none of them', async () => {
+    await received(['08:00:00', 'ann'], ['08:05:00', 'bob'], ['08:05:00', 'eve'])
+    await database.owner.script(
+      `INSERT INTO blocks (login, since, until, reason, owner) VALUES ('ann', '2026-03-02T08:05:30Z', 'infinity', 'test', 'test')`,
+    )
+    const reader = createGrantReader(database.open('authwrap'), policy, { now: () => at('08:06:00') })
+    expect((await reader.lookup(ip('192.0.2.77')))?.logins).toEqual(['bob', 'eve'])
+    expect((await reader.current()).map(({ logins }) => logins)).toEqual([['bob', 'eve']])
+    await database.owner.script('DELETE FROM blocks')
+  })
   test('expired logins do not count', async () => {
     expect(await received(['08:00:00', 'ann'], ['08:20:00', 'bob'], ['08:40:00', 'bob'])).toEqual(['bob'])
     expect(await received(['08:00:00', 'ann'], ['08:31:00', 'bob'])).toEqual([])

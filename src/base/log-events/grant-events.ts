@@ -212,7 +212,7 @@ export const GATE = {
     levels: ['info', 'debug'],
     fields: [
       ...(['ip', 'port', 'host', 'pid', 'status', 'front', 'service', 'sender', 'recipient', 'queue'] as const),
-      'reason',
+      ...(['device', 'reason'] as const),
     ],
     meaning: 'A client may not relay. It may still send to local domains.',
   },

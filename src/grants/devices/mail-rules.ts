@@ -3,9 +3,11 @@
  * decide by them.
  */
 
+import { domainToASCII } from 'node:url'
 import { systemClock } from '../../base/clock.ts'
 import { type IpAddress, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
-import type { GrantedDevice } from '../grant-store.ts'
+import { loginKey } from '../../wire/login-event.ts'
+import type { GrantedDevice, LoginDevice } from '../grant-store.ts'
 import { NetworkFacts } from './network-facts.ts'
 
 /** Why mail is refused: the rule's name for the log, and the SMTP reply with an enhanced code. */
@@ -57,11 +59,38 @@ export function localMinute(): number {
   return now.getHours() * 60 + now.getMinutes()
 }
 
-/** The logins that share an address, if it is shared and no device has it. */
-export const sharersOf = (ip: IpAddress, opened: OpenedBy, rules: AddressRules): readonly string[] | undefined =>
-  opened.device === undefined && isShared(ip, opened, rules)
-    ? [...new Set([...(opened.logins ?? []), opened.login ?? ''])]
-    : undefined
+/**
+ * The logins of an address that has several, and their devices. The gate cannot see which of them
+ * sends a mail, so the envelope sender decides whose rules hold (rulesOfSender).
+ */
+export type Neighbours = {
+  /** Each login once, as a key. */
+  readonly logins: readonly string[]
+  /** The devices of these logins. `isOpen` false: it has ended, or may not send here or now. */
+  readonly devices: readonly (LoginDevice & { readonly isOpen: boolean })[]
+  /** Only mail with a sender of a login or a device is relayed. */
+  readonly isShared: boolean
+  /** A login without a device relays nothing. */
+  readonly onlyDevices: boolean
+}
+
+/** The neighbours of an address that opens the relay; undefined: it has one login or none. */
+export function neighboursOf(ip: IpAddress, opened: OpenedBy, rules: AddressRules): Neighbours | undefined {
+  const { login, logins = [], devices = [], device } = opened
+  const shared = isShared(ip, opened, rules)
+  if (login === undefined || (logins.length < 2 && !shared)) return undefined
+  const own = loginKey(login)
+  const last = device === undefined || devices.some(other => other.login === own) ? [] : [{ login: own, device }]
+  return {
+    logins: [...new Set([...logins, own])],
+    devices: [...last, ...devices].map(each => ({
+      ...each,
+      isOpen: deviceClosedBy(ip, each.device, rules) === undefined,
+    })),
+    isShared: shared,
+    onlyDevices: rules.withoutDevice === 'refuse' || (shared && rules.sharedAddresses === 'nobody'),
+  }
+}
 
 /** Carrier-grade NAT (RFC 6598): shared before the first login. */
 const CARRIER_NAT = new NetworkSet([parseNetwork('100.64.0.0/10')].filter(network => network !== undefined))
@@ -73,8 +102,13 @@ const CARRIER_NAT = new NetworkSet([parseNetwork('100.64.0.0/10')].filter(networ
 export type OpenedBy = {
   readonly login?: string | undefined
   readonly device?: GrantedDevice | undefined
-  /** Different logins from the address within the time of a grant; empty if there was one. */
+  /**
+   * Different logins from the address within the time of a grant, without blocked ones; empty if
+   * there was one.
+   */
   readonly logins?: readonly string[] | undefined
+  /** The devices of `logins`. */
+  readonly devices?: readonly LoginDevice[] | undefined
 }
 
 /** Whether several logins open an address, so that its last login does not identify the sender. */
@@ -86,11 +120,16 @@ export const isShared = (ip: IpAddress, { login, logins = [] }: OpenedBy, rules:
 /** Why the relay stays closed although there is a grant; undefined: it is open. */
 export function closedBy(ip: IpAddress, opened: OpenedBy, rules: AddressRules): string | undefined {
   const { device, login } = opened
-  if (device?.ended === true) return 'device_ended'
-  if (device?.elsewhere === true && !isInPlace(ip, device, rules)) return 'device_network'
-  if (device?.hours != null && !isWithin(device.hours, rules.minuteOfDay())) return 'device_hours'
-  if (device === undefined && login !== undefined && rules.withoutDevice === 'refuse') return 'no_device'
-  if (device === undefined && rules.sharedAddresses === 'nobody' && isShared(ip, opened, rules)) return 'shared_address'
+  if (device !== undefined) return deviceClosedBy(ip, device, rules)
+  if (login !== undefined && rules.withoutDevice === 'refuse') return 'no_device'
+  if (rules.sharedAddresses === 'nobody' && isShared(ip, opened, rules)) return 'shared_address'
+  return undefined
+}
+
+function deviceClosedBy(ip: IpAddress, device: GrantedDevice, rules: AddressRules): string | undefined {
+  if (device.ended) return 'device_ended'
+  if (device.elsewhere && !isInPlace(ip, device, rules)) return 'device_network'
+  if (device.hours !== null && !isWithin(device.hours, rules.minuteOfDay())) return 'device_hours'
   return undefined
 }
 
@@ -118,7 +157,10 @@ export function refuseSession(reason: string, device: GrantedDevice | undefined)
   const name = `device "${device.name}"`
   switch (reason) {
     case 'device_ended':
-      return { rule: reason, reply: `550 5.7.1 ${name} has ended; auth-relay device set ${device.name} --until DATE` }
+      return {
+        rule: reason,
+        reply: `550 5.7.1 ${name} ended${device.until === null ? '' : ` on ${device.until}`}; auth-relay device set ${device.name} --until DATE`,
+      }
     case 'device_network':
       return {
         rule: reason,
@@ -135,10 +177,11 @@ export function refuseSession(reason: string, device: GrantedDevice | undefined)
 
 /** Rules for the envelopes of a granted client. */
 export type EnvelopeRules = {
+  /** The login whose rules hold, and its device. */
   readonly login: string | undefined
   readonly device: GrantedDevice | undefined
-  /** The logins of a shared address; undefined: it is not shared. */
-  readonly sharedBy: readonly string[] | undefined
+  /** The other logins of the address. rulesOfSender chooses one of them. */
+  readonly neighbours: Neighbours | undefined
   readonly senderBinding: 'off' | 'warn' | 'refuse'
   readonly senderDomains: readonly string[]
   /** Of a login without a device; empty: all. */
@@ -156,18 +199,50 @@ const SHARED: MailRefusal = {
   reply: '550 5.7.1 many mailboxes were opened from this address; send as one of them',
 }
 
-/** Checks an envelope sender, in UTF-8 and unquoted; empty: the null sender. */
+/**
+ * Chooses the rules for the mail of an envelope sender at an address with several logins. The rules
+ * are those of the device or the login to which the sender belongs. The order of the logins does
+ * not matter. At an address that is not shared, any other sender has the rules of a login that may
+ * use every sender. Without such a login `neighbours` stays, and refuseSender refuses the sender.
+ * The null sender has the rules of the last login.
+ */
+export function rulesOfSender<R extends EnvelopeRules>(rules: R, sender: string): R {
+  const { login, device, neighbours, senderDomains, senderBinding } = rules
+  if (neighbours === undefined) return rules
+  if (sender === '') return { ...rules, neighbours: undefined }
+  const { logins, devices, isShared: shared, onlyDevices } = neighbours
+  const open = devices.filter(each => each.isOpen)
+  const people = onlyDevices ? [] : logins.filter(name => !devices.some(each => each.login === name))
+  const belongs = (name: string): boolean => senderBelongsTo(name, sender, senderDomains)
+  const unbound = open.filter(each => each.device.senders.length === 0)
+  const owner =
+    open.find(each => each.device.senders.some(own => senderBelongsTo(own, sender, []))) ??
+    loginWithoutDevice(people.find(belongs)) ??
+    unbound.find(each => belongs(each.login))
+  if (owner !== undefined) return { ...rules, login: owner.login, device: owner.device, neighbours: undefined }
+  // Without sender binding such a login may use every sender, also if it is not the last login.
+  const last = login === undefined ? undefined : loginKey(login)
+  const free =
+    shared || (senderBinding === 'refuse' && people.length + unbound.length > 1)
+      ? undefined
+      : (loginWithoutDevice(people.find(name => device === undefined && name === last) ?? people[0]) ?? unbound[0])
+  return free === undefined ? rules : { ...rules, login: free.login, device: free.device, neighbours: undefined }
+}
+
+const loginWithoutDevice = (login: string | undefined) =>
+  login === undefined ? undefined : { login, device: undefined }
+
+/** Checks an envelope sender, in UTF-8 and unquoted, by the rules of rulesOfSender. */
 export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal | undefined {
-  const { login, device, sharedBy, senderBinding, senderDomains, onForeignSender } = rules
+  const { login, device, neighbours, senderBinding, senderDomains, onForeignSender } = rules
   if (sender === '') return undefined
+  if (neighbours !== undefined) return SHARED
   if (device !== undefined && device.senders.length > 0) {
     if (device.senders.some(own => senderBelongsTo(own, sender, []))) return undefined
     const [first = ''] = device.senders
     const reply = `550 5.7.1 device "${device.name}" may not send as ${shown(sender)}; set its sender to ${first}`
     return { rule: 'device_sender', reply }
   }
-  if (device === undefined && sharedBy !== undefined)
-    return sharedBy.some(own => senderBelongsTo(own, sender, senderDomains)) ? undefined : SHARED
   if (senderBinding === 'off' || login === undefined || senderBelongsTo(login, sender, senderDomains)) return undefined
   if (senderBinding === 'refuse') return FOREIGN
   onForeignSender(sender)
@@ -184,7 +259,8 @@ export function refuseRecipient(
   const at = recipient.lastIndexOf('@')
   const [local, domain] = at < 0 ? [recipient, ''] : [recipient.slice(0, at), recipient.slice(at + 1)]
   if (domain === '' && local.toLowerCase() === 'postmaster') return undefined
-  const isListed = allowed.includes(domain.toLowerCase().replace(/\.$/, ''))
+  const wanted = comparable(domain)
+  const isListed = allowed.some(each => comparable(each) === wanted)
   // Servers route a local part with these octets on to another domain.
   if (isListed && !/[%!@]/.test(local)) return undefined
   if (device === undefined)
@@ -215,9 +291,7 @@ export function senderBelongsTo(login: string, sender: string, domains: readonly
   const from = partsOf(sender)
   if (from.domain === '') return false
   if (name.domain !== '') return sameUser(name.local, from.local) && name.domain === from.domain
-  return (
-    sameUser(name.local, from.local) && (domains.length === 0 || domains.some(d => d.toLowerCase() === from.domain))
-  )
+  return sameUser(name.local, from.local) && (domains.length === 0 || domains.some(d => comparable(d) === from.domain))
 }
 
 /** vpopmail also takes `%` and `/` between name and domain. */
@@ -225,7 +299,15 @@ function partsOf(address: string): { readonly local: string; readonly domain: st
   const { local, domain } = /^(?<local>.*)[@%/](?<domain>[^@%/]*)$/s.exec(address)?.groups ?? {}
   return local === undefined || domain === undefined
     ? { local: address.toLowerCase(), domain: '' }
-    : { local: local.toLowerCase(), domain: domain.toLowerCase() }
+    : { local: local.toLowerCase(), domain: comparable(domain) }
+}
+
+/**
+ * A domain for comparisons: in lower case, as A-labels (RFC 5890 §2.3.2.1), without the final dot.
+ */
+function comparable(domain: string): string {
+  const lower = domain.toLowerCase().replace(/\.$/, '')
+  return domainToASCII(lower) || lower
 }
 
 const sameUser = (login: string, local: string): boolean =>

@@ -1,4 +1,4 @@
-import { refuseRecipient, refuseSender } from '../../grants/devices/mail-rules.ts'
+import { refuseRecipient, refuseSender, rulesOfSender } from '../../grants/devices/mail-rules.ts'
 import type { Mailbox } from '../../smtp/address.ts'
 import type { FrontRules, Refusal, Reservation } from '../../smtp/transaction.ts'
 import type { RelayGrant } from '../decision.ts'
@@ -9,6 +9,8 @@ import type { GrantTerm } from './grant-term.ts'
 export class GrantRules implements FrontRules {
   readonly #term: GrantTerm
   readonly #rulesFor: (grant: RelayGrant) => MailRules
+  /** The rules of the sender of the latest MAIL. */
+  #mail: MailRules | undefined
 
   constructor(term: GrantTerm, rulesFor: (grant: RelayGrant) => MailRules) {
     this.#term = term
@@ -16,16 +18,14 @@ export class GrantRules implements FrontRules {
   }
 
   get #rules(): MailRules {
-    return this.#rulesFor(this.#term.grant)
+    return this.#mail ?? this.#rulesFor(this.#term.grant)
   }
 
   sender(sender: Mailbox | undefined): Refusal | undefined {
-    const rules = this.#rules
-    return (
-      this.#term.refusal() ??
-      refuseSender(rules, sender === undefined ? '' : addressOf(sender)) ??
-      refuseCount(messageCounts(rules))
-    )
+    const from = sender === undefined ? '' : addressOf(sender)
+    const rules = rulesOfSender(this.#rulesFor(this.#term.grant), from)
+    this.#mail = rules
+    return this.#term.refusal() ?? refuseSender(rules, from) ?? refuseCount(messageCounts(rules))
   }
 
   message(): Refusal | Reservation {

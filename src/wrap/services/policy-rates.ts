@@ -37,6 +37,16 @@ export class HourlyRate {
     return limit === 0 || this.#rate(key) + 1 <= limit
   }
 
+  /** The time, in Unix milliseconds, from which one more is within the limit, if none is added. */
+  allowsFrom(key: string, limit = this.limit): number {
+    if (this.allows(key, limit)) return this.#clock()
+    const { hour, now, before } = this.#counted(key)
+    const free = limit - 1
+    // The count of a clock hour falls in proportion to time during the next hour.
+    const part = now > free ? 1 + (1 - free / now) : 1 - (free - now) / before
+    return Math.ceil((hour + part) * this.#period)
+  }
+
   /** The count of the key now, rounded up. */
   counted(key: string): number {
     return Math.ceil(this.#rate(key))

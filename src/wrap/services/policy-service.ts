@@ -1,5 +1,5 @@
 /** The policy service: which queries get an answer other than DUNNO, and which of them count. */
-import { refuseRecipient, refuseSender } from '../../grants/devices/mail-rules.ts'
+import { refuseRecipient, refuseSender, rulesOfSender } from '../../grants/devices/mail-rules.ts'
 import { LineServer, type LineServerLimits, type LineService } from '../../process/line-server.ts'
 import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
@@ -99,11 +99,15 @@ class PolicyConnection implements LineService<PolicyRequest> {
     grant: RelayGrant,
   ): { readonly reason: string; readonly action: string } | undefined {
     const options = this.#options()
-    const rules = mailRules(options, ip, grant, sender =>
-      options.log.warn('sender_mismatched', { ip, user: grant.login, sender }),
+    const sender = request.get('sender') ?? ''
+    const rules = rulesOfSender(
+      mailRules(options, ip, grant, foreign =>
+        options.log.warn('sender_mismatched', { ip, user: grant.login, sender: foreign }),
+      ),
+      sender,
     )
     const refusal =
-      refuseSender(rules, request.get('sender') ?? '') ??
+      refuseSender(rules, sender) ??
       refuseRecipient(rules, request.get('recipient') ?? '') ??
       this.#overRate(request, rules)
     return refusal === undefined ? undefined : { reason: refusal.rule, action: refusal.reply }

@@ -1,7 +1,7 @@
 /** The query service, and the options that all services have. */
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Log } from '../../base/log.ts'
-import { refuseRecipient, refuseSender } from '../../grants/devices/mail-rules.ts'
+import { refuseRecipient, refuseSender, rulesOfSender } from '../../grants/devices/mail-rules.ts'
 import { LineServer, type LineServerLimits } from '../../process/line-server.ts'
 import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
@@ -59,7 +59,12 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
     const { decide, onDecision, log, counts, ...site } = options()
     const { ip, sender, recipient } = query
     const granted = await decide(ip)
-    const rules = granted.relay ? mailRules(site, ip, granted, () => {}) : undefined
+    const rules = granted.relay
+      ? rulesOfSender(
+          mailRules(site, ip, granted, () => {}),
+          sender ?? '',
+        )
+      : undefined
     const refusal = rules === undefined ? undefined : refuseEnvelope(rules, sender, recipient)
     const over = rules === undefined || refusal !== undefined ? undefined : count(rules, query, counts(uid))
     const rule = (refusal ?? over)?.rule

@@ -125,6 +125,7 @@ describe('the answer of the gate to mail', () => {
     lineEndings: 'strict',
     hours: null,
     places: [],
+    until: null,
     ended: false,
     elsewhere: false,
   }
@@ -137,6 +138,7 @@ describe('the answer of the gate to mail', () => {
     secondsLeft: null,
     device,
     logins: [],
+    devices: [],
   }
   const inWords = (mail: Parameters<typeof formatExplanation>[4]) =>
     formatExplanation({ ...explanation(grant), lastRelay: null }, false, 1800, plain, mail)

@@ -129,6 +129,7 @@ test('a grant whose device has ended or is at another place opens nothing', asyn
     lineEndings: 'strict',
     hours: null,
     places: [],
+    until: null,
     ended: false,
     elsewhere: false,
   } as const
@@ -145,6 +146,10 @@ test('a grant whose device has ended or is at another place opens nothing', asyn
     reason: 'device_network',
   })
   expect(await decisionOf(undefined)).toEqual({ relay: false, reason: 'no_grant' })
+  const lines: string[] = []
+  const log = createLog('wrap', { write: line => lines.push(line) })
+  logDecision(log, await decisionOf({ ...grant, device: { ...device, ended: true } }), { ip })
+  expect(lines.join('')).toMatch(/event=relay_refused.* device=copier/)
 })
 
 test('the deadline aborts the statement, and no timer is left', async () => {

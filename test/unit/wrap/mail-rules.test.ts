@@ -1,10 +1,14 @@
 import { describe, expect, test } from 'vitest'
 import {
+  type AddressRules,
   closedBy,
   isShared,
+  neighboursOf,
+  type OpenedBy,
   refuseRecipient,
   refuseSender,
   refuseSession,
+  rulesOfSender,
 } from '../../../src/grants/devices/mail-rules.ts'
 import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
 import { type MailRules, messageCounts, recipientCounts, reserve } from '../../../src/wrap/mail-rules.ts'
@@ -23,6 +27,7 @@ const COPIER: GrantedDevice = {
   lineEndings: 'strict',
   hours: null,
   places: [],
+  until: null,
   ended: false,
   elsewhere: false,
 }
@@ -34,7 +39,7 @@ const rules = (more: Partial<MailRules> = {}, clock = () => 48 * HOUR): MailRule
   senderBinding: 'off',
   senderDomains: [],
   recipientDomains: [],
-  sharedBy: undefined,
+  neighbours: undefined,
   rates: new PolicyRates(
     { messages_per_login: 0, messages_per_address: 0, recipients_per_login: 0, recipients_per_address: 0 },
     clock,
@@ -48,6 +53,16 @@ describe('senders', () => {
     '%s belongs to the device',
     sender => expect(refuseSender(rules(), sender)).toBeUndefined(),
   )
+
+  test('a domain is the same in U-labels and A-labels, in every case and with a final dot', () => {
+    const own = rules({ device: { ...COPIER, senders: ['scan@bücher.example'] } })
+    for (const domain of ['bücher.example', 'BÜCHER.example.', 'xn--bcher-kva.example', 'XN--BCHER-KVA.EXAMPLE'])
+      expect(refuseSender(own, `scan@${domain}`)).toBeUndefined()
+    const site = rules({ device: undefined, recipientDomains: ['Example.org', 'xn--bcher-kva.example'] })
+    for (const domain of ['example.ORG', 'bücher.example.'])
+      expect(refuseRecipient(site, `u@${domain}`)).toBeUndefined()
+    expect(refuseRecipient(site, 'u@bucher.example')?.rule).toBe('recipient')
+  })
 
   test.each(['ceo@example.org', 'scan@evil.test', 'copier2@example.org', 'scan'])(
     '%s does not belong to the device',
@@ -95,13 +110,16 @@ test('limits apply to an hour and to a day, and unsent messages are returned', (
   const second = send()
   expect(send()).toEqual({
     rule: 'device_hour',
-    reply: '450 4.7.1 device "copier-2" has reached its limit of 2 in an hour; try again later',
+    reply: '450 4.7.1 device "copier-2" has sent 2 messages in an hour; try again after 01:30 UTC',
   })
   if ('giveBack' in second) second.giveBack()
   expect(send()).toHaveProperty('giveBack')
   now += 2 * HOUR
   expect(send()).toHaveProperty('giveBack')
-  expect(send()).toMatchObject({ rule: 'device_day', reply: expect.stringContaining('limit of 3 in a day') })
+  expect(send()).toMatchObject({
+    rule: 'device_day',
+    reply: expect.stringContaining('has sent 3 messages in a day; try again after 1970-01-04 08:00 UTC'),
+  })
   now += 48 * HOUR
   expect(send()).toHaveProperty('giveBack')
   expect(reserve(recipientCounts(copier))).toHaveProperty('giveBack')
@@ -134,15 +152,94 @@ describe('an address that many logins open', () => {
     expect(isShared(address, opened, { ...site, sharedAddresses: 'as_before' })).toBe(false)
   })
 
+  /** The refusal of a sender at an address, `opened` by its last login. */
+  const refusal = (
+    opened: OpenedBy,
+    sender: string,
+    more: Partial<MailRules> = {},
+    changes: Partial<AddressRules> = {},
+  ) => {
+    const { login, device } = opened
+    const neighbours = neighboursOf(home, opened, { ...site, ...changes })
+    return refuseSender(rulesOfSender(rules({ login, device, neighbours, ...more }), sender), sender)
+  }
+  const SHARED = {
+    rule: 'shared_address',
+    reply: '550 5.7.1 many mailboxes were opened from this address; send as one of them',
+  }
+
   test('each of its logins sends as itself, and every other sender is refused', () => {
-    const shared = rules({ device: undefined, login: 'ann', sharedBy: three.logins })
-    for (const sender of ['bob@example.org', 'eve+x@example.org', ''])
-      expect(refuseSender(shared, sender)).toBeUndefined()
-    expect(refuseSender(shared, 'ceo@example.org')).toEqual({
-      rule: 'shared_address',
-      reply: '550 5.7.1 many mailboxes were opened from this address; send as one of them',
+    for (const sender of ['bob@example.org', 'eve+x@example.org', '']) expect(refusal(three, sender)).toBeUndefined()
+    expect(refusal(three, 'ceo@example.org')).toEqual(SHARED)
+  })
+
+  const copier = { login: 'copier2@example.org', device: COPIER }
+  const fax = { login: 'fax', device: { ...COPIER, name: 'fax', senders: [] } }
+  const logins = ['ann', 'copier2@example.org', 'eve', 'fax']
+  const devices = [copier, fax]
+
+  describe.each([
+    ['a device', { ...copier, logins, devices }],
+    ['a login without a device', { login: 'ann', logins, devices }],
+    ['a device without senders', { ...fax, logins, devices }],
+  ])('whose last login is that of %s', (_, opened) => {
+    test.each(['scan@example.org', 'ann@example.org', 'eve+x@example.org', 'fax@example.org', ''])(
+      '%s may send',
+      sender => expect(refusal(opened, sender)).toBeUndefined(),
+    )
+    test.each(['ceo@example.org', 'copier2@example.org', 'scan@evil.test'])(
+      '%s is refused, and no device is named',
+      sender => expect(refusal(opened, sender)).toEqual(SHARED),
+    )
+    test('a login without a device sends nothing if the site wants only devices there', () => {
+      for (const changes of [{ sharedAddresses: 'nobody' }, { withoutDevice: 'refuse' }] as const) {
+        expect(refusal(opened, 'ann@example.org', {}, changes)).toEqual(SHARED)
+        expect(refusal(opened, 'scan@example.org', {}, changes)).toBeUndefined()
+      }
     })
-    expect(refuseSender(rules({ sharedBy: three.logins }), 'scan@example.org')).toBeUndefined()
+    test('the senders of a device that has ended or may not send here are refused', () => {
+      for (const change of [{ ended: true }, { elsewhere: true, places: [] }, { hours: { from: 0, to: 60 } }]) {
+        const closed = [{ ...copier, device: { ...COPIER, ...change } }, fax]
+        const without = opened.login === copier.login ? { login: 'ann', device: undefined } : {}
+        expect(refusal({ ...opened, ...without, devices: closed }, 'scan@example.org')).toEqual(SHARED)
+      }
+    })
+  })
+
+  test('the rules of a mail are those of the login or the device that has its sender', () => {
+    const opened = { login: 'ann', logins, devices }
+    const mail = (sender: string) =>
+      rulesOfSender(rules({ login: 'ann', device: undefined, neighbours: neighboursOf(home, opened, site) }), sender)
+    const scan = mail('scan@example.org')
+    expect([scan.login, scan.device?.name]).toEqual(['copier2@example.org', 'copier-2'])
+    expect(refuseRecipient(scan, 'u@evil.test')?.rule).toBe('device_recipient')
+    expect(messageCounts(scan).map(({ key }) => key)).toContain('copier-2')
+    expect(mail('eve@example.org')).toMatchObject({ login: 'eve', device: undefined })
+    expect(mail('fax@example.org')).toMatchObject({ login: 'fax', device: { name: 'fax' } })
+    expect(mail('')).toMatchObject({ login: 'ann', device: undefined })
+  })
+
+  describe('two logins, so that the address is not shared', () => {
+    const two = { logins: ['ann', 'copier2@example.org'], devices: [copier] }
+
+    test.each([
+      ['ann', { login: 'ann', ...two }],
+      ['the device', { ...copier, ...two }],
+    ])('after a login of %s each has its own rules', (_, opened) => {
+      expect(refusal(opened, 'scan@example.org')).toBeUndefined()
+      expect(refusal(opened, 'ann@example.org')).toBeUndefined()
+      // Without sender_binding ann may use every sender.
+      expect(refusal(opened, 'ceo@bank.example')).toBeUndefined()
+      expect(refusal(opened, 'ceo@bank.example', { senderBinding: 'refuse' })?.rule).toBe('sender')
+      expect(refusal(opened, 'ceo@bank.example', {}, { withoutDevice: 'refuse' })).toEqual(SHARED)
+    })
+
+    test('two devices: a sender of neither is refused', () => {
+      const scanner = { login: 'scanner', device: { ...COPIER, name: 'scanner', senders: ['s@example.org'] } }
+      const opened = { ...scanner, logins: ['scanner', copier.login], devices: [scanner, copier] }
+      expect(refusal(opened, 'scan@example.org')).toBeUndefined()
+      expect(refusal(opened, 'ceo@example.org')).toEqual(SHARED)
+    })
   })
 
   test('a site can refuse a login without a device', () => {
@@ -174,10 +271,11 @@ describe('an address that many logins open', () => {
   })
 
   test('a session that was opened before gets the reason in the reply', () => {
-    const reply = (reason: string) => refuseSession(reason, { ...COPIER, hours: { from: 420, to: 1140 } }).reply
+    const reply = (reason: string) =>
+      refuseSession(reason, { ...COPIER, until: '2026-11-30', hours: { from: 420, to: 1140 } }).reply
     expect(reply('device_hours')).toBe('450 4.7.1 device "copier-2" may send from 07:00 to 19:00; try again then')
     expect(reply('device_ended')).toMatch(
-      /^550 5\.7\.1 device "copier-2" has ended; auth-relay device set copier-2 --until/,
+      /^550 5\.7\.1 device "copier-2" ended on 2026-11-30; auth-relay device set copier-2 --until/,
     )
     expect(reply('device_network')).toMatch(/^550 5\.7\.1 .*--from NETWORK$/)
     expect(reply('no_grant')).toBe('450 4.7.1 open the mailbox by POP3 again, then send')

@@ -30,6 +30,7 @@ const COPIER: GrantedDevice = {
   recipientsPerDay: 0,
   lineEndings: 'strict',
   hours: null,
+  until: null,
   ended: false,
   places: [],
   elsewhere: false,
@@ -97,12 +98,15 @@ test('at its limit a query is answered with the reply of the policy service, and
   const { recipient, counts, lines, later } = await open()
   await recipient('7.1', /^yes /)
   await recipient('7.2', /^yes /)
-  await recipient('7.3', /^later 450 4\.7\.1 device "copier 2" has reached its limit of 2 in an hour; try again later$/)
+  await recipient(
+    '7.3',
+    /^later 450 4\.7\.1 device "copier 2" has sent 2 messages in an hour; try again after 17:30 UTC$/,
+  )
   expect(lines.at(-1)).toContain('event=mail_refused ip=192.0.2.7 service=query')
   expect(lines.at(-1)).toContain('reason=device_hour')
   // A message that was begun continues, up to the limit of recipients.
   for (let count = 0; count < 3; count += 1) await recipient('7.2', /^yes /)
-  await recipient('7.2', /^later 450 4\.7\.1 .* limit of 5 in an hour/)
+  await recipient('7.2', /^later 450 4\.7\.1 .* has sent 5 recipients in an hour/)
   expect(await counts()).toMatchObject({ messagesPerHour: 2, recipientsPerHour: 5 })
   later(7_200_000)
   await recipient('7.3', /^yes /)

@@ -78,10 +78,10 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
       const term = new GrantTerm(session.grant, question)
       return new SmtpFront(client, server, {
         ip: session.ip,
-        rules: new GrantRules(term, ({ login, device, sharedBy }) => ({
+        rules: new GrantRules(term, ({ login, device, neighbours }) => ({
           login,
           device,
-          sharedBy,
+          neighbours,
           customer: session.ip,
           senderBinding: 'refuse',
           senderDomains: [],

@@ -6,9 +6,10 @@ import {
   type EnvelopeRules,
   formatHours,
   type MailRefusal,
+  neighboursOf,
   refuseRecipient,
   refuseSender,
-  sharersOf,
+  rulesOfSender,
 } from '../../../grants/devices/mail-rules.ts'
 import { createGrantAdmin } from '../../../grants/grant-admin.ts'
 import { policyOf } from '../../../grants/grant-policy.ts'
@@ -150,28 +151,30 @@ export function explainMail(
 ): MailExplanation | undefined {
   if (grant === undefined) return undefined
   const addressRules = addressRulesOf(settings)
-  const opened = { login: grant.login ?? undefined, device: grant.device ?? undefined, logins: grant.logins }
+  const { logins, devices } = grant
+  const opened = { login: grant.login ?? undefined, device: grant.device ?? undefined, logins, devices }
   const closed = closedBy(ip, opened, addressRules) ?? null
-  const sharedBy = sharersOf(ip, opened, addressRules)
+  const neighbours = neighboursOf(ip, opened, addressRules)
   const { sender_binding, sender_domains, recipient_domains } = settings.wrap
-  const rules: EnvelopeRules = {
+  const last: EnvelopeRules = {
     login: opened.login,
     device: opened.device,
-    sharedBy,
+    neighbours,
     senderBinding: sender_binding,
     senderDomains: sender_domains,
     recipientDomains: recipient_domains,
     onForeignSender: () => {},
   }
+  const rules = sender === undefined ? last : rulesOfSender(last, sender)
   const refusals = {
     ...(sender === undefined ? {} : { sender: refuseSender(rules, sender) ?? null }),
     ...(to === undefined ? {} : { recipient: refuseRecipient(rules, to) ?? null }),
   }
   const refused = closed !== null || Object.values(refusals).some(refusal => refusal !== null)
   return {
-    login: grant.login,
-    device: grant.device,
-    sharedBy: sharedBy ?? [],
+    login: rules.login ?? null,
+    device: rules.device ?? null,
+    sharedBy: neighbours?.isShared === true ? neighbours.logins : [],
     places: addressRules.placesOf(ip),
     closed,
     ...refusals,
