@@ -11,9 +11,8 @@ export type Command =
   | {
       readonly type: 'hello'
       readonly verb: 'HELO' | 'EHLO'
-      readonly line: string
       readonly name: string | undefined
-      /** The name as the client sent it. */
+      /** The name as the client sent it, with one space between two words. */
       readonly sent: string
     }
   /** A command that the front answers and never passes to the server. `verb` is in upper case. */
@@ -68,8 +67,9 @@ export function parseCommand(text: string): Command {
     }
     case 'HELO':
     case 'EHLO': {
-      const sent = (rest ?? '').trim()
-      return { type: 'hello', verb: name, line, name: HOST_NAME.test(sent) ? sent : undefined, sent }
+      const words = (rest ?? '').split(/[ \t]+/).filter(word => word !== '')
+      const sent = words.join(' ')
+      return { type: 'hello', verb: name, name: HOST_NAME.test(sent) ? sent : undefined, sent }
     }
     case 'BDAT':
       return { type: 'chunk' }

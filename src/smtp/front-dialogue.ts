@@ -231,7 +231,7 @@ export class FrontDialogue {
       case 'hello': {
         const { name, sent, verb } = command
         if (name === undefined) this.#output.event('hello_replaced', { helo: sent })
-        this.#pass(name === undefined ? `${verb} ${this.#options.helloName}` : command.line, {
+        this.#pass(`${verb} ${name ?? this.#options.helloName}`, {
           type: verb === 'EHLO' ? 'hello' : 'command',
           settlement: this.#transactions.begin(),
         })

@@ -196,6 +196,13 @@ const VECTORS: readonly Vector[] = [
   { name: 'AUTH, hidden', client: ['AUTH LOGIN/'], replies: '502', saw: '', options: () => ({ auth: 'hide' }) },
   { name: 'HELO', client: ['HELO/', 'HELO my_copier/'], replies: '250 250', saw: 'HELO [192.0.2.7]/HELO [192.0.2.7]/' },
   {
+    name: 'HELO, canonical',
+    client: ['helo  c/', 'EHLO\tcopier.example.org \t/', '  Ehlo [192.0.2.7]/', 'HELO c \xa0/'],
+    replies: '250 250- 250- 250- 250- 250 250- 250- 250- 250- 250 250',
+    saw: 'HELO c/EHLO copier.example.org/EHLO [192.0.2.7]/HELO [192.0.2.7]/',
+    events: ['hello_replaced'],
+  },
+  {
     name: 'dots, empty',
     client: [B, R, D, '..a/.b/../. b/./', B, R, D, './'],
     replies: '250 250 354 250 250 250 354 250',
