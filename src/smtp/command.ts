@@ -11,16 +11,16 @@ export type Command =
   | {
       readonly type: 'hello'
       readonly verb: 'HELO' | 'EHLO'
-      readonly line: string
       readonly name: string | undefined
-      /** The name as the client sent it. */
+      /** The name as the client sent it, with one space between two words. */
       readonly sent: string
     }
-  /** A command that the front answers and never passes to the server. */
-  | { readonly type: 'hidden' }
+  /** A command that the front answers and never passes to the server. `verb` is in upper case. */
+  | { readonly type: 'hidden'; readonly verb: string }
   /** BDAT. The octets behind this line are not commands. */
   | { readonly type: 'chunk' }
-  | { readonly type: 'fault'; readonly reply: string }
+  /** A command with invalid syntax. `verb`: see CommandLine. */
+  | { readonly type: 'fault'; readonly verb: string; readonly reply: string }
 
 /** Longest command line in octets, with its end. RFC 5321 §4.5.3.1.4: 512, more with extensions. */
 export const MAX_COMMAND_LINE = 2048
@@ -35,6 +35,9 @@ export const MAX_AUTH_LINE = 12_288
  */
 const HIDDEN: ReadonlySet<string> = new Set(['STARTTLS', 'ETRN', 'TURN', 'ATRN', 'EXPN', 'SEND', 'SOML', 'SAML'])
 
+/** True if a message begins with the command, so that its refusal refuses the whole envelope. */
+export const beginsMessage = (verb: string): boolean => /^(?:MAIL|SEND|SOML|SAML)$/.test(verb)
+
 /** Host names and address literals. The front replaces other names, because servers refuse them. */
 const HOST_NAME = /^[A-Za-z0-9.:[\]-]+$/
 
@@ -47,25 +50,26 @@ export function parseCommand(text: string): Command {
   // server reads.
   const [, verb = '', rest] = /^[ \t]*([^ \t]*)(?:[ \t](.*))?$/s.exec(text) ?? []
   const name = verb.toUpperCase()
-  if (HIDDEN.has(name) || name.startsWith('X')) return { type: 'hidden' }
+  if (HIDDEN.has(name) || name.startsWith('X')) return { type: 'hidden', verb: name }
   const line = rest === undefined ? verb : `${verb} ${rest}`
   switch (name) {
     case 'MAIL': {
       const path = parsePath(rest ?? '', 'FROM')
-      if (typeof path === 'string') return { type: 'fault', reply: faultReply(path, 'MAIL') }
+      if (typeof path === 'string') return faultOf(path, name)
       if (path.parameters.some(each => /^body=binarymime$/i.test(each)))
-        return { type: 'fault', reply: '501 5.5.4 BODY=BINARYMIME is not supported' }
+        return { type: 'fault', verb: name, reply: '501 5.5.4 BODY=BINARYMIME is not supported' }
       return { type: 'mail', line: `MAIL ${formatPath(path, 'FROM')}`, sender: path.mailbox }
     }
     case 'RCPT': {
       const path = parsePath(rest ?? '', 'TO')
-      if (typeof path === 'string') return { type: 'fault', reply: faultReply(path, 'RCPT') }
+      if (typeof path === 'string') return faultOf(path, name)
       return { type: 'recipient', line: `RCPT ${formatPath(path, 'TO')}`, recipient: path.mailbox }
     }
     case 'HELO':
     case 'EHLO': {
-      const sent = (rest ?? '').trim()
-      return { type: 'hello', verb: name, line, name: HOST_NAME.test(sent) ? sent : undefined, sent }
+      const words = (rest ?? '').split(/[ \t]+/).filter(word => word !== '')
+      const sent = words.join(' ')
+      return { type: 'hello', verb: name, name: HOST_NAME.test(sent) ? sent : undefined, sent }
     }
     case 'BDAT':
       return { type: 'chunk' }
@@ -82,6 +86,12 @@ export function parseCommand(text: string): Command {
   }
 }
 
+const faultOf = (fault: PathFault, verb: 'MAIL' | 'RCPT'): Command => ({
+  type: 'fault',
+  verb,
+  reply: faultReply(fault, verb),
+})
+
 function faultReply(fault: PathFault, verb: 'MAIL' | 'RCPT'): string {
   switch (fault) {
     case 'syntax':
@@ -93,10 +103,14 @@ function faultReply(fault: PathFault, verb: 'MAIL' | 'RCPT'): string {
   }
 }
 
-/** A line of the client without its end; one character per octet. */
+/**
+ * A line of the client without its end; one character per octet. `verb` is the verb of an invalid
+ * line, in upper case; empty: the line does not begin with a verb.
+ */
 export type CommandLine =
   | { readonly type: 'line'; readonly text: string }
-  | { readonly type: 'too_long' | 'control_character' | 'tls_hello' }
+  | { readonly type: 'too_long' | 'control_character'; readonly verb: string }
+  | { readonly type: 'tls_hello' }
 
 /** First octet of a TLS record with a handshake (RFC 8446 §5.1). */
 const TLS_HANDSHAKE = 0x16
@@ -104,6 +118,8 @@ const TLS_HANDSHAKE = 0x16
 /** Splits octets into command lines. Holds at most MAX_AUTH_LINE octets of an unfinished line. */
 export class CommandReader {
   readonly #lines = new LineReader()
+  /** Verb of the current line. It is kept while the rest of a long line is discarded. */
+  #verb = ''
 
   /** Copies the octets, because the front reads all its clients into one buffer. */
   push(octets: Uint8Array): void {
@@ -127,14 +143,19 @@ export class CommandReader {
   next(isAuth: boolean): CommandLine | undefined {
     const { pending, isDiscarding } = this.#lines
     if (pending[0] === TLS_HANDSHAKE && !isDiscarding && !isAuth) return { type: 'tls_hello' }
+    if (!isDiscarding) this.#verb = verbOf(pending.toString('latin1', 0, MAX_COMMAND_LINE))
     const takesLong = isAuth || /^[ \t]*auth[ \t]/i.test(pending.toString('latin1', 0, 64))
     const line = this.#lines.next(takesLong ? MAX_AUTH_LINE : MAX_COMMAND_LINE)
     if (line === undefined) return undefined
-    if (line.type === 'tooLong') return { type: 'too_long' }
-    if (line.type === 'holdsNul' || CONTROL_CHARACTER.test(line.text)) return { type: 'control_character' }
+    const verb = this.#verb
+    if (line.type === 'tooLong') return { type: 'too_long', verb }
+    if (line.type === 'holdsNul' || CONTROL_CHARACTER.test(line.text)) return { type: 'control_character', verb }
     return line
   }
 }
+
+/** The letters with which a line begins. The verb of an invalid line ends at any other octet. */
+const verbOf = (line: string): string => /^[ \t]*([a-z]*)/i.exec(line)?.[1]?.toUpperCase() ?? ''
 
 /** Control characters that no command contains: all but NUL, which `holdsNul` covers, and TAB. */
 const CONTROL_CHARACTER = /[\x01-\x08\x0a-\x1f\x7f]/

@@ -1,53 +1,17 @@
 /** The SMTP dialogue that the front leads between a client and its smtpd. */
-import { type Command, type CommandLine, CommandReader, parseCommand } from './command.ts'
-import { type Content, DiscardedContent, type PlainScan, RepairedContent, StrictContent } from './content.ts'
+import { beginsMessage, type Command, type CommandLine, CommandReader, parseCommand } from './command.ts'
+import { type Content, DiscardedContent, RepairedContent, StrictContent } from './content.ts'
+import type { FrontOptions, FrontOutput } from './front-options.ts'
 import { EhloReply, formatReply, type ReplyLine, ReplyReader } from './reply.ts'
-import { type FrontRules, type Refusal, type Settlement, Transactions } from './transaction.ts'
-
-/** Actions of a dialogue, called in order. The dialogue may change octets when a call returns. */
-export interface FrontOutput {
-  toServer(octets: Uint8Array): void
-  toClient(octets: Uint8Array): void
-  /** Ends the output to the server. Its replies are still read. */
-  endServer(): void
-  /** Closes the server's side immediately. */
-  dropServer(): void
-  /** Last call: sends all octets written to the client, then closes both sides. */
-  close(): void
-  /**
-   * Called when the dialogue begins to discard content. The owner limits the time: it calls
-   * `endSession` if the end of the message does not come.
-   */
-  discarding(): void
-  /** Called before MAIL is checked. The owner renews the rules, then calls `rulesRenewed` once. */
-  renewRules(): void
-  event(name: FrontEvent, fields: Readonly<Record<string, string>>): void
-}
-
-/**
- * Event for the log. `refused`: a rule refused a command. `fault`: the dialogue ended the session
- * because of an error.
- */
-export type FrontEvent = 'refused' | 'fault' | 'early_data' | 'bare_end' | 'auth_unoffered' | 'hello_replaced'
-
-export type FrontOptions = {
-  readonly rules: FrontRules
-  readonly output: FrontOutput
-  /** Replaces an invalid name of the client: `[192.0.2.7]`, `[IPv6:2001:db8::7]`. */
-  readonly helloName: string
-  readonly lineEndings: 'strict' | 'repair'
-  readonly auth: 'pass' | 'hide'
-  /** Advice in the reply that refuses wrong line ends. */
-  readonly lineEndingAdvice: string
-  /** Finds plain octets in content with strict line ends. Default: octets are read one by one. */
-  readonly scan?: PlainScan
-}
+import { type Refusal, type Settlement, Transactions } from './transaction.ts'
 
 type MailCommand = Extract<Command, { type: 'mail' }>
 
 /** Pending replies above which no further command is read. */
 const MAX_ENTRIES = 100
 const MAX_SYNTAX_FAULTS = 20
+const MAIL_REFUSED = '503 5.5.1 MAIL was refused'
+const UNAVAILABLE = '502 5.5.1 command not available here'
 
 /** A reply that the client gets in order: the server's reply, or one of the front. */
 type Entry =
@@ -226,10 +190,10 @@ export class FrontDialogue {
         this.#breakOff('tls_hello', '421 4.7.0 this port speaks SMTP in clear text')
         return
       case 'too_long':
-        this.#fault('500 5.5.2 line too long')
+        this.#fault(line.verb, '500 5.5.2 line too long')
         return
       case 'control_character':
-        this.#fault('500 5.5.2 control character in a command')
+        this.#fault(line.verb, '500 5.5.2 control character in a command')
         return
       case 'line':
         this.#command(parseCommand(line.text))
@@ -239,16 +203,14 @@ export class FrontDialogue {
   #command(command: Command): void {
     switch (command.type) {
       case 'fault':
-        this.#fault(command.reply)
+        this.#fault(command.verb, command.reply)
         return
       case 'hidden':
-        this.#answer('502 5.5.1 command not available here')
+        if (beginsMessage(command.verb)) this.#transactions.current.mailIsRefused = true
+        this.#answer(UNAVAILABLE)
         return
       case 'chunk':
-        this.#answer('502 5.5.1 command not available here')
-        // The octets behind BDAT are content and must not run as commands, so the session ends.
-        if (!this.#isClosed()) this.#state = 'answering'
-        this.#closeWhenAnswered()
+        this.#refuseChunk(UNAVAILABLE)
         return
       case 'mail':
         this.#mail(command)
@@ -260,7 +222,7 @@ export class FrontDialogue {
         this.#data(command.line)
         return
       case 'auth':
-        if (this.#options.auth === 'hide') this.#answer('502 5.5.1 command not available here')
+        if (this.#options.auth === 'hide') this.#answer(UNAVAILABLE)
         else {
           this.#pass(command.line, { type: 'auth' })
           this.#state = 'auth'
@@ -269,7 +231,7 @@ export class FrontDialogue {
       case 'hello': {
         const { name, sent, verb } = command
         if (name === undefined) this.#output.event('hello_replaced', { helo: sent })
-        this.#pass(name === undefined ? `${verb} ${this.#options.helloName}` : command.line, {
+        this.#pass(`${verb} ${name ?? this.#options.helloName}`, {
           type: verb === 'EHLO' ? 'hello' : 'command',
           settlement: this.#transactions.begin(),
         })
@@ -305,7 +267,7 @@ export class FrontDialogue {
 
   #recipient({ line, recipient }: Extract<Command, { type: 'recipient' }>): void {
     if (this.#transactions.current.mailIsRefused) {
-      this.#answer('503 5.5.1 MAIL was refused')
+      this.#answer(MAIL_REFUSED)
       return
     }
     const { rules } = this.#options
@@ -319,10 +281,25 @@ export class FrontDialogue {
 
   #data(line: string): void {
     const { mailIsRefused, noRecipients } = this.#transactions.current
-    const reply = mailIsRefused ? '503 5.5.1 MAIL was refused' : noRecipients
+    const reply = mailIsRefused ? MAIL_REFUSED : noRecipients
+    if (reply !== undefined) this.#refuseData(reply)
+    else {
+      this.#state = 'held'
+      this.#pass(line, { type: 'data' })
+    }
+  }
+
+  /** Content may follow without waiting for the reply, so later octets are held until then. */
+  #refuseData(reply: string): void {
     this.#state = 'held'
-    if (reply === undefined) this.#pass(line, { type: 'data' })
-    else this.#enter({ type: 'data', reply })
+    this.#enter({ type: 'data', reply })
+  }
+
+  /** The octets behind BDAT are content and must not run as commands, so the session ends. */
+  #refuseChunk(reply: string): void {
+    this.#answer(reply)
+    if (!this.#isClosed()) this.#state = 'answering'
+    this.#closeWhenAnswered()
   }
 
   /**
@@ -354,10 +331,19 @@ export class FrontDialogue {
     this.#answer(reply)
   }
 
-  #fault(reply: string): void {
+  /** Refuses a command with invalid syntax. It has the effect of one that a rule refuses. */
+  #fault(verb: string, reply: string): void {
+    const transaction = this.#transactions.current
     this.#syntaxFaults += 1
-    if (this.#syntaxFaults < MAX_SYNTAX_FAULTS) this.#answer(reply)
-    else this.#breakOff('too_many_errors', '421 4.7.0 too many errors')
+    if (this.#syntaxFaults >= MAX_SYNTAX_FAULTS) this.#breakOff('too_many_errors', '421 4.7.0 too many errors')
+    else if (verb === 'DATA') this.#refuseData(reply)
+    else if (verb === 'BDAT') this.#refuseChunk(reply)
+    else if (verb === 'RCPT' && transaction.mailIsRefused) this.#answer(MAIL_REFUSED)
+    else {
+      if (verb === 'RCPT') transaction.recipientRefused(reply)
+      else if (beginsMessage(verb)) transaction.mailIsRefused = true
+      this.#answer(reply)
+    }
   }
 
   /** Sends the front's replies at the head of the queue. */

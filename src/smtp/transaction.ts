@@ -119,9 +119,14 @@ class Transaction {
   }
 
   #refused(refusal: Refusal): Refusal {
-    this.#lastRefusal = refusal.reply
-    this.#allAreTemporary &&= refusal.reply.startsWith('4')
+    this.recipientRefused(refusal.reply)
     return refusal
+  }
+
+  /** Records the reply that refuses a recipient, for the reply to DATA. */
+  recipientRefused(reply: string): void {
+    this.#lastRefusal = reply
+    this.#allAreTemporary &&= reply.startsWith('4')
   }
 
   /** Reply to DATA if the front refused every recipient; otherwise undefined. */

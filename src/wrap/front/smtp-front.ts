@@ -1,6 +1,7 @@
 /** The SMTP front: the sockets, the limits and the log lines of a FrontDialogue. */
 import type { FieldsOf, Log } from '../../base/log.ts'
-import { FrontDialogue, type FrontEvent } from '../../smtp/front-dialogue.ts'
+import { FrontDialogue } from '../../smtp/front-dialogue.ts'
+import type { FrontEvent } from '../../smtp/front-options.ts'
 import type { FrontRules } from '../../smtp/transaction.ts'
 import { IdleTimer } from '../../sockets/connection.ts'
 import { TwoWaySocket } from '../../sockets/two-way-socket.ts'

@@ -3,10 +3,39 @@ import { FrontSession, octets, type SessionOptions, TestRules } from './front-se
 
 const B = 'MAIL FROM:<scan@example.org>/'
 const R = 'RCPT TO:<u@example.org>/'
+const V = 'RCPT TO:<v@example.org>/'
 const D = 'DATA/'
 const E = 'RCPT TO:<x@evil.test>/'
 const X = 'MAIL FROM:<ceo@example.org>/'
 const BÜCHER = Buffer.from('bücher.example').toString('latin1')
+
+const LONG = 'x'.repeat(3000)
+
+/** MAIL commands that the front refuses because of their syntax, with the code of the reply. */
+const REFUSED_MAIL: readonly (readonly [name: string, line: string, code: number])[] = [
+  ['without a space before the parameter', 'MAIL FROM:<ceo@example.org>SIZE=1/', 501],
+  ['without FROM', 'MAIL X<ceo@example.org>/', 501],
+  ['without an argument', 'mail/', 501],
+  ['with a long local part', `MAIL FROM:<${'x'.repeat(65)}@example.org>/`, 501],
+  ['without UTF-8', 'MAIL FROM:<b\xfccher@example.org>/', 501],
+  ['with BINARYMIME', 'MAIL FROM:<scan@example.org> BODY=BINARYMIME/', 501],
+  ['with NUL', 'MAIL FROM:<ceo@example.org>\\0/', 500],
+  ['with NUL behind the verb', ' MAIL\\0FROM:<ceo@example.org>/', 500],
+  ['with a CR inside', 'MAIL FROM:<ceo@example.org>\\rRSET/', 500],
+  ['on a long line', `\tmail FROM:<ceo@example.org> X=${LONG}/`, 500],
+  ['in an old form', 'SAML FROM:<ceo@example.org>/', 502],
+]
+
+/** RCPT commands that the front refuses because of their syntax, with the text of the replies. */
+const REFUSED_RECIPIENTS: readonly (readonly [name: string, line: string, code: number, text: string])[] = [
+  ['without its bracket', 'RCPT TO:<u@example.org/', 501, 'syntax: RCPT TO:<address>'],
+  ['with two addresses', 'RCPT TO:u@example.org <x@evil.test>/', 501, 'syntax: RCPT TO:<address>'],
+  ['with a long local part', `rcpt to:<${'x'.repeat(65)}@example.org>/`, 501, 'the address is too long'],
+  ['without UTF-8', 'RCPT TO:<u@b\xfccher.example>/', 501, 'the address is not UTF-8'],
+  ['with NUL', 'RCPT TO:<u@example.org>\\0<x@evil.test>/', 500, 'control character in a command'],
+  ['with a CR inside', 'RCPT TO:<u@example.org>\\rRSET/', 500, 'control character in a command'],
+  ['on a long line', `  RCPT TO:<u@example.org> X=${LONG}/`, 500, 'line too long'],
+]
 
 type Vector = {
   readonly name: string
@@ -126,6 +155,15 @@ const VECTORS: readonly Vector[] = [
     saw: B + R,
     end: true,
   },
+  { name: 'BDAT with NUL', client: [B, R, 'BDAT 6 LAST\\0/QUIT/'], replies: '250 250 500', saw: B + R, end: true },
+  { name: 'DATA with NUL', client: [B, R, 'DATA\\0/', D], replies: '250 250 500 354', saw: B + R + D },
+  {
+    name: 'DATA with NUL, and content behind it',
+    client: [`${B}${R}DATA\\0/${X}`],
+    replies: '250 250 500',
+    saw: B + R,
+    end: true,
+  },
   { name: 'BINARYMIME', client: ['MAIL FROM:<scan@example.org> BODY=BINARYMIME/'], replies: '501', saw: '' },
   {
     name: 'AUTH',
@@ -157,6 +195,13 @@ const VECTORS: readonly Vector[] = [
   },
   { name: 'AUTH, hidden', client: ['AUTH LOGIN/'], replies: '502', saw: '', options: () => ({ auth: 'hide' }) },
   { name: 'HELO', client: ['HELO/', 'HELO my_copier/'], replies: '250 250', saw: 'HELO [192.0.2.7]/HELO [192.0.2.7]/' },
+  {
+    name: 'HELO, canonical',
+    client: ['helo  c/', 'EHLO\tcopier.example.org \t/', '  Ehlo [192.0.2.7]/', 'HELO c \xa0/'],
+    replies: '250 250- 250- 250- 250- 250 250- 250- 250- 250- 250 250',
+    saw: 'HELO c/EHLO copier.example.org/EHLO [192.0.2.7]/HELO [192.0.2.7]/',
+    events: ['hello_replaced'],
+  },
   {
     name: 'dots, empty',
     client: [B, R, D, '..a/.b/../. b/./', B, R, D, './'],
@@ -269,6 +314,63 @@ describe.each([
     expect(session.isClosed).toBe(end)
     if (messages !== undefined) expect(session.server.messages).toBe(messages)
     if (events !== undefined) expect(session.events).toEqual(events)
+  })
+
+  describe.each(REFUSED_MAIL)('MAIL %s', (_name, line, code) => {
+    test('leaves no earlier sender for later recipients', () => {
+      const session = new FrontSession(withCut)
+      for (const group of [B, R, line, V, D, 'x/./']) session.group(octets(group))
+      expect(session.codes).toBe(`250 250 ${code} 503 503 502 250`)
+      expect(session.server.saw).toBe(octets(`${B}${R}./`))
+      expect(session.server.messages).toBe(0)
+    })
+
+    test('leaves no earlier sender in a batch, and the content is not run', () => {
+      const session = new FrontSession(withCut).group(octets(`${B}${R}${line}${V}${D}x/./`))
+      expect(session.codes).toBe(`250 250 ${code} 503 503`)
+      expect(session.server.saw).toBe(octets(B + R))
+      expect(session.isClosed).toBe(true)
+    })
+
+    test.each([B, 'RSET/', 'HELO c/', 'EHLO c/'])('is forgotten after %s', next => {
+      const session = new FrontSession(withCut)
+      for (const group of [line, R, next]) session.group(octets(group))
+      const before = session.codes
+      for (const group of [R, D, 'x/./']) session.group(octets(group))
+      expect(session.codes).toBe(`${before} 250 354 250`)
+      expect(before).toMatch(new RegExp(`^${code} 503 250`))
+      expect(session.server.saw).toBe(octets(`${next}${R}${D}x/./`))
+    })
+  })
+
+  describe.each(REFUSED_RECIPIENTS)('RCPT %s', (_name, line, code, text) => {
+    test('is no recipient for DATA', () => {
+      const session = new FrontSession(withCut)
+      for (const group of [B, line, D]) session.group(octets(group))
+      expect(session.codes).toBe(`250 ${code} 554`)
+      expect(session.received).toMatch(new RegExp(`\r\n554 5\\.5\\.1 no valid recipients: ${text}\r\n$`))
+      expect(session.server.saw).toBe(octets(B))
+    })
+
+    test('takes nothing from other recipients', () => {
+      const session = new FrontSession(withCut)
+      for (const group of [B, line, R, D, 'x/./']) session.group(octets(group))
+      expect(session.codes).toBe(`250 ${code} 250 354 250`)
+      expect(session.server.saw).toBe(octets(`${B}${R}${D}x/./`))
+    })
+
+    test('is not the reason of the refusal after a refused MAIL', () => {
+      const session = new FrontSession(withCut)
+      for (const group of [X, line, D]) session.group(octets(group))
+      expect(session.codes).toBe('550 503 503')
+      expect(session.server.saw).toBe('')
+    })
+  })
+
+  test('a recipient refused by its syntax is permanent beside temporary refusals', () => {
+    const session = new FrontSession({ ...withCut, rules: new TestRules(60, 0) })
+    for (const group of [B, 'RCPT TO:<u/', R, D]) session.group(octets(group))
+    expect(session.codes).toBe('250 501 450 554')
   })
 
   test('the reply to EHLO leaves out extensions that the front does not pass', () => {

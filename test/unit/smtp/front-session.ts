@@ -1,5 +1,6 @@
 import type { Mailbox } from '../../../src/smtp/address.ts'
-import { FrontDialogue, type FrontOptions } from '../../../src/smtp/front-dialogue.ts'
+import { FrontDialogue } from '../../../src/smtp/front-dialogue.ts'
+import type { FrontOptions } from '../../../src/smtp/front-options.ts'
 import type { FrontRules, Refusal, Reservation } from '../../../src/smtp/transaction.ts'
 
 /**
