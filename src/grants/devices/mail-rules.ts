@@ -156,14 +156,17 @@ const SHARED: MailRefusal = {
   reply: '550 5.7.1 many mailboxes were opened from this address; send as one of them',
 }
 
-/** Checks an envelope sender, in UTF-8 and unquoted; empty: the null sender. */
+/**
+ * Checks an envelope sender, as text and unquoted; empty: the null sender. Octets that are not
+ * UTF-8 make a text that is not well-formed, and belongs to no login.
+ */
 export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal | undefined {
   const { login, device, sharedBy, senderBinding, senderDomains, onForeignSender } = rules
   if (sender === '') return undefined
   if (device !== undefined && device.senders.length > 0) {
     if (device.senders.some(own => senderBelongsTo(own, sender, []))) return undefined
     const [first = ''] = device.senders
-    const reply = `550 5.7.1 device "${device.name}" may not send as ${shown(sender)}; set its sender to ${first}`
+    const reply = `550 5.7.1 device "${device.name}" may not send as ${shown(sender)}; set its sender to ${shownText(first)}`
     return { rule: 'device_sender', reply }
   }
   if (device === undefined && sharedBy !== undefined)
@@ -174,7 +177,7 @@ export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal 
   return undefined
 }
 
-/** Checks an envelope recipient, in UTF-8 and unquoted. */
+/** Checks an envelope recipient, as text and unquoted; see refuseSender. */
 export function refuseRecipient(
   { login, device, recipientDomains }: EnvelopeRules,
   recipient: string,
@@ -186,10 +189,10 @@ export function refuseRecipient(
   if (domain === '' && local.toLowerCase() === 'postmaster') return undefined
   const isListed = allowed.includes(domain.toLowerCase().replace(/\.$/, ''))
   // Servers route a local part with these octets on to another domain.
-  if (isListed && !/[%!@]/.test(local)) return undefined
+  if (isListed && !/[%!@]/.test(local) && recipient.isWellFormed()) return undefined
   if (device === undefined)
     return { rule: 'recipient', reply: `550 5.7.1 the mailbox opened from here may not send to ${shown(recipient)}` }
-  const remedy = `allow the domain: auth-relay device set ${device.name} --to ${domain === '' ? 'DOMAIN' : shownDomain(domain)}`
+  const remedy = `allow the domain: auth-relay device set ${device.name} --to ${domain === '' ? 'DOMAIN' : shownText(domain)}`
   return {
     rule: 'device_recipient',
     reply: `550 5.7.1 device "${device.name}" may not send to ${shown(recipient)}; ${remedy}`,
@@ -197,8 +200,8 @@ export function refuseRecipient(
 }
 
 /** An address in a reply: cut, and printable. */
-const shown = (address: string): string => `<${shownDomain(address)}>`
-const shownDomain = (text: string): string =>
+const shown = (address: string): string => `<${shownText(address)}>`
+const shownText = (text: string): string =>
   text
     .slice(0, 100)
     .replace(/[^\x21-\x7e]/g, character => encodeURIComponent(character.isWellFormed() ? character : '?'))
@@ -213,19 +216,19 @@ export function senderBelongsTo(login: string, sender: string, domains: readonly
   if (sender === '') return true
   const name = partsOf(login)
   const from = partsOf(sender)
-  if (from.domain === '') return false
+  if (from.domain === '' || !sender.isWellFormed()) return false
   if (name.domain !== '') return sameUser(name.local, from.local) && name.domain === from.domain
   return (
     sameUser(name.local, from.local) && (domains.length === 0 || domains.some(d => d.toLowerCase() === from.domain))
   )
 }
 
-/** vpopmail also takes `%` and `/` between name and domain. */
+/** vpopmail also takes `%` and `/` between name and domain. A dot behind a domain is ignored. */
 function partsOf(address: string): { readonly local: string; readonly domain: string } {
   const { local, domain } = /^(?<local>.*)[@%/](?<domain>[^@%/]*)$/s.exec(address)?.groups ?? {}
   return local === undefined || domain === undefined
     ? { local: address.toLowerCase(), domain: '' }
-    : { local: local.toLowerCase(), domain: domain.toLowerCase() }
+    : { local: local.toLowerCase(), domain: domain.toLowerCase().replace(/\.$/, '') }
 }
 
 const sameUser = (login: string, local: string): boolean =>
