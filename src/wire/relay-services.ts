@@ -25,7 +25,10 @@ export class PolicyFault extends Error {
   override readonly name = 'PolicyFault'
 }
 
-/** Splits a stream of octets into requests. Holds at most MAX_POLICY_REQUEST octets. */
+/**
+ * Splits a stream of octets into requests, with values in UTF-8. Holds at most MAX_POLICY_REQUEST
+ * octets.
+ */
 export class PolicyReader {
   #held = ''
 
@@ -54,10 +57,23 @@ function parse(block: string): PolicyRequest {
     const equals = line.indexOf('=')
     if (equals < 1) throw new PolicyFault('a line of the request is not name=value')
     const name = line.slice(0, equals)
-    if (!attributes.has(name)) attributes.set(name, line.slice(equals + 1))
+    if (!attributes.has(name)) attributes.set(name, decoded(line.slice(equals + 1)))
   }
   if (attributes.get('request') !== 'smtpd_access_policy') throw new PolicyFault('not request=smtpd_access_policy')
   return attributes
+}
+
+/**
+ * Decodes UTF-8 from one character per octet. In a value that is not UTF-8, each octet above ASCII
+ * becomes a lone surrogate. So the value is not well-formed, and equals no text of a rule.
+ */
+function decoded(octets: string): string {
+  if (!/[\x80-\xff]/.test(octets)) return octets
+  const bytes = Buffer.from(octets, 'latin1')
+  const text = bytes.toString()
+  return Buffer.from(text).equals(bytes)
+    ? text
+    : octets.replace(/[\x80-\xff]/g, octet => String.fromCharCode(0xdc00 + octet.charCodeAt(0)))
 }
 
 /** Formats a netstring: `5:hello,` (cr.yp.to/proto/netstrings.txt). */

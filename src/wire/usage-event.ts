@@ -10,12 +10,18 @@ export type UsageEvent = {
   readonly ip: IpAddress
   /** Unix seconds. */
   readonly at: number
-  /** The service that looked up the address: `wrap`, `gate`, `policy`, `socketmap`, `query`. */
+  /**
+   * The service that looked up the address: `wrap`, `gate`, `front`, `policy`, `socketmap`,
+   * `query`.
+   */
   readonly service: string
 }
 
 /** Every service that reports. `question` is the former name of `query`. */
-export const RELAY_SERVICES: ReadonlySet<string> = new Set(['wrap', 'gate', 'policy', 'socketmap', 'query', 'question'])
+export const RELAY_SERVICES: ReadonlySet<string> = new Set([
+  ...(['wrap', 'gate', 'front', 'policy', 'socketmap', 'query'] as const),
+  'question',
+])
 
 const SERVICE = /^[a-z]{1,16}$/
 

@@ -232,7 +232,10 @@ export function rulesOfSender<R extends EnvelopeRules>(rules: R, sender: string)
 const loginWithoutDevice = (login: string | undefined) =>
   login === undefined ? undefined : { login, device: undefined }
 
-/** Checks an envelope sender, in UTF-8 and unquoted, by the rules of rulesOfSender. */
+/**
+ * Checks an envelope sender, as text and unquoted, by the rules of rulesOfSender; empty: the null
+ * sender. Octets that are not UTF-8 make a text that is not well-formed, and belongs to no login.
+ */
 export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal | undefined {
   const { login, device, neighbours, senderBinding, senderDomains, onForeignSender } = rules
   if (sender === '') return undefined
@@ -240,7 +243,7 @@ export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal 
   if (device !== undefined && device.senders.length > 0) {
     if (device.senders.some(own => senderBelongsTo(own, sender, []))) return undefined
     const [first = ''] = device.senders
-    const reply = `550 5.7.1 device "${device.name}" may not send as ${shown(sender)}; set its sender to ${first}`
+    const reply = `550 5.7.1 device "${device.name}" may not send as ${shown(sender)}; set its sender to ${shownText(first)}`
     return { rule: 'device_sender', reply }
   }
   if (senderBinding === 'off' || login === undefined || senderBelongsTo(login, sender, senderDomains)) return undefined
@@ -249,7 +252,7 @@ export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal 
   return undefined
 }
 
-/** Checks an envelope recipient, in UTF-8 and unquoted. */
+/** Checks an envelope recipient, as text and unquoted; see refuseSender. */
 export function refuseRecipient(
   { login, device, recipientDomains }: EnvelopeRules,
   recipient: string,
@@ -262,10 +265,10 @@ export function refuseRecipient(
   const wanted = comparable(domain)
   const isListed = allowed.some(each => comparable(each) === wanted)
   // Servers route a local part with these octets on to another domain.
-  if (isListed && !/[%!@]/.test(local)) return undefined
+  if (isListed && !/[%!@]/.test(local) && recipient.isWellFormed()) return undefined
   if (device === undefined)
     return { rule: 'recipient', reply: `550 5.7.1 the mailbox opened from here may not send to ${shown(recipient)}` }
-  const remedy = `allow the domain: auth-relay device set ${device.name} --to ${domain === '' ? 'DOMAIN' : shownDomain(domain)}`
+  const remedy = `allow the domain: auth-relay device set ${device.name} --to ${domain === '' ? 'DOMAIN' : shownText(domain)}`
   return {
     rule: 'device_recipient',
     reply: `550 5.7.1 device "${device.name}" may not send to ${shown(recipient)}; ${remedy}`,
@@ -273,8 +276,8 @@ export function refuseRecipient(
 }
 
 /** An address in a reply: cut, and printable. */
-const shown = (address: string): string => `<${shownDomain(address)}>`
-const shownDomain = (text: string): string =>
+const shown = (address: string): string => `<${shownText(address)}>`
+const shownText = (text: string): string =>
   text
     .slice(0, 100)
     .replace(/[^\x21-\x7e]/g, character => encodeURIComponent(character.isWellFormed() ? character : '?'))
@@ -289,7 +292,7 @@ export function senderBelongsTo(login: string, sender: string, domains: readonly
   if (sender === '') return true
   const name = partsOf(login)
   const from = partsOf(sender)
-  if (from.domain === '') return false
+  if (from.domain === '' || !sender.isWellFormed()) return false
   if (name.domain !== '') return sameUser(name.local, from.local) && name.domain === from.domain
   return sameUser(name.local, from.local) && (domains.length === 0 || domains.some(d => comparable(d) === from.domain))
 }
@@ -304,9 +307,12 @@ function partsOf(address: string): { readonly local: string; readonly domain: st
 
 /**
  * A domain for comparisons: in lower case, as A-labels (RFC 5890 §2.3.2.1), without the final dot.
+ * The conversion gets no ASCII characters but those of host names, because it would read other ones
+ * as the syntax of a URL.
  */
 function comparable(domain: string): string {
   const lower = domain.toLowerCase().replace(/\.$/, '')
+  if (!/[^\x00-\x7f]/.test(lower) || !/^[a-z0-9.\-\x80-\u{10ffff}]*$/u.test(lower)) return lower
   return domainToASCII(lower) || lower
 }
 

@@ -38,6 +38,6 @@ export class GrantRules implements FrontRules {
   }
 }
 
-/** The address in the form of the policy service: unquoted, in UTF-8, without a dot at its end. */
+/** The address in the form of the policy service: unquoted, as text. */
 const addressOf = ({ local, domain }: Mailbox): string =>
-  Buffer.from(domain === undefined ? local : `${local}@${domain.replace(/\.$/, '')}`, 'latin1').toString()
+  Buffer.from(domain === undefined ? local : `${local}@${domain}`, 'latin1').toString()

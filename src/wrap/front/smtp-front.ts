@@ -17,6 +17,8 @@ export type SmtpFrontOptions = {
   readonly auth: 'pass' | 'hide'
   /** Advice in the reply that refuses wrong line ends. */
   readonly lineEndingAdvice: string
+  /** Called for each refused command or message, also for those that are not logged. */
+  readonly onRefusal: (reason: string) => void
   readonly log: Log
   /** Fields of every log line of the session. */
   readonly fields: FieldsOf<'auth_refused'>
@@ -217,6 +219,7 @@ export class SmtpFront {
     switch (name) {
       case 'refused':
         this.#refused += 1
+        this.#options.onRefusal(event['reason'] ?? '')
         if (this.#refused <= MAX_LOGGED) log.warn('mail_refused', fields)
         return
       case 'fault':

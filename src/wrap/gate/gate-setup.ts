@@ -10,6 +10,7 @@ import { changeEnvironment, type Environment } from '../../ucspi/environment.ts'
 import { findProgram, OWN_VARIABLES } from '../../ucspi/run-next.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
+import type { RelayVerdict } from '../../wire/usage-event.ts'
 import { askDatabase, type GrantSource } from '../ask-database.ts'
 import { type Decision, decide, verdictOf } from '../decision.ts'
 import { GrantRules } from '../front/grant-rules.ts'
@@ -85,6 +86,11 @@ export class GateSetup {
     this.#usage?.count(service, verdictOf(decision), ip, at)
   }
 
+  /** Counts a decision of the front about mail. That about the session counts for the gate. */
+  #countMail(ip: IpAddress, verdict: RelayVerdict): void {
+    this.#usage?.count('front', verdict, ip, Math.floor(systemClock() / 1000))
+  }
+
   /** Throws UsageFault if the smtpd does not exist. */
   gateOptions(engine: Engine, rates: PolicyRates): ResidentGateOptions {
     const { wrap } = this.settings
@@ -144,6 +150,7 @@ export class GateSetup {
           device === undefined
             ? 'the sending program must end each line with CR LF'
             : `auth-relay device set ${device.name} --line-endings repair`,
+        onRefusal: reason => this.#countMail(ip, reason === 'undecided' ? 'undecided' : 'refused'),
         log: this.log,
         fields,
       })

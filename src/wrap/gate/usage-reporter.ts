@@ -108,10 +108,10 @@ export class UsageReporter {
 }
 
 /**
- * Tallies kept while authd is unreachable: one hour of the five services. The oldest are dropped
+ * Tallies kept while authd is unreachable: one hour of the six services. The oldest are dropped
  * first.
  */
-const MAX_TALLIES = 300
+const MAX_TALLIES = 360
 
 type OpenTally = {
   at: number

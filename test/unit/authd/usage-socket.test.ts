@@ -87,6 +87,14 @@ test('one use is stored for an address, a service and a minute', async () => {
   expect(counters.uses).toBe(503)
 })
 
+test('refused and undecided mail of the front is counted as that of the services', async () => {
+  const { client, report, tallies, counters, write } = await open()
+  await report(await client(), tally('front', NOW_S).replace('refused=0 undecided=0', 'refused=4000 undecided=2'))
+  await write()
+  expect(tallies).toMatchObject([{ service: 'front', counts: { refused: 4000, undecided: 2 } }])
+  expect(counters.decisions).toMatchObject({ refused: 4000, undecided: 2 })
+})
+
 test('tallies are accepted for services that exist, and for the last hour', async () => {
   const { client, report, tallies, write } = await open()
   await report(

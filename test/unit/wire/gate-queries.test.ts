@@ -99,7 +99,10 @@ test('socketmap queries and answers', () => {
 })
 
 describe('policy request', () => {
-  const value = fc.stringMatching(/^[\x20-\x7e]{0,20}$/)
+  const value = fc.oneof(
+    fc.stringMatching(/^[\x20-\x7e]{0,20}$/),
+    text.filter(each => !each.includes('\n')),
+  )
   const request = fc
     .dictionary(fc.stringMatching(/^[a-z_]{1,10}$/), value)
     .map(
@@ -114,7 +117,7 @@ describe('policy request', () => {
     fc.assert(
       fc.property(fc.array(request), sizes, (requests, places) => {
         const reader = new PolicyReader()
-        const stream = Buffer.from(requests.map(formatPolicyRequest).join(''), 'latin1')
+        const stream = Buffer.from(requests.map(formatPolicyRequest).join(''))
         const read = cut(stream, places).flatMap(piece => reader.push(piece.toString('latin1')))
         expect(read.map(r => [...r])).toEqual(requests.map(r => [...r]))
       }),
@@ -138,6 +141,11 @@ describe('policy request', () => {
     ['x'.repeat(MAX_POLICY_REQUEST + 1), 'a request is longer than 16384 octets'],
   ])('%j has the fault: %s', (stream, message) => {
     expect(() => new PolicyReader().push(stream)).toThrow(expect.objectContaining({ name: 'PolicyFault', message }))
+  })
+  test('a value that is not UTF-8 is not well-formed, and keeps its ASCII', () => {
+    const [read] = new PolicyReader().push('request=smtpd_access_policy\na=ann\xff@example.org\nb=\xc3\xbc\n\n')
+    expect(read?.get('a')).toBe('ann\udcff@example.org')
+    expect(read?.get('b')).toBe('ü')
   })
   test('an unfinished request of the maximum length is kept', () => {
     expect(new PolicyReader().push('x'.repeat(MAX_POLICY_REQUEST))).toEqual([])

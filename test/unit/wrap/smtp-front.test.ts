@@ -50,6 +50,7 @@ type Options = {
  */
 async function start({ ask, argv, messages = 0, times }: Options = {}) {
   const lines: string[] = []
+  const refusals: string[] = []
   runs += 1
   const file = `${directory.path}/saw${runs}`
   const rates = new PolicyRates(
@@ -93,6 +94,7 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
         lineEndings: 'strict',
         auth: 'pass',
         lineEndingAdvice: 'mend it',
+        onRefusal: reason => void refusals.push(reason),
         log,
         fields: { ip: session.ip },
         times: { idle: 60_000, discard: 60_000, linger: 5_000, ...times },
@@ -114,6 +116,7 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
   return {
     gate,
     lines,
+    refusals,
     client,
     fronts: () => fronts,
     smtp: () => SmtpConversation.over(client()),
@@ -162,6 +165,19 @@ describe('behind the front', () => {
     await session.quit()
     expect(saw()).toBe('HELO c\r\nQUIT\r\n')
     expect(lines.join('')).toContain('event=mail_refused ip=127.0.0.1 reason=sender sender=ceo@example.org')
+  })
+
+  test('each refusal is reported, although a session logs only the first 20', async () => {
+    const { smtp, lines, refusals } = await start()
+    const session = smtp()
+    await session.expectSmtp(/^220/)
+    for (let count = 0; count < 25; count += 1) {
+      session.say('MAIL FROM:<ceo@example.org>')
+      await session.expectSmtp(/^550/)
+    }
+    expect(refusals).toEqual(Array(25).fill('sender'))
+    await session.quit()
+    expect(lines.filter(line => line.includes('event=mail_refused'))).toHaveLength(20)
   })
 
   test('two sessions share one limit, and a message that the server refuses does not count', async () => {
