@@ -36,8 +36,9 @@ export type DatabaseState =
  *
  * `durable`: the statement counts only if the commit waited for a standby's disk; otherwise
  * OutcomeUnknown. A commit that waits for a standby keeps its locks and its server process until
- * the wait ends, also after its client has disconnected. So, after a statement of unknown outcome,
- * no further durable one is sent before a standby streams from the primary (DatabaseUnavailable).
+ * the wait ends, also after its client has disconnected. So, after a statement whose deadline has
+ * passed, no further durable one is sent to this primary before a standby streams from it
+ * (DatabaseUnavailable).
  */
 export type RunOptions = {
   readonly signal?: AbortSignal | undefined
@@ -110,8 +111,6 @@ type Primary = {
   readonly timeline: number
   index: number
   lastAnswer: number
-  /** A deadline passed during a statement, and no durable one has succeeded since. */
-  isUnsure: boolean
   /** Watches the synchronous standbys; made for the first answer that must be proven. */
   watch: StandbyWatch | undefined
 }
@@ -131,6 +130,11 @@ class PrimaryDatabase implements Database {
   #pause = FIRST_PAUSE_MS
   /** Connections that are being closed. */
   readonly #ending = new Set<Promise<void>>()
+  /**
+   * Hosts, with their timeline, where a deadline passed and no durable statement succeeded since.
+   * The deadline may drop the Primary, and the search finds the same server again.
+   */
+  readonly #unsure = new Map<string, number>()
   #lookingAround = false
 
   constructor(options: DatabaseOptions) {
@@ -230,7 +234,7 @@ class PrimaryDatabase implements Database {
         if (error instanceof OutcomeUnknown) throw error
         if (deadline.signal.aborted) {
           broken = true
-          primary.isUnsure = true
+          this.#unsure.set(primary.host, primary.timeline)
           // A commit that waits for a standby in vain looks like this, and so does an old primary.
           this.#lookAround(primary)
           // The server has sent no answer since this query began: it is unreachable or stuck, and
@@ -246,7 +250,7 @@ class PrimaryDatabase implements Database {
     }
     try {
       const isDurable = durable && this.#options.cluster !== undefined
-      if (isDurable && primary.isUnsure) {
+      if (isDurable && this.#unsure.get(primary.host) === primary.timeline) {
         const [replies] = (await runStatement(run, STANDBY_REPLIES, [])).rows
         if (replies?.standbys.length === 0) {
           throw new DatabaseUnavailable(`no synchronous standby streams from ${primary.host}`)
@@ -255,7 +259,7 @@ class PrimaryDatabase implements Database {
       const result = await work(run)
       if (isDurable) {
         requireReplicated((await runStatement(run, REPLICATION, [])).rows[0])
-        primary.isUnsure = false
+        this.#unsure.delete(primary.host)
       }
       // The proof is younger than the answer: no standby has been promoted before it.
       if (proven) primary.watch?.assertProven()
@@ -410,8 +414,7 @@ class PrimaryDatabase implements Database {
         if (typeof found === 'string') throw new DatabaseUnavailable(found)
         isBroken = false
         return {
-          ...{ connections, host: nameOf(host), index, ...found },
-          ...{ lastAnswer: performance.now(), isUnsure: false, watch: undefined },
+          ...{ connections, host: nameOf(host), index, ...found, lastAnswer: performance.now(), watch: undefined },
         }
       } finally {
         connection.release(isBroken)

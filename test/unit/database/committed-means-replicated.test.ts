@@ -243,6 +243,47 @@ describe('a durable statement in a cluster', () => {
       ),
     )
   })
+
+  it('is not repeated on a server that the deadline dropped and the search found again', async () => {
+    let standbys: { name: string; pid: number; replied: number }[] = []
+    let isStuck = true
+    const server = await primary({
+      replies: () => ({ names: '"n2"', standbys }),
+      other: text => (text === WRITE.text && isStuck ? { silent: true } : {}),
+    })
+    const database = open([server.port], { cluster })
+    const states: string[] = []
+    database.onStateChange(({ state }) => states.push(state))
+    // An answer before the stuck statement: at the deadline the server has been silent throughout.
+    await database.query(ASK)
+    for (let n = 0; n < 4; n++) {
+      const signal = AbortSignal.timeout(200)
+      const repeated = database.query(WRITE, [], { durable: true, signal })
+      await expect(repeated).rejects.toThrow(n === 0 ? OutcomeUnknown : 'no synchronous standby streams')
+    }
+    expect(states).toEqual(['up', 'down', 'up'])
+    expect(server.statements.filter(text => text === WRITE.text)).toHaveLength(1)
+    isStuck = false
+    standbys = [{ name: 'n2', pid: 7, replied: 1 }]
+    await expect(database.query(WRITE, [], durable)).resolves.toBeDefined()
+    // The guard has ended: no further query for the standbys.
+    standbys = []
+    await expect(database.query(WRITE, [], durable)).resolves.toBeDefined()
+  })
+
+  it('is sent at once to the primary of a later timeline', async () => {
+    const later: Script = { readOnly: true, timeline: 2 }
+    const promoted = await primary(later)
+    const old = await primary({ other: text => (text === WRITE.text ? { silent: true } : {}) })
+    const database = open([old.port, promoted.port], { cluster })
+    await database.query(ASK)
+    later.readOnly = false
+    await expect(database.query(WRITE, [], { durable: true, signal: AbortSignal.timeout(200) })).rejects.toThrow(
+      OutcomeUnknown,
+    )
+    await expect(database.query(WRITE, [], durable)).resolves.toBeDefined()
+    expect(promoted.statements).toContain(WRITE.text)
+  })
 })
 
 describe('an answer that needs a proof', () => {
