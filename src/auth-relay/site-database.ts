@@ -19,7 +19,7 @@ import { readMigrations, schemaVersion } from '../database/migrate.ts'
 import { createGrantAdmin } from '../grants/grant-admin.ts'
 import { policyOf } from '../grants/grant-policy.ts'
 import type { GrantAdmin } from '../grants/grant-store.ts'
-import { databaseConnection, passwordFileOf } from '../settings/database-connection.ts'
+import { type DatabaseRole, databaseConnection, passwordFileOf } from '../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../settings/settings.ts'
 import type { Surroundings } from './verb.ts'
 
@@ -39,6 +39,34 @@ export async function withDatabase<T>(
   } finally {
     await database.close()
   }
+}
+
+/** The roles whose password a host may have. The first reads most. */
+export const DATABASE_ROLES: readonly DatabaseRole[] = ['status', 'writer', 'reader']
+
+/**
+ * Does something with the site's database under the first of these roles that it admits. `refused`
+ * has the reason of each role before it. @throws the fault of the last role if none is admitted.
+ */
+export async function withAnyRole<T>(
+  settings: Settings,
+  roles: readonly DatabaseRole[],
+  work: (database: Database, role: DatabaseRole, user: string) => Promise<T>,
+): Promise<{ readonly result: T; readonly refused: ReadonlyMap<DatabaseRole, string> }> {
+  const refused = new Map<DatabaseRole, string>()
+  let last: unknown = new TypeError('no role')
+  for (const role of roles) {
+    try {
+      const connection = databaseConnection(settings, role)
+      const result = await withDatabase(connection, database => work(database, role, connection.user))
+      return { result, refused }
+    } catch (error) {
+      if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
+      refused.set(role, error.message)
+      last = error
+    }
+  }
+  throw last
 }
 
 /**
@@ -69,6 +97,12 @@ function remedyFor(message: string, where: string, { hosts, user }: ConnectionOp
   }
   if (/database ".*" does not exist/.test(message)) {
     return setupCommand(hosts, 'make it with createdb, then run auth-relay migrate --user postgres')
+  }
+  if (message.includes('client password must be')) {
+    return `write the password of ${user} into the settings, or name it with --password-file; auth-relay migrate as root on the host of PostgreSQL needs none, because it uses the Unix socket`
+  }
+  if (/(peer|ident) authentication failed/i.test(message)) {
+    return `run the command as root or as the account ${user}, or give the password of ${user}`
   }
   if (message.includes('no pg_hba.conf entry')) return `admit ${user} by a line in pg_hba.conf of ${where}`
   return `start PostgreSQL at ${where}, or change database.dbhost, dbname, dbuser or dbpass`

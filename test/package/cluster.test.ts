@@ -475,7 +475,7 @@ function walk(release: Release): void {
   })
   describe('Upgrade', () => {
     step('auth-relay, one host after the other', async () => {
-      const [install = '', migrate = '', ...others] = linesOf(block('Upgrade', 'apt-get install'))
+      const [install = '', migrate = '', restart = '', ...others] = linesOf(block('Upgrade', 'apt-get install'))
       expect(others).toEqual([])
       for (const name of MAIL_HOSTS) {
         const { machine } = site.host(name)
@@ -483,9 +483,13 @@ function walk(release: Release): void {
         const pid = () => machine.must('systemctl', 'show', '-P', 'MainPID', daemon)
         const before = await pid()
         // An upgrade to the same version has the same steps.
-        await site.host(name).sh(install.replace('apt-get install', 'apt-get install --reinstall'))
-        if (name === 'pop1') expect(await site.host(name).sh(migrate)).toContain('The database is up to date')
+        const output = await site.host(name).sh(install.replace('apt-get install', 'apt-get install --reinstall'))
+        expect(output).toMatch(/^The database has schema (\d+), this version knows \1\.$/m)
         expect(await pid()).not.toBe(before)
+        if (name === 'pop1') {
+          expect(await site.host(name).sh(migrate)).toContain('The database is up to date')
+          expect(await site.host(name).sh(restart)).toContain('The database has schema')
+        }
         await site.mayRelay(early)
       }
       await site.opensRelay('pop1')

@@ -514,10 +514,11 @@ function life(release: Release): void {
       systemctl stop auth-relay-authd.service auth-relay-wrap.service auth-relay-status-page.service
       runuser -u postgres -- pg_dump pop3authd > /var/backups/pop3authd.dump
       pg_dropcluster --stop "$(ls /etc/postgresql)" main && pg_createcluster --start "$(basename /usr/lib/postgresql/*)" main`)
-    // The package has auth-relay-setup-database for the last line. The machine has no sudo.
-    const commands = /^```sh\n(sudo -u postgres createdb pop3authd\n[^`]*-f pop3authd\.dump\n)auth-relay migrate /m
-      .exec(readFileSync(`${root}docs/OPERATING.md`, 'utf8'))?.[1]
-      ?.replaceAll('sudo -u postgres', 'runuser -u postgres --')
+    // The package has auth-relay-setup-database for the last line.
+    const [, commands] =
+      /^```sh\n(runuser -u postgres -- createdb pop3authd\n[^`]*-f pop3authd\.dump\n)auth-relay migrate /m.exec(
+        readFileSync(`${root}docs/OPERATING.md`, 'utf8'),
+      ) ?? []
     await machine.sh(`cd /var/backups\n${commands}\nauth-relay-setup-database`)
     await machine.sh('systemctl start auth-relay-authd.service auth-relay-wrap.service auth-relay-status-page.service')
     expect(await count()).toBe(logins)

@@ -3,7 +3,7 @@ import { appendFileSync, chownSync, mkdirSync, readFileSync, statSync, writeFile
 import { createServer } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { openDatabase } from '../../src/database/database.ts'
-import { describeWith } from '../harness/describe-with.ts'
+import { describeWith, ROOT } from '../harness/describe-with.ts'
 import { freePort } from '../harness/free-port.ts'
 import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
 import { Program, run } from '../harness/program.ts'
@@ -69,6 +69,18 @@ describeWith([DEBIAN_POSTGRES], 'a site with its own PostgreSQL server, from ini
     expect(statSync(config).mode & 0o777).toBe(0o600)
   })
 
+  /** Runs a script as the superuser. */
+  const script = async (text: string): Promise<void> => {
+    const hosts = [{ host: '127.0.0.1', port: cluster.port }]
+    const password = { reveal: () => PostgresCluster.password }
+    const server = openDatabase({
+      ...{ hosts, database: 'pop3authd', user: 'postgres', password },
+      ...{ applicationName: 'tests', max: 1 },
+    })
+    await server.script(text)
+    await server.close()
+  }
+
   test('no program starts before the administrator has confirmed the file', async () => {
     expect((await say('up')).lines).toEqual([expect.stringContaining('set configured = true')])
     writeFileSync(config, readFileSync(config, 'utf8').replace('configured = false', 'configured = true'))
@@ -92,6 +104,29 @@ describeWith([DEBIAN_POSTGRES], 'a site with its own PostgreSQL server, from ini
       lines: [expect.stringMatching(/^Migrated from schema 0 to \d+\.$/)],
     })
     expect((await say('migrate', ...owner)).lines).toEqual([expect.stringMatching(/^The database is up to date/)])
+  })
+
+  test('migrate --check compares the schema by the password of one role', async () => {
+    const compare = async (more: Record<string, string> = {}) => {
+      const gate = { DBPASS_FILE: `${path}/none`, STATUS_DBPASS_FILE: `${path}/none` }
+      const words = commandOf('auth-relay', 'migrate', '--check', '--config', config)
+      const { ending, lines } = await run(words, { env: { ...env, ...gate, ...more } })
+      return { status: ending?.code, line: lines.join() }
+    }
+    expect(await compare()).toEqual({
+      status: 0,
+      line: expect.stringMatching(/^The database has schema (\d+), this version knows \1\.$/),
+    })
+    const newest = Number(/\d+/.exec((await compare()).line)?.[0])
+    await script(`DELETE FROM schema_version WHERE v = ${newest}`)
+    expect(await compare()).toEqual({
+      status: 1,
+      line: `The database has schema ${newest - 1}, this version needs ${newest}.`,
+    })
+    await script(`INSERT INTO schema_version VALUES (${newest})`)
+    expect((await compare({ DBPORT: `${await freePort()}` })).status).toBe(111)
+    const unused = { POPUP_LISTEN: '', WRAP_LISTEN: '', WRAP_POLICY_LISTEN: '', DBPORT: `${await freePort()}` }
+    expect(await compare(unused)).toEqual({ status: 0, line: expect.stringContaining('no program of this host') })
   })
 
   test('migrate waits for a database that is not ready, and not longer than its limit', async () => {
@@ -134,5 +169,57 @@ describeWith([DEBIAN_POSTGRES], 'a site with its own PostgreSQL server, from ini
     expect(curl.ending?.code).toBe(0)
     expect((await say('show')).lines.join('\n')).toMatch(/\n127\.0\.0\.1 .* ann +popup /)
     expect(await up.stop()).toEqual({ code: 0, signal: null })
+  })
+})
+
+describeWith([DEBIAN_POSTGRES, ROOT], 'a PostgreSQL of this host with the access rules of Debian', () => {
+  const { path, remove } = temporaryDirectory()
+  const config = `${path}/auth-relay.toml`
+  let cluster: PostgresCluster
+
+  beforeAll(async () => {
+    cluster = await PostgresCluster.start({ settings: { unix_socket_directories: '/var/run/postgresql' } })
+    cluster.useHba('local all postgres peer\nhost all all 127.0.0.1/32 scram-sha-256\n')
+  })
+  afterAll(async () => {
+    await cluster.remove()
+    remove()
+  })
+
+  const env = (): Record<string, string> => ({ DBPORT: `${cluster.port}` })
+  const say = async (...words: readonly string[]) => {
+    const { ending, lines } = await run(commandOf('auth-relay', ...words, '--config', config), { env: env() })
+    return { status: ending?.code, lines }
+  }
+
+  test('root makes the tables by the commands of INSTALL, without a password of postgres', async () => {
+    expect((await say('init', '--dbhost', 'localhost')).status).toBe(0)
+    const install = readFileSync(new URL('../../docs/INSTALL.md', import.meta.url), 'utf8')
+    const [, create = '', migrate = ''] =
+      /^runuser -u postgres -- (createdb pop3authd)\nauth-relay (migrate --user postgres) /m.exec(install) ?? []
+    const account = ['runuser', '-u', 'postgres', '--', ...create.split(' ')]
+    const created = await run(account, { env: { PGHOST: '/var/run/postgresql', PGPORT: `${cluster.port}` } })
+    expect(created.ending?.code).toBe(0)
+    expect(await say(...migrate.split(' '))).toEqual({
+      status: 0,
+      lines: [expect.stringMatching(/^Migrated from schema 0 to \d+\.$/)],
+    })
+    const { lines } = await say('check')
+    expect(lines.join('\n')).toMatch(/fine {4}database\.dbuser: pop3authd reaches the database/)
+  })
+
+  test('the socket directory as the address works too', async () => {
+    writeFileSync(config, readFileSync(config, 'utf8').replace(/^dbhost = .*/m, 'dbhost = "/var/run/postgresql"'))
+    expect((await say('migrate', '--user', 'postgres')).lines).toEqual([expect.stringMatching(/^The database is up/)])
+  })
+
+  test('without a password and without the socket the remedy is the password', async () => {
+    cluster.useHba('host all all 127.0.0.1/32 scram-sha-256\n')
+    writeFileSync(config, readFileSync(config, 'utf8').replace(/^dbhost = .*/m, 'dbhost = "127.0.0.1,127.0.0.1"'))
+    const { status, lines } = await say('migrate', '--user', 'postgres')
+    expect(status).toBe(111)
+    expect(lines).toEqual([
+      expect.stringMatching(/client password must be .*: .* --password-file; .* as root on the host/),
+    ])
   })
 })

@@ -6,12 +6,11 @@ import { EXIT, messageOf, TemporaryFault, UsageFault } from '../../base/errors.t
 import { schemaVersion } from '../../database/migrate.ts'
 import { createStatusFeed, type EventCounts, type LastByDaemon, type Totals } from '../../grants/status-feed.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
-import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { LAST_LINES_FILE, lastLineKey, parseLastLines } from '../../wire/last-lines.ts'
 import { type ShownCertificate, shownCertificates } from '../certificates.ts'
 import { type RunningProgram, runningPrograms } from '../check/processes.ts'
-import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
+import { DATABASE_ROLES, knownSchema, setupCommand, withAnyRole } from '../site-database.ts'
 import { partsInUseHere, servesPop3 } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { columnsOf, count, pad, printable, type Style, styleFor } from '../text/terminal.ts'
@@ -92,37 +91,25 @@ async function siteStatus(settings: Settings, config: string, script: string, no
   return { taken: now, programs, database, sources, certificates, problems }
 }
 
-/** The roles whose password this host may have, the one that reads most first. */
-const ROLES: readonly DatabaseRole[] = ['status', 'writer', 'reader']
-
 async function askDatabase(settings: Settings): Promise<DatabaseStatus> {
-  const reasons: string[] = []
-  for (const role of ROLES) {
-    try {
-      const connection = databaseConnection(settings, role)
-      return await withDatabase(connection, async database => {
-        const schema = await schemaVersion(database)
-        const state = database.state()
-        const about = {
-          state: 'up',
-          host: state.state === 'up' ? state.host : '',
-          role: connection.user,
-          schema,
-        } as const
-        if (role !== 'status') return about
-        const feed = createStatusFeed(database)
-        const totals = await feed.totals()
-        const [from, to] = [totals.now.getTime() - HOUR * 1000, totals.now.getTime() + 1000]
-        const steps = await feed.countEvents(new Date(from), new Date(to), HOUR)
-        const lastByDaemon = await feed.lastByDaemon(HOUR, MAX_DAEMONS)
-        return { ...about, counts: { totals, lastHour: sum(steps), lastByDaemon } }
-      })
-    } catch (error) {
-      if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
-      reasons.push(error.message)
-    }
+  try {
+    const { result } = await withAnyRole(settings, DATABASE_ROLES, async (database, role, user) => {
+      const schema = await schemaVersion(database)
+      const state = database.state()
+      const about = { state: 'up', host: state.state === 'up' ? state.host : '', role: user, schema } as const
+      if (role !== 'status') return about
+      const feed = createStatusFeed(database)
+      const totals = await feed.totals()
+      const [from, to] = [totals.now.getTime() - HOUR * 1000, totals.now.getTime() + 1000]
+      const steps = await feed.countEvents(new Date(from), new Date(to), HOUR)
+      const lastByDaemon = await feed.lastByDaemon(HOUR, MAX_DAEMONS)
+      return { ...about, counts: { totals, lastHour: sum(steps), lastByDaemon } }
+    })
+    return result
+  } catch (error) {
+    if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
+    return { state: 'down', reason: error.message }
   }
-  return { state: 'down', reason: reasons.at(-1) ?? 'no role' }
 }
 
 const sum = (steps: readonly EventCounts[]): Omit<EventCounts, 'start'> => {

@@ -1,0 +1,53 @@
+import { spawnSync } from 'node:child_process'
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
+
+const SCRIPT = new URL('../../../deploy/debian/postinst', import.meta.url)
+const { path, remove } = temporaryDirectory()
+afterAll(remove)
+
+function program(name: string, text: string): void {
+  writeFileSync(`${path}/bin/${name}`, `#!/bin/sh\n${text}\n`)
+  chmodSync(`${path}/bin/${name}`, 0o755)
+}
+
+beforeAll(() => {
+  mkdirSync(`${path}/bin`)
+  mkdirSync(`${path}/etc`)
+  mkdirSync(`${path}/systemd`)
+  for (const name of ['systemd-sysusers', 'systemd-tmpfiles', 'systemctl', 'chown']) program(name, 'exit 0')
+  program('auth-relay-setup-database', 'exit "$DATABASE"')
+  program('deb-systemd-invoke', 'echo "$*"')
+})
+
+/** Upgrades the package on a host whose database has this state. */
+function upgrade(database: number) {
+  const text = readFileSync(SCRIPT, 'utf8')
+    .replaceAll('/etc/auth-relay', `${path}/etc/auth-relay`)
+    .replaceAll('/run/systemd/system', `${path}/systemd`)
+  const env = { PATH: `${path}/bin:/usr/bin:/bin`, DATABASE: `${database}` }
+  const words = ['-c', text, 'postinst', 'configure', '1.0']
+  const { status, stdout, stderr } = spawnSync('sh', words, { encoding: 'utf8', env })
+  return { status, restarted: stdout.trim().split('\n'), stderr }
+}
+
+const restarts = (...parts: readonly string[]) => parts.map(part => `try-restart auth-relay-${part}.service`)
+
+test('an upgrade restarts every running program when the database has the schema', () => {
+  const all = restarts('authd', 'popup', 'sslwrap', 'wrap', 'status-page', 'alerts')
+  expect(upgrade(0)).toEqual({ status: 0, restarted: all, stderr: '' })
+})
+
+test.each([
+  ['a database elsewhere', 1, /^ {2}auth-relay migrate --user postgres --password-file FILE$/m],
+  ['a server of this host that does not answer', 111, /^ {2}auth-relay-setup-database && systemctl try-restart /m],
+] as const)(
+  'an upgrade with %s leaves the programs running that need the schema, and names the command',
+  (_, code, command) => {
+    const { status, restarted, stderr } = upgrade(code)
+    expect({ status, restarted }).toEqual({ status: 0, restarted: restarts('popup', 'sslwrap') })
+    expect(stderr).toMatch(command)
+    expect(stderr).toMatch(/ && systemctl try-restart auth-relay-authd auth-relay-wrap /)
+  },
+)
