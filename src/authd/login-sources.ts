@@ -193,7 +193,7 @@ export class LoginSources {
     this.#options.log.warn('stamp_ahead', {
       ...this.#about('ahead', origin, login),
       seconds: Math.round(login.ahead / 1000),
-      detail: 'the stamp lies in the future, so a line that is delivered late counts as a login of now',
+      reason: 'the stamp lies in the future, so a line that is delivered late counts as a login of now',
       remedy: 'set the same clock and time zone for the daemon and for authd, or log stamps with a zone (RFC 3339)',
     })
   }

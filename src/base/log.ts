@@ -3,7 +3,7 @@
 import { writeSync } from 'node:fs'
 import { BoundedMap } from './bounded-map.ts'
 import { errorCodeOf, messageOf } from './errors.ts'
-import type { LogLevel } from './log-events/row.ts'
+import type { LogContextField, LogLevel } from './log-events/row.ts'
 import type { LogEvent, LogEventAt, LogFieldOf } from './log-events.ts'
 
 /**
@@ -125,6 +125,9 @@ const NO_FIELDS: Fields = {}
 /** The fields of an event, as the table of log events lists them. */
 export type FieldsOf<Event extends LogEvent> = { readonly [Name in LogFieldOf<Event>]?: Fields[string] }
 
+/** Fields that every line of a part of a program carries. */
+export type ContextFields = { readonly [Name in LogContextField]?: Fields[string] }
+
 /**
  * One event, one line, `key=value`. No text of a peer can make a second line or a second field.
  * Names, levels and fields are those of the table of log events.
@@ -134,8 +137,8 @@ export interface Log {
   info<Event extends LogEventAt<'info'>>(event: Event, fields?: FieldsOf<Event>): void
   warn<Event extends LogEventAt<'warn'>>(event: Event, fields?: FieldsOf<Event>): void
   error<Event extends LogEventAt<'error'>>(event: Event, fields?: FieldsOf<Event>): void
-  /** The same log with fields that every line carries, e.g. the session id. */
-  with(fields: Fields): Log
+  /** The same log with fields that every line carries, e.g. the session id (`LOG_CONTEXTS`). */
+  with(fields: ContextFields): Log
 }
 
 /** Least important first. */
