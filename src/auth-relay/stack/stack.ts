@@ -51,8 +51,9 @@ const STOP_GRACE = 5000
 const AUTHD_FLUSH = 36
 
 /**
- * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page. Each starts
- * when the one before is ready. A fault is reported once, and every started program is stopped.
+ * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page, alerts. Each
+ * starts when the one before is ready. A fault is reported once, and every started program is
+ * stopped.
  * @throws UsageFault or TemporaryFault, with the remedy; nothing runs then.
  */
 export async function startStack(options: UpOptions): Promise<Stack> {
