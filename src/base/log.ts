@@ -15,14 +15,14 @@ export type WriteOctets = (octets: Buffer) => number
  * Octets that are kept for a slow reader. Further lines are lost; their number is logged when there
  * is room again.
  */
-const MAX_WAITING = 1_048_576
+const MAX_WAITING_OCTETS = 1_048_576
 /**
  * Octets that a pipe takes whole (PIPE_BUF, pipe(7)): several processes write to one log, and no
  * line of one may be cut by a line of another. A longer line can be.
  */
-const MOST_TOGETHER = 4_096
+const MOST_TOGETHER_OCTETS = 4_096
 /** Pause before a full pipe is tried again, in milliseconds. */
-const AGAIN = 10
+const AGAIN_MS = 10
 
 /**
  * Writes whole lines to a descriptor at once and never waits for the reader. Lines that a full pipe
@@ -61,7 +61,7 @@ export class LineWriter {
   /** False if there is no room for the line. */
   #take(text: string): boolean {
     const octets = Buffer.from(text)
-    if (this.#waitingOctets + octets.length > MAX_WAITING) {
+    if (this.#waitingOctets + octets.length > MAX_WAITING_OCTETS) {
       this.#lost += 1
       return false
     }
@@ -92,7 +92,7 @@ export class LineWriter {
     } catch (error) {
       const isFull = errorCodeOf(error) === 'EAGAIN'
       this.#waiting = isFull ? [octets, ...this.#waiting.slice(written)] : []
-      if (isFull) this.#timer = setTimeout(() => this.flush(), AGAIN).unref()
+      if (isFull) this.#timer = setTimeout(() => this.flush(), AGAIN_MS).unref()
     }
     this.#waitingOctets = this.#waiting.reduce((sum, line) => sum + line.length, 0)
   }
@@ -111,7 +111,7 @@ function linesTogether(lines: readonly Buffer[], from: number): number {
   let count = 1
   for (let next = lines[from + 1]; next !== undefined; next = lines[from + count]) {
     octets += next.length
-    if (octets > MOST_TOGETHER) break
+    if (octets > MOST_TOGETHER_OCTETS) break
     count += 1
   }
   return count
