@@ -2,7 +2,7 @@
 
 import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import ts from 'typescript'
-import { LOG_FIELDS, type LogLevel } from '../src/base/log-events/row.ts'
+import { LOG_CONTEXTS, LOG_FIELDS, type LogLevel } from '../src/base/log-events/row.ts'
 import { LOG_EVENT_SECTIONS } from '../src/base/log-events.ts'
 
 const root = new URL('../', import.meta.url).pathname
@@ -20,6 +20,8 @@ The names, levels and fields below are stable from the first release on. The cau
 spaces or quotes stands in quotes; a character that cannot be printed is written as \`\\u{…}\`. The setting \`log_level\` leaves out the levels
 below it. The line for the mail log (\`authrelay v=1 ev=login …\`) is another format: see [WIRE](WIRE.md).
 
+The lines of some parts of the programs carry further fields in front of those of the event: see [Fields of every line](#fields-of-every-line).
+
 This page is made by \`node scripts/log-events.ts\` from \`src/base/log-events.ts\`.
 `
 
@@ -34,7 +36,11 @@ export function logEventsPage(): string {
     return `## ${title}\n\n${head(['event', 'level', 'fields', 'meaning', 'what to do'])}${lines.join('')}`
   })
   const fields = Object.entries(LOG_FIELDS).map(([name, meaning]) => row([code(name), meaning]))
-  return [INTRODUCTION, ...sections, `## Fields\n\n${head(['field', 'meaning'])}${fields.join('')}`].join('\n')
+  const contexts = LOG_CONTEXTS.map(({ part, fields: names }) => row([part, names.map(code).join(' ')]))
+  const everyLine = `## Fields of every line\n\n${head(['part', 'fields of every line'])}${contexts.join('')}`
+  return [INTRODUCTION, ...sections, everyLine, `## Fields\n\n${head(['field', 'meaning'])}${fields.join('')}`].join(
+    '\n',
+  )
 }
 
 const code = (text: string): string => `\`${text}\``
@@ -62,6 +68,33 @@ export const logCallsOfSource = (): readonly LogCall[] =>
     .sort()
     .flatMap(file => logCalls(file, readFileSync(`${root}${file}`, 'utf8')))
 
+/** Fields of each call of `with` of a log in src/, in the order of the call. */
+export const logContextsOfSource = (): readonly (readonly string[])[] =>
+  globSync('src/**/*.ts', { cwd: root })
+    .filter(file => file !== 'src/base/log.ts')
+    .sort()
+    .flatMap(file => logContexts(readFileSync(`${root}${file}`, 'utf8')))
+
+/** Fields of each call of `with` of a log in a text. A field that is not a plain name is `…`. */
+export function logContexts(text: string): readonly (readonly string[])[] {
+  const found: (readonly string[])[] = []
+  const visit = (node: ts.Node): void => {
+    const called = ts.isCallExpression(node) ? node.expression : undefined
+    if (ts.isCallExpression(node) && called !== undefined && ts.isPropertyAccessExpression(called)) {
+      const [fields] = node.arguments
+      if (called.name.text === 'with' && isLog(called.expression))
+        found.push(
+          fields !== undefined && ts.isObjectLiteralExpression(fields)
+            ? fields.properties.map(({ name }) => (name !== undefined && ts.isIdentifier(name) ? name.text : '…'))
+            : ['…'],
+        )
+    }
+    ts.forEachChild(node, visit)
+  }
+  visit(ts.createSourceFile('a.ts', text, ts.ScriptTarget.Latest, true))
+  return found
+}
+
 /** The log calls in a text: a method debug, info, warn or error of an object that is called log. */
 export function logCalls(file: string, text: string): readonly LogCall[] {
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)
@@ -86,8 +119,10 @@ const isLevel = (text: string): text is LogLevel => LEVELS.has(text)
 
 function levelOf(called: ts.Expression): LogLevel | undefined {
   if (!ts.isPropertyAccessExpression(called) || !isLevel(called.name.text)) return undefined
-  return /log$/i.test(nameOf(called.expression)) ? called.name.text : undefined
+  return isLog(called.expression) ? called.name.text : undefined
 }
+
+const isLog = (expression: ts.Expression): boolean => /log$/i.test(nameOf(expression))
 
 /** `log` of `this.#options.log`, of `log()` and of `createLog(program)`. */
 function nameOf(expression: ts.Expression): string {

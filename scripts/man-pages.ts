@@ -161,7 +161,7 @@ writes a commented file,
 .B auth\\-relay settings
 prints each setting with its meaning,
 .B auth\\-relay check
-shows every setting with its origin and checks the file and the host. No daemon starts until
+checks the file and the host, and shows the settings that are set, with their origin. No daemon starts until
 .B configured
 is true. A duration has its unit: "800ms", "30s", "5min", "8h", "90d", "1h30min". A number without a unit is valid too; each setting names the unit that it counts.
 .SH SETTINGS

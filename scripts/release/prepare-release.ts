@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { changesOf } from '../debian/changelog.ts'
 
 /** Subject of the commit that contains the changes of `prepareRelease`. */
-export const releaseSubject = (version: string): string => `release: version ${version}`
+export const releaseSubject = (version: string): string => `release: prepare version ${version}`
 
 /**
  * Moves the pending changes to a version, in package.json, package-lock.json and CHANGELOG.md,

@@ -15,7 +15,7 @@ export type ShownCertificate = {
     | { readonly fault: string }
 }
 
-const TIMEOUT = 5000
+const TIMEOUT_MS = 5000
 const USUAL: SocketAddress = { type: 'tcp', host: '::', port: 995 }
 
 /**
@@ -49,7 +49,7 @@ function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
       resolve({ address: text, found })
     }
     // The probe reads any certificate, valid or not, and sends nothing.
-    const socket = connect({ ...endpoint(address), rejectUnauthorized: false, timeout: TIMEOUT }, () => {
+    const socket = connect({ ...endpoint(address), rejectUnauthorized: false, timeout: TIMEOUT_MS }, () => {
       const certificate = socket.getPeerX509Certificate()
       if (certificate === undefined) return done({ fault: 'it shows no certificate' })
       done({
@@ -58,7 +58,7 @@ function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
         until: certificate.validToDate,
       })
     })
-    socket.once('timeout', () => done({ fault: `no answer within ${TIMEOUT / 1000} s` }))
+    socket.once('timeout', () => done({ fault: `no answer within ${TIMEOUT_MS / 1000} s` }))
     socket.once('error', error => done({ fault: messageOf(error) }))
   })
 }

@@ -31,11 +31,11 @@ import { SyslogListener } from './syslog-listener.ts'
 import { UsageSocket } from './usage-socket.ts'
 
 /** Time limits for storing logins at the end, in milliseconds: without progress, and in all. */
-const FLUSH = 5000
-const LONGEST_FLUSH = 30_000
+const FLUSH_MS = 5000
+const LONGEST_FLUSH_MS = 30_000
 
 /** Longest wait for the row of an address that another transaction has locked, in milliseconds. */
-const LOCK_TIMEOUT = 1000
+const LOCK_TIMEOUT_MS = 1000
 
 /** Starts authd. `load` reads the settings, at the start and at each SIGHUP. */
 export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
@@ -45,7 +45,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   watchDescriptors(log)
   const counters = new Counters()
   const store = openGrantWriter(
-    { ...databaseConnection(settings, 'writer'), applicationName: 'authd', max: 4, lockTimeoutMs: LOCK_TIMEOUT },
+    { ...databaseConnection(settings, 'writer'), applicationName: 'authd', max: 4, lockTimeoutMs: LOCK_TIMEOUT_MS },
     policyOf(settings),
   )
   const queue = new GrantQueue({
@@ -171,7 +171,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       for (const watch of watches) watch.stop()
       socket.drain()
       await Promise.all(sources.map(async source => source.close()))
-      const lost = await queue.drain(FLUSH, LONGEST_FLUSH)
+      const lost = await queue.drain(FLUSH_MS, LONGEST_FLUSH_MS)
       if (lost > 0) log.error('logins_lost', { logins: lost, reason: 'the database did not come back in time' })
       await uses.write()
       socket.close()

@@ -21,12 +21,12 @@ export type FollowedFileOptions = {
   readonly log: Log
 }
 
-const READ_SIZE = 262_144
+const READ_OCTETS = 262_144
 /**
  * Milliseconds between two checks of the file where the kernel sends no event (network file
  * systems).
  */
-const LOOK_AGAIN = 1000
+const LOOK_AGAIN_MS = 1000
 /** The name that logrotate gives to the file that was current. */
 const ROTATED = '.1'
 
@@ -66,7 +66,7 @@ export class FollowedFile {
   }
 
   async #run(): Promise<void> {
-    const buffer = Buffer.allocUnsafe(READ_SIZE)
+    const buffer = Buffer.allocUnsafe(READ_OCTETS)
     let first = true
     while (!this.#stopped) {
       try {
@@ -144,7 +144,7 @@ export class FollowedFile {
    * whether a line is incomplete there.
    */
   async #linesBefore(handle: FileHandle): Promise<ContainerLines> {
-    const begin = Math.max(0, this.#offset - READ_SIZE)
+    const begin = Math.max(0, this.#offset - READ_OCTETS)
     const containers = new ContainerLines(begin === 0 ? 'first' : 'anywhere')
     const buffer = Buffer.alloc(this.#offset - begin)
     const { bytesRead } = await handle.read(buffer, 0, buffer.length, begin)
@@ -217,7 +217,7 @@ export class FollowedFile {
   /** The kernel reported a change, or a second passed. */
   #change(): Promise<void> {
     return new Promise(resolve => {
-      const timer = setTimeout(resolve, LOOK_AGAIN)
+      const timer = setTimeout(resolve, LOOK_AGAIN_MS)
       this.#wake = () => {
         clearTimeout(timer)
         resolve()

@@ -62,9 +62,9 @@ const MAX_KEPT = 10_000
  */
 const MAX_LOCKED = 100
 /** Pause before the addresses that were set aside are tried again, in milliseconds. */
-const LOCKED_PAUSE = 1000
+const LOCKED_PAUSE_MS = 1000
 /** A login that waited longer than this is stored with its own time, not the database's. */
-const OWN_TIME_AFTER = 1000
+const OWN_TIME_AFTER_MS = 1000
 
 type Entry = {
   readonly reported: ReportedLogin
@@ -390,7 +390,7 @@ export class GrantQueue {
    */
   #setAside(entry: Entry): void {
     this.#wait(entry, this.#locked)
-    this.#lockedTimer ??= setTimeout(() => this.#tryLocked(), LOCKED_PAUSE)
+    this.#lockedTimer ??= setTimeout(() => this.#tryLocked(), LOCKED_PAUSE_MS)
   }
 
   #tryLocked(): void {
@@ -449,7 +449,7 @@ export class GrantQueue {
 
   #login({ reported: { event, at }, arrivedAt, queued }: Entry): Login {
     const age = this.#options.monotonic() - arrivedAt
-    if (at === undefined && !queued && age < OWN_TIME_AFTER) return { event, at: null }
+    if (at === undefined && !queued && age < OWN_TIME_AFTER_MS) return { event, at: null }
     // Counted back from now by a clock that does not step, so that a step of the machine's clock
     // moves no login.
     const own = this.#options.clock() - age

@@ -20,10 +20,10 @@ export type HousekeeperOptions = {
   readonly keepDays: number
 }
 
-const DAY = 86_400_000
-const SAVE_PLACES = 1000
+const DAY_MS = 86_400_000
+const SAVE_PLACES_MS = 1000
 /** Milliseconds after which a sweep or a new partition is cancelled. The next sweep tries again. */
-const DEADLINE = 30_000
+const DEADLINE_MS = 30_000
 
 /** Does the periodic work until `close`. */
 export class Housekeeper {
@@ -37,10 +37,10 @@ export class Housekeeper {
     this.#options = options
     this.#timers = [
       setInterval(() => void this.sweep(), options.sweepEvery),
-      setInterval(() => this.savePlaces(), SAVE_PLACES),
+      setInterval(() => this.savePlaces(), SAVE_PLACES_MS),
       setInterval(() => {
         this.#historyDue = true
-      }, DAY),
+      }, DAY_MS),
     ]
     void this.sweep()
   }
@@ -60,14 +60,14 @@ export class Housekeeper {
     const { store, counters, log, keepDays } = this.#options
     try {
       if (this.#historyDue) {
-        await store.keepHistory(keepDays, { signal: AbortSignal.timeout(DEADLINE) })
+        await store.keepHistory(keepDays, { signal: AbortSignal.timeout(DEADLINE_MS) })
         this.#historyDue = false
       }
-      const { grants } = await store.sweep({ signal: AbortSignal.timeout(DEADLINE) })
+      const { grants } = await store.sweep({ signal: AbortSignal.timeout(DEADLINE_MS) })
       counters.sweeps += 1
       counters.swept += grants
       if (grants > 0) log.info('grants_swept', { grants })
-      await store.publishUngrantable({ signal: AbortSignal.timeout(DEADLINE) })
+      await store.publishUngrantable({ signal: AbortSignal.timeout(DEADLINE_MS) })
     } catch (error) {
       counters.sweepFailures += 1
       log.warn('sweep_failed', { reason: asError(error) })

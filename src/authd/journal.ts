@@ -49,9 +49,9 @@ export type JournalOptions = {
 }
 
 /** Longest entry. An entry has many fields; one of a POP3 daemon is far shorter. */
-const MAX_ENTRY = 65_536
+const MAX_ENTRY_OCTETS = 65_536
 /** Pause before journalctl is started again, in milliseconds. */
-const RESTART = 2000
+const RESTART_MS = 2000
 /**
  * Entries with logins that are not stored yet. Above this number authd stops reading from
  * journalctl.
@@ -92,7 +92,7 @@ export class Journal {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     this.#child = child
-    const splitter = new LineSplitter(MAX_ENTRY)
+    const splitter = new LineSplitter(MAX_ENTRY_OCTETS)
     // If no descriptor is free, the runtime makes no streams and emits `error` later.
     const { stdout, stderr }: ChildProcess = child
     stdout?.on('data', (chunk: Buffer) => {
@@ -112,8 +112,8 @@ export class Journal {
   #ended(child: ChildProcess, why: string): void {
     if (this.#stopped || this.#child !== child) return
     this.#child = undefined
-    this.#options.log.warn('journal_ended', { reason: why, in_ms: RESTART })
-    this.#timer = setTimeout(() => this.#start(), RESTART)
+    this.#options.log.warn('journal_ended', { reason: why, in_ms: RESTART_MS })
+    this.#timer = setTimeout(() => this.#start(), RESTART_MS)
   }
 
   #entry(text: string): void {

@@ -39,11 +39,11 @@ export type LoginSourcesOptions = {
 }
 
 /** A stamp has whole seconds, so a line of at most this age in milliseconds counts as new. */
-const STAMP_GRAIN = 2000
+const STAMP_GRAIN_MS = 2000
 /** A stamp further in the future is of another clock or time zone, in milliseconds. */
-const MAX_AHEAD = 60_000
+const MAX_AHEAD_MS = 60_000
 /** Time zones differ by multiples of this, in milliseconds. */
-const ZONE_GRAIN = 900_000
+const ZONE_GRAIN_MS = 900_000
 const MAX_DAEMON = 32
 
 /** Origin of a line: the source, and the file if there are several. */
@@ -162,7 +162,7 @@ export class LoginSources {
       })
       return false
     }
-    if (verdict.ahead > MAX_AHEAD) this.#warnOfFuture(origin, verdict)
+    if (verdict.ahead > MAX_AHEAD_MS) this.#warnOfFuture(origin, verdict)
     const { ip, login, method, tls = false, daemon, at } = verdict
     this.#logins += 1
     const event: LoginEvent = {
@@ -176,7 +176,7 @@ export class LoginSources {
     queue.submit({
       event,
       source: origin.source,
-      ...(age < STAMP_GRAIN ? {} : { at }),
+      ...(age < STAMP_GRAIN_MS ? {} : { at }),
       ...(settled === undefined ? {} : { settled }),
     })
     return true
@@ -193,7 +193,7 @@ export class LoginSources {
     this.#options.log.warn('stamp_ahead', {
       ...this.#about('ahead', origin, login),
       seconds: Math.round(login.ahead / 1000),
-      detail: 'the stamp lies in the future, so a line that is delivered late counts as a login of now',
+      reason: 'the stamp lies in the future, so a line that is delivered late counts as a login of now',
       remedy: 'set the same clock and time zone for the daemon and for authd, or log stamps with a zone (RFC 3339)',
     })
   }
@@ -218,8 +218,8 @@ const keyOf = (kind: string, { source, path }: Origin): string => `${kind} ${pat
 
 /** A login whose delay is a multiple of 15 minutes was most likely written in another time zone. */
 function remedyForAge(age: number): string {
-  const beside = age % ZONE_GRAIN
-  const looksLikeZone = age > ZONE_GRAIN && Math.min(beside, ZONE_GRAIN - beside) < MAX_AHEAD
+  const beside = age % ZONE_GRAIN_MS
+  const looksLikeZone = age > ZONE_GRAIN_MS && Math.min(beside, ZONE_GRAIN_MS - beside) < MAX_AHEAD_MS
   return looksLikeZone
     ? 'the stamps look like another time zone: set the same one for the daemon and for authd, or log stamps with a zone (RFC 3339)'
     : 'the line waited in a queue or in the file; if this goes on, look at the queue of syslogd and at the time zone of the stamps'

@@ -20,13 +20,13 @@ export type SyslogFifoOptions = {
 }
 
 /** Octets taken in one read: a full pipe at its usual largest size. */
-const READ_SIZE = 1_048_576
+const READ_OCTETS = 1_048_576
 /** Octets that are parsed between two reads of the pipe. */
-const SLICE = 65_536
+const SLICE_OCTETS = 65_536
 /** Octets that are read and not yet parsed. Above this number parsing goes before reading. */
-const MAX_BACKLOG = 67_108_864
+const MAX_BACKLOG_OCTETS = 67_108_864
 /** Milliseconds between two checks whether the FIFO was replaced. */
-const LOOK_AGAIN = 5000
+const LOOK_AGAIN_MS = 5000
 
 /**
  * The FIFO that a syslogd writes to. authd reads it at once and never waits for the store, because
@@ -49,7 +49,7 @@ export class SyslogFifo {
     this.#options = options
     this.#fifo = openFifo(options.path, 'syslog_fifo')
     this.#socket = this.#read(this.#fifo.fd)
-    this.#timer = setInterval(() => this.#reopenIfReplaced(), LOOK_AGAIN).unref()
+    this.#timer = setInterval(() => this.#reopenIfReplaced(), LOOK_AGAIN_MS).unref()
   }
 
   get capacity(): number {
@@ -64,7 +64,7 @@ export class SyslogFifo {
   }
 
   #read(fd: number): Socket {
-    const buffer = Buffer.allocUnsafe(READ_SIZE)
+    const buffer = Buffer.allocUnsafe(READ_OCTETS)
     const socket = new Socket({
       fd,
       readable: true,
@@ -89,8 +89,9 @@ export class SyslogFifo {
     this.#watchFilling(chunk.length)
     this.#backlogOctets += chunk.length
     if (this.#backlog.length === 0) setImmediate(() => this.#work())
-    for (let at = 0; at < chunk.length; at += SLICE) this.#backlog.push(Buffer.from(chunk.subarray(at, at + SLICE)))
-    while (this.#backlogOctets > MAX_BACKLOG) this.#nextSlice()
+    for (let at = 0; at < chunk.length; at += SLICE_OCTETS)
+      this.#backlog.push(Buffer.from(chunk.subarray(at, at + SLICE_OCTETS)))
+    while (this.#backlogOctets > MAX_BACKLOG_OCTETS) this.#nextSlice()
   }
 
   /**

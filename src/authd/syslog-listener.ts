@@ -21,9 +21,9 @@ export type SyslogListenerOptions = {
 
 const MAX_CONNECTIONS = 64
 /** Milliseconds without input after which a connection is closed at the end of authd. */
-const QUIET = 1000
+const QUIET_MS = 1000
 /** The longest time that the connections are read at the end, in milliseconds. */
-const LAST_LINES = 5000
+const LAST_LINES_MS = 5000
 
 /**
  * Takes lines from a local rsyslog (omfwd) or syslog-ng by TCP. The senders are not authenticated.
@@ -64,14 +64,14 @@ export class SyslogListener {
       socket =>
         new Promise<void>(resolve => {
           socket.once('close', () => resolve())
-          socket.setTimeout(QUIET, () => socket.destroy())
+          socket.setTimeout(QUIET_MS, () => socket.destroy())
           socket.resume()
           socket.end()
         }),
     )
     const deadline = setTimeout(() => {
       for (const socket of this.#open) socket.destroy()
-    }, LAST_LINES)
+    }, LAST_LINES_MS)
     await Promise.all(ended)
     clearTimeout(deadline)
   }

@@ -58,8 +58,8 @@ const MAX_SEEN = 100_000
  * tally would need a separate row.
  */
 const MAX_TALLY_AGE_S = 3_700
-const WRITE_EVERY = 1000
-const DEADLINE = 10_000
+const WRITE_EVERY_MS = 1000
+const DEADLINE_MS = 10_000
 /** Time between two warnings about dropped lines. */
 const WARN_EVERY_MS = 60_000
 
@@ -111,7 +111,7 @@ export class UsageSocket {
         }
       },
     })
-    this.#timer = setInterval(() => void this.write(), WRITE_EVERY)
+    this.#timer = setInterval(() => void this.write(), WRITE_EVERY_MS)
   }
 
   async listen(): Promise<void> {
@@ -144,7 +144,7 @@ export class UsageSocket {
   async #writeUses(): Promise<void> {
     const uses = this.#waiting.splice(0)
     try {
-      await this.#options.store.recordUsageEvents(uses, { signal: AbortSignal.timeout(DEADLINE) })
+      await this.#options.store.recordUsageEvents(uses, { signal: AbortSignal.timeout(DEADLINE_MS) })
     } catch (error) {
       this.#waiting = [...uses, ...this.#waiting].slice(-MAX_WAITING)
       throw error
@@ -154,7 +154,7 @@ export class UsageSocket {
   async #writeTallies(): Promise<void> {
     const tallies = this.#tallies.splice(0)
     try {
-      await this.#options.store.recordTallies(tallies, { signal: AbortSignal.timeout(DEADLINE) })
+      await this.#options.store.recordTallies(tallies, { signal: AbortSignal.timeout(DEADLINE_MS) })
     } catch (error) {
       // Refusals are of use only while they are recent.
       const kept = tallies.map(tally => ({ ...tally, recent: [] }))

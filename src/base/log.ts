@@ -3,7 +3,7 @@
 import { writeSync } from 'node:fs'
 import { BoundedMap } from './bounded-map.ts'
 import { errorCodeOf, messageOf } from './errors.ts'
-import type { LogLevel } from './log-events/row.ts'
+import type { LogContextField, LogLevel } from './log-events/row.ts'
 import type { LogEvent, LogEventAt, LogFieldOf } from './log-events.ts'
 
 /**
@@ -15,14 +15,14 @@ export type WriteOctets = (octets: Buffer) => number
  * Octets that are kept for a slow reader. Further lines are lost; their number is logged when there
  * is room again.
  */
-const MAX_WAITING = 1_048_576
+const MAX_WAITING_OCTETS = 1_048_576
 /**
  * Octets that a pipe takes whole (PIPE_BUF, pipe(7)): several processes write to one log, and no
  * line of one may be cut by a line of another. A longer line can be.
  */
-const MOST_TOGETHER = 4_096
+const MOST_TOGETHER_OCTETS = 4_096
 /** Pause before a full pipe is tried again, in milliseconds. */
-const AGAIN = 10
+const AGAIN_MS = 10
 
 /**
  * Writes whole lines to a descriptor at once and never waits for the reader. Lines that a full pipe
@@ -61,7 +61,7 @@ export class LineWriter {
   /** False if there is no room for the line. */
   #take(text: string): boolean {
     const octets = Buffer.from(text)
-    if (this.#waitingOctets + octets.length > MAX_WAITING) {
+    if (this.#waitingOctets + octets.length > MAX_WAITING_OCTETS) {
       this.#lost += 1
       return false
     }
@@ -92,7 +92,7 @@ export class LineWriter {
     } catch (error) {
       const isFull = errorCodeOf(error) === 'EAGAIN'
       this.#waiting = isFull ? [octets, ...this.#waiting.slice(written)] : []
-      if (isFull) this.#timer = setTimeout(() => this.flush(), AGAIN).unref()
+      if (isFull) this.#timer = setTimeout(() => this.flush(), AGAIN_MS).unref()
     }
     this.#waitingOctets = this.#waiting.reduce((sum, line) => sum + line.length, 0)
   }
@@ -111,7 +111,7 @@ function linesTogether(lines: readonly Buffer[], from: number): number {
   let count = 1
   for (let next = lines[from + 1]; next !== undefined; next = lines[from + count]) {
     octets += next.length
-    if (octets > MOST_TOGETHER) break
+    if (octets > MOST_TOGETHER_OCTETS) break
     count += 1
   }
   return count
@@ -125,6 +125,9 @@ const NO_FIELDS: Fields = {}
 /** The fields of an event, as the table of log events lists them. */
 export type FieldsOf<Event extends LogEvent> = { readonly [Name in LogFieldOf<Event>]?: Fields[string] }
 
+/** Fields that every line of a part of a program carries. */
+export type ContextFields = { readonly [Name in LogContextField]?: Fields[string] }
+
 /**
  * One event, one line, `key=value`. No text of a peer can make a second line or a second field.
  * Names, levels and fields are those of the table of log events.
@@ -134,8 +137,8 @@ export interface Log {
   info<Event extends LogEventAt<'info'>>(event: Event, fields?: FieldsOf<Event>): void
   warn<Event extends LogEventAt<'warn'>>(event: Event, fields?: FieldsOf<Event>): void
   error<Event extends LogEventAt<'error'>>(event: Event, fields?: FieldsOf<Event>): void
-  /** The same log with fields that every line carries, e.g. the session id. */
-  with(fields: Fields): Log
+  /** The same log with fields that every line carries, e.g. the session id (`LOG_CONTEXTS`). */
+  with(fields: ContextFields): Log
 }
 
 /** Least important first. */

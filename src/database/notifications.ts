@@ -7,9 +7,9 @@ import { clientConfig } from './connect.ts'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
 
 /** Milliseconds between two attempts. */
-const AGAIN = 1000
+const AGAIN_MS = 1000
 /** Time limit of a server to close its end, in milliseconds. */
-const CLOSE_LIMIT = 1000
+const CLOSE_LIMIT_MS = 1000
 
 export type Notifications = { close(): Promise<void> }
 
@@ -46,7 +46,7 @@ async function keepListening(
   for (let n = 0; !signal.aborted; n++) {
     const host = options.hosts[n % options.hosts.length]
     if (host !== undefined) await listenOnce(options, host, channel, notified, signal)
-    await pause(AGAIN, undefined, { signal, ref: false }).catch(() => undefined) // closed
+    await pause(AGAIN_MS, undefined, { signal, ref: false }).catch(() => undefined) // closed
   }
 }
 
@@ -78,6 +78,6 @@ async function listenOnce(
     signal.removeEventListener('abort', end)
     const closed = client.end().catch(() => undefined) // the connection is closed, as intended
     // A server that hangs keeps its end open.
-    await Promise.race([closed, pause(CLOSE_LIMIT, undefined, { ref: false })])
+    await Promise.race([closed, pause(CLOSE_LIMIT_MS, undefined, { ref: false })])
   }
 }

@@ -10,7 +10,7 @@ const NOTIFY: Statement<unknown> = { name: 'notify-change', row: ignored, text: 
  * Least pause between two notifications of one writer, in milliseconds: a busy site must not spend
  * on them what its logins need.
  */
-const PAUSE = 100
+const PAUSE_MS = 100
 
 /**
  * Announces a change of the grants to the cdb exports, so that they need not wait for their next
@@ -37,7 +37,7 @@ export class ChangeNotifier {
       if (!this.#again) return
       this.#again = false
       this.changed()
-    }, PAUSE).unref()
+    }, PAUSE_MS).unref()
     void notifyChange(this.#database)
   }
 }

@@ -71,7 +71,7 @@ export interface SessionEnd {
 const MAX_WARNINGS = 20
 
 /** Octets that the client has not read, above which no further command runs. */
-const HIGH_WATER = 65_536
+const HIGH_WATER_OCTETS = 65_536
 
 /**
  * One session in TRANSACTION and UPDATE over an open maildrop. The replies to pipelined commands
@@ -342,12 +342,12 @@ export class Session implements ConnectionListener {
   }
 
   /**
-   * Back-pressure: no further command runs while the client leaves more than HIGH_WATER octets
+   * Back-pressure: no further command runs while the client leaves more than HIGH_WATER_OCTETS
    * unread.
    */
   #drained(): Promise<void> | undefined {
-    if (this.#replies.length > HIGH_WATER) this.#flush()
-    if (this.#connection.unsent <= HIGH_WATER) return undefined
+    if (this.#replies.length > HIGH_WATER_OCTETS) this.#flush()
+    if (this.#connection.unsent <= HIGH_WATER_OCTETS) return undefined
     return new Promise(resolve => {
       this.#wake = resolve
     })

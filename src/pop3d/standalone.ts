@@ -100,7 +100,7 @@ function optionsFrom(environment: Environment): ServiceOptions {
 }
 
 /** Milliseconds for which logger(1) may delay a login. */
-const LOGGER_TIME = 2000
+const LOGGER_TIME_MS = 2000
 
 /**
  * Writes the login line for syslog (spec/syslog.md §6, facility mail) on behalf of a popup that
@@ -114,7 +114,7 @@ function announceLogin(environment: Environment): void {
   process.stderr.write(`${tag}: ${line}\n`)
   // The result is ignored: without logger(1) or syslog, the line above on standard error is the
   // only report.
-  spawnSync('logger', ['-p', 'mail.info', '-t', tag, '--', line], { stdio: 'ignore', timeout: LOGGER_TIME })
+  spawnSync('logger', ['-p', 'mail.info', '-t', tag, '--', line], { stdio: 'ignore', timeout: LOGGER_TIME_MS })
 }
 
 /** Reads the login from the environment of the checker (spec/popup.md §7). */

@@ -3,7 +3,7 @@ import { KeyedHash } from '../base/keyed-hash.ts'
 import { parseSessionTicket, type SessionTicket, type UsedTicket } from '../wire/workers/maildrop-worker.ts'
 
 /** Seconds between two removals of expired tickets from memory. */
-const SWEEP_EVERY = 30
+const SWEEP_EVERY_S = 30
 
 /** Why a ticket is refused. */
 export type TicketRefusal = 'malformed' | 'forged' | 'expired' | 'repeated'
@@ -46,7 +46,7 @@ export class TicketVerifier {
   }
 
   #sweep(now: number): void {
-    this.#nextSweep = now + SWEEP_EVERY
+    this.#nextSweep = now + SWEEP_EVERY_S
     for (const [id, expires] of this.#used) if (expires <= now) this.#used.delete(id)
   }
 }

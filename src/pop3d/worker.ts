@@ -32,10 +32,10 @@ import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
 import { TicketVerifier } from './ticket-verifier.ts'
 
 /** Milliseconds in which the login process must present a ticket after it has connected. */
-const TICKET_TIME = 10_000
+const TICKET_TIME_MS = 10_000
 
 /** Milliseconds in which the monitor must send its first message. */
-const START_TIME = 10_000
+const START_TIME_MS = 10_000
 
 /**
  * Runs as a worker of popup's monitor: many sessions of one owner in one process
@@ -186,7 +186,7 @@ class Worker {
     // The ticket is late, or the login process has exited, so there is no session to serve.
     const giveUp = () => socket.destroy()
     socket.on('error', giveUp)
-    socket.setTimeout(TICKET_TIME, giveUp)
+    socket.setTimeout(TICKET_TIME_MS, giveUp)
     const reader = new LineReader()
     socket.on('end', giveUp)
     const receive = (chunk: Buffer) => {
@@ -257,7 +257,7 @@ async function firstMessage(channel: ControlChannel): Promise<MaildropWorkerStar
     resolve(message)
   })
   channel.onClose(() => reject(new TemporaryFault('pop3d --worker: there is no monitor; only popup starts a worker')))
-  const timer = setTimeout(() => reject(new TemporaryFault('pop3d --worker: no word from the monitor')), START_TIME)
+  const timer = setTimeout(() => reject(new TemporaryFault('pop3d --worker: no word from the monitor')), START_TIME_MS)
   const message = await promise.finally(() => clearTimeout(timer))
   try {
     const start = parseMaildropWorkerStart(message)

@@ -215,16 +215,16 @@ export class EndFinder {
 const END: readonly number[] = [CR, LF, DOT, CR, LF]
 
 /** Octets of a refused message that are discarded before the session ends. */
-const MAX_DISCARDED = 16 * 1_048_576
+const MAX_DISCARDED_OCTETS = 16 * 1_048_576
 
 /** Discards the rest of a message that was refused. */
 export class DiscardedContent {
   readonly #finder = new EndFinder()
   #octets = 0
 
-  /** True at the end of the message, or when more than MAX_DISCARDED octets were discarded. */
+  /** True at the end of the message, or when more than MAX_DISCARDED_OCTETS were discarded. */
   push(input: Uint8Array): boolean {
     this.#octets += input.length
-    return this.#finder.push(input) >= 0 || this.#octets > MAX_DISCARDED
+    return this.#finder.push(input) >= 0 || this.#octets > MAX_DISCARDED_OCTETS
   }
 }

@@ -115,9 +115,9 @@ export interface HalfClosable extends Connection {
 }
 
 /** Unsent octets of one side above which the other side is not read. */
-const HIGH_WATER = 65_536
+const HIGH_WATER_OCTETS = 65_536
 /** Largest chunk in octets that is copied, because a copy costs less than a promise. */
-const SMALL = 4_096
+const SMALL_OCTETS = 4_096
 /** Time for the server to end after the client has closed. It may still read the last commands. */
 const LINGER_MS = 5_000
 
@@ -165,7 +165,7 @@ export function joinConnections(
       data: octets => {
         bytesFromClient += octets.length
         server.write('', octets)
-        if (server.unsent > HIGH_WATER) client.pause()
+        if (server.unsent > HIGH_WATER_OCTETS) client.pause()
       },
       end: () => server.endOutput(),
       drained: () => server.resume(),
@@ -185,9 +185,9 @@ export function joinConnections(
         bytesFromServer += octets.length
         // Large chunks are not copied, because the garbage would increase the memory of the
         // process.
-        if (octets.length > SMALL) void client.writeChunk(octets)
+        if (octets.length > SMALL_OCTETS) void client.writeChunk(octets)
         else client.write('', octets)
-        if (client.unsent > HIGH_WATER) server.pause()
+        if (client.unsent > HIGH_WATER_OCTETS) server.pause()
       },
       end: () => {
         reason ??= 'ended'

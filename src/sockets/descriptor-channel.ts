@@ -16,7 +16,7 @@ import { type OpenSocket, OwnedDescriptor } from './owned-descriptor.ts'
 /** Maximum messages per wake-up, so that one channel cannot starve other sockets. */
 const AT_A_TIME = 16
 /** Maximum unsent octets; above this the connection is closed. */
-const MAX_UNSENT = 1_048_576
+const MAX_UNSENT_OCTETS = 1_048_576
 const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
@@ -186,7 +186,7 @@ export class DescriptorChannel implements HandoverChannel {
   #keep(octets: Uint8Array): void {
     if (octets.length === 0) return
     this.#unsent = Buffer.concat([this.#unsent, octets])
-    if (this.#unsent.length > MAX_UNSENT) this.#destroyLater()
+    if (this.#unsent.length > MAX_UNSENT_OCTETS) this.#destroyLater()
     else this.#watch()
   }
 

@@ -20,7 +20,7 @@ const CHECK_LIMIT_MS = 60_000
 /** Time from SIGTERM to SIGKILL. */
 const KILL_AFTER_MS = 5_000
 /** Octets of a checker's standard output that are kept to find the witness's line. */
-const MAX_OUTPUT = 65_536
+const MAX_OUTPUT_OCTETS = 65_536
 
 export type Credentials = {
   readonly login: string
@@ -295,7 +295,7 @@ async function witnessPid(readEnd: number, ended: Promise<Ending>): Promise<numb
   let output = ''
   try {
     for await (const piece of stream) {
-      output = (output + String(piece)).slice(-MAX_OUTPUT)
+      output = (output + String(piece)).slice(-MAX_OUTPUT_OCTETS)
       const found = /\0checked (\d{1,10})\n/.exec(output)
       if (found !== null) return Number(found[1])
     }

@@ -41,8 +41,8 @@ describeWith(
       await git('config', 'user.email', 'test@example.org')
       await git('add', '-A')
       await git('commit', '-qm', 'A checkout')
-      expect(await release('prepare', VERSION)).toContain(`git commit -am 'release: version ${VERSION}'`)
-      await git('commit', '-qam', `release: version ${VERSION}`)
+      expect(await release('prepare', VERSION)).toContain(`git commit -am 'release: prepare version ${VERSION}'`)
+      await git('commit', '-qam', `release: prepare version ${VERSION}`)
       await release()
     }, 900_000)
 

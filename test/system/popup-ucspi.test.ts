@@ -88,6 +88,12 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     expect(status).toBe(1)
   })
 
+  test('a crash after the login is logged with its cause', () => {
+    const crashing = ['pop.example.org', 'sh', '-c', 'echo "+OK welcome"; kill -KILL $$']
+    const { log } = converse(`USER ann\r\n${PASS}\r\n`, {}, crashing)
+    expect(log).toMatch(/event=login_aborted id=\S+ ip=192\.0\.2\.7 reason="program killed by SIG[A-Z]+"/)
+  })
+
   test('compat = "qmail": the greeting has the process id and the time', () => {
     const [node = '', ...rest] = commandOf('popup', 'pop.example.org', ...words)
     const { stdout, pid } = spawnSync(node, rest, { input: '', env: { PATH: process.env['PATH'], ...UCSPI, ...qmail } })

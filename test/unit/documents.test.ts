@@ -3,6 +3,7 @@ import { dirname, join } from 'node:path'
 import * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
 import { commandTree } from '../../src/auth-relay/command-line.ts'
+import { LOG_FIELDS } from '../../src/base/log-events/row.ts'
 import { LOG_EVENTS } from '../../src/base/log-events.ts'
 import { parseSettings, SECTIONS } from '../../src/settings/settings.ts'
 
@@ -121,6 +122,32 @@ describe.each(DOCUMENTS)('%s', name => {
       expect(metrics).toContain(`'${metric}'`)
     })
   })
+})
+
+/** Spans of the form `name=value` that are not of the log, each with its meaning. */
+const OTHER_PAIRS: ReadonlyMap<string, string> = new Map([
+  ['default_action=DUNNO', 'setting of Postfix'],
+  ['age=SECONDS', 'field of a login event, see WIRE'],
+])
+
+test('the log events and log fields that documents name exist', () => {
+  const isEvent = (name: string): name is keyof typeof LOG_EVENTS => Object.hasOwn(LOG_EVENTS, name)
+  const named = DOCUMENTS.flatMap(name =>
+    spans(textOf(name)).flatMap(span => {
+      const [, first = '', rest = ''] = /^(\w+)((?: [a-z_]+=\S+)*)$/.exec(span.replace(/^event=/, '')) ?? []
+      const event = isEvent(first) ? first : undefined
+      const isLine = /^event=/.test(span) || /^[a-z_]+=[^\s="'$]\S*$/.test(span) || (event !== undefined && rest !== '')
+      return isLine && !OTHER_PAIRS.has(span) ? [{ name, span, event }] : []
+    }),
+  )
+  expect(named.length).toBeGreaterThan(10)
+  const unknown = named.filter(({ span, event }) => {
+    const fields: readonly string[] = event === undefined ? Object.keys(LOG_FIELDS) : LOG_EVENTS[event].fields
+    return [...span.matchAll(/(?:^| )([a-z_]+)=/g)].some(([, field = '']) =>
+      field === 'event' ? event === undefined : !fields.includes(field),
+    )
+  })
+  expect(unknown).toEqual([])
 })
 
 test('the lists of documents without a subject name documents that exist', () => {

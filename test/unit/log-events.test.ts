@@ -1,8 +1,15 @@
 import { globSync, readFileSync } from 'node:fs'
 import { describe, expect, expectTypeOf, test } from 'vitest'
-import { logCalls, logCallsOfSource, logEventsOnDisk, logEventsPage } from '../../scripts/log-events.ts'
-import type { FieldsOf } from '../../src/base/log.ts'
-import { LOG_FIELDS, type LogLevel } from '../../src/base/log-events/row.ts'
+import {
+  logCalls,
+  logCallsOfSource,
+  logContexts,
+  logContextsOfSource,
+  logEventsOnDisk,
+  logEventsPage,
+} from '../../scripts/log-events.ts'
+import type { ContextFields, FieldsOf } from '../../src/base/log.ts'
+import { LOG_CONTEXTS, LOG_FIELDS, type LogLevel } from '../../src/base/log-events/row.ts'
 import { LOG_EVENT_SECTIONS, LOG_EVENTS, type LogEvent, type LogEventAt } from '../../src/base/log-events.ts'
 import { SECTIONS } from '../../src/settings/settings.ts'
 
@@ -29,6 +36,18 @@ describe('the table', () => {
     expect([...used].sort()).toEqual(Object.keys(LOG_FIELDS).sort())
   })
 
+  test('has the cause in `reason`, and only more about it in `detail` or `signal`', () => {
+    // The fields `rule` and `subject` of an alarm say what its `detail` is about.
+    const alarms: readonly string[] = ['alarm_started', 'alarm_ended']
+    const withoutReason = rows.filter(([event, row]) => {
+      const fields: readonly string[] = row.fields
+      const isOfProcess = fields.includes('pid') || fields.includes('status')
+      const needsReason = fields.includes('detail') || (fields.includes('signal') && !isOfProcess)
+      return needsReason && !fields.includes('reason') && !alarms.includes(event)
+    })
+    expect(withoutReason.map(([event]) => event)).toEqual([])
+  })
+
   test('calls every cause `reason`', () => {
     expect(Object.keys(LOG_FIELDS).filter(field => /^(err|error|cause|why|because)$/.test(field))).toEqual([])
   })
@@ -51,6 +70,11 @@ describe('the events of src/', () => {
     const logged = new Set(calls.map(({ level, event }) => `${level} ${event}`))
     expect([...known].filter(each => !logged.has(each))).toEqual([])
   })
+})
+
+test('the fields of every line of a part are those that the source adds', () => {
+  const asText = (contexts: readonly (readonly string[])[]): string[] => contexts.map(names => names.join(' ')).sort()
+  expect(asText(logContextsOfSource())).toEqual(asText(LOG_CONTEXTS.map(({ fields }) => fields)))
 })
 
 describe('the events that documents and deploy/ name', () => {
@@ -108,11 +132,23 @@ describe('the search for events', () => {
   })
 })
 
+test.each([
+  ['this.#log = host.log.with({ id: client.id })', [['id']]],
+  ["createLog('a').with({ id, user, ip })", [['id', 'user', 'ip']]],
+  ['log.with({ ...origin })', [['…']]],
+  ['log.with(fields)', [['…']]],
+  ['lines.with(0, line)', []],
+])('the search for fields of every line: %s', (text, contexts) => {
+  expect(logContexts(text)).toEqual(contexts)
+})
+
 test('the type checker refuses an unknown event, another level and an unknown field', () => {
   expectTypeOf<'grant_stored'>().toExtend<LogEventAt<'info'>>()
   expectTypeOf<'grant_stored'>().not.toExtend<LogEventAt<'error'>>()
   expectTypeOf<'grant-stored'>().not.toExtend<LogEvent>()
   expectTypeOf<keyof FieldsOf<'grants_swept'>>().toEqualTypeOf<'grants'>()
+  expectTypeOf<keyof ContextFields>().toExtend<keyof typeof LOG_FIELDS>()
+  expectTypeOf<{ readonly session: string }>().not.toExtend<Required<ContextFields>>()
   expectTypeOf<LogEventAt<LogLevel>>().toExtend<LogEvent>()
   expect(LOG_EVENTS.grant_stored.levels).not.toContain('error')
   expect(LOG_EVENTS.grants_swept.fields).toEqual(['grants'])

@@ -81,7 +81,7 @@ const Status = v.object({ patroni: v.object({ version: v.string() }) })
 export type PatroniAnswer = { readonly config: v.InferOutput<typeof Config>; readonly version: string }
 
 /** Time limit for one answer of Patroni, in milliseconds. */
-const PATRONI_WAIT = 3000
+const PATRONI_WAIT_MS = 3000
 
 /** Checks the settings of the cluster in the answer of the first Patroni that answers. */
 export async function checkPatroni({ database }: Pick<Settings, 'database'>): Promise<Finding[]> {
@@ -107,7 +107,7 @@ export async function checkPatroni({ database }: Pick<Settings, 'database'>): Pr
 
 async function askPatroni(base: string): Promise<PatroniAnswer> {
   const ask = async (path: string): Promise<unknown> =>
-    (await fetch(`${base}${path}`, { signal: AbortSignal.timeout(PATRONI_WAIT) })).json()
+    (await fetch(`${base}${path}`, { signal: AbortSignal.timeout(PATRONI_WAIT_MS) })).json()
   const config = v.parse(Config, await ask('/config'))
   return { config, version: v.parse(Status, await ask('/patroni')).patroni.version }
 }

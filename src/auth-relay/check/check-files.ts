@@ -173,8 +173,8 @@ function missingCertificate(name: string, cert: string, isMade: boolean): Findin
   )
 }
 
-/** Number of days before the end of a certificate from which on the finding warns. */
-const SOON = 14 * 86_400
+/** Time before the end of a certificate from which on the finding warns: 14 days. */
+const SOON_S = 14 * 86_400
 
 function parseCertificate(name: string, cert: string, key: string, now: Date): Finding[] {
   try {
@@ -183,7 +183,7 @@ function parseCertificate(name: string, cert: string, key: string, now: Date): F
     const end = certificate.validToDate
     const left = (end.getTime() - now.getTime()) / 1000
     if (left <= 0) found.push(unsafe(name, `${cert} ended on ${formatMoment(end)}`, 'renew it, then SIGHUP'))
-    else if (left < SOON) found.push(advice(name, `${cert} ends in ${formatDuration(left)}`, 'renew it, then SIGHUP'))
+    else if (left < SOON_S) found.push(advice(name, `${cert} ends in ${formatDuration(left)}`, 'renew it, then SIGHUP'))
     if (certificate.validFromDate > now) {
       found.push(unsafe(name, `${cert} begins on ${formatMoment(certificate.validFromDate)}`, 'set the clock, or wait'))
     }

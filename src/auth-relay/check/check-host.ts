@@ -23,8 +23,8 @@ import { advice, closedPath, type Finding, fine, unsafe, unsafeBecause } from '.
 import { socketsAt } from './processes.ts'
 
 /** Seconds by which the clocks of host and database may differ. */
-const CLOCK_ADVICE = 5
-const CLOCK_UNSAFE = 60
+const CLOCK_ADVICE_S = 5
+const CLOCK_UNSAFE_S = 60
 
 /**
  * Checks the running host: the database, its roles and its clock, and the programs that listen on
@@ -207,10 +207,10 @@ async function checkRole(settings: Settings, role: DatabaseRole): Promise<Findin
       )
     }
     const drift = Math.abs(seen.now.getTime() - Date.now()) / 1000
-    if (role === 'writer' && drift > CLOCK_ADVICE) {
+    if (role === 'writer' && drift > CLOCK_ADVICE_S) {
       const text = `the clocks of this host and of the database are ${formatDuration(drift)} apart`
       found.push(
-        drift > CLOCK_UNSAFE
+        drift > CLOCK_UNSAFE_S
           ? unsafe('clock', text, 'run an NTP client on both')
           : advice('clock', text, 'run an NTP client on both'),
       )

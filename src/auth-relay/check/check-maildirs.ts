@@ -135,7 +135,7 @@ function entriesOf(directory: string): readonly Dirent[] {
 const MAX_FILES = 500_000
 
 /** Seconds by which a file's time may be ahead: pop3d lists it soon. */
-const FUTURE_TOLERANCE = 60
+const FUTURE_TOLERANCE_S = 60
 
 /** Files of one maildrop that pop3d treats differently from the owner's expectation. */
 export interface MaildirReport {
@@ -211,7 +211,7 @@ export function inspectMaildir(maildir: string, now: number, maxFiles = MAX_FILE
         if (linked.has(link)) continue
         linked.add(link)
       }
-      if (Math.floor(status.mtimeMs / 1000) > now + FUTURE_TOLERANCE) future.add(file.shown)
+      if (Math.floor(status.mtimeMs / 1000) > now + FUTURE_TOLERANCE_S) future.add(file.shown)
       if (!isReadableBy(owner, status)) unreadable.add(file.shown)
       if (!isUniqueId(base)) oddNames.add(file.shown)
       if (bases.has(base)) twins.add(file.shown)

@@ -42,7 +42,7 @@ const HOST = '127.0.0.1'
  * Drain time of sessions after Ctrl-C, in seconds. The value is small, because the user waits for
  * the shell prompt.
  */
-const DRAIN = 1
+const DRAIN_S = 1
 const DOMAIN = 'demo.example'
 const USER = 'demo'
 const PASSWORD = 'demo'
@@ -98,7 +98,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         checker: 'passwd-file',
         passwd_file: join(dir, 'passwd'),
         ssl_hack_pass: join(dir, 'sslhack.pass'),
-        drain_time: DRAIN,
+        drain_time: DRAIN_S,
       },
       sslwrap: {
         listener: [{ listen: `${HOST}:${ports.pop3s}`, backend: `${HOST}:${ports.pop3}` }],
@@ -106,7 +106,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         workers: 1,
         cert: join(dir, 'tls.crt'),
         key: join(dir, 'tls.key'),
-        drain_time: DRAIN,
+        drain_time: DRAIN_S,
       },
       authd: {
         user: separated ? account(IDS.authd) : '',
@@ -119,7 +119,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         smtpd: [...smtpdCommand(demoSmtpd(), runtime), DOMAIN, USER, maildir],
         user: account(IDS.gate),
         smtpd_user: account(IDS.mail),
-        drain_timeout: DRAIN,
+        drain_timeout: DRAIN_S,
       },
       'status-page': { listen: `${HOST}:${ports.status}`, user: account(IDS.status) },
     },

@@ -48,7 +48,7 @@ Grüße aus dem Postfach. Antworten Sie ruhig: Ihre Adresse ist bekannt.
  * When the first of them was delivered, in Unix seconds. Messages are numbered in the order of
  * their files' times.
  */
-const DELIVERED = 1_767_603_600
+const DELIVERED_S = 1_767_603_600
 
 /** Makes a Maildir with a few messages for the owner. An existing Maildir stays unchanged. */
 export function ensureSampleMaildrop(maildir: string, owner: Owner | undefined): void {
@@ -58,7 +58,7 @@ export function ensureSampleMaildrop(maildir: string, owner: Owner | undefined):
     own(directory, owner)
   }
   for (const [index, message] of MESSAGES.entries()) {
-    const time = DELIVERED + index * 300
+    const time = DELIVERED_S + index * 300
     const path = join(maildir, 'new', `${time}.M0P0Q${index + 1}.demo.example`)
     writeFileSync(path, message, { mode: 0o600 })
     utimesSync(path, time, time)

@@ -23,9 +23,9 @@ export type DemoSmtpOptions = {
 }
 
 /** Largest message, in octets: it is held in memory once. */
-const MAX_MESSAGE = 10_485_760
+const MAX_MESSAGE_OCTETS = 10_485_760
 /** Milliseconds without a byte from the client. */
-const IDLE = 300_000
+const IDLE_MS = 300_000
 const MAX_RECIPIENTS = 100
 /** Refused commands after which the connection is closed. */
 const MAX_REFUSALS = 20
@@ -41,7 +41,7 @@ export function serveSmtp(socket: Socket, options: DemoSmtpOptions, log: Log): v
   })
   socket.on('error', error => log.warn('client_failed', { reason: error }))
   socket.on('end', () => socket.end())
-  socket.setTimeout(IDLE, () => session.timedOut())
+  socket.setTimeout(IDLE_MS, () => session.timedOut())
   socket.on('data', octets => session.push(octets))
   session.start()
 }
@@ -156,7 +156,7 @@ export class DemoSession {
     this.#helloName = name
     this.#reset()
     const { domain } = this.#options
-    const extended = [`250-${domain}`, '250-PIPELINING', '250-8BITMIME', `250 SIZE ${MAX_MESSAGE}`]
+    const extended = [`250-${domain}`, '250-PIPELINING', '250-8BITMIME', `250 SIZE ${MAX_MESSAGE_OCTETS}`]
     for (const line of verb === 'HELO' ? [`250 ${domain}`] : extended) this.#reply(line)
   }
 
@@ -204,7 +204,7 @@ export class DemoSession {
   #receive(message: Message, octets: Buffer): Buffer {
     const { state, taken } = message.content.push(octets, piece => {
       message.octets += piece.length
-      if (message.octets <= MAX_MESSAGE) message.chunks.push(Buffer.from(piece))
+      if (message.octets <= MAX_MESSAGE_OCTETS) message.chunks.push(Buffer.from(piece))
     })
     if (state === 'violation') {
       this.#end('550 the message has a line that does not end with CR LF, or NUL (#5.5.2)')
@@ -212,7 +212,7 @@ export class DemoSession {
     }
     if (state === 'end') {
       this.#message = undefined
-      if (message.octets > MAX_MESSAGE) this.#refuse('552 message is too large for the demo (#5.3.4)')
+      if (message.octets > MAX_MESSAGE_OCTETS) this.#refuse('552 message is too large for the demo (#5.3.4)')
       else this.#deliver(contentOf(message.chunks))
       this.#reset()
     }

@@ -41,18 +41,19 @@ export type Stack = RunningDaemon & { readonly programs: ReadonlyMap<string, str
  */
 const MAX_SETTINGS = MAX_MESSAGE - 10_000
 /** Time limit of a program for its ready line, in milliseconds. */
-const READY_WITHIN = 30_000
+const READY_WITHIN_MS = 30_000
 /** Time limit of a program for its end after the end of its sessions, in milliseconds. */
-const STOP_GRACE = 5000
+const STOP_GRACE_MS = 5000
 /**
  * Time limit of authd for reading the last lines of its syslog connections and storing the rest, in
  * seconds.
  */
-const AUTHD_FLUSH = 36
+const AUTHD_FLUSH_S = 36
 
 /**
- * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page. Each starts
- * when the one before is ready. A fault is reported once, and every started program is stopped.
+ * Starts the whole stack in order: database, authd, popup, sslwrap, wrap, status page, alerts. Each
+ * starts when the one before is ready. A fault is reported once, and every started program is
+ * stopped.
  * @throws UsageFault or TemporaryFault, with the remedy; nothing runs then.
  */
 export async function startStack(options: UpOptions): Promise<Stack> {
@@ -114,8 +115,8 @@ async function startParts(
       script: programBeside(script),
       args: [...words, '--config', config],
       env: programEnvironment(name, environment),
-      readyWithin: READY_WITHIN,
-      stopWithin: drainSeconds * 1000 + STOP_GRACE,
+      readyWithin: READY_WITHIN_MS,
+      stopWithin: drainSeconds * 1000 + STOP_GRACE_MS,
     }
     const program = new SupervisedProgram(spec, log, passOn)
     parts.push(program)
@@ -164,7 +165,7 @@ type ProgramOfStack = {
 function programsOf(settings: Settings): readonly ProgramOfStack[] {
   const { popup, sslwrap, wrap } = settings
   const parts = partsInUse(settings)
-  const programs: ProgramOfStack[] = [{ name: 'authd', drainSeconds: AUTHD_FLUSH }]
+  const programs: ProgramOfStack[] = [{ name: 'authd', drainSeconds: AUTHD_FLUSH_S }]
   if (parts.popup) programs.push({ name: 'popup', drainSeconds: popup.drain_time })
   if (parts.sslwrap) programs.push({ name: 'sslwrap', drainSeconds: sslwrap.drain_time })
   if (parts.gate) programs.push({ name: 'wrap', drainSeconds: wrap.drain_timeout })

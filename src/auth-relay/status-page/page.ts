@@ -6,7 +6,7 @@ import type { ShownCertificate } from '../certificates.ts'
 import { formatTarget } from '../grant-target.ts'
 import { clockTime, formatMoment, shortMoment } from '../text/moment.ts'
 import { count, printable } from '../text/terminal.ts'
-import { type Facts, MAX_EVENTS, MAX_GRANTS, type Snapshot, STEP, STEPS } from './status-source.ts'
+import { type Facts, MAX_EVENTS, MAX_GRANTS, type Snapshot, STEP_S, STEPS } from './status-source.ts'
 
 /** HTML that is safe to send, because `html` made it. */
 class Markup {
@@ -67,7 +67,7 @@ export function page(snapshot: Snapshot, { host, version, expTime }: PageContext
 <div id="alarms" data-live role="status">${alarms(snapshot)}</div>
 <div class="tiles" id="tiles" data-live>${tiles(facts)}</div>
 <section class="card" aria-labelledby="chart-head">
-<div class="head"><h2 id="chart-head">Logins and gate decisions</h2><span class="note">the last ${(STEP * STEPS) / 3600} hours, ${STEP / 60} minutes a bar</span>
+<div class="head"><h2 id="chart-head">Logins and gate decisions</h2><span class="note">the last ${(STEP_S * STEPS) / 3600} hours, ${STEP_S / 60} minutes a bar</span>
 <ul class="legend"><li class="granted">login granted</li><li class="refused">login refused</li><li class="relayed">let through by the gate</li><li class="closed">not let through</li></ul></div>
 <div id="chart" data-live>${facts === undefined ? NOTHING : chart(facts.steps)}</div>
 <details><summary>The same in figures</summary><div id="figures" data-live>${facts === undefined ? NOTHING : figures(facts)}</div></details>
@@ -201,8 +201,8 @@ function certificates({ certificates: shown, taken }: Snapshot): Markup {
   return html`<dl>${shown.map(certificate => certificateRows(certificate, taken))}</dl>`
 }
 
-/** Days before its end at which a certificate is worth a warning. */
-const SOON = 14 * 86_400
+/** Time before its end at which a certificate is worth a warning: 14 days. */
+const SOON_S = 14 * 86_400
 
 function certificateRows({ address, found }: ShownCertificate, now: Date): Markup {
   const where = html`<dt>address</dt><dd class="address">${address}</dd>`
@@ -212,7 +212,7 @@ function certificateRows({ address, found }: ShownCertificate, now: Date): Marku
   const state =
     left <= 0
       ? html`<span class="badge bad">ended</span>`
-      : left < SOON
+      : left < SOON_S
         ? html`<span class="badge warn">ends soon</span>`
         : html`<span class="badge good">valid</span>`
   return html`${where}<dt>state</dt><dd>${state} ${found.isSelfSigned && html`<span class="badge warn">self-signed</span>`}</dd><dt>names</dt><dd>${printable(found.names)}</dd><dt>until</dt><dd>${formatMoment(found.until)}${left > 0 && html` <span class="soft">(${formatDuration(left)})</span>`}</dd>`
@@ -255,7 +255,7 @@ export function chart(steps: readonly EventCounts[]): Markup {
   const columns = steps.map(({ start, granted, refused, relayed, closed }, index) => {
     const [up, down] = [heightOf(granted, logins, UP), heightOf(refused, logins, DOWN)]
     const [mail, shut] = [heightOf(relayed, mails, MAILS), heightOf(closed, closedMaximum, CLOSED)]
-    return html`<g class="step"><title>${clockTime(start)}–${clockTime(new Date(start.getTime() + STEP * 1000))}: ${granted} granted, ${refused} refused, ${relayed} let through, ${closed} not</title><rect class="hover" x="${x(index)}" y="${TOP}" width="${round(width)}" height="${END - TOP}"/>${bar('granted', index, BASE - up, up)}${bar('refused', index, BASE + 1, down)}${bar('relayed', index, MAIL_BASE - mail, mail)}${bar('closed', index, MAIL_BASE + 1, shut)}</g>`
+    return html`<g class="step"><title>${clockTime(start)}–${clockTime(new Date(start.getTime() + STEP_S * 1000))}: ${granted} granted, ${refused} refused, ${relayed} let through, ${closed} not</title><rect class="hover" x="${x(index)}" y="${TOP}" width="${round(width)}" height="${END - TOP}"/>${bar('granted', index, BASE - up, up)}${bar('refused', index, BASE + 1, down)}${bar('relayed', index, MAIL_BASE - mail, mail)}${bar('closed', index, MAIL_BASE + 1, shut)}</g>`
   })
   const hours = steps.flatMap(({ start }, index) =>
     start.getMinutes() === 0 && start.getHours() % 2 === 0
@@ -271,7 +271,7 @@ export function chart(steps: readonly EventCounts[]): Markup {
 /** The chart in words, for screen readers. */
 function inWords(steps: readonly EventCounts[]): string {
   const sum = (read: (counts: EventCounts) => number): number => steps.reduce((total, each) => total + read(each), 0)
-  const hours = (steps.length * STEP) / 3600
+  const hours = (steps.length * STEP_S) / 3600
   return `In the last ${hours} hours ${were(
     sum(({ granted }) => granted),
     'login',

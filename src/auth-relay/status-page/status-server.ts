@@ -9,7 +9,7 @@ import { LOOPBACK, parseIpAddress } from '../../wire/ip-address.ts'
  * page reloads itself.
  */
 const SCRIPT = `'use strict'
-const EVERY = 5000
+const EVERY_MS = 5000
 let busy = false
 async function refresh() {
   if (busy || document.hidden) return
@@ -30,7 +30,7 @@ async function refresh() {
     busy = false
   }
 }
-setInterval(refresh, EVERY)
+setInterval(refresh, EVERY_MS)
 document.addEventListener('visibilitychange', refresh)
 `
 

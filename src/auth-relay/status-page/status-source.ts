@@ -52,20 +52,20 @@ export const MAX_GRANTS = 50
 export const MAX_EVENTS = 40
 const MAX_ALARMS = 10
 const MAX_DEVICES = 50
-const HOUR = 3600
+const HOUR_S = 3600
 /**
  * Minimum age in milliseconds of an answer before the next query. With any number of viewers the
  * database gets one query.
  */
-const FRESH_FOR = 2000
+const FRESH_FOR_MS = 2000
 /**
  * The interval is this factor times the duration of the query. With millions of grants the page
  * uses at most a tenth of one connection.
  */
-const REST = 10
+const REST_FACTOR = 10
 /** Milliseconds between two readings of values that change rarely. */
-const CERTIFICATES_EVERY = 300_000
-const HISTORY_EVERY = 3_600_000
+const CERTIFICATES_EVERY_MS = 300_000
+const HISTORY_EVERY_MS = 3_600_000
 
 /** Collects the content of the page, at most as often as the page may change. */
 export class StatusSource {
@@ -93,7 +93,7 @@ export class StatusSource {
       this.#askedAt = now
       this.#latest = this.#take(now).finally(() => {
         const took = this.#options.clock() - now
-        this.#askAgainAt = now + Math.max(FRESH_FOR, took * REST)
+        this.#askAgainAt = now + Math.max(FRESH_FOR_MS, took * REST_FACTOR)
         this.#isAsking = false
       })
     }
@@ -122,11 +122,11 @@ export class StatusSource {
       await this.#readHistory(totals.now)
       const [grants, events, services, alarms, devices, lastHour] = await Promise.all([
         feed.liveGrants(MAX_GRANTS),
-        feed.lastEvents(HOUR, MAX_EVENTS),
-        feed.services(HOUR),
+        feed.lastEvents(HOUR_S, MAX_EVENTS),
+        feed.services(HOUR_S),
         feed.alarms(MAX_ALARMS),
         feed.devices(MAX_DEVICES),
-        feed.countEvents(new Date(totals.now.getTime() - HOUR * 1000), new Date(totals.now.getTime() + 1000), HOUR),
+        feed.countEvents(new Date(totals.now.getTime() - HOUR_S * 1000), new Date(totals.now.getTime() + 1000), HOUR_S),
       ])
       const steps = this.#history.steps(totals.now)
       this.#facts = { totals, grants, events, services, alarms, devices, steps, lastHour: sum(lastHour) }
@@ -138,13 +138,13 @@ export class StatusSource {
   }
 
   async #readHistory(now: Date): Promise<void> {
-    if (now.getTime() - this.#historyAt < HISTORY_EVERY) return this.#history.readLast(now)
+    if (now.getTime() - this.#historyAt < HISTORY_EVERY_MS) return this.#history.readLast(now)
     await this.#history.readAll(now)
     this.#historyAt = now.getTime()
   }
 
   async #askCertificates(at: number): Promise<void> {
-    if (at >= this.#certificatesAt && at - this.#certificatesAt < CERTIFICATES_EVERY) return
+    if (at >= this.#certificatesAt && at - this.#certificatesAt < CERTIFICATES_EVERY_MS) return
     this.#certificatesAt = at
     this.#certificates = await this.#options.probeCertificates()
   }
@@ -158,10 +158,10 @@ const sum = (counts: readonly EventCounts[]): Omit<EventCounts, 'start'> => ({
 })
 
 /** Seconds of one step of the chart, and how many it has: twelve hours. */
-export const STEP = 600
+export const STEP_S = 600
 export const STEPS = 72
 
-const STEP_MS = STEP * 1000
+const STEP_MS = STEP_S * 1000
 /**
  * Milliseconds of history that one query covers at the start, so that each query is short on a busy
  * site.
@@ -210,7 +210,7 @@ export class EventHistory {
   }
 
   async #read(from: number, to: number): Promise<void> {
-    const found = await this.#feed.countEvents(new Date(from), new Date(to), STEP)
+    const found = await this.#feed.countEvents(new Date(from), new Date(to), STEP_S)
     for (const start of this.#steps.keys()) {
       if (start < to - STEPS * STEP_MS || (start >= from && start < to)) this.#steps.delete(start)
     }

@@ -127,7 +127,7 @@ async function testReporters(settings: Settings, { json }: Options, print: (text
 }
 
 /** Time limit of one query, which reads an hour of the history. */
-const STATEMENT_TIMEOUT = 30_000
+const STATEMENT_TIMEOUT_MS = 30_000
 
 async function startAlerts(load: () => Settings): Promise<RunningDaemon> {
   const settings = load()
@@ -142,7 +142,7 @@ async function startAlerts(load: () => Settings): Promise<RunningDaemon> {
     ...connection,
     applicationName: 'auth-relay alerts',
     max: 2,
-    statementTimeoutMs: STATEMENT_TIMEOUT,
+    statementTimeoutMs: STATEMENT_TIMEOUT_MS,
   })
   const devices = new DeviceAdmin(database)
   const watch = new AlertWatch({

@@ -57,7 +57,7 @@ addresses; unix:/PATH is for root alone.`,
 }
 
 /** Limit for one query of the page, so that the page does not load a busy database further. */
-const STATEMENT_TIMEOUT = 5000
+const STATEMENT_TIMEOUT_MS = 5000
 const CONNECTIONS = 2
 
 /**
@@ -88,7 +88,7 @@ async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {
     ...connection,
     applicationName: 'auth-relay status-page',
     max: CONNECTIONS,
-    statementTimeoutMs: STATEMENT_TIMEOUT,
+    statementTimeoutMs: STATEMENT_TIMEOUT_MS,
   })
   const source = new StatusSource({
     feed: createStatusFeed(database),

@@ -16,14 +16,14 @@ import { formatMoment } from '../text/moment.ts'
 import { columnsOf, count, pad, printable, type Style, styleFor } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
 
-const HOUR = 3600
+const HOUR_S = 3600
 /** Certificates that end within this number of days are named as a problem. */
 const SOON_DAYS = 7
 const DAY_MS = 86_400_000
 /** Daemons of hosts that one screen shows. */
 const MAX_DAEMONS = 100
 /** Seconds by which the clocks of host and database may differ. */
-const MAX_DRIFT = 60
+const MAX_DRIFT_S = 60
 
 /**
  * The state of the database. `counts` is present only if the role of the status page has a password
@@ -100,9 +100,9 @@ async function askDatabase(settings: Settings): Promise<DatabaseStatus> {
       if (role !== 'status') return about
       const feed = createStatusFeed(database)
       const totals = await feed.totals()
-      const [from, to] = [totals.now.getTime() - HOUR * 1000, totals.now.getTime() + 1000]
-      const steps = await feed.countEvents(new Date(from), new Date(to), HOUR)
-      const lastByDaemon = await feed.lastByDaemon(HOUR, MAX_DAEMONS)
+      const [from, to] = [totals.now.getTime() - HOUR_S * 1000, totals.now.getTime() + 1000]
+      const steps = await feed.countEvents(new Date(from), new Date(to), HOUR_S)
+      const lastByDaemon = await feed.lastByDaemon(HOUR_S, MAX_DAEMONS)
       return { ...about, counts: { totals, lastHour: sum(steps), lastByDaemon } }
     })
     return result
@@ -137,7 +137,7 @@ async function problemsOfDatabase(
     ...(database.schema === known
       ? []
       : [`database: schema ${database.schema}, this program knows ${known}: ${remedy}`]),
-    ...(Math.abs(drift) > MAX_DRIFT ? [`clock: ${Math.round(drift)} s from the database: run an NTP client`] : []),
+    ...(Math.abs(drift) > MAX_DRIFT_S ? [`clock: ${Math.round(drift)} s from the database: run an NTP client`] : []),
   ]
 }
 

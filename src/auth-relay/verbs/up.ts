@@ -11,7 +11,7 @@ import type { Surroundings, Verb } from '../verb.ts'
 export const up: Verb = (program, surroundings, choose) => {
   program
     .command('up')
-    .description('run the whole stack: database, authd, popup, sslwrap, wrap and the status page')
+    .description('run the whole stack: database, authd, popup, sslwrap, wrap, the status page and the alerts')
     .option('--config <file>', 'settings file', SETTINGS_FILE)
     .option('--demo', 'on free ports, with an account, a maildrop and an SMTP server for trials')
     .option('--dir <directory>', 'with --demo: directory of all files', 'var')

@@ -79,7 +79,7 @@ export const AUTHD = {
   },
   stamp_ahead: {
     levels: ['warn'],
-    fields: ['source', 'path', 'detail', 'remedy', 'times', 'ip', 'user', 'daemon', 'stamp', 'seconds'],
+    fields: ['source', 'path', 'reason', 'remedy', 'times', 'ip', 'user', 'daemon', 'stamp', 'seconds'],
     meaning: 'The stamp of a log line lies in the future.',
     action: 'Set the same clock and time zone for the daemon and for authd, or log stamps with a zone (RFC 3339).',
   },

@@ -17,8 +17,8 @@ export const POPUP_AND_POP3D = {
   },
   login_aborted: {
     levels: ['warn'],
-    fields: ['id', 'ip', 'user', 'signal', 'detail'],
-    meaning: 'The program behind the login ended before it answered the password.',
+    fields: ['id', 'ip', 'user', 'reason'],
+    meaning: 'A signal ended the program behind the login.',
     action: 'Run the checker and its program by hand, and look at their messages.',
   },
   login_check_failed: {

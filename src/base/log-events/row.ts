@@ -102,7 +102,7 @@ export const LOG_FIELDS = {
   service: 'service that answered: `policy`, `socketmap`, `query`, `front`, `cdb`, or a socket',
   sessions: 'number of open sessions',
   setting: 'name of the setting',
-  signal: 'signal that ended the process',
+  signal: 'signal that ended the process, or that the process gets now',
   sni: 'server name that the client requested',
   source: 'login source: `socket`, `fifo`, `tcp`, `file`, `journal`',
   stamp: 'time stamp of the log line, as written',
@@ -128,9 +128,25 @@ export const LOG_FIELDS = {
   wanted: 'directory that the settings name',
 } as const
 
+type LogField = keyof typeof LOG_FIELDS
+
+/**
+ * Parts of programs whose lines all carry the same fields, in addition to those of the event
+ * (`Log.with`).
+ */
+export const LOG_CONTEXTS = [
+  { part: 'a session before login (popup)', fields: ['id'] },
+  { part: 'a session after login (pop3d worker)', fields: ['id', 'user', 'ip'] },
+  { part: 'pop3d behind a checkpassword program', fields: ['pid'] },
+  { part: 'the start, the end and the restart of a program (`auth-relay up`)', fields: ['program'] },
+] as const satisfies readonly { readonly part: string; readonly fields: readonly LogField[] }[]
+
+/** Name of a field that all lines of a part of a program carry. */
+export type LogContextField = (typeof LOG_CONTEXTS)[number]['fields'][number]
+
 type LogEventRow = {
   readonly levels: readonly LogLevel[]
-  readonly fields: readonly (keyof typeof LOG_FIELDS)[]
+  readonly fields: readonly LogField[]
   readonly meaning: string
   /** The action that a warning or an error needs. */
   readonly action?: string

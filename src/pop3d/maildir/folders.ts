@@ -56,7 +56,7 @@ export type Folders = readonly [Stats, Stats]
  * Milliseconds without a change after which the time stamp of a directory is reliable. Within this
  * time, two quick changes can have the same stamp.
  */
-const QUIET_TIME = 2_000
+const QUIET_TIME_MS = 2_000
 
 /**
  * Reads the status of both folders.
@@ -65,7 +65,8 @@ const QUIET_TIME = 2_000
 export const statFolders = (maildir: string): Folders => [statSync(`${maildir}/new`), statSync(`${maildir}/cur`)]
 
 /**
- * Times are doubles with a resolution of 0.25 µs. QUIET_TIME makes a finer resolution unnecessary.
+ * Times are doubles with a resolution of 0.25 µs. QUIET_TIME_MS makes a finer resolution
+ * unnecessary.
  */
 export const areSame = (then: Folders, now: Folders): boolean => isSame(then[0], now[0]) && isSame(then[1], now[1])
 
@@ -74,7 +75,7 @@ export const areSame = (then: Folders, now: Folders): boolean => isSame(then[0],
  * status was read.
  */
 export const areQuiet = (folders: Folders, now: number): boolean =>
-  folders.every(({ mtimeMs }) => now - mtimeMs > QUIET_TIME)
+  folders.every(({ mtimeMs }) => now - mtimeMs > QUIET_TIME_MS)
 
 const isSame = (then: Stats, now: Stats): boolean =>
   then.mtimeMs === now.mtimeMs && then.ctimeMs === now.ctimeMs && then.ino === now.ino && then.dev === now.dev
@@ -115,7 +116,7 @@ export function openMessage(path: string | Buffer): OpenedMessage {
  * Seconds after the last access after which a file in tmp/ is the remains of a failed delivery: 36
  * hours (maildir(5)).
  */
-const ABANDONED_AFTER = 129_600
+const ABANDONED_AFTER_S = 129_600
 
 /** Removes the remains of failed deliveries in tmp/. `now` in Unix seconds. */
 export function cleanTmp(maildir: string, now: number): void {
@@ -130,7 +131,7 @@ export function cleanTmp(maildir: string, now: number): void {
 
 function removeIfAbandoned(path: string | Buffer, now: number): void {
   try {
-    if (now > Math.floor(lstatSync(path).atimeMs / 1000) + ABANDONED_AFTER) unlinkSync(path)
+    if (now > Math.floor(lstatSync(path).atimeMs / 1000) + ABANDONED_AFTER_S) unlinkSync(path)
   } catch {
     // A delivery has just moved the file, or it is a directory. It is not the remains of a
     // delivery.

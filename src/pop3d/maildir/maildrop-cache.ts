@@ -12,7 +12,7 @@ import { scanMaildir } from './scan-maildir.ts'
 const MAX_MESSAGES = 200_000
 
 /** Milliseconds between two cleanings of tmp/. Files there are removed after 36 hours. */
-const CLEAN_TMP_EVERY = 3_600_000
+const CLEAN_TMP_EVERY_MS = 3_600_000
 
 interface Entry {
   readonly maildrop: Maildrop
@@ -123,7 +123,7 @@ export class MaildropCache {
 
   #cleanTmp(path: string): void {
     const now = this.#clock()
-    if (now - (this.#tmpCleanedAt.get(path) ?? Number.NEGATIVE_INFINITY) < CLEAN_TMP_EVERY) return
+    if (now - (this.#tmpCleanedAt.get(path) ?? Number.NEGATIVE_INFINITY) < CLEAN_TMP_EVERY_MS) return
     // A dropped path is cleaned once more than necessary.
     this.#tmpCleanedAt.renew(path, now)
     cleanTmp(path, Math.floor(now / 1000))

@@ -18,7 +18,7 @@ const NOTHING_DELETED: ReadonlySet<number> = new Set()
  * some microseconds for each message, so checks take less than 1 % of the time, even if sessions
  * begin continuously.
  */
-const CHECK_INTERVAL = 2
+const CHECK_INTERVAL_MS = 2
 
 export interface MaildropRules {
   /** `wire`: octets as sent (RFC 1939 §11). `file`: octets of the file, as in qmail. */
@@ -138,7 +138,7 @@ export class Maildrop implements MaildropView {
    * ago.
    */
   determineSizes(encoders: EncoderPool, now: number, former?: Maildrop): Promise<void> | undefined {
-    const isDue = Math.abs(now - this.#checkedAt) > this.count * CHECK_INTERVAL
+    const isDue = Math.abs(now - this.#checkedAt) > this.count * CHECK_INTERVAL_MS
     if (this.sizesKnown && this.#unreadable.size === 0 && !isDue) return undefined
     if (isDue) this.#checkedAt = now
     const determine = (): Promise<void> => this.#determine(encoders, isDue, former)

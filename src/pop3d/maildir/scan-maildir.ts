@@ -64,7 +64,7 @@ interface Scan {
 /** Files that resemble messages and are not listed. */
 export interface LeftOut {
   readonly symbolicLinks: number
-  /** Files whose time is more than FUTURE_TOLERANCE ahead. */
+  /** Files whose time is more than FUTURE_TOLERANCE_S ahead. */
   readonly future: number
   /** Path of one of the files, e.g. `new/NAME`; undefined without such files. */
   readonly example: string | undefined
@@ -74,7 +74,7 @@ export interface LeftOut {
  * Seconds by which the clock of a delivering host may be ahead before its messages are reported as
  * left out.
  */
-const FUTURE_TOLERANCE = 60
+const FUTURE_TOLERANCE_S = 60
 
 /**
  * Size of a directory file in octets that corresponds to about a thousand names. Such a directory
@@ -115,7 +115,7 @@ export async function scanMaildir(maildir: string, now: number): Promise<Scan> {
       // it (spec/pop3d.md §2).
       if (message.mtime >= now) {
         incomplete = true
-        if (message.mtime <= now + FUTURE_TOLERANCE) continue
+        if (message.mtime <= now + FUTURE_TOLERANCE_S) continue
         future += 1
         example ??= `${folder}/${name}`
         continue

@@ -40,14 +40,14 @@ import type { Client } from './client.ts'
 type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
 
 /** Octets of replies that the client has not read, above which none of its commands is run. */
-const HIGH_WATER = 4_096
+const HIGH_WATER_OCTETS = 4_096
 /** Lines of one client that are run in one turn of the event loop. */
 const LINES_PER_TURN = 32
 /**
  * Octets read from a client at a time: no line before login is longer, and they wait here while a
  * password is checked.
  */
-const READ_SIZE = 16_384
+const READ_OCTETS = 16_384
 /** Delay of the reply to a wrong preamble password. */
 const PREAMBLE_PENALTY_MS = 1_000
 const HANDSHAKE_LIMIT_MS = 30_000
@@ -142,7 +142,7 @@ export class LoginSession implements ConnectionListener {
    * Greets the client and reads from it. `readAhead` contains the octets that it has already sent.
    */
   start(readAhead?: Uint8Array): void {
-    this.#raw.readAtMost(READ_SIZE)
+    this.#raw.readAtMost(READ_OCTETS)
     this.#follow()
     this.#connection.listen(this)
     this.#greet()
@@ -232,7 +232,7 @@ export class LoginSession implements ConnectionListener {
     if (this.#isHeld) return
     let replies = ''
     for (let lines = 0; !this.#busy && !this.#over; lines += 1) {
-      if (lines === LINES_PER_TURN || replies.length + this.#connection.unsent > HIGH_WATER) {
+      if (lines === LINES_PER_TURN || replies.length + this.#connection.unsent > HIGH_WATER_OCTETS) {
         this.#hold()
         break
       }
@@ -257,7 +257,7 @@ export class LoginSession implements ConnectionListener {
 
   /** If the turn has passed already, `drained` calls this again. */
   #goOn(): void {
-    if (!this.#isHeld || this.#connection.unsent > HIGH_WATER) return
+    if (!this.#isHeld || this.#connection.unsent > HIGH_WATER_OCTETS) return
     this.#isHeld = false
     if (this.#busy || this.#over || this.#isPassed) return
     this.#connection.resume()

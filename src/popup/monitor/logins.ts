@@ -220,7 +220,7 @@ export class Logins {
     void chain.ended.then(end => {
       if (end.verdict !== 'crash') return
       const { id, ip, user } = pending.attempt
-      this.#parts.log.warn('login_aborted', { id, ip, user, detail: end.detail })
+      this.#parts.log.warn('login_aborted', { id, ip, user, reason: end.detail })
     })
   }
 

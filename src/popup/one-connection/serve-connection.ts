@@ -194,7 +194,7 @@ class OneConnection {
     this.#log.warn('login_aborted', {
       id: sessionId(process.pid, 1),
       ip: this.#known.client?.ip,
-      signal: String(end.ending.signal),
+      reason: `program killed by ${end.ending.signal}`,
     })
     return this.#stream.lastWords(popup.compat === 'qmail' ? err('aack, child crashed') : '', LAST_WORDS_MS)
   }

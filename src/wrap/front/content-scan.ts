@@ -6,7 +6,7 @@ import { CONTENT_SCAN_MODULE } from './content-scan-module.ts'
 /** Octets that the scan reads together. */
 const BLOCK = 16
 /** Octets of one scan. */
-const PIECE = 65_536
+const PIECE_OCTETS = 65_536
 
 /**
  * Scans content sixteen octets at a time (content-scan.wat). Reading octet by octet takes longer
@@ -20,7 +20,7 @@ function makeScan(): PlainScan {
   if (makeInstance === undefined) return scanNothing
   let scan: PlainScan | undefined
   return (input, at, before) => {
-    scan ??= scanIn(makeInstance(BLOCK + PIECE))
+    scan ??= scanIn(makeInstance(BLOCK + PIECE_OCTETS))
     return scan(input, at, before)
   }
 }
@@ -30,7 +30,7 @@ function scanIn({ memory, exported }: WasmInstance): PlainScan {
   const octets = new Uint8Array(memory)
   const plain = exported('plain')
   return (input, at, before) => {
-    const length = Math.min(input.length - at, PIECE)
+    const length = Math.min(input.length - at, PIECE_OCTETS)
     octets[BLOCK - 1] = before
     octets.set(input.subarray(at, at + length), BLOCK)
     return plain(BLOCK, length)

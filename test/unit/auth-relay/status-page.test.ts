@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { chart, html, niceMaximum, page } from '../../../src/auth-relay/status-page/page.ts'
 import { isLoopbackHost } from '../../../src/auth-relay/status-page/status-server.ts'
-import { EventHistory, STEP, STEPS, StatusSource } from '../../../src/auth-relay/status-page/status-source.ts'
+import { EventHistory, STEP_S, STEPS, StatusSource } from '../../../src/auth-relay/status-page/status-source.ts'
 import type { EventCounts, StatusFeed, Totals } from '../../../src/grants/status-feed.ts'
 import { net } from '../../harness/addresses.ts'
 
@@ -87,7 +87,7 @@ describe('the history behind the chart', () => {
     }
   }
   const at = (steps: number): Date =>
-    new Date(Math.floor(now.getTime() / STEP / 1000) * STEP * 1000 - steps * STEP * 1000)
+    new Date(Math.floor(now.getTime() / STEP_S / 1000) * STEP_S * 1000 - steps * STEP_S * 1000)
   const old = { start: at(70), granted: 3, refused: 0, relayed: 0, closed: 0 }
   const young = { start: at(0), granted: 1, refused: 1, relayed: 1, closed: 1 }
 
@@ -109,7 +109,7 @@ describe('the history behind the chart', () => {
   test('entries beyond the limit leave the chart', async () => {
     const history = new EventHistory(feed([old]))
     await history.readAll(now)
-    const later = new Date(now.getTime() + 2 * STEP * 1000)
+    const later = new Date(now.getTime() + 2 * STEP_S * 1000)
     await history.readLast(later)
     expect(history.steps(later).every(({ granted }) => granted === 0)).toBe(true)
   })

@@ -116,7 +116,7 @@ const limitsOf = (device: GrantedDevice) =>
 type LimitsLeft = { readonly left?: Partial<DeviceCounts>; readonly leftUnknown?: string }
 
 /** Milliseconds. */
-const GATE_DEADLINE = 3000
+const GATE_DEADLINE_MS = 3000
 
 /** A limit without a rest refuses the next mail. */
 export const withLimits = (mail: MailExplanation, limits: LimitsLeft): MailExplanation & LimitsLeft => ({
@@ -134,7 +134,7 @@ export async function limitsLeft(device: GrantedDevice | null, { wrap }: Pick<Se
   const [address] = wrap.query_listen
   if (address === undefined) return { leftUnknown: 'set wrap.query_listen, so that explain can query the gate' }
   try {
-    const counts = parseDeviceCounts(await queryLine(address, formatCountsQuery(device.name), GATE_DEADLINE))
+    const counts = parseDeviceCounts(await queryLine(address, formatCountsQuery(device.name), GATE_DEADLINE_MS))
     if (counts === undefined) return { leftUnknown: `${formatSocketAddress(address)} gave no counts` }
     return { left: Object.fromEntries(limits.map(({ name, limit }) => [name, Math.max(0, limit - counts[name])])) }
   } catch (error) {

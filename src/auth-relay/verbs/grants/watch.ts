@@ -21,16 +21,16 @@ import { withConfigOption } from '../../verb.ts'
 type Options = { config: string; json?: true }
 
 /** Milliseconds between two queries. */
-const INTERVAL = 1000
+const INTERVAL_MS = 1000
 /**
  * Milliseconds after an event until the database has it: the gate reports its usage events late.
  */
-const SETTLED = 4000
+const SETTLED_MS = 4000
 /**
  * The tallies of a minute are shown when the minute is over, so the first one is the current
  * minute.
  */
-const MINUTE = 60_000
+const MINUTE_MS = 60_000
 
 /**
  * `auth-relay watch`: shows logins, refusals, relayed mail and other decisions of the gate as they
@@ -71,12 +71,12 @@ names the host that received the login event, or whose gate decided.`,
             const start = await databaseNow(database)
             if (isTerminal && options.json !== true) print(`${style.faint(`${HEAD}\n`)}`)
             // The first query begins there, because it does not show events of the last second yet.
-            let login = new Date(start.getTime() - INTERVAL)
+            let login = new Date(start.getTime() - INTERVAL_MS)
             let [relay, refusal] = [login, login]
-            let minute = new Date(start.getTime() - MINUTE)
+            let minute = new Date(start.getTime() - MINUTE_MS)
             const order = new EventOrder()
             for (;;) {
-              const settled = new Date((await databaseNow(database)).getTime() - SETTLED)
+              const settled = new Date((await databaseNow(database)).getTime() - SETTLED_MS)
               const logins = await loginsSince(database, login)
               const relays = await relaysSince(database, relay)
               const refusals = await refusedSince(database, refusal)
@@ -92,7 +92,7 @@ names the host that received the login event, or whose gate decided.`,
               relay = after(relays.at(-1)?.at, relay)
               refusal = after(refusals.at(-1)?.at, refusal)
               minute = after(tallies.at(-1)?.at, minute)
-              await pause(INTERVAL)
+              await pause(INTERVAL_MS)
             }
           })
         },

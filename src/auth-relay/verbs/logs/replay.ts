@@ -116,7 +116,7 @@ type Found = {
 const MAX_DISTINCT = 100_000
 
 /** Milliseconds in the future from which on a stamp is attributed to another clock or time zone. */
-const MAX_AHEAD = 60_000
+const MAX_AHEAD_MS = 60_000
 
 async function readLog(file: string, recognizer: LoginRecognizer): Promise<Found> {
   const bar = new ProgressBar(file === '-' ? 0 : sizeOf(file))
@@ -151,7 +151,7 @@ async function readLog(file: string, recognizer: LoginRecognizer): Promise<Found
       found.ignored.add(`${verdict.daemon}: ${verdict.reason}`)
       continue
     }
-    if (verdict.ahead > MAX_AHEAD) found.ahead += 1
+    if (verdict.ahead > MAX_AHEAD_MS) found.ahead += 1
     found.logins += 1
     const counted = found.dialects.get(verdict.dialect) ?? { logins: 0, addresses: new Set(), users: new Set() }
     found.dialects.set(verdict.dialect, counted)
