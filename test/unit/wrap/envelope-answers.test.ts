@@ -47,7 +47,16 @@ type Client = RelayGrant & Partial<Omit<SiteMailRules, 'rates' | 'customers'>> &
 const DEVICE: Client = { until: 1_764_000_000, login: 'ann@example.org', device: COPIER }
 const BOUND: Client = { until: 1_764_000_000, login: 'änn@exämple.org', senderBinding: 'refuse' }
 const TO_DOMAINS: Client = { ...BOUND, senderBinding: 'off', recipientDomains: ['bücher.example'] }
-const SHARED: Client = { ...BOUND, senderBinding: 'off', sharedBy: ['änn@exämple.org', 'bob@example.org'] }
+const SHARED: Client = {
+  ...BOUND,
+  senderBinding: 'off',
+  neighbours: {
+    logins: ['änn@exämple.org', 'bob@example.org', 'copier@example.org'],
+    devices: [{ login: 'copier@example.org', device: COPIER, isOpen: true }],
+    isShared: true,
+    onlyDevices: false,
+  },
+}
 const NO_LIMITS: PolicyLimits = {
   messages_per_login: 0,
   messages_per_address: 0,
@@ -65,11 +74,11 @@ const octetsOf = (address: string): string => Buffer.from(address).toString('lat
 const text = (octets: string): string => Buffer.from(octets, 'latin1').toString()
 
 function optionsFor({ limits = NO_LIMITS, ...client }: Client): QueryServiceOptions {
-  const { until, login, device, sharedBy, senderBinding = 'off', senderDomains = [], recipientDomains = [] } = client
+  const { until, login, device, neighbours, senderBinding = 'off', senderDomains = [], recipientDomains = [] } = client
   return {
     limits: { maxConnections: 10, maxOpen: 100 },
     counts: () => true,
-    decide: async () => ({ relay: true, until, login, device, sharedBy }),
+    decide: async () => ({ relay: true, until, login, device, neighbours }),
     onDecision: () => {},
     log: createLog('wrap', { write: () => {} }),
     senderBinding,
@@ -189,7 +198,7 @@ const ROWS: readonly Row[] = [
       ['scän@exämple.org', 'u@bücher.example'],
       ['scan@example.org', 'u@example.org'],
     ],
-    [OK, OK, /^450 4\.7\.1 device "copier-2" has reached its limit of 2 in an hour; try again later$/],
+    [OK, OK, /^450 4\.7\.1 device "copier-2" has sent 2 messages in an hour; try again after 01:30 UTC$/],
   ],
   ['the own sender of a login', BOUND, [['änn@exämple.org', FAR]], [OK]],
   ['the own sender of a login, with a final dot', BOUND, [['änn@exämple.org.', FAR]], [OK]],
@@ -202,6 +211,23 @@ const ROWS: readonly Row[] = [
     [/may not send to <%C3%BC@far\.example>/],
   ],
   ['a sender of a shared address', SHARED, [['änn@exämple.org.', FAR]], [OK]],
+  ['the device of a shared address', SHARED, [['scan@example.org', 'u@bücher.example']], [OK]],
+  [
+    'a recipient of the device of a shared address',
+    SHARED,
+    [['scan@example.org', FAR]],
+    [/may not send to <u@far\.example>/],
+  ],
+  [
+    'the third message of the device of a shared address',
+    SHARED,
+    [
+      ['scan@example.org', 'u@example.org'],
+      ['scan@example.org', 'u@example.org'],
+      ['scan@example.org', 'u@example.org'],
+    ],
+    [OK, OK, /^450 4\.7\.1 device "copier-2" has sent 2 messages in an hour/],
+  ],
   ['a foreign sender of a shared address', SHARED, [['boss@exämple.org', FAR]], [/many mailboxes were opened/]],
   [
     'the third message of a login',
@@ -228,7 +254,7 @@ describe.each(Object.entries(SERVICES))('%s', (_, open) => {
     const ask = await open(DEVICE)
     const mail = { sender: 'scan@example.org', recipient: 'u@example.org', message: 1 }
     for (let count = 0; count < 3; count += 1) expect(await ask(mail)).toBe('ok')
-    expect(await ask(mail)).toMatch(/^450 4\.7\.1 device "copier-2" has reached its limit of 3 in an hour/)
+    expect(await ask(mail)).toMatch(/^450 4\.7\.1 device "copier-2" has sent 3 recipients in an hour/)
   })
 
   test.each([

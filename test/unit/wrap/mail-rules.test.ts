@@ -61,7 +61,13 @@ describe('senders', () => {
     const site = rules({ device: undefined, recipientDomains: ['Example.org', 'xn--bcher-kva.example'] })
     for (const domain of ['example.ORG', 'bücher.example.'])
       expect(refuseRecipient(site, `u@${domain}`)).toBeUndefined()
-    for (const domain of ['bucher.example', 'bücher.example/x', 'bücher.example:25', 'bücher%2eexample', 'example%2eorg'])
+    for (const domain of [
+      'bucher.example',
+      'bücher.example/x',
+      'bücher.example:25',
+      'bücher%2eexample',
+      'example%2eorg',
+    ])
       expect(refuseRecipient(site, `u@${domain}`)?.rule).toBe('recipient')
   })
 
