@@ -27,6 +27,12 @@ export const mailRules = (
   onForeignSender: (sender: string) => void,
 ): MailRules => ({ ...site, login, device, neighbours, customer: customers.keyOf(ip), onForeignSender })
 
+/** The login and the device whose rules hold, for the log. */
+export const loggedRules = ({ login, device }: MailRules): { readonly user?: string; readonly device?: string } => ({
+  ...(login === undefined ? {} : { user: login }),
+  ...(device === undefined ? {} : { device: device.name }),
+})
+
 /** A counter that one more message or recipient increases. */
 type Counted = {
   readonly rate: HourlyRate

@@ -2,7 +2,7 @@ import { refuseRecipient, refuseSender, rulesOfSender } from '../../grants/devic
 import type { Mailbox } from '../../smtp/address.ts'
 import type { FrontRules, Refusal, Reservation } from '../../smtp/transaction.ts'
 import type { RelayGrant } from '../decision.ts'
-import { type MailRules, messageCounts, recipientCounts, refuseCount, reserve } from '../mail-rules.ts'
+import { loggedRules, type MailRules, messageCounts, recipientCounts, refuseCount, reserve } from '../mail-rules.ts'
 import type { GrantTerm } from './grant-term.ts'
 
 /** The rules of the policy service, for a session of a granted client behind the front. */
@@ -19,6 +19,11 @@ export class GrantRules implements FrontRules {
 
   get #rules(): MailRules {
     return this.#mail ?? this.#rulesFor(this.#term.grant)
+  }
+
+  /** The login and the device of the latest MAIL, for the log. */
+  get logFields(): ReturnType<typeof loggedRules> {
+    return loggedRules(this.#rules)
   }
 
   sender(sender: Mailbox | undefined): Refusal | undefined {

@@ -20,8 +20,8 @@ export type SmtpFrontOptions = {
   /** Called for each refused command or message, also for those that are not logged. */
   readonly onRefusal: (reason: string) => void
   readonly log: Log
-  /** Fields of every log line of the session. */
-  readonly fields: FieldsOf<'auth_refused'>
+  /** Fields of a log line of the session, at the time of the line. */
+  readonly fields: () => FieldsOf<'auth_refused'>
   readonly times?: FrontTimes
 }
 
@@ -197,7 +197,7 @@ export class SmtpFront {
     this.#server.resume()
     this.#client.resume()
     if (this.#refused > MAX_LOGGED)
-      this.#options.log.warn('refusals_omitted', { ...this.#options.fields, count: this.#refused })
+      this.#options.log.warn('refusals_omitted', { ...this.#options.fields(), count: this.#refused })
     // Deferred to a microtask, so that nothing is closed inside a read of either socket.
     queueMicrotask(() => this.#finishIfEnded())
   }
@@ -215,7 +215,7 @@ export class SmtpFront {
 
   #log(name: FrontEvent, event: Readonly<Record<string, string>>): void {
     const { log } = this.#options
-    const fields = { ...this.#options.fields, ...event }
+    const fields = { ...this.#options.fields(), ...event }
     switch (name) {
       case 'refused':
         this.#refused += 1

@@ -136,10 +136,11 @@ export class GateSetup {
     const { front_auth: auth } = this.settings.wrap
     return (client, server, { ip, grant, pid }) => {
       const { device } = grant
-      const fields = { ip, service: 'front', pid, user: grant.login, device: device?.name }
-      const onForeignSender = (sender: string): void => this.log.warn('sender_mismatched', { ...fields, sender })
+      const session = { ip, service: 'front', pid }
+      const onForeignSender = (sender: string): void =>
+        this.log.warn('sender_mismatched', { ...session, ...rules.logFields, sender })
       const term = new GrantTerm(grant, () => this.#decide(ip))
-      const rules = new GrantRules(term, current => mailRules(site, ip, current, onForeignSender))
+      const rules: GrantRules = new GrantRules(term, current => mailRules(site, ip, current, onForeignSender))
       return new SmtpFront(client, server, {
         ip,
         rules,
@@ -152,7 +153,7 @@ export class GateSetup {
             : `auth-relay device set ${device.name} --line-endings repair`,
         onRefusal: reason => this.#countMail(ip, reason === 'undecided' ? 'undecided' : 'refused'),
         log: this.log,
-        fields,
+        fields: () => ({ ...session, ...rules.logFields }),
       })
     }
   }

@@ -5,7 +5,7 @@ import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/relay-services.ts'
 import { type Decision, logAnswer, type RelayGrant } from '../decision.ts'
-import { type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
+import { loggedRules, type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
 import type { QueryServiceOptions } from './query-service.ts'
 
 /** Answer without a decision: the later restrictions of main.cf decide (Postfix access(5)). */
@@ -76,7 +76,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
     }
     const refusal = this.#refusal(request, ip, decision)
     if (refusal !== undefined) {
-      log.warn('mail_refused', { ...fields, user: decision.login, reason: refusal.reason })
+      log.warn('mail_refused', { ...fields, ...refusal.client, reason: refusal.reason })
       this.#report(ip, { relay: false, reason: refusal.reason })
       return refusal.action
     }
@@ -97,7 +97,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
     request: PolicyRequest,
     ip: IpAddress,
     grant: RelayGrant,
-  ): { readonly reason: string; readonly action: string } | undefined {
+  ): { readonly reason: string; readonly action: string; readonly client: ReturnType<typeof loggedRules> } | undefined {
     const options = this.#options()
     const sender = request.get('sender') ?? ''
     const rules = rulesOfSender(
@@ -110,7 +110,9 @@ class PolicyConnection implements LineService<PolicyRequest> {
       refuseSender(rules, sender) ??
       refuseRecipient(rules, request.get('recipient') ?? '') ??
       this.#overRate(request, rules)
-    return refusal === undefined ? undefined : { reason: refusal.rule, action: refusal.reply }
+    return refusal === undefined
+      ? undefined
+      : { reason: refusal.rule, action: refusal.reply, client: loggedRules(rules) }
   }
 
   /** Counts a recipient at each RCPT, and a message at its first RCPT. */

@@ -17,6 +17,7 @@ import {
 } from '../../wire/relay-services.ts'
 import { type Decision, logAnswer } from '../decision.ts'
 import {
+  loggedRules,
   type MailRules,
   mailRules,
   messageCounts,
@@ -71,7 +72,7 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
     const decision: Decision = rule === undefined ? granted : { relay: false, reason: rule }
     const fields = { ip, service: 'query', sender, recipient }
     if (rule === undefined) logAnswer(log, decision, fields)
-    else log.warn('mail_refused', { ...fields, user: granted.relay ? granted.login : undefined, reason: rule })
+    else log.warn('mail_refused', { ...fields, ...(rules === undefined ? {} : loggedRules(rules)), reason: rule })
     onDecision(ip, decision)
     if (over !== undefined) return { verdict: 'later', reply: over.reply }
     if (refusal !== undefined) return { verdict: 'no', reply: refusal.reply }

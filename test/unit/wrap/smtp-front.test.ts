@@ -96,7 +96,7 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
         lineEndingAdvice: 'mend it',
         onRefusal: reason => void refusals.push(reason),
         log,
-        fields: { ip: session.ip },
+        fields: () => ({ ip: session.ip }),
         times: { idle: 60_000, discard: 60_000, linger: 5_000, ...times },
       })
     },
