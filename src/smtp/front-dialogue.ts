@@ -1,7 +1,7 @@
 /** The SMTP dialogue that the front leads between a client and its smtpd. */
 import { beginsMessage, type Command, type CommandLine, CommandReader, parseCommand } from './command.ts'
 import { type Content, DiscardedContent, RepairedContent, StrictContent } from './content.ts'
-import type { FrontOptions, FrontOutput } from './front-options.ts'
+import type { FrontEvent, FrontOptions, FrontOutput } from './front-options.ts'
 import { EhloReply, formatReply, type ReplyLine, ReplyReader } from './reply.ts'
 import { type Refusal, type Settlement, Transactions } from './transaction.ts'
 
@@ -64,6 +64,7 @@ export class FrontDialogue {
   #clientHasEnded = false
   #serverInputEnded = false
   #authOffered = false
+  readonly #reported = new Set<FrontEvent>()
 
   constructor(options: FrontOptions) {
     this.#options = options
@@ -230,7 +231,7 @@ export class FrontDialogue {
         return
       case 'hello': {
         const { name, sent, verb } = command
-        if (name === undefined) this.#output.event('hello_replaced', { helo: sent })
+        if (name === undefined) this.#reportOnce('hello_replaced', { helo: sent })
         this.#pass(`${verb} ${name ?? this.#options.helloName}`, {
           type: verb === 'EHLO' ? 'hello' : 'command',
           settlement: this.#transactions.begin(),
@@ -326,6 +327,13 @@ export class FrontDialogue {
     if (this.#entries.length === 1) this.#writeOwn()
   }
 
+  /** Reports a habit of the device. A device may repeat it without an end. */
+  #reportOnce(name: FrontEvent, fields: Readonly<Record<string, string>> = {}): void {
+    if (this.#reported.has(name)) return
+    this.#reported.add(name)
+    this.#output.event(name, fields)
+  }
+
   #refuse({ rule, reply }: Refusal, fields: Readonly<Record<string, string>>): void {
     this.#output.event('refused', { reason: rule, ...fields })
     this.#answer(reply)
@@ -410,7 +418,7 @@ export class FrontDialogue {
         return
       case 'auth':
         if (code === 334) return
-        if (code >= 500 && !this.#authOffered) this.#output.event('auth_unoffered', {})
+        if (code >= 500 && !this.#authOffered) this.#reportOnce('auth_unoffered')
         this.#state = 'commands'
         return
       case 'quit':
@@ -426,10 +434,10 @@ export class FrontDialogue {
   #beginContent(): void {
     const { lineEndings, scan } = this.#options
     this.#content =
-      lineEndings === 'strict' ? new StrictContent(scan) : new RepairedContent(() => this.#output.event('bare_end', {}))
+      lineEndings === 'strict' ? new StrictContent(scan) : new RepairedContent(() => this.#reportOnce('bare_end'))
     this.#state = 'content'
     if (this.#reader.pending === 0) return
-    this.#output.event('early_data', {})
+    this.#reportOnce('early_data')
     this.#passContent(this.#reader.rest())
   }
 

@@ -1,5 +1,5 @@
 /** SMTP replies: reading those of the server, filtering EHLO, and formatting those of the front. */
-import { LineReader } from '../wire/lines.ts'
+import { LineReader, printableAscii } from '../wire/lines.ts'
 
 /** A line of a server's reply. `octets` include its line end. */
 export type ReplyLine = { readonly octets: Buffer; readonly code: number; readonly isLast: boolean }
@@ -97,14 +97,12 @@ export function filterEhlo(lines: readonly ReplyLine[], hideAuth: boolean): Buff
   )
 }
 
-/** Longest text of a reply in octets. */
-const MAX_TEXT = 400
+/** Longest reply of the front in octets, with its end. */
+const MAX_REPLY = 400
 
 /**
- * Formats a reply of one line from its code and text. Octets that are not printable ASCII become
- * `%XX`, and a text above MAX_TEXT octets is cut.
+ * Formats a reply of one line from its code and text. Characters that are not printable ASCII
+ * become the `%XX` of their UTF-8 octets. A line above MAX_REPLY octets is cut.
  */
 export const formatReply = (reply: string): Buffer =>
-  Buffer.from(`${reply.replace(/[^\x20-\x7e]/g, percent).slice(0, MAX_TEXT)}\r\n`, 'latin1')
-
-const percent = (octet: string): string => `%${octet.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`
+  Buffer.from(`${printableAscii(reply, MAX_REPLY - 2)}\r\n`, 'latin1')

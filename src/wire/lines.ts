@@ -211,6 +211,17 @@ export const percentEncodePath = (path: string): string =>
   /^[\w./-]*$/.test(path) ? path : path.split('/').map(percentEncode).join('/')
 
 /**
+ * Percent-encodes the UTF-8 octets of all characters that are not printable ASCII, and cuts the
+ * result at `limit` octets. The cut leaves no half of an encoded octet. For texts for people.
+ */
+export function printableAscii(text: string, limit: number): string {
+  const encoded = text.replace(/[^\x20-\x7e]+/g, characters =>
+    Buffer.from(characters).toString('hex').toUpperCase().replace(/../g, '%$&'),
+  )
+  return encoded.length <= limit ? encoded : encoded.slice(0, limit).replace(/%.?$/, '')
+}
+
+/**
  * Inverse of percentEncode and percentEncodePath; undefined for an invalid `%` or invalid UTF-8.
  */
 export function percentDecode(text: string): string | undefined {

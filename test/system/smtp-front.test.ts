@@ -258,13 +258,15 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
         expect(senders()).toHaveLength(3)
       })
 
-      test('a scanner: HELO without a name, AUTH LOGIN again and again, no brackets, no QUIT', async () => {
+      test('a scanner: HELO without a valid name, AUTH LOGIN again and again, no brackets, no QUIT', async () => {
         await start()
         const socket = connect(port, '127.0.0.1')
         const smtp = SmtpConversation.over(socket)
         await smtp.expectSmtp(/^220/)
-        smtp.say('HELO ')
-        await smtp.expectSmtp(/^250/)
+        for (const hello of ['HELO ', 'HELO my_copier']) {
+          smtp.say(hello)
+          await smtp.expectSmtp(/^250/)
+        }
         for (let attempt = 0; attempt < 2; attempt += 1) {
           smtp.say('AUTH LOGIN')
           await smtp.expectSmtp(/^50\d/)
@@ -284,6 +286,9 @@ describeWith([ROOT, command('swaks'), command('msmtp'), PHP_MAILER], 'the front 
         expect(senders()).toEqual(['scan@example.org'])
         await stack.waitForLog('wrap', { event: 'hello_replaced' })
         await stack.waitForLog('wrap', { event: 'auth_refused' })
+        const events = stack.log('wrap').map(({ fields }) => fields['event'])
+        for (const once of ['hello_replaced', 'auth_refused'])
+          expect(events.filter(event => event === once)).toEqual([once])
       })
 
       test('a block ends the relay of an open session at its next MAIL', async () => {

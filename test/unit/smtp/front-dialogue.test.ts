@@ -470,6 +470,21 @@ test('does not lose the message when its first recipient is refused by the serve
   expect(session.group(octets(B)).codes).toBe('250 550 250 354 250 450')
 })
 
+test('reports each habit of a device once in a session, and each refusal', () => {
+  const session = new FrontSession({ lineEndings: 'repair', replies: { AUTH: ['502', '502', '502'] } })
+  for (let round = 0; round < 3; round += 1)
+    for (const group of ['HELO/', 'HELO my_copier/', 'AUTH LOGIN/', `${B}${R}${D}a\\n.\\nb/./`, X])
+      session.group(octets(group))
+  expect(session.server.messages).toBe(3)
+  expect(session.events.filter(event => !event.startsWith('refused'))).toEqual([
+    'hello_replaced',
+    'auth_unoffered',
+    'early_data',
+    'bare_end',
+  ])
+  expect(session.events.filter(event => event === 'refused:sender')).toHaveLength(3)
+})
+
 test('closes after twenty faults', () => {
   const session = new FrontSession()
   for (let count = 0; count < 20; count += 1) session.group('MAIL\r\n')
