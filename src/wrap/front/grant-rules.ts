@@ -9,10 +9,13 @@ import type { GrantTerm } from './grant-term.ts'
 export class GrantRules implements FrontRules {
   readonly #term: GrantTerm
   readonly #rulesFor: (grant: RelayGrant) => MailRules
+  readonly #onAccepted: () => void
 
-  constructor(term: GrantTerm, rulesFor: (grant: RelayGrant) => MailRules) {
+  /** `onAccepted` is called for each message that the server has accepted. */
+  constructor(term: GrantTerm, rulesFor: (grant: RelayGrant) => MailRules, onAccepted: () => void) {
     this.#term = term
     this.#rulesFor = rulesFor
+    this.#onAccepted = onAccepted
   }
 
   get #rules(): MailRules {
@@ -29,7 +32,8 @@ export class GrantRules implements FrontRules {
   }
 
   message(): Refusal | Reservation {
-    return reserve(messageCounts(this.#rules))
+    const reserved = reserve(messageCounts(this.#rules))
+    return 'rule' in reserved ? reserved : { ...reserved, accept: this.#onAccepted }
   }
 
   recipient(recipient: Mailbox | undefined): Refusal | Reservation {
