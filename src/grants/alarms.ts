@@ -133,6 +133,11 @@ const MOST_CLAIMED = 20
  */
 const QUIET_MINUTES = 30
 
+/** A device that is usually busy for more minutes of an hour has no alarm about its rate. */
+const MOST_USUAL_MINUTES = 45
+/** More busy minutes of an hour are an alarm with every factor of the median. */
+const ALWAYS_BUSY_MINUTES = 55
+
 /** One look at a time, among all hosts. */
 const LOCK: Statement<{ locked: boolean }> = {
   row: v.object({ locked: v.boolean() }),
@@ -154,7 +159,8 @@ WHERE d.login = seen.login AND (d.last_login IS NULL OR d.last_login < seen.at -
 
 /**
  * $1 now or null. Minutes in which a grant of a device was used, of this hour and of the one
- * before.
+ * before. The front and the policy and query service report each minute with mail. Other ways
+ * report the minutes with a connection.
  */
 const REMEMBER_HOURS: Statement<unknown> = {
   row: ignored,
@@ -182,7 +188,8 @@ ON CONFLICT (device, hour) DO UPDATE SET minutes = excluded.minutes WHERE h.minu
  * factor, $6 silent days, $7 end days; $8 rules, $9 subjects, $10 details of facts that were found
  * elsewhere; $11 rules that are off.
  *
- * The median of a device is that of the hours in which it was busy, of which there must be 20.
+ * The median of a device is that of the hours in which it was busy, of which there must be 20. An
+ * hour has 60 minutes, so a device that is nearly always busy has no unusual hours.
  */
 const LOOK: Statement<unknown> = {
   row: ignored,
@@ -211,7 +218,8 @@ WITH clock AS (
   UNION ALL
   (SELECT 'device_rate', h.device, h.minutes || ' busy minutes of an hour, usually ' || m.median
    FROM device_hours h JOIN medians m USING (device) JOIN devices d ON d.name = h.device, clock
-   WHERE h.hour = date_trunc('hour', clock.now) AND h.minutes >= 10 AND h.minutes > $4::float8 * m.median
+   WHERE h.hour = date_trunc('hour', clock.now) AND h.minutes >= 10
+     AND m.median <= ${MOST_USUAL_MINUTES} AND h.minutes > least($4::float8 * m.median, ${ALWAYS_BUSY_MINUTES})
    LIMIT ${MOST_OF_A_RULE})
   UNION ALL
   SELECT 'refusals_rise', 'gates', lately || ' in ten minutes, usually ' || round(before)
@@ -222,7 +230,7 @@ WITH clock AS (
    GROUP BY host HAVING sum(undecided) > 0 LIMIT ${MOST_OF_A_RULE})
   UNION ALL
   (SELECT 'device_silent', device, 'last login ' || to_char(max(last_login) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')
-   FROM device_logins, clock GROUP BY device, clock.now
+   FROM device_logins JOIN devices d ON d.name = device, clock WHERE d.until > clock.now GROUP BY device, clock.now
    HAVING max(last_login) < clock.now - make_interval(days => $6::int) LIMIT ${MOST_OF_A_RULE})
   UNION ALL
   (SELECT 'device_end', name, 'ends ' || to_char(until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"')

@@ -60,7 +60,12 @@ export const ALERTS = defineSection(
     close_for: duration('s', 86_400, 60, 31_536_000, 'Time for which a block of such a rule holds.'),
     login_addresses: integer(10, 2, 100_000, 'login_spread: addresses of one login within an hour.'),
     address_logins: integer(20, 2, 100_000, 'address_crowd: logins from one address within an hour.'),
-    device_factor: integer(5, 2, 1000, 'device_rate: multiple of the median hour of the device.'),
+    device_factor: integer(
+      5,
+      2,
+      1000,
+      'device_rate: multiple of the median number of busy minutes of an hour. More than 55 busy minutes also raise it, up to a median of 45.',
+    ),
     refusal_factor: integer(5, 2, 1000, 'refusals_rise: multiple of the mean number of refusals of the day before.'),
     silent_days: integer(7, 1, 365, 'device_silent: days without a login.'),
     end_days: integer(14, 1, 365, 'device_end, certificate_end: days before the end.'),

@@ -8,6 +8,8 @@ export type Refusal = { readonly rule: string; readonly reply: string }
 export type Reservation = {
   /** Removes it from the count, because the server did not accept it. Called at most once. */
   giveBack(): void
+  /** The server has accepted the message. Called at most once. */
+  accept?(): void
 }
 
 /**
@@ -81,7 +83,8 @@ export class Transactions {
     this.#current = new Transaction()
     return {
       answered: isDone => {
-        if (!isDone) transaction.giveBack()
+        if (isDone) transaction.accept()
+        else transaction.giveBack()
       },
       abandoned: () => {}, // the server may have accepted the message
     }
@@ -147,6 +150,11 @@ class Transaction {
     if (this.#recipients.size > 0) return
     this.#message?.giveBack()
     this.#message = undefined
+  }
+
+  /** Handles the server's acceptance of the message. */
+  accept(): void {
+    this.#message?.accept?.()
   }
 
   /** Removes the message and its recipients from the counts. */

@@ -33,6 +33,12 @@ const at = (time: Date): string => `'${time.toISOString()}'`
 const login = (user: string, ip: string, time: Date): string =>
   `INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until)
    VALUES (${at(time)}, '${ip}', '${ip}', 'popup', 'pass', true, '${user}', '', ${at(new Date(time.getTime() + 1_800_000))});`
+const use = (minute: number): string =>
+  `INSERT INTO usage_event (at, ip, service) VALUES (${at(minutes(minute))}, '192.0.2.7', 'gate');`
+const device = (name: string, until = "'infinity'"): string =>
+  `INSERT INTO devices (name, senders, networks, recipient_domains, messages_per_hour, messages_per_day, recipients_per_hour,
+     recipients_per_day, line_endings, until, owner, note)
+   VALUES ('${name}', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', ${until}, '', '');`
 const shown = async () =>
   (await alarms.list(3650)).map(({ rule, subject, until }) => `${rule} ${subject}${until === null ? '' : ' over'}`)
 
@@ -49,12 +55,9 @@ describe('rules', () => {
   })
 
   test('a device far above its own median', async () => {
-    await sql(`INSERT INTO devices (name, senders, networks, recipient_domains, messages_per_hour, messages_per_day, recipients_per_hour,
-        recipients_per_day, line_endings, until, owner, note) VALUES ('copier', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', 'infinity', '', '');
+    await sql(`${device('copier')}
       INSERT INTO device_logins (login, device) VALUES ('scan', 'copier');`)
     // Two minutes with mail per hour for 30 hours, then fifteen.
-    const use = (minute: number): string =>
-      `INSERT INTO usage_event (at, ip, service) VALUES (${at(minutes(minute))}, '192.0.2.7', 'gate');`
     for (let hour = 0; hour < 31; hour += 1) {
       const busy = hour < 30 ? [5, 20] : Array.from({ length: 15 }, (_, n) => n + 1)
       await sql(
@@ -67,12 +70,40 @@ describe('rules', () => {
     }
   })
 
+  test.each([
+    [2, 10, 11],
+    [8, 40, 41],
+    [11, 55, 56],
+    [12, 55, 56],
+    [30, 55, 56],
+    [45, 55, 56],
+  ])('a device of %i busy minutes an hour: not %i, but %i are an alarm', async (usual, quiet, busy) => {
+    await sql(`${device('copier')}
+      INSERT INTO device_logins (login, device) VALUES ('scan', 'copier');
+      INSERT INTO device_hours (device, hour, minutes)
+      SELECT 'copier', ${at(minutes(0))}::timestamptz + n * interval '1 hour', ${usual} FROM generate_series(0, 29) AS n;`)
+    const used = async (hour: number, count: number): Promise<readonly string[]> => {
+      const uses = Array.from({ length: count }, (_, n) => use(hour * 60 + n))
+      const logins = [0, 20, 40].map(minute => login('scan', '192.0.2.7', minutes(hour * 60 + minute)))
+      await sql([...logins, ...uses].join(''))
+      await alarms.look(LIMITS, { now: minutes(hour * 60 + 59) })
+      return shown()
+    }
+    expect(await used(30, quiet)).toEqual([])
+    expect(await used(31, busy)).toEqual(['device_rate copier'])
+  })
+
+  test('a device that is nearly always busy has no alarm about its rate', async () => {
+    await sql(`${device('copier')}
+      INSERT INTO device_hours (device, hour, minutes)
+      SELECT 'copier', ${at(minutes(0))}::timestamptz + n * interval '1 hour', CASE n WHEN 30 THEN 60 ELSE 50 END
+      FROM generate_series(0, 30) AS n;`)
+    await alarms.look(LIMITS, { now: minutes(30 * 60 + 59) })
+    expect(await shown()).toEqual([])
+  })
+
   test('a device without a login for a week, and a device that has ended', async () => {
-    await sql(`INSERT INTO devices (name, senders, networks, recipient_domains, messages_per_hour, messages_per_day, recipients_per_hour,
-        recipients_per_day, line_endings, until, owner, note) VALUES
-        ('silent', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', 'infinity', '', ''),
-        ('new', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', 'infinity', '', ''),
-        ('ends', '{}', '{}', '{}', 0, 0, 0, 0, 'strict', ${at(later(20 * DAY))}, '', '');
+    await sql(`${device('silent')} ${device('new')} ${device('ends', at(later(20 * DAY)))}
       INSERT INTO device_logins (login, device) VALUES ('silent', 'silent'), ('new', 'new'), ('ends', 'ends');`)
     await sql(login('silent', '192.0.2.7', later(0)))
     await alarms.look(LIMITS, { now: minutes(1) })
@@ -85,6 +116,17 @@ describe('rules', () => {
     await alarms.look(LIMITS, { now: later(20 * DAY + 60_000) })
     await alarms.look(LIMITS, { now: later(20 * DAY + 45 * 60_000) })
     expect((await shown()).sort()).toEqual(['device_end ends over', 'device_silent silent over'])
+  })
+
+  test('a device that has ended is not silent, and its alarm ends', async () => {
+    await sql(`${device('over', at(later(3 * DAY)))} ${device('later', at(later(30 * DAY)))}
+      INSERT INTO device_logins (login, device, last_login) VALUES
+        ('over', 'over', ${at(later(0))}), ('later', 'later', ${at(later(0))});`)
+    await alarms.look(LIMITS, { now: later(8 * DAY), off: ['device_end'] })
+    expect(await shown()).toEqual(['device_silent later'])
+    await alarms.look(LIMITS, { now: later(30 * DAY + 60_000), off: ['device_end'] })
+    await alarms.look(LIMITS, { now: later(30 * DAY + 60_000 * 60), off: ['device_end'] })
+    expect(await shown()).toEqual(['device_silent later over'])
   })
 
   test('more refusals than the day before, a gate without answers, and facts about a host', async () => {

@@ -358,13 +358,20 @@ test('a rule that no program enforces and a sender of a foreign domain cause a w
     expect.stringContaining('wrap.tcprules_cdb cannot express the hours'),
     expect.stringContaining('w@foreign.example: the domain is none of wrap.sender_domains'),
   ])
-  // The lines for Exim pass sender, recipient and message.
-  expect(await warningsWith('[wrap]\nquery_listen = ["127.0.0.1:10042"]\n')).toEqual([])
+  // On a host with qmail the query service enforces nothing, because only `explain` asks there.
+  expect(await warningsWith('[wrap]\nlisten = ["127.0.0.1:25"]\nquery_listen = ["127.0.0.1:10042"]\n')).toEqual([
+    expect.stringContaining('nothing on this host enforces senders, limits'),
+  ])
   expect(await warningsWith('[wrap]\npolicy_listen = ["127.0.0.1:10040"]\n')).toEqual([])
   const both = '[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nsocketmap_listen = ["127.0.0.1:10041"]\n'
   expect(await warningsWith(both)).toEqual([
     expect.stringContaining('uses wrap.socketmap_listen checks neither senders'),
   ])
+  const withGate = '[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nlisten = ["127.0.0.1:25"]\n'
+  expect(await warningsWith(withGate)).toEqual([
+    expect.stringContaining('uses wrap.listen without wrap.front checks neither senders'),
+  ])
+  expect(await warningsWith(`${withGate}front = true\n`)).toEqual([])
 })
 
 test('a device may be in a country or an AS besides its networks; only files of this host define the places', async () => {

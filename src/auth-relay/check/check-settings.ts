@@ -14,6 +14,22 @@ import { advice, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 
 /** Servers that accept a client on a socket pair on behalf of a local user. */
 const NOT_BEHIND_THE_FRONT: ReadonlySet<string> = new Set(['exim', 'exim4', 'sendmail', 'postfix'])
+/** The next word is an account: `setuidgid postfix`, `chpst -u postfix`. */
+const BEFORE_ACCOUNT: ReadonlySet<string> = new Set(['setuidgid', 'envuidgid', '-u', '--user'])
+
+/**
+ * Returns the server of `wrap.smtpd` that may not stand behind the front, also behind `env` or
+ * within `sh -c`. A path counts only in a directory of programs, so `/etc/postfix` does not.
+ */
+function serverOfLocalUsers(smtpd: readonly string[]): string | undefined {
+  const words = smtpd.flatMap(argument => argument.split(/[\s;&|()]+/))
+  return words.find(
+    (word, n) =>
+      NOT_BEHIND_THE_FRONT.has(basename(word)) &&
+      (!word.includes('/') || /\/(?:s?bin|lib|libexec)\/[^/]+$/.test(word)) &&
+      !BEFORE_ACCOUNT.has(basename(words[n - 1] ?? '')),
+  )
+}
 
 function checkFront(wrap: Settings['wrap']): Finding[] {
   if (!wrap.front) return []
@@ -25,8 +41,8 @@ function checkFront(wrap: Settings['wrap']): Finding[] {
         'set wrap.listen, or remove wrap.front',
       ),
     ]
-  const [program = ''] = wrap.smtpd
-  if (!NOT_BEHIND_THE_FRONT.has(basename(program))) return []
+  const program = serverOfLocalUsers(wrap.smtpd)
+  if (program === undefined) return []
   return [
     unsafe(
       'wrap.front',

@@ -7,6 +7,7 @@ import { isPlace } from '../../grants/devices/network-facts.ts'
 import { policyOf } from '../../grants/grant-policy.ts'
 import { accountNamed } from '../../libc/accounts.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
+import { type RuleKind, rulesOfExim } from '../check/check-gate.ts'
 import { formatTarget, readNetwork } from '../grant-target.ts'
 import { DEVICE_ACCOUNT, makeMaildrop } from '../maildrop.ts'
 import { PasswordFile, randomPassword } from '../secrets.ts'
@@ -364,16 +365,21 @@ function refuseWithoutEffect({ name, networks, places }: Device, settings: Setti
 
 /**
  * Names the rules that no program of this host enforces, and senders that other servers will
- * refuse.
+ * refuse. `exim`: the rules that Exim enforces by the query service.
  */
-export function warningsAbout(stored: Device, { wrap, grants }: Settings): readonly string[] {
+export function warningsAbout(
+  stored: Device,
+  { wrap, grants }: Settings,
+  exim: ReadonlySet<RuleKind> = rulesOfExim(wrap),
+): readonly string[] {
   const warnings: string[] = []
-  const rules = unenforcedRules(stored, wrap)
+  const rules = unenforcedRules(stored, wrap, exim)
   if (rules.length > 0)
     warnings.push(
-      `nothing on this host enforces ${rules.join(', ')}: set wrap.front (qmail-smtpd), wrap.policy_listen (Postfix) or wrap.query_listen (Exim)`,
+      `nothing on this host enforces ${rules.join(', ')}: set wrap.front (qmail-smtpd), wrap.policy_listen (Postfix), or the query of Exim (INSTALL, section Exim)`,
     )
   const blind = [
+    ...(wrap.listen.length > 0 && !wrap.front ? ['wrap.listen without wrap.front'] : []),
     ...(wrap.tcprules_cdb === '' ? [] : ['wrap.tcprules_cdb']),
     ...(wrap.socketmap_listen.length === 0 ? [] : ['wrap.socketmap_listen']),
   ]
@@ -415,15 +421,14 @@ const hasMailRules = (stored: Device): boolean =>
   stored.senders.length > 0 || stored.recipientDomains.length > 0 || limitsOf(stored).some(limit => limit > 0)
 
 /** The rules about mail that need a service with access to envelopes. */
-function unenforcedRules(stored: Device, wrap: Settings['wrap']): readonly string[] {
-  // The lines for Exim in INSTALL send sender, recipient and message to the query service.
-  const services = wrap.policy_listen.length + wrap.query_listen.length
-  if ((wrap.front && wrap.listen.length > 0) || services > 0) return []
-  return [
-    ...(stored.senders.length > 0 ? ['senders'] : []),
-    ...(stored.recipientDomains.length > 0 ? ['recipient domains'] : []),
-    ...(limitsOf(stored).some(limit => limit > 0) ? ['limits'] : []),
+function unenforcedRules(stored: Device, wrap: Settings['wrap'], exim: ReadonlySet<RuleKind>): readonly string[] {
+  if ((wrap.front && wrap.listen.length > 0) || wrap.policy_listen.length > 0) return []
+  const rules: readonly RuleKind[] = [
+    ...(stored.senders.length > 0 ? (['senders'] as const) : []),
+    ...(stored.recipientDomains.length > 0 ? (['recipient domains'] as const) : []),
+    ...(limitsOf(stored).some(limit => limit > 0) ? (['limits'] as const) : []),
   ]
+  return rules.filter(rule => !exim.has(rule))
 }
 
 const DAY_MS = 86_400_000

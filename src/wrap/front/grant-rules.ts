@@ -11,10 +11,13 @@ export class GrantRules implements FrontRules {
   readonly #rulesFor: (grant: RelayGrant) => MailRules
   /** The rules of the sender of the latest MAIL. */
   #mail: MailRules | undefined
+  readonly #onAccepted: () => void
 
-  constructor(term: GrantTerm, rulesFor: (grant: RelayGrant) => MailRules) {
+  /** `onAccepted` is called for each message that the server has accepted. */
+  constructor(term: GrantTerm, rulesFor: (grant: RelayGrant) => MailRules, onAccepted: () => void) {
     this.#term = term
     this.#rulesFor = rulesFor
+    this.#onAccepted = onAccepted
   }
 
   get #rules(): MailRules {
@@ -34,7 +37,8 @@ export class GrantRules implements FrontRules {
   }
 
   message(): Refusal | Reservation {
-    return reserve(messageCounts(this.#rules))
+    const reserved = reserve(messageCounts(this.#rules))
+    return 'rule' in reserved ? reserved : { ...reserved, accept: this.#onAccepted }
   }
 
   recipient(recipient: Mailbox | undefined): Refusal | Reservation {

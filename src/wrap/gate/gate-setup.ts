@@ -91,6 +91,22 @@ export class GateSetup {
     this.#usage?.count('front', verdict, ip, Math.floor(systemClock() / 1000))
   }
 
+  /**
+   * Makes the report of a session's accepted messages. Each one counts. The first one of a minute
+   * is also a usage event, except in the minute of the session's own event.
+   */
+  #reportMessages(ip: IpAddress): () => void {
+    const minuteOf = (at: number): number => Math.floor(at / 60)
+    let reported = minuteOf(systemClock() / 1000)
+    return () => {
+      this.#countMail(ip, 'relayed')
+      const at = Math.floor(systemClock() / 1000)
+      if (minuteOf(at) === reported) return
+      reported = minuteOf(at)
+      this.#usage?.report({ ip, at, service: 'front' })
+    }
+  }
+
   /** Throws UsageFault if the smtpd does not exist. */
   gateOptions(engine: Engine, rates: PolicyRates): ResidentGateOptions {
     const { wrap } = this.settings
@@ -140,7 +156,8 @@ export class GateSetup {
       const onForeignSender = (sender: string): void =>
         this.log.warn('sender_mismatched', { ...session, ...rules.logFields, sender })
       const term = new GrantTerm(grant, () => this.#decide(ip))
-      const rules: GrantRules = new GrantRules(term, current => mailRules(site, ip, current, onForeignSender))
+      const onAccepted = this.#reportMessages(ip)
+      const rules: GrantRules = new GrantRules(term, current => mailRules(site, ip, current, onForeignSender), onAccepted)
       return new SmtpFront(client, server, {
         ip,
         rules,

@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { afterAll, beforeAll, expect, test } from 'vitest'
-import { checkExim, checkPostfix } from '../../../src/auth-relay/check/check-gate.ts'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { checkExim, checkPostfix, rulesOfExim } from '../../../src/auth-relay/check/check-gate.ts'
 import type { UnitFacts } from '../../../src/auth-relay/check/check-rights.ts'
 import { checkRights } from '../../../src/auth-relay/check/check-rights.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
@@ -203,7 +203,7 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
     )
     writeFileSync(
       `${path}/exim.conf`,
-      `accept condition = \${if match{\${readsocket{${socket}}{relay instance=$acl_m_instance}{3s}{}{unknown}}}{^yes }}\n`,
+      `accept condition = \${if match{\${readsocket{${socket}}{relay sender_encoded=s recipient_encoded=r instance=$acl_m_instance}{3s}{}{unknown}}}{^yes }}\n`,
     )
     const configuration = `${path}/exim.conf`
     const found = () =>
@@ -229,20 +229,54 @@ describeWith([ROOT], 'the account of a mail server at a socket of the gate', () 
   })
 })
 
-test('for a query of Exim without its message the advice names the limits that do not apply', () => {
+describe('a query of Exim', () => {
   const configuration = `${path}/exim-old.conf`
-  const found = (ask: string) => {
-    writeFileSync(configuration, `accept condition = \${if match{\${${ask}{3s}{}{unknown}}}{^yes }}\n`)
-    return checkExim(settingsOf('[wrap]\nquery_listen = ["127.0.0.1:10042", "unix:/nonexistent/q.sock"]'), {
+  const settings = settingsOf('[wrap]\nquery_listen = ["127.0.0.1:10042", "unix:/nonexistent/q.sock"]')
+  const QUERY = 'relay v=1 ip=x sender_encoded=s recipient_encoded=r instance=$acl_m_instance\\n'
+  const write = (...asks: readonly string[]): void =>
+    writeFileSync(
       configuration,
-      account: 'daemon',
-    }).map(({ verdict, about, text }) => [verdict, about, text])
+      asks.map(ask => `accept condition = \${if match{\${${ask}{3s}{}{unknown}}}{^yes }}\n`).join(''),
+    )
+  const found = (...asks: readonly string[]) => {
+    write(...asks)
+    return checkExim(settings, { configuration, account: 'daemon' }).map(finding => {
+      expect([finding.verdict, finding.about]).toEqual(['advice', 'wrap.query_listen'])
+      return finding.text
+    })
   }
-  const limits = 'the query of Exim does not name the message, so that no limit of a device or of [wrap] holds there'
-  expect(found('readsocket{inet:127.0.0.1:10042}{relay v=1 ip=x\\n}')).toEqual([
-    ['advice', 'wrap.query_listen', limits],
-  ])
-  expect(found('readsocket{/nonexistent/q.sock}{relay v=1 ip=x\\n}')).toEqual([['advice', 'wrap.query_listen', limits]])
-  expect(found('readsocket{inet:127.0.0.1:10042}{relay v=1 ip=x instance=$acl_m_instance\\n}')).toEqual([])
-  expect(found('readsocket{inet:127.0.0.1:9}{relay v=1 ip=x\\n}')).toEqual([])
+  const SENDERS =
+    'the query of Exim does not name the sender, so that no rule for senders of a device or of [wrap] holds there'
+  const DOMAINS =
+    'the query of Exim does not name the recipient, so that no rule for recipient domains of a device or of [wrap] holds there'
+  const LIMITS = 'the query of Exim does not name the message, so that no limit of a device or of [wrap] holds there'
+
+  test.each([
+    ['', [SENDERS, DOMAINS, LIMITS], []],
+    [' instance=$acl_m_instance', [SENDERS, DOMAINS], ['limits']],
+    [' sender_encoded=s recipient_encoded=r', [LIMITS], ['senders', 'recipient domains']],
+    [' recipient_encoded=r instance=i', [SENDERS], ['recipient domains', 'limits']],
+    [' sender_encoded=s \\\n  recipient_encoded=r instance=i', [], ['senders', 'recipient domains', 'limits']],
+  ])('with %j: the advice names the rules that do not apply', (parts, advices, rules) => {
+    for (const socket of ['inet:127.0.0.1:10042', '/nonexistent/q.sock']) {
+      expect(found(`readsocket{${socket}}{relay v=1 ip=x${parts}\\n}`)).toEqual(advices)
+      expect([...rulesOfExim(settings.wrap, configuration)]).toEqual(rules)
+    }
+  })
+
+  test('of two, each one must name everything', () => {
+    const complete = `readsocket{inet:127.0.0.1:10042}{${QUERY}}`
+    expect(found(complete, complete)).toEqual([])
+    expect(found(complete, 'readsocket{inet:127.0.0.1:10042}{relay v=1 ip=x instance=i\\n}')).toEqual([
+      SENDERS,
+      DOMAINS,
+    ])
+  })
+
+  test('at another socket is not of the gate, and without Exim no rule is enforced', () => {
+    expect(found('readsocket{inet:127.0.0.1:9}{relay v=1 ip=x\\n}')).toEqual([])
+    expect(rulesOfExim(settings.wrap, configuration)).toEqual(new Set())
+    expect(rulesOfExim(settings.wrap, `${path}/none`)).toEqual(new Set())
+    expect(rulesOfExim(settingsOf('').wrap, configuration)).toEqual(new Set())
+  })
 })

@@ -32,6 +32,8 @@ describe('settings alone', () => {
     ['[authd]\nsyslog_listen = ["*:6514"]\ncheck_daemon_ipop3d = true', 'authd.syslog_listen'],
     ['[wrap]\npolicy_listen = ["192.0.2.1:10040"]', 'wrap.policy_listen'],
     ['[wrap]\nlisten = ["*:25"]\nfront = true\nsmtpd = ["/usr/sbin/exim4", "-bs"]', 'wrap.front'],
+    ['[wrap]\nlisten = ["*:25"]\nfront = true\nsmtpd = ["/usr/bin/env", "exim4", "-bs"]', 'wrap.front'],
+    ['[wrap]\nlisten = ["*:25"]\nfront = true\nsmtpd = ["/bin/sh", "-c", "exec /usr/sbin/sendmail -bs"]', 'wrap.front'],
     ['[status-page]\nlisten = "192.0.2.1:8110"', 'status-page.listen'],
     ['[popup]\nchecker = "upstream"', 'popup.upstream'],
     ['[popup]\nchecker = "sql"\nsql_query = "select"\nsql_dbuser = "x"', 'popup.sql_dbname'],
@@ -55,6 +57,14 @@ describe('settings alone', () => {
     expect(advised(toml)).toContain(about)
     expect(advised('')).not.toContain(about)
   })
+
+  test.each([
+    ['["setuidgid", "postfix", "/var/qmail/bin/qmail-smtpd"]'],
+    ['["/usr/bin/envdir", "/etc/postfix", "/var/qmail/bin/qmail-smtpd"]'],
+    ['["/usr/bin/env", "MTA=exim4", "/var/qmail/bin/qmail-smtpd"]'],
+  ])('the name of an account, a directory or a variable is no server behind the front: smtpd = %s', smtpd =>
+    expect(unsafe(`[wrap]\nlisten = ["*:25"]\nfront = true\nsmtpd = ${smtpd}`)).toEqual([]),
+  )
 
   test('a TLS listener that can answer no client is unsafe, and is not checked while sslwrap is not in use', () => {
     const listener = (lines: string) =>

@@ -54,6 +54,24 @@ describe('a recipient', () => {
   })
 })
 
+test('a message is reported once, and only if the server has accepted it', () => {
+  let accepted = 0
+  const accept = (): void => {
+    accepted += 1
+  }
+  const transactions = new Transactions()
+  const message = (): Reservation => ({ giveBack: () => {}, accept })
+  const send = (isDone: boolean): void => {
+    for (let count = 0; count < 2; count += 1) transactions.reserve(message, () => ({ giveBack: () => {} }))
+    transactions.passMessage().answered(isDone)
+  }
+  send(false)
+  expect(accepted).toBe(0)
+  send(true)
+  send(true)
+  expect(accepted).toBe(2)
+})
+
 describe('a command that begins a transaction', () => {
   test('returns the counts of the earlier one when the server accepts it', () => {
     const { counts, transactions, reserve } = start()

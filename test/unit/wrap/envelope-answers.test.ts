@@ -136,7 +136,11 @@ async function front(client: Client): Promise<Ask> {
   const options = optionsFor(client)
   const term = new GrantTerm(client, () => options.decide(CLIENT))
   const session = new FrontSession({
-    rules: new GrantRules(term, grant => mailRules(options, CLIENT, grant, () => {})),
+    rules: new GrantRules(
+      term,
+      grant => mailRules(options, CLIENT, grant, () => {}),
+      () => {},
+    ),
   })
   const say = (line: string): string => {
     session.group(`${line}\r\n`)

@@ -79,17 +79,21 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
       const term = new GrantTerm(session.grant, question)
       return new SmtpFront(client, server, {
         ip: session.ip,
-        rules: new GrantRules(term, ({ login, device, neighbours }) => ({
-          login,
-          device,
-          neighbours,
-          customer: session.ip,
-          senderBinding: 'refuse',
-          senderDomains: [],
-          recipientDomains: [],
-          rates,
-          onForeignSender: () => {},
-        })),
+        rules: new GrantRules(
+          term,
+          ({ login, device, neighbours }) => ({
+            login,
+            device,
+            neighbours,
+            customer: session.ip,
+            senderBinding: 'refuse',
+            senderDomains: [],
+            recipientDomains: [],
+            rates,
+            onForeignSender: () => {},
+          }),
+          () => {},
+        ),
         renewRules: () => term.renew(),
         lineEndings: 'strict',
         auth: 'pass',
