@@ -157,11 +157,11 @@ export function hostTable(results: readonly Result[]): string {
 export function oneHostSentence(results: readonly Result[]): string {
   const { loginsPerSecond, pop3, gate, database } = oneHost(costsOf(results), QUERIES)
   const share = (part: number): string => `${Math.round(part * 100)} %`
-  return `**${figureText(loginsPerSecond)} logins a second, ${figureText(loginsPerSecond * 3600)} an hour**, each with ${QUERIES} SMTP connections, at half of two cores. TLS, POP3 and authd take ${share(pop3)} of that time, the gate and the start of smtpds ${share(gate)}, the database ${share(database)}.`
+  return `**${figureText(loginsPerSecond)} logins a second, ${figureText(loginsPerSecond * 3600)} an hour**, each with ${QUERIES} SMTP connections, at half of two cores.\nTLS, POP3 and authd take ${share(pop3)} of that time, the gate and the start of smtpds ${share(gate)}, the database ${share(database)}.`
 }
 
 /** The assumptions of the table of sites. */
-export const ASSUMPTIONS = `The table assumes hosts with two cores, half of them free for peaks, and ${QUERIES} SMTP connections for each login. A day has the logins of ${BUSY_HOURS} busiest hours. Every login comes from a different address.`
+export const ASSUMPTIONS = `The table assumes hosts with two cores, half of them free for peaks, and ${QUERIES} SMTP connections for each login.\nA day has the logins of ${BUSY_HOURS} busiest hours. Every login comes from a different address.`
 
 const UNITS = ['B', 'KB', 'MB', 'GB', 'TB', 'PB']
 

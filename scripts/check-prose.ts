@@ -4,10 +4,12 @@ import {
   type Block,
   readBlockComments,
   readComments,
+  readDescriptions,
   readLineComments,
   readManualPage,
   readMarkdown,
   readMessages,
+  readShellOutput,
   readTitles,
 } from './prose/read-prose.ts'
 import { type Fault, findFaults, readReplacements } from './prose/rules.ts'
@@ -66,13 +68,22 @@ const NO_MESSAGES: ReadonlyMap<string, string> = new Map([
   ['scripts/prose/rules.ts', 'advice, which is shorter than a sentence'],
 ])
 
+/** Messages of a program: strings of TypeScript, descriptions in SQL, output of shell scripts. */
+function messagesOf(path: string, text: string): Block[] {
+  if (NO_MESSAGES.has(path)) return []
+  if (/^(?:src|scripts)\/.*\.ts$/.test(path)) return readMessages(text)
+  // The sentences of a benchmark are the notes of bench/RESULTS.md. Its other strings are settings.
+  if (/^bench\/.*\.ts$/.test(path)) return readMessages(text).filter(block => block.text.endsWith('.'))
+  const marker = markerOf(path)
+  if (marker === '--') return readDescriptions(text)
+  return marker === '#' ? readShellOutput(text) : []
+}
+
 /** Faults in the messages and help texts of a program. Columns of a help text repeat words. */
 export const messageFaultsOf = (path: string, text: string): Fault[] =>
-  /^(?:src|scripts)\/.*\.ts$/.test(path) && !NO_MESSAGES.has(path)
-    ? readMessages(text)
-        .flatMap(block => findFaults(block, replacements))
-        .filter(({ rule }) => rule !== 'write-good')
-    : []
+  messagesOf(path, text)
+    .flatMap(block => findFaults(block, replacements))
+    .filter(({ rule }) => rule !== 'write-good')
 
 /** All faults of a text that stands in the file `path`. */
 export const faultsOf = (path: string, text: string): Fault[] =>

@@ -842,10 +842,10 @@ COMMIT;
 
 -- 000017-standby-replies.sql
 BEGIN;
--- In a cluster with synchronous replication the gate trusts a primary only while its synchronous
--- standbys answer it. pg_stat_replication shows the answers to members of pg_read_all_stats only,
--- so the owner of this function must be a member (a superuser is). The gate's role sees three
--- columns of it and nothing else.
+-- In a cluster with synchronous replication the gate accepts answers of a primary only while its
+-- synchronous standbys reply to it. pg_stat_replication shows the replies to members of
+-- pg_read_all_stats only, so the owner of this function must be a member (a superuser is). The
+-- gate's role sees three columns of it and nothing else.
 
 INSERT INTO schema_version (v) VALUES (17);
 

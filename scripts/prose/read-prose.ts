@@ -246,6 +246,34 @@ export function readMessages(text: string): Block[] {
   return blocks
 }
 
+/** Descriptions of tables, columns and views in SQL (`COMMENT ON … IS 'text'`). */
+export const readDescriptions = (text: string): Block[] =>
+  [...text.matchAll(/^COMMENT ON [A-Z]+ [\w.]+ IS\s+'((?:[^']|'')*)'/gm)].map(({ 1: words = '', index }) => ({
+    kind: 'text',
+    line: linesIn(text.slice(0, index)) + 1,
+    section: [],
+    text: words.replaceAll("''", "'").replaceAll(/\s+/g, ' '),
+  }))
+
+/**
+ * Texts of at least four words that a shell script prints with `echo` or `printf`. A variable is
+ * one word.
+ */
+export const readShellOutput = (text: string): Block[] =>
+  [...text.matchAll(/^[^#\n]*?\b(?:echo|printf) (['"])((?:(?!\1)[^\n])+)\1/gm)]
+    .map(
+      ({ 2: words = '', index }): Block => ({
+        kind: 'text',
+        line: linesIn(text.slice(0, index)) + 1,
+        section: [],
+        text: words
+          .replaceAll(/\$\w+|\$\{[^}]*\}|%s/g, CODE)
+          .replaceAll(/(?:\\[nrt])+/g, ' ')
+          .trim(),
+      }),
+    )
+    .filter(block => !isNoMessage(block.text))
+
 /** Blocks of a manual page in man(7) macros. Examples between `.nf` and `.fi` are left out. */
 export function readManualPage(text: string): Block[] {
   const blocks: Block[] = []

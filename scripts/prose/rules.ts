@@ -28,6 +28,14 @@ interface Pattern {
 const NO_NOUN =
   '(?:^|[.:;–(] |, (?:and |but |so |or )?|\\b(?:for|from|of|to|by|with|than|that|because|while|under|at|only|then) )'
 
+/** Programs and processes of this project and its neighbours. */
+const PROGRAM =
+  '(?:authd|clients?|daemons?|gates?|login process(?:es)?|monitors?|pop3d|popup|primary|servers?|smtpds?|sslwrap|standbys?|starters?|workers?|wrap)'
+
+/** Verbs for persons. */
+const OF_A_PERSON =
+  '(?:believes?|die[sd]?|forgets?|forgot|hangs? up|hung up|knows?|knew|likes|sleeps?|swallows?|thinks?|trusts?|wants?)'
+
 const PATTERNS: readonly Pattern[] = [
   {
     rule: 'no-noun',
@@ -83,6 +91,26 @@ const PATTERNS: readonly Pattern[] = [
     pattern:
       /\b(?:kernel|process|database|socket|store|system|runtime|network) (?:tells|wants|likes|knows|believes|asks|thinks|speaks|forbids itself)\b/i,
     advice: 'say what the program does',
+  },
+  {
+    rule: 'person',
+    pattern: new RegExp(`\\b${PROGRAM} (?:(?:also|never|no longer|only|still|then) )?${OF_A_PERSON}\\b`, 'i'),
+    advice: 'say what the program does: accepts, keeps, reads, ends, waits',
+  },
+  {
+    rule: 'person',
+    pattern: /\basks? (?:the )?\w+(?: \w+)? for (?:it|them)\b/i,
+    advice: 'write "sends a request to"',
+  },
+  {
+    rule: 'person',
+    pattern: /\bthose (?:that|who) (?:ask|believe|know|listen|speak|trust|wait|want)\b/i,
+    advice: 'write the noun',
+  },
+  {
+    rule: 'metaphor',
+    pattern: /\b(?:is|are|was|were|be) (?:dead|asleep)\b/i,
+    advice: 'write "has ended" or "does not answer"',
   },
   {
     rule: 'metaphor',

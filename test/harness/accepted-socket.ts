@@ -3,8 +3,8 @@ import { holdListener } from '../../src/process/listener.ts'
 import type { AcceptedSocket, Engine } from '../../src/sockets/engine.ts'
 
 /**
- * Both ends of a TCP connection: a plain client socket, and the socket that an engine accepted.
- * `close` closes the client and the listening socket.
+ * Both ends of a TCP connection: a plain socket of the client, and the socket that an engine
+ * accepted. `close` closes the client and the listening socket.
  */
 export async function acceptedSocket(
   engine: Engine,

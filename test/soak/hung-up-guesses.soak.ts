@@ -54,7 +54,7 @@ const guesser = (): Socket => {
 }
 
 /**
- * The way in which a client hangs up while its password waits, and the network of every second
+ * The way in which a client disconnects while its password waits, and the network of every second
  * right login.
  *
  * If the client has read nothing, popup receives a reset and cancels the check, so that a neighbour

@@ -2,6 +2,7 @@ import { existsSync, globSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
+import { sentencesOf } from '../../scripts/prose/rules.ts'
 import { commandTree } from '../../src/auth-relay/command-line.ts'
 import { LOG_FIELDS } from '../../src/base/log-events/row.ts'
 import { LOG_EVENTS } from '../../src/base/log-events.ts'
@@ -124,6 +125,21 @@ describe.each(DOCUMENTS)('%s', name => {
   })
 })
 
+/** Every document in Markdown that people write. */
+const ALL_DOCUMENTS = globSync(['*.md', 'bench/README.md', 'docs/**/*.md'], { cwd: root }).sort()
+const MAX_COLUMNS = 160
+
+test('a line of a document has at most 160 columns, except in tables and code blocks', () => {
+  expect(ALL_DOCUMENTS.length).toBeGreaterThan(40)
+  const wide = ALL_DOCUMENTS.flatMap(name => {
+    const text = textOf(name).replaceAll(/^ *```[\s\S]*?^ *```/gm, code => '\n'.repeat(code.split('\n').length - 1))
+    return text
+      .split('\n')
+      .flatMap((line, index) => (line.length > MAX_COLUMNS && !line.startsWith('|') ? [`${name}:${index + 1}`] : []))
+  })
+  expect(wide).toEqual([])
+})
+
 /** Spans of the form `name=value` that are not of the log, each with its meaning. */
 const OTHER_PAIRS: ReadonlyMap<string, string> = new Map([
   ['default_action=DUNNO', 'setting of Postfix'],
@@ -161,6 +177,49 @@ test('each decision has a unique number, and its title contains the number', () 
     expect(name).toMatch(new RegExp(`^${String(index + 1).padStart(4, '0')}-`))
     expect(textOf(`docs/decisions/${name}`)).toMatch(new RegExp(`^# ${index + 1}\\. `))
   }
+})
+
+test('each decision, and each second decision of a page, has its date, status and parts', () => {
+  const parts = readdirSync(`${root}docs/decisions`)
+    .filter(name => name !== 'README.md')
+    .flatMap(name =>
+      textOf(`docs/decisions/${name}`)
+        .split(/^(?=##? )/m)
+        .map(part => ({ name, title: part.slice(0, part.indexOf('\n')), part })),
+    )
+  expect(parts.length).toBeGreaterThan(20)
+  const incomplete = parts.flatMap(({ name, title, part }) => {
+    const needs = [
+      /^\n?Date: \d{4}-\d{2}-\d{2}\. Status: (?:accepted|replaced by decision \d+)\.$/m,
+      /^\*\*Context\.\*\*/m,
+      /^\*\*Decision\.\*\*/m,
+      /^\*\*Consequences\.\*\*/m,
+    ]
+    const missing = needs.filter(need => !need.test(part)).map(String)
+    return missing.length === 0 ? [] : [{ name, title, missing }]
+  })
+  expect(incomplete).toEqual([])
+})
+
+describe('the glossary', () => {
+  const [terms = ''] = textOf('docs/GLOSSARY.md').split('## Words that are not used')
+  const rows = [...terms.matchAll(/^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$/gm)]
+    .map(([, term = '', meaning = '', source = '']) => ({ term, meaning, source }))
+    .filter(({ term }) => term !== 'term' && term !== '---')
+
+  test('explains each term in one sentence', () => {
+    expect(rows.length).toBeGreaterThan(50)
+    expect(rows.filter(({ meaning }) => sentencesOf(meaning).length !== 1).map(({ term }) => term)).toEqual([])
+    expect(rows.filter(({ meaning }) => !meaning.endsWith('.'))).toEqual([])
+  })
+
+  test('names a source for each term', () => {
+    expect(rows.filter(({ source }) => !/[a-z]{2}/i.test(source)).map(({ term }) => term)).toEqual([])
+  })
+
+  test('has the words for the parts of the source', () => {
+    expect(rows.map(({ term }) => term)).toEqual(expect.arrayContaining(['room', 'floor']))
+  })
 })
 
 describe('test/mutation/RESULT.md', () => {

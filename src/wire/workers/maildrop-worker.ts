@@ -63,7 +63,7 @@ export function parseSessionTicket(line: string): PresentedTicket | undefined {
 
 /*
  * The handoff channel is a Unix connection of a login process to a pop3d worker, through which
- * client sockets are handed over (docs/WIRE.md). Each `handoff` line belongs to one descriptor, in
+ * connections are handed over (docs/WIRE.md). Each `handoff` line belongs to one descriptor, in
  * the same order.
  */
 

@@ -26,7 +26,7 @@ const examples = readFileSync(new URL('prose-examples.md', import.meta.url), 'ut
   .map(line => line.split(' | ').map(cell => cell.replaceAll(/^\| | \|$/g, '')))
 
 test('the fixture is read whole', () => {
-  expect(examples).toHaveLength(56)
+  expect(examples).toHaveLength(60)
 })
 
 test.each(examples)('refuses: %s', before => {
@@ -182,6 +182,17 @@ describe('a bad sentence is refused', () => {
     )
     expect(messageFaultsOf(path, source.replace(BAD, 'A client waits for the monitor.'))).toEqual([])
     expect(messageFaultsOf('test/unit/a.test.ts', source)).toEqual([])
+  })
+
+  test.each([
+    ['sql/000001-a.sql', `COMMENT ON TABLE a IS '${BAD}';\n`],
+    ['sql/000001-a.sql', `COMMENT ON COLUMN a.b IS\n  '${BAD} It is the gate''s.';\n`],
+    ['deploy/runit/popup/finish', `#!/bin/sh\necho '${BAD}' >&2\n`],
+    ['deploy/a.sh', `if a; then printf "%s: ${BAD}\\n" "$1"; fi\n`],
+    ['bench/a.ts', `report.note('${BAD}')\n`],
+  ])('in a text that %s prints or stores', (path, text) => {
+    expect(messageFaultsOf(path, text).map(({ rule }) => rule)).toEqual(expect.arrayContaining(['glossary', 'no-noun']))
+    expect(messageFaultsOf(path, text.replace(BAD, 'A client waits for the monitor.'))).toEqual([])
   })
 
   test('in any text of the package but the generated schema', () => {
