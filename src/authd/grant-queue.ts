@@ -1,25 +1,15 @@
 /** The queue between login sources and the grant store, as explained at GrantQueue. */
 import type { Clock } from '../base/clock.ts'
-import { asError, errorCodeOf } from '../base/errors.ts'
+import { asError, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import type { GrantWriter, Login, Outcome } from '../grants/grant-store.ts'
+import type { GrantWriter, Outcome } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
-import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
-import { CommitTiming } from './commit-timing.ts'
-import type { Counters, Source } from './metrics.ts'
-import { NewestLogins } from './newest-logins.ts'
-
-/** A login that a source reported. */
-export type ReportedLogin = {
-  readonly event: LoginEvent
-  readonly source: Source
-  /** Time of the login in milliseconds, if it is before now: a line that is read late. */
-  readonly at?: number
-  /** Called once with the answer for the announcer: `committed` only after the commit. */
-  readonly answer?: (answer: LoginAnswer) => void
-  /** Called once when the login is stored, refused, or replaced by a newer one. */
-  readonly settled?: () => void
-}
+import type { LoginAnswer } from '../wire/login-event.ts'
+import type { Counters } from './metrics.ts'
+import { BatchParts, BatchSize, loginsOf, MAX_BATCH } from './queue/batch-parts.ts'
+import { CommitTiming } from './queue/commit-timing.ts'
+import { describe, type Entry, loginOf, meetsLock, neverHelps, type ReportedLogin } from './queue/entry.ts'
+import { NewestLogins } from './queue/newest-logins.ts'
 
 export type GrantQueueOptions = {
   readonly store: Pick<GrantWriter, 'record'>
@@ -45,8 +35,6 @@ export type GrantQueueOptions = {
  * waits for a row lock or for a slow disk.
  */
 const MAX_COMMITS = 2
-/** Logins in one transaction. */
-const MAX_BATCH = 1000
 /**
  * Logins that wait for a commit while the store is available. Above this number only the newest
  * login of each address is kept.
@@ -56,31 +44,13 @@ const MAX_PENDING = 100_000
 const HIGH_WATER = 5000
 /** Addresses kept while the store is unavailable (spec/wrap-and-db.md §6). */
 const MAX_KEPT = 10_000
-/**
- * Addresses whose row another transaction has locked, set aside one by one; more of them mean that
- * the store is down.
- */
-const MAX_LOCKED = 100
+/** Addresses that are locked, or may be; more mean that the store is down. At first 64 at a time. */
+const MAX_LOCKED = MAX_BATCH
+const FIRST_LOCKED = 64
+/** Reasons of one outage that are logged. */
+const MAX_REASONS = 5
 /** Pause before the addresses that were set aside are tried again, in milliseconds. */
 const LOCKED_PAUSE_MS = 1000
-/** A login that waited longer than this is stored with its own time, not the database's. */
-const OWN_TIME_AFTER_MS = 1000
-
-type Entry = {
-  readonly reported: ReportedLogin
-  readonly ip: IpAddress
-  /** Arrival number. It keeps the order across retries. */
-  readonly place: number
-  /** Time of arrival by the monotonic clock. */
-  readonly arrivedAt: number
-  /** The announcer got its answer. */
-  answered: boolean
-  /** Stored or refused. */
-  concluded: boolean
-  /** Kept over an outage. */
-  queued: boolean
-}
-
 /**
  * Queue between login sources and the grant store.
  *
@@ -96,9 +66,12 @@ type Entry = {
  * `commitWait` or when the store is unavailable, and `refused` if the login can never be granted.
  *
  * Locks: a commit that waits in vain for a synchronous standby keeps its row locks after its client
- * has disconnected. A batch that meets such a lock is refused as a whole. It is halved until the
- * locked addresses stand alone. `#locked` holds the newest login of each of them; they are tried
- * again apart from the others, which are stored meanwhile.
+ * has disconnected. A batch that meets such a lock is refused as a whole, after the whole wait for
+ * the lock. It is halved until the locked addresses stand alone, the larger parts first, so that
+ * most logins are stored after a few waits. At the deadline the rest is set aside with the locked
+ * addresses. `#locked` holds the newest login of each of them; they are tried again apart from the
+ * others, which are stored meanwhile, and a part of them at a time if the last search did not end
+ * in time. If there is no room for more of them, the store counts as unavailable.
  */
 export class GrantQueue {
   readonly #options: GrantQueueOptions
@@ -110,8 +83,12 @@ export class GrantQueue {
   /** Logins of addresses whose rows are locked. */
   readonly #locked = new NewestLogins<Entry>(MAX_LOCKED)
   #lockedTimer: NodeJS.Timeout | undefined
-  /** The commits that are under way. */
-  readonly #commits = new Set<readonly Entry[]>()
+  /** The addresses of `#locked` that are tried again now. */
+  #lockedUnderWay: ReadonlySet<IpAddress> = new Set()
+  readonly #batchSize = new BatchSize(MAX_BATCH)
+  readonly #lockedSize = new BatchSize(FIRST_LOCKED)
+  /** The commits that are under way, each with its logins that are neither stored nor elsewhere. */
+  readonly #commits = new Set<Set<Entry>>()
   #taken = 0
   #pumpIsDue = false
   #company: NodeJS.Timeout | undefined
@@ -121,6 +98,8 @@ export class GrantQueue {
   #retryTimer: NodeJS.Timeout | undefined
   #waitTimer: NodeJS.Timeout | undefined
   #dropped = 0
+  /** The reasons of this outage that were logged. */
+  readonly #reasons = new Set<string>()
   #waiters: (() => void)[] = []
   #draining = false
   #closed = false
@@ -166,14 +145,14 @@ export class GrantQueue {
       place: this.#taken,
       arrivedAt: now,
       answered: false,
-      concluded: false,
       queued: false,
     }
     if (this.#down) {
       this.#keep(entry)
       return
     }
-    if (this.#locked.has(entry.ip)) {
+    const isLocked = this.#locked.has(entry.ip) || this.#lockedUnderWay.has(entry.ip)
+    if (isLocked && this.#locked.hasRoomFor([entry])) {
       this.#setAside(entry)
       return
     }
@@ -257,26 +236,27 @@ export class GrantQueue {
   }
 
   #committing(): readonly Entry[] {
-    return [...this.#commits].flat()
+    return [...this.#commits].flatMap(left => [...left])
   }
 
   #nextBatch(): Entry[] {
-    const kept = this.#kept.take(MAX_BATCH)
-    return [...kept, ...this.#pending.splice(0, MAX_BATCH - kept.length)]
+    const kept = this.#kept.take(this.#batchSize.most)
+    return [...kept, ...this.#pending.splice(0, this.#batchSize.most - kept.length)]
   }
 
   /** Commits one batch, then starts the next one. Never rejects. */
-  async #commit(batch: readonly Entry[]): Promise<void> {
-    this.#commits.add(batch)
+  async #commit(batch: readonly Entry[], size: BatchSize = this.#batchSize): Promise<void> {
+    const left = new Set(batch)
+    this.#commits.add(left)
     let failure: unknown
     try {
-      await this.#store(batch, this.#options.monotonic() + this.#deadline)
+      await this.#store(batch, size)
     } catch (error) {
       failure = error
     }
-    this.#commits.delete(batch)
+    this.#commits.delete(left)
     if (failure === undefined) this.#up()
-    else this.#failed(failure, batch)
+    else this.#failed(failure, [...left])
     for (const waiter of this.#waiters.splice(0)) waiter()
     clearTimeout(this.#company)
     this.#company = undefined
@@ -285,45 +265,62 @@ export class GrantQueue {
   }
 
   /**
-   * Rejects if the store is unavailable, or if the batch is not stored at `end`. A login that the
-   * database will never take gets `refused` alone. A login whose row is locked goes to `#locked`.
+   * Rejects if the store is unavailable, or if too many addresses are locked. A login that the
+   * database will never take gets `refused` alone. A login whose row is locked, or whose part of
+   * the batch met a lock until the deadline, goes to `#locked`.
    */
-  async #store(batch: readonly Entry[], end: number): Promise<void> {
+  async #store(batch: readonly Entry[], size: BatchSize): Promise<void> {
+    const end = this.#options.monotonic() + this.#deadline
+    const parts = new BatchParts(batch)
+    for (let part = parts.next(); part !== undefined; part = parts.next()) {
+      const logins = loginsOf(part)
+      const refusal = await this.#record(logins)
+      if (refusal === undefined) continue
+      if (neverHelps(refusal)) {
+        if (logins.length > 1) parts.halve(part)
+        else for (const entry of logins) this.#refuse(entry, refusal)
+        continue
+      }
+      if (part.length > 1) parts.postpone(part)
+      else {
+        this.#setAsideOrThrow(logins, refusal)
+        const fields = logins.slice(-1).map(({ reported }) => ({ ...describe(reported), reason: refusal }))
+        for (const each of fields) this.#options.log.warn('login_locked', each)
+      }
+      if (this.#options.monotonic() >= end && !parts.isEmpty) {
+        size.shrink()
+        this.#setAsideOrThrow(parts.takeAll(), refusal)
+        return
+      }
+    }
+    size.grow()
+  }
+
+  /**
+   * Stores the logins in one transaction. Resolves with an error that concerns a few of them, and
+   * rejects with every other one.
+   */
+  async #record(logins: readonly Entry[]): Promise<Error | undefined> {
     const started = this.#options.monotonic()
     let outcomes: readonly Outcome[]
     try {
       const signal = AbortSignal.timeout(this.#deadline)
       outcomes = await this.#options.store.record(
-        batch.map(entry => this.#login(entry)),
+        logins.map(entry => loginOf(entry, this.#options)),
         { signal },
       )
     } catch (error) {
-      const isLocked = meetsLock(error)
-      if (!neverHelps(error) && !isLocked) throw error
-      if (isLocked && (this.#options.monotonic() >= end || this.#locked.isFull)) throw error
-      const [first] = batch
-      if (batch.length === 1 && first !== undefined && isLocked) {
-        this.#options.log.warn('login_locked', { ...describe(first.reported), reason: asError(error) })
-        this.#setAside(first)
-        return
-      }
-      if (batch.length === 1 && first !== undefined) {
-        this.#options.log.error('login_unstorable', { ...describe(first.reported), reason: asError(error) })
-        this.#settle(first, { verdict: 'refused', id: first.reported.event.id, reason: 'unstorable' })
-        return
-      }
-      const half = Math.ceil(batch.length / 2)
-      await this.#store(batch.slice(0, half), end)
-      await this.#store(batch.slice(half), end)
-      return
+      if (neverHelps(error) || meetsLock(error)) return asError(error)
+      throw error
     }
-    if (outcomes.length !== batch.length) throw new Error('the store gave another number of outcomes than logins')
+    if (outcomes.length !== logins.length) throw new Error('the store gave another number of outcomes than logins')
     this.#options.counters.commits += 1
-    this.#options.onCommit?.(this.#options.monotonic() - started, batch.length)
-    for (const [index, entry] of batch.entries()) {
+    this.#options.onCommit?.(this.#options.monotonic() - started, logins.length)
+    for (const [index, entry] of logins.entries()) {
       const outcome = outcomes[index]
       if (outcome !== undefined) this.#conclude(entry, outcome)
     }
+    return undefined
   }
 
   #conclude(entry: Entry, outcome: Outcome): void {
@@ -340,9 +337,14 @@ export class GrantQueue {
     this.#settle(entry, { verdict: 'committed', id: event.id, until: outcome.until })
   }
 
+  #refuse(entry: Entry, reason: Error): void {
+    this.#options.log.error('login_unstorable', { ...describe(entry.reported), reason })
+    this.#settle(entry, { verdict: 'refused', id: entry.reported.event.id, reason: 'unstorable' })
+  }
+
   /** Concludes a login: stored or refused. */
   #settle(entry: Entry, answer: LoginAnswer): void {
-    entry.concluded = true
+    this.#leaveCommit(entry)
     this.#options.counters.countEvent(entry.reported.source, answer.verdict)
     this.#answer(entry, answer)
     entry.reported.settled?.()
@@ -366,10 +368,11 @@ export class GrantQueue {
     this.#dropped = 0
   }
 
-  #failed(error: unknown, batch: readonly Entry[]): void {
+  #failed(error: unknown, left: readonly Entry[]): void {
     this.#options.counters.commitFailures += 1
-    const left = batch.filter(entry => !entry.concluded && !this.#locked.includes(entry))
-    if (!this.#down) {
+    if (!this.#down) this.#reasons.clear()
+    if (!this.#reasons.has(messageOf(error)) && this.#reasons.size < MAX_REASONS) {
+      this.#reasons.add(messageOf(error))
       this.#options.log.error('store_unavailable', { reason: asError(error), waiting: this.length + left.length })
     }
     this.#down = true
@@ -384,21 +387,43 @@ export class GrantQueue {
     this.#retryTimer = setTimeout(() => this.#retry(), pause)
   }
 
+  /** Sets logins aside; throws if too many addresses would wait. */
+  #setAsideOrThrow(logins: readonly Entry[], reason: Error): void {
+    if (!this.#locked.hasRoomFor(logins)) throw reason
+    for (const entry of logins) this.#setAside(entry)
+  }
+
   /**
    * Keeps the newest login of an address whose row is locked. The login is tried again apart from
    * the others.
    */
   #setAside(entry: Entry): void {
+    this.#leaveCommit(entry)
     this.#wait(entry, this.#locked)
+    this.#tryLockedLater()
+  }
+
+  #tryLockedLater(): void {
+    if (this.#lockedUnderWay.size > 0 || this.#locked.size === 0) return
     this.#lockedTimer ??= setTimeout(() => this.#tryLocked(), LOCKED_PAUSE_MS)
+  }
+
+  #leaveCommit(entry: Entry): void {
+    for (const left of this.#commits) left.delete(entry)
   }
 
   #tryLocked(): void {
     this.#lockedTimer = undefined
     if (this.#closed) return
-    const batch = this.#locked.take()
-    if (this.#down) for (const entry of batch) this.#keep(entry)
-    else if (batch.length > 0) void this.#commit(batch)
+    if (this.#down) for (const entry of this.#locked.take()) this.#keep(entry)
+    else if (this.#locked.size > 0) {
+      const batch = this.#locked.take(this.#lockedSize.most)
+      this.#lockedUnderWay = new Set(batch.map(({ ip }) => ip))
+      void this.#commit(batch, this.#lockedSize).finally(() => {
+        this.#lockedUnderWay = new Set()
+        this.#tryLockedLater()
+      })
+    }
   }
 
   #retry(): void {
@@ -447,15 +472,6 @@ export class GrantQueue {
     entry.reported.settled?.()
   }
 
-  #login({ reported: { event, at }, arrivedAt, queued }: Entry): Login {
-    const age = this.#options.monotonic() - arrivedAt
-    if (at === undefined && !queued && age < OWN_TIME_AFTER_MS) return { event, at: null }
-    // Counted back from now by a clock that does not step, so that a step of the machine's clock
-    // moves no login.
-    const own = this.#options.clock() - age
-    return { event, at: new Date(at === undefined ? own : Math.min(at, own)) }
-  }
-
   /**
    * Answers `queued` to announcers that have waited for `commitWait`. The timer runs only while
    * logins wait.
@@ -481,18 +497,3 @@ export class GrantQueue {
     return new Promise(resolve => this.#waiters.push(resolve))
   }
 }
-
-const describe = ({ event: { id, ip, user, daemon }, source }: ReportedLogin) => ({ id, ip, user, daemon, source })
-
-/**
- * True if the data of a login are invalid (SQLSTATE classes 22, data exception, and 23, integrity
- * constraint violation), so that the database will never take them. Every other error, also a
- * missing table or right, is an outage that an administrator can end.
- */
-const neverHelps = (error: unknown): boolean => /^2[23]/.test(errorCodeOf(error) ?? '')
-
-/**
- * Another transaction has locked what this one needs (lock_not_available, query_canceled), so the
- * statement had no effect.
- */
-const meetsLock = (error: unknown): boolean => /^(55P03|57014)$/.test(errorCodeOf(error) ?? '')

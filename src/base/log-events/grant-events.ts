@@ -52,7 +52,8 @@ export const AUTHD = {
   store_unavailable: {
     levels: ['error'],
     fields: ['reason', 'waiting'],
-    meaning: 'Logins cannot be stored, so they wait. POP3 works, and the relay stays closed for new addresses.',
+    meaning:
+      'Logins cannot be stored, so they wait. POP3 works, and the relay stays closed for new addresses. Each reason of an outage is logged once, at most five of them.',
     action: 'Start PostgreSQL, or run `auth-relay check`.',
   },
   store_available: {

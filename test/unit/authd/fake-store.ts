@@ -12,8 +12,10 @@ export class FakeStore implements Pick<GrantWriter, 'record'> {
   failure: Error | undefined
   /** The server refuses logins of this user, and with them the whole batch. */
   poison: string | undefined
-  /** Another transaction has locked the row of this address. */
-  lockedIp: string | undefined
+  /** Another transaction has locked the rows of these addresses. */
+  readonly locked = new Set<string>()
+  /** Called before a batch is refused because of a lock: the wait for the lock. */
+  waitForLock: () => void = () => undefined
   until = 1_764_000_000
 
   async record(logins: readonly Login[]): Promise<readonly Outcome[]> {
@@ -23,7 +25,8 @@ export class FakeStore implements Pick<GrantWriter, 'record'> {
     if (logins.some(({ event }) => event.user === this.poison)) {
       throw Object.assign(new Error('invalid byte sequence'), { code: '22021' })
     }
-    if (logins.some(({ event }) => event.ip === this.lockedIp)) {
+    if (logins.some(({ event }) => this.locked.has(event.ip))) {
+      this.waitForLock()
       throw Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' })
     }
     this.stored.push(...logins)

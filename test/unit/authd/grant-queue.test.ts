@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import type { ReportedLogin } from '../../../src/authd/grant-queue.ts'
 import { GrantQueue } from '../../../src/authd/grant-queue.ts'
 import { Counters } from '../../../src/authd/metrics.ts'
+import type { ReportedLogin } from '../../../src/authd/queue/entry.ts'
 import { createLog } from '../../../src/base/log.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import type { LoginAnswer } from '../../../src/wire/login-event.ts'
@@ -69,7 +69,7 @@ describe('an address whose row another transaction has locked', () => {
   const ips = Array.from({ length: 40 }, (_, n) => numbered(n + 1))
 
   it('does not delay the others of its batch, and is stored when the row is free', async () => {
-    store.lockedIp = numbered(17)
+    store.locked.add(numbered(17))
     for (const [n, ip] of ips.entries()) queue.submit(login(`1.${n}`, ip))
     await pass(50)
     expect(answers.filter(({ verdict }) => verdict === 'committed')).toHaveLength(39)
@@ -84,7 +84,7 @@ describe('an address whose row another transaction has locked', () => {
       { verdict: 'queued', id: '2.1' },
       { verdict: 'committed', id: '2.2', until: store.until },
     ])
-    store.lockedIp = undefined
+    store.locked.clear()
     await pass(1100)
     expect(queue.length).toBe(0)
     // Only the newest login of an address is kept.
@@ -92,7 +92,7 @@ describe('an address whose row another transaction has locked', () => {
   })
 
   it('is tried again separately from the others while it is locked', async () => {
-    store.lockedIp = numbered(1)
+    store.locked.add(numbered(1))
     queue.submit(login('1.1', numbered(1)))
     for (let n = 0; n < 5; n++) {
       await pass(1000)
@@ -104,7 +104,7 @@ describe('an address whose row another transaction has locked', () => {
   })
 
   it('is kept when the store becomes unavailable, and stored afterwards', async () => {
-    store.lockedIp = numbered(1)
+    store.locked.add(numbered(1))
     queue.submit(login('1.1', numbered(1)))
     await pass(50)
     store.failure = new Error('no database')
@@ -112,14 +112,14 @@ describe('an address whose row another transaction has locked', () => {
     await pass(1500)
     expect(queue.length).toBe(2)
     store.failure = undefined
-    store.lockedIp = undefined
+    store.locked.clear()
     await pass(10_000)
     expect(queue.length).toBe(0)
     expect(store.stored.map(({ event }) => event.id).sort()).toEqual(['1.1', '1.2'])
   })
 
   it('does not take the place of a newer login that came when the store was unavailable', async () => {
-    store.lockedIp = numbered(1)
+    store.locked.add(numbered(1))
     queue.submit(login('1.1', numbered(1)))
     await pass(50)
     store.failure = new Error('no database')
@@ -128,7 +128,7 @@ describe('an address whose row another transaction has locked', () => {
     queue.submit(login('1.2', numbered(1)))
     await pass(1000)
     store.failure = undefined
-    store.lockedIp = undefined
+    store.locked.clear()
     await pass(3000)
     expect(queue.length).toBe(0)
     expect(store.stored.filter(({ event }) => event.ip === numbered(1)).map(({ event }) => event.id)).toEqual(['1.2'])
@@ -137,18 +137,104 @@ describe('an address whose row another transaction has locked', () => {
 
   it('among too many of them means that the store is unavailable', async () => {
     store.failure = locked
-    for (let n = 0; n < 300; n++) queue.submit(login(`1.${n}`, numbered(n + 1)))
+    for (let n = 0; n < 3000; n++) queue.submit(login(`1.${n}`, numbered(n + 1)))
     await pass(100)
     expect(queue.storeIsDown).toBe(true)
-    expect(queue.length).toBe(300)
+    expect(queue.length).toBe(3000)
     store.failure = undefined
     await pass(5000)
     expect(queue.length).toBe(0)
-    expect(store.stored).toHaveLength(300)
+    expect(store.stored).toHaveLength(3000)
+  })
+})
+
+describe('locked rows among 1,000 addresses, when each refusal takes a second', () => {
+  const COUNT = 1000
+  const all = Array.from({ length: COUNT }, (_, n) => numbered(n))
+  const isStored = (): ReadonlySet<string> => new Set(store.stored.map(({ event }) => event.ip))
+
+  it.each([
+    ['the first', [0]],
+    ['the last', [999]],
+    ['one in the middle', [500]],
+    ['the first and the last', [0, 999]],
+    ['two neighbours', [499, 500]],
+    ['ten', Array.from({ length: 10 }, (_, n) => n * 100 + n)],
+    ['forty, all at the beginning', Array.from({ length: 40 }, (_, n) => n)],
+  ])('%s: every other address is stored within five minutes', async (_, places) => {
+    store.waitForLock = () => {
+      monotonic += 1000
+    }
+    const locked = new Set(places.map(numbered))
+    for (const ip of locked) store.locked.add(ip)
+    for (const [n, ip] of all.entries()) queue.submit(login(`1.${n}`, ip))
+    for (let seconds = 0; seconds < 300 && isStored().size < COUNT - locked.size; seconds++) await pass(1000)
+    expect(monotonic).toBeLessThan(300_000)
+    expect(all.filter(ip => !isStored().has(ip))).toEqual([...locked])
+    // Every other login was stored once.
+    expect(store.stored).toHaveLength(COUNT - locked.size)
+    expect(queue.length).toBe(locked.size)
+    store.locked.clear()
+    await pass(60_000)
+    expect(isStored().size).toBe(COUNT)
+    expect(store.stored).toHaveLength(COUNT)
+    expect(settled).toHaveLength(COUNT)
+    expect(queue.length).toBe(0)
+  })
+
+  it.each([
+    ['the first', [0]],
+    ['the first and the last', [0, 999]],
+  ])('%s: the store does not count as unavailable, and a new login is stored meanwhile', async (_, places) => {
+    for (const place of places) store.locked.add(numbered(place))
+    store.waitForLock = () => {
+      monotonic += 1000
+    }
+    for (const [n, ip] of all.entries()) queue.submit(login(`1.${n}`, ip))
+    await pass(100)
+    queue.submit(login('2.1', '192.0.2.200'))
+    await pass(5000)
+    expect(log.filter(line => line.includes('store_unavailable'))).toEqual([])
+    expect(isStored().has('192.0.2.200')).toBe(true)
+  })
+
+  it('logins of one address are stored in order of arrival', async () => {
+    store.waitForLock = () => {
+      monotonic += 1000
+    }
+    store.locked.add(numbered(0))
+    // The two logins of each address are in different halves of the batch.
+    const half = all.slice(0, COUNT / 2)
+    for (const [n, ip] of [...half, ...half].entries()) queue.submit(login(`${n}`, ip))
+    await pass(30_000)
+    const newest = new Map(store.stored.map(({ event }) => [String(event.ip), event.id]))
+    expect(half.filter((ip, n) => n > 0 && newest.get(ip) !== `${n + half.length}`)).toEqual([])
   })
 })
 
 describe('GrantQueue', () => {
+  it('logs each reason of an outage once, and at most five', async () => {
+    const reasons = (): readonly (string | undefined)[] =>
+      log.filter(line => line.includes('store_unavailable')).map(line => /reason="?([^"]*?)"? waiting/.exec(line)?.[1])
+    store.failure = new Error('the deadline passed')
+    queue.submit(login('1.1'))
+    await pass(100)
+    store.failure = new Error('no standby streams')
+    await pass(10_000)
+    expect(reasons()).toEqual(['the deadline passed', 'no standby streams'])
+    for (let n = 0; n < 10; n++) {
+      store.failure = new Error(`reason ${n}`)
+      await pass(30_000)
+    }
+    expect(reasons()).toHaveLength(5)
+    store.failure = undefined
+    await pass(30_000)
+    store.failure = new Error('no standby streams')
+    queue.submit(login('1.2'))
+    await pass(100)
+    expect(reasons().slice(5)).toEqual(['no standby streams'])
+  })
+
   it('answers `committed` after the commit, with the end of the grant', async () => {
     const commit = held()
     store.gate = commit.promise

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { CommitTiming } from '../../../src/authd/commit-timing.ts'
+import { CommitTiming } from '../../../../src/authd/queue/commit-timing.ts'
 
 /** After logins at an interval, in milliseconds. */
 function after(logins: number, interval: number): CommitTiming {

@@ -1,8 +1,8 @@
 import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
-import { NewestLogins } from '../../../src/authd/newest-logins.ts'
-import type { IpAddress } from '../../../src/wire/ip-address.ts'
-import { ip } from '../../harness/addresses.ts'
+import { NewestLogins } from '../../../../src/authd/queue/newest-logins.ts'
+import type { IpAddress } from '../../../../src/wire/ip-address.ts'
+import { ip } from '../../../harness/addresses.ts'
 
 type Login = { readonly ip: IpAddress; readonly place: number }
 const login = (host: number, place: number): Login => ({ ip: ip(`192.0.2.${host}`), place })
@@ -14,7 +14,6 @@ describe('the newest login of each address', () => {
     for (const each of [old, other]) expect(logins.add(each)).toEqual({ replaced: undefined, dropped: undefined })
     expect(logins.add(young)).toEqual({ replaced: old, dropped: undefined })
     expect([...logins]).toEqual([other, young])
-    expect([logins.includes(old), logins.includes(young)]).toEqual([false, true])
   })
 
   test('stays when an older one comes later', () => {
@@ -29,7 +28,7 @@ describe('the newest login of each address', () => {
     const logins = new NewestLogins<Login>(2)
     const [first, second, third] = [login(1, 1), login(2, 2), login(3, 3)]
     for (const each of [first, second]) logins.add(each)
-    expect(logins.isFull).toBe(true)
+    expect([logins.hasRoomFor([second]), logins.hasRoomFor([second, third])]).toEqual([true, false])
     expect(logins.add(third)).toEqual({ replaced: undefined, dropped: first })
     // A newer login of a waiting address needs no further room.
     expect(logins.add(login(3, 4))).toEqual({ replaced: third, dropped: undefined })

@@ -3,7 +3,7 @@
  * room.
  */
 
-import type { IpAddress } from '../wire/ip-address.ts'
+import type { IpAddress } from '../../wire/ip-address.ts'
 
 /** A login that waits. `place`: its arrival number. */
 type Waiting = { readonly ip: IpAddress; readonly place: number }
@@ -37,17 +37,14 @@ export class NewestLogins<Login extends Waiting> implements Iterable<Login> {
     return this.#logins.size
   }
 
-  get isFull(): boolean {
-    return this.#logins.size >= this.#most
-  }
-
   has(ip: IpAddress): boolean {
     return this.#logins.has(ip)
   }
 
-  /** True for this login, not for another one of its address. */
-  includes(login: Login): boolean {
-    return this.#logins.get(login.ip) === login
+  /** True if these logins can be added without dropping another address. */
+  hasRoomFor(logins: readonly Login[]): boolean {
+    const added = new Set(logins.map(({ ip }) => ip).filter(ip => !this.#logins.has(ip)))
+    return this.#logins.size + added.size <= this.#most
   }
 
   [Symbol.iterator](): IterableIterator<Login> {
@@ -59,7 +56,7 @@ export class NewestLogins<Login extends Waiting> implements Iterable<Login> {
     const other = this.#logins.get(login.ip)
     if (other !== undefined && other.place > login.place) return { replaced: login, dropped: undefined }
     this.#logins.delete(login.ip)
-    const dropped = this.isFull ? this.#nextOldest() : undefined
+    const dropped = this.#logins.size >= this.#most ? this.#nextOldest() : undefined
     if (dropped !== undefined) this.#logins.delete(dropped.ip)
     this.#logins.set(login.ip, login)
     return { replaced: other, dropped }
