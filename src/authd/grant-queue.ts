@@ -8,6 +8,7 @@ import type { LoginAnswer, LoginEvent } from '../wire/login-event.ts'
 import { CommitTiming } from './commit-timing.ts'
 import type { Counters, Source } from './metrics.ts'
 import { NewestLogins } from './newest-logins.ts'
+import { QUEUE_BOUNDS, type QueueBounds } from './queue/queue-bounds.ts'
 
 /** A login that a source reported. */
 export type ReportedLogin = {
@@ -37,6 +38,7 @@ export type GrantQueueOptions = {
   readonly backOff?: { readonly first: number; readonly longest: number }
   /** Called after each commit with its milliseconds and its number of logins. */
   readonly onCommit?: (milliseconds: number, logins: number) => void
+  readonly bounds?: QueueBounds
 }
 
 /**
@@ -47,15 +49,6 @@ export type GrantQueueOptions = {
 const MAX_COMMITS = 2
 /** Logins in one transaction. */
 const MAX_BATCH = 1000
-/**
- * Logins that wait for a commit while the store is available. Above this number only the newest
- * login of each address is kept.
- */
-const MAX_PENDING = 100_000
-/** Above this number, sources that can wait stop reading. */
-const HIGH_WATER = 5000
-/** Addresses kept while the store is unavailable (spec/wrap-and-db.md §6). */
-const MAX_KEPT = 10_000
 /**
  * Addresses whose row another transaction has locked, set aside one by one; more of them mean that
  * the store is down.
@@ -86,8 +79,8 @@ type Entry = {
  *
  * A login is in exactly one of four places: `#pending` (waiting for the next commit), `#commits`
  * (under way), `#locked` (see below), or `#kept` (the store is unavailable; only the newest login
- * of each address is kept, at most MAX_KEPT addresses). At most two commits run at a time, besides
- * one of `#locked`.
+ * of each address is kept, at most `bounds.kept` addresses). At most two commits run at a time,
+ * besides one of `#locked`.
  *
  * Order: logins of one address are stored in order of arrival. A retry sorts by arrival number,
  * because concurrent commits can fail out of order.
@@ -103,10 +96,11 @@ type Entry = {
 export class GrantQueue {
   readonly #options: GrantQueueOptions
   readonly #deadline: number
+  readonly #bounds: QueueBounds
   readonly #backOff: { readonly first: number; readonly longest: number }
   #pending: Entry[] = []
   /** Logins that wait for the end of an outage. */
-  readonly #kept = new NewestLogins<Entry>(MAX_KEPT)
+  readonly #kept: NewestLogins<Entry>
   /** Logins of addresses whose rows are locked. */
   readonly #locked = new NewestLogins<Entry>(MAX_LOCKED)
   #lockedTimer: NodeJS.Timeout | undefined
@@ -128,6 +122,8 @@ export class GrantQueue {
   constructor(options: GrantQueueOptions) {
     this.#options = options
     this.#deadline = options.commitDeadline ?? 10_000
+    this.#bounds = options.bounds ?? QUEUE_BOUNDS
+    this.#kept = new NewestLogins(this.#bounds.kept)
     this.#backOff = options.backOff ?? { first: 1000, longest: 30_000 }
     this.#pause = this.#backOff.first
   }
@@ -147,7 +143,7 @@ export class GrantQueue {
    * only the newest login of each address is kept.
    */
   get hasRoom(): boolean {
-    return this.#pending.length < HIGH_WATER
+    return this.#pending.length < this.#bounds.highWater
   }
 
   /** Resolves when there is room again. */
@@ -178,7 +174,7 @@ export class GrantQueue {
       return
     }
     this.#pending.push(entry)
-    if (this.#pending.length > MAX_PENDING) this.#keepAllPending()
+    if (this.#pending.length > this.#bounds.pending) this.#keepAllPending()
     this.#watchWaits()
     this.#pumpSoon()
   }
@@ -421,7 +417,7 @@ export class GrantQueue {
   #keep(entry: Entry): void {
     if (!this.#wait(entry, this.#kept)) return
     if (this.#dropped === 0)
-      this.#options.log.warn('logins_dropped', { kept: MAX_KEPT, reason: 'too many addresses wait' })
+      this.#options.log.warn('logins_dropped', { kept: this.#bounds.kept, reason: 'too many addresses wait' })
     this.#dropped += 1
   }
 
