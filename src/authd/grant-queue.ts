@@ -10,6 +10,7 @@ import { BatchParts, BatchSize, loginsOf, MAX_BATCH } from './queue/batch-parts.
 import { CommitTiming } from './queue/commit-timing.ts'
 import { describe, type Entry, loginOf, meetsLock, neverHelps, type ReportedLogin } from './queue/entry.ts'
 import { NewestLogins } from './queue/newest-logins.ts'
+import { QUEUE_BOUNDS, type QueueBounds } from './queue/queue-bounds.ts'
 
 export type GrantQueueOptions = {
   readonly store: Pick<GrantWriter, 'record'>
@@ -27,6 +28,7 @@ export type GrantQueueOptions = {
   readonly backOff?: { readonly first: number; readonly longest: number }
   /** Called after each commit with its milliseconds and its number of logins. */
   readonly onCommit?: (milliseconds: number, logins: number) => void
+  readonly bounds?: QueueBounds
 }
 
 /**
@@ -36,14 +38,6 @@ export type GrantQueueOptions = {
  */
 const MAX_COMMITS = 2
 /**
- * Logins that wait for a commit while the store is available. Above this number only the newest
- * login of each address is kept.
- */
-const MAX_PENDING = 100_000
-/** Above this number, sources that can wait stop reading. */
-const HIGH_WATER = 5000
-/** Addresses kept while the store is unavailable (spec/wrap-and-db.md §6). */
-const MAX_KEPT = 10_000
 /** Addresses that are locked, or may be; more mean that the store is down. At first 64 at a time. */
 const MAX_LOCKED = MAX_BATCH
 const FIRST_LOCKED = 64
@@ -56,8 +50,8 @@ const LOCKED_PAUSE_MS = 1000
  *
  * A login is in exactly one of four places: `#pending` (waiting for the next commit), `#commits`
  * (under way), `#locked` (see below), or `#kept` (the store is unavailable; only the newest login
- * of each address is kept, at most MAX_KEPT addresses). At most two commits run at a time, besides
- * one of `#locked`.
+ * of each address is kept, at most `bounds.kept` addresses). At most two commits run at a time,
+ * besides one of `#locked`.
  *
  * Order: logins of one address are stored in order of arrival. A retry sorts by arrival number,
  * because concurrent commits can fail out of order.
@@ -76,10 +70,11 @@ const LOCKED_PAUSE_MS = 1000
 export class GrantQueue {
   readonly #options: GrantQueueOptions
   readonly #deadline: number
+  readonly #bounds: QueueBounds
   readonly #backOff: { readonly first: number; readonly longest: number }
   #pending: Entry[] = []
   /** Logins that wait for the end of an outage. */
-  readonly #kept = new NewestLogins<Entry>(MAX_KEPT)
+  readonly #kept: NewestLogins<Entry>
   /** Logins of addresses whose rows are locked. */
   readonly #locked = new NewestLogins<Entry>(MAX_LOCKED)
   #lockedTimer: NodeJS.Timeout | undefined
@@ -107,6 +102,8 @@ export class GrantQueue {
   constructor(options: GrantQueueOptions) {
     this.#options = options
     this.#deadline = options.commitDeadline ?? 10_000
+    this.#bounds = options.bounds ?? QUEUE_BOUNDS
+    this.#kept = new NewestLogins(this.#bounds.kept)
     this.#backOff = options.backOff ?? { first: 1000, longest: 30_000 }
     this.#pause = this.#backOff.first
   }
@@ -126,7 +123,7 @@ export class GrantQueue {
    * only the newest login of each address is kept.
    */
   get hasRoom(): boolean {
-    return this.#pending.length < HIGH_WATER
+    return this.#pending.length < this.#bounds.highWater
   }
 
   /** Resolves when there is room again. */
@@ -157,7 +154,7 @@ export class GrantQueue {
       return
     }
     this.#pending.push(entry)
-    if (this.#pending.length > MAX_PENDING) this.#keepAllPending()
+    if (this.#pending.length > this.#bounds.pending) this.#keepAllPending()
     this.#watchWaits()
     this.#pumpSoon()
   }
@@ -446,7 +443,7 @@ export class GrantQueue {
   #keep(entry: Entry): void {
     if (!this.#wait(entry, this.#kept)) return
     if (this.#dropped === 0)
-      this.#options.log.warn('logins_dropped', { kept: MAX_KEPT, reason: 'too many addresses wait' })
+      this.#options.log.warn('logins_dropped', { kept: this.#bounds.kept, reason: 'too many addresses wait' })
     this.#dropped += 1
   }
 

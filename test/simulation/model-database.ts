@@ -47,12 +47,22 @@ type AllowanceRow = {
 }
 
 /** Bugs that a test plants, to show that the simulation finds them. */
-export type Mutant =
-  | 'lookup ignores the end'
-  | 'lookup ignores blocks'
-  | 'commits get lost'
-  | 'a repeat counts from now'
-  | 'the list leaves an address out'
+export const DATABASE_MUTANTS = [
+  'lookup ignores the end',
+  'lookup ignores blocks',
+  'lookup forgets blocks',
+  'ended blocks refuse logins',
+  'commits get lost',
+  'a repeat counts from now',
+  'the sweep deletes current grants',
+  'the list leaves an address out',
+  'the list leaves allowances out',
+  'the list ignores blocks',
+] as const
+export type Mutant = (typeof DATABASE_MUTANTS)[number]
+
+/** Milliseconds by which a planted bug deletes a grant too early. */
+const EARLY_MS = 600_000
 
 /** The tables of one server. */
 export class Tables {
@@ -91,7 +101,10 @@ export class GrantStatements {
     if (name === 'current-grants') return this.#answer(this.#current(tables, values, clock))
     if (name === 'grant-pages') return () => [{ pages: '1' }]
     if (name === 'forget-neighbours') return on => forgetNeighbours(on, time(values[0], clock))
-    if (name === 'sweep-grants') return on => [{ removed: String(sweep(on, time(values[0], clock))) }]
+    if (name === 'sweep-grants') {
+      const early = this.mutants.has('the sweep deletes current grants') ? EARLY_MS : 0
+      return on => [{ removed: String(sweep(on, time(values[0], clock) + early)) }]
+    }
     if (name === 'notify-change' || name === 'publish-ungrantable' || name === 'record-uses') return () => []
     if (text.includes('keep_history')) return () => []
     if (text.includes('INSERT INTO allowances')) return on => allow(on, values, clock)
@@ -111,12 +124,13 @@ export class GrantStatements {
     const now = time(values[13], clock)
     const [expMs, maxMs, refreshMs] = [number(values[9]) * 1000, number(values[10]) * 1000, number(values[11]) * 1000]
     const keepNames = values[12] === true
+    const endsCount = !this.mutants.has('ended blocks refuse logins')
     const checked = (ips ?? []).map((ip, index) => {
       const login = String(logins?.[index])
       const embedded = addressOrNone(list(values[14] ?? [])[index])
       const blocked = tables.blocks.some(
         row =>
-          row.until > now &&
+          (row.until > now || !endsCount) &&
           (contains(row.network, address(ip)) || contains(row.network, embedded) || row.login === loginKey(login)),
       )
       const own = times?.[index]
@@ -185,7 +199,10 @@ export class GrantStatements {
     const asked = address(ip)
     const embedded = addressOrNone(ipv4)
     const isBlocked = tables.blocks.some(
-      found => found.until > now && (contains(found.network, asked) || contains(found.network, embedded)),
+      found =>
+        found.until > now &&
+        !(this.mutants.has('lookup forgets blocks') && found.since < now - 60_000) &&
+        (contains(found.network, asked) || contains(found.network, embedded)),
     )
     if (isBlocked && !this.mutants.has('lookup ignores blocks')) return []
     const grant = row === null ? undefined : tables.grants.get(String(row))
@@ -226,11 +243,14 @@ export class GrantStatements {
         .map(({ text, until, embedded }) => ({ network: text, source: 'allowance', login: null, until, embedded })),
     ].filter(
       ({ network, embedded }) =>
+        this.mutants.has('the list ignores blocks') ||
         !tables.blocks.some(
           row => row.until > now && (overlap(row.network, network) || contains(row.network, embedded)),
         ),
     )
-    const listed = this.mutants.has('the list leaves an address out') ? found.slice(1) : found
+    const listed = this.mutants.has('the list leaves an address out')
+      ? found.slice(1)
+      : found.filter(({ source }) => source === 'login' || !this.mutants.has('the list leaves allowances out'))
     return listed.map(({ embedded, ...row }) => ({
       ...row,
       until: moment(row.until),

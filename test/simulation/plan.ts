@@ -28,26 +28,40 @@ const NETWORKS = [
   '64:ff9b::c633:6414/128',
 ] as const
 
+/** Kills, ordered stops, and reloads (SIGHUP) of the processes. */
+const PROCESS_FAULTS = [
+  'kill-authd',
+  'kill-monitor',
+  'kill-gate',
+  'kill-export',
+  'restart-authd',
+  'restart-monitor',
+  'restart-gate',
+  'reload-authd',
+  'reload',
+] as const
+
 /** One event, `gapMs` after the previous one. */
 export type Step = { readonly gapMs: number } & Deed
 
 export type Deed =
-  | { readonly kind: 'login'; readonly device: string; readonly ip: string }
+  | { readonly kind: 'login' | 'guess'; readonly device: string; readonly ip: string }
   | { readonly kind: 'line'; readonly device: string; readonly ip: string; readonly lateSeconds: number }
   | { readonly kind: 'ask'; readonly ip: string }
   | { readonly kind: 'compare' }
-  | { readonly kind: 'export'; readonly seconds: number }
+  | { readonly kind: 'export'; readonly seconds: number; readonly intervalSeconds: number }
   | { readonly kind: 'allow' | 'block'; readonly network: string; readonly seconds: number | null }
   | { readonly kind: 'disallow' | 'unblock'; readonly network: string }
   | { readonly kind: 'block-login'; readonly login: string; readonly seconds: number | null }
   | { readonly kind: 'unblock-login'; readonly login: string }
-  | { readonly kind: 'sweep' | 'cut' | 'crash-authd' | 'restart-authd' | 'restart-monitor' | 'restart-gate' | 'reload' }
+  | { readonly kind: 'sweep' | 'cut' | (typeof PROCESS_FAULTS)[number] }
   | { readonly kind: 'database-down' | 'database-slow'; readonly seconds: number }
   | { readonly kind: 'outcomes-unknown'; readonly statements: number }
   | { readonly kind: 'fail-over' | 'asynchronous' | 'synchronous' }
   | { readonly kind: 'step-machine-clock' | 'step-database-clock'; readonly seconds: number }
 
-export type Plan = { readonly seed: number; readonly steps: readonly Step[] }
+/** `isNarrow`: the queues of the processes have room for a few logins only. */
+export type Plan = { readonly seed: number; readonly isNarrow: boolean; readonly steps: readonly Step[] }
 
 const address = fc.constantFrom(...ADDRESSES)
 const device = fc.constantFrom(...DEVICES)
@@ -62,12 +76,27 @@ const mostly = <T>(...choices: readonly (readonly [number, fc.Arbitrary<T>])[]):
 const kinds = <K extends Deed['kind']>(...names: readonly K[]): fc.Arbitrary<{ kind: K }> =>
   fc.record({ kind: fc.constantFrom(...names) })
 
+/** A long export sees the end of a grant, and has rare queries, so that a plan stays short. */
+const exported = fc.oneof(
+  fc.record({
+    kind: fc.constant('export'),
+    seconds: fc.integer({ min: 10, max: 60 }),
+    intervalSeconds: fc.constant(5),
+  }),
+  fc.record({
+    kind: fc.constant('export'),
+    seconds: fc.integer({ min: 1000, max: 7200 }),
+    intervalSeconds: fc.constant(300),
+  }),
+)
+
 const everyDay = mostly<Deed>(
   [40, fc.record({ kind: fc.constant('login'), device, ip: address })],
+  [4, fc.record({ kind: fc.constant('guess'), device, ip: address })],
   [6, fc.record({ kind: fc.constant('line'), device, ip: address, lateSeconds: fc.integer({ min: -300, max: 4000 }) })],
   [30, fc.record({ kind: fc.constant('ask'), ip: address })],
   [3, kinds('compare', 'sweep')],
-  [1, fc.record({ kind: fc.constant('export'), seconds: fc.integer({ min: 10, max: 60 }) })],
+  [1, exported],
   [3, fc.record({ kind: fc.constantFrom('allow', 'block'), network, seconds: period })],
   [3, fc.record({ kind: fc.constantFrom('disallow', 'unblock'), network })],
   [1, fc.record({ kind: fc.constant('block-login'), login: device, seconds: period })],
@@ -75,7 +104,8 @@ const everyDay = mostly<Deed>(
 )
 
 const faults = mostly<Deed>(
-  [4, kinds('cut', 'crash-authd', 'restart-authd', 'restart-monitor', 'restart-gate', 'reload')],
+  [1, kinds('cut')],
+  [5, kinds(...PROCESS_FAULTS)],
   [2, fc.record({ kind: fc.constantFrom('database-down', 'database-slow'), seconds: outage })],
   [2, fc.record({ kind: fc.constant('outcomes-unknown'), statements: fc.integer({ min: 1, max: 4 }) })],
   [2, kinds('fail-over', 'asynchronous', 'synchronous')],
@@ -104,6 +134,7 @@ const steps = (deed: fc.Arbitrary<Deed>, length: number): fc.Arbitrary<Step[]> =
 export const plan = (length: number): fc.Arbitrary<Plan> =>
   fc.record({
     seed: fc.integer({ min: 0, max: 2 ** 31 }),
+    isNarrow: fc.boolean(),
     steps: fc.oneof(
       steps(everyDay, length),
       steps(mostly([8, everyDay], [1, faults]), length),

@@ -7,7 +7,7 @@ import { checkRuns } from '../harness/check-runs.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { plan } from './plan.ts'
 import type { Stage } from './stage.ts'
-import { simulate, type WorldMutant } from './world.ts'
+import { type PlantedBug, simulate } from './world.ts'
 
 /** Steps of the longest plan. */
 const STEPS = 240
@@ -47,12 +47,7 @@ export type Report = {
  * Runs plans until one fails or the given number of device-days has passed. `SIMULATION_SEED`
  * names the first plan in place of `seed`.
  */
-export async function runPlans(
-  stage: Stage,
-  most: number,
-  seed: number,
-  mutants: readonly WorldMutant[] = [],
-): Promise<Report> {
+export async function runPlans(stage: Stage, most: number, seed: number, bug?: PlantedBug): Promise<Report> {
   const first = Number(process.env['SIMULATION_SEED'] ?? seed)
   let deviceDays = 0
   let next = first
@@ -60,9 +55,9 @@ export async function runPlans(
     const details = await checkRuns(
       plan(STEPS),
       async steps => {
-        deviceDays += await simulate(steps, stage, mutants)
+        deviceDays += await simulate(steps, stage, bug)
       },
-      { numRuns: 20, seed: next, endOnFailure: mutants.length > 0, interruptAfterTimeLimit: SHRINK_MS },
+      { numRuns: 20, seed: next, endOnFailure: bug !== undefined, interruptAfterTimeLimit: SHRINK_MS },
     )
     if (details.failed) {
       const replay = `SIMULATION_SEED=${next} ${String(details.errorInstance)} ${fc.stringify(details.counterexample)}`

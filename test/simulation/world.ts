@@ -1,11 +1,12 @@
-import { readFileSync } from 'node:fs'
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { FilePlaces } from '../../src/authd/file-places.ts'
 import { GrantQueue } from '../../src/authd/grant-queue.ts'
 import { Housekeeper } from '../../src/authd/housekeeper.ts'
 import { LoginSocket } from '../../src/authd/login-socket.ts'
 import { LoginSources } from '../../src/authd/login-sources.ts'
-import { Counters } from '../../src/authd/metrics.ts'
+import { Counters, type EventVerdict, type Source } from '../../src/authd/metrics.ts'
+import { QUEUE_BOUNDS, type QueueBounds } from '../../src/authd/queue/queue-bounds.ts'
 import type { Clock } from '../../src/base/clock.ts'
 import type { Log } from '../../src/base/log.ts'
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
@@ -35,13 +36,14 @@ import { parseFromLogin, type ToLoginMessage } from '../../src/wire/workers/logi
 import { type Decision, decide } from '../../src/wrap/decision.ts'
 import { shareDecisions } from '../../src/wrap/gate/gate-setup.ts'
 import { TcpRulesFile } from '../../src/wrap/gate/tcp-rules-file.ts'
-import { CdbExport, type CdbExportOptions } from '../../src/wrap/services/cdb-export.ts'
+import { CdbExport } from '../../src/wrap/services/cdb-export.ts'
 import { PolicyRates } from '../../src/wrap/services/policy-rates.ts'
 import { policyService } from '../../src/wrap/services/policy-service.ts'
 import { queryService } from '../../src/wrap/services/query-service.ts'
 import { socketmapService } from '../../src/wrap/services/socketmap-service.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import {
+  DATABASE_MUTANTS,
   GrantStatements,
   immediateDatabase,
   type Mutant,
@@ -51,6 +53,7 @@ import {
 } from './model-database.ts'
 import { ADDRESSES, DEVICES, type Deed, type Plan } from './plan.ts'
 import { Random } from './random.ts'
+import { BrokenPromise, type Rule as RuleName } from './rules.ts'
 import { SimulatedSockets } from './simulated-sockets.ts'
 import type { Stage } from './stage.ts'
 import { VirtualTime } from './virtual-time.ts'
@@ -63,38 +66,49 @@ const EXP_TIME_S = 1800
 const SLOW_MS = 4000
 /** A login that waits longer than this counts from its proof, otherwise from its commit. */
 const GRAIN_MS = 1000
-/** Interval of the cdb export's queries, and their time limit. */
-const CDB_INTERVAL_MS = 5000
+/** Time limit of the cdb export's queries. */
 const CDB_TIMEOUT_MS = 3000
 /** Interval of the checks of the cdb itself. */
 const CDB_LOOK_MS = 7000
+/** The delays of the simulated parts that may follow grant_wait. */
+const LATE_MS = 50
 const START = Date.UTC(2026, 0, 5)
 const LOGIN_SOCKET = '/run/auth-relay/authd.sock'
 
-/** Bugs outside the database that a test plants. */
+/** Limits of the queues in a narrow plan: of authd, and of popup's connection to it. */
+const NARROW: QueueBounds = { pending: 3, highWater: 1, kept: 3 }
+const NARROW_EVENTS = 3
+
+/** Bugs that a test plants. */
 export type WorldMutant =
   | Mutant
   | 'queued is called committed'
   | 'queued logins are dropped'
+  | 'every login is queued'
+  | 'a queue is smaller than its limit'
+  | 'a full queue stays full'
+  | 'a wrong password counts'
+  | '+OK does not wait'
+  | '+OK waits without end'
   | 'no address is ungrantable'
-  | 'the cdb keeps what has ended'
+  | 'the cdb has no ends'
+  | 'a stopped cdb keeps its grants'
+  | 'a started cdb keeps its grants'
   | 'a service caches its answers'
   | 'a service finds no grant'
 
-/** A promise that the programs did not keep. */
-export class BrokenPromise extends Error {
-  override readonly name = 'BrokenPromise'
-}
+/** A bug, and the rule that must find it. The other rules then find nothing. */
+export type PlantedBug = { readonly mutant: WorldMutant; readonly rule: RuleName }
 
 /**
  * Runs a plan from its beginning to its end; rejects with BrokenPromise. Returns the number of
  * simulated days times devices.
  */
-export async function simulate(plan: Plan, stage: Stage, mutants: readonly WorldMutant[] = []): Promise<number> {
+export async function simulate(plan: Plan, stage: Stage, bug?: PlantedBug): Promise<number> {
   const time = new VirtualTime()
   time.install()
   try {
-    const world = new World(plan.seed, time, stage, mutants)
+    const world = new World(plan, time, stage, bug)
     for (const { gapMs, ...deed } of plan.steps) {
       await time.pass(gapMs)
       world.begin(deed)
@@ -131,6 +145,9 @@ class World {
   readonly #sockets: SimulatedSockets
   readonly #server: SimulatedServerPair
   readonly #mutants: ReadonlySet<WorldMutant>
+  /** The only rule that counts, in a test of this rule. */
+  readonly #onlyRule: RuleName | undefined
+  readonly #isNarrow: boolean
   readonly #policy: GrantPolicy
   readonly #ownPolicy: GrantPolicy
   readonly #places: FilePlaces
@@ -142,11 +159,22 @@ class World {
   #monitor: Monitor
   #gate: Gate
   readonly #directory: string
-  readonly #cdbFile: TcpRulesFile
+  /** Incremented by each kill of the cdb export. A killed one may write only to its former file. */
+  #cdbLife = 0
+  #cdbFile: TcpRulesFile
   /** The octets of the cdb, and the addresses that it opens or not. */
   #cdbRead = { octets: Buffer.alloc(0), isOpen: new Map<IpAddress, boolean>() }
   /** `since`: virtual time of the end of its first query. */
-  #cdb: { readonly cdb: CdbExport; readonly since: number } | undefined
+  #cdb:
+    | {
+        readonly cdb: CdbExport
+        since: number
+        /** Virtual time at which it is stopped. */
+        readonly until: number
+        readonly intervalMs: number
+        isKilled: boolean
+      }
+    | undefined
   /** The begin of the last query of the export that was answered. */
   #cdbAsked = Number.NEGATIVE_INFINITY
   readonly #administrator: ReturnType<typeof createGrantAdmin>
@@ -171,13 +199,20 @@ class World {
     string,
     { readonly row: string; readonly at: number; readonly ip: IpAddress; readonly login: string }
   >()
+  /** Virtual time at which authd's queue last had more logins than its limit. */
+  #fullAt = Number.NEGATIVE_INFINITY
+  /** For each row, the virtual time of its last login that a full queue dropped. */
+  readonly #dropped = new Map<string, number>()
   #violation: Error | undefined
   #attempts = 0
   #wasSlow = false
 
-  constructor(seed: number, time: VirtualTime, stage: Stage, mutants: readonly WorldMutant[]) {
+  constructor({ seed, isNarrow }: Plan, time: VirtualTime, stage: Stage, bug: PlantedBug | undefined) {
     this.#time = time
     this.#random = new Random(seed)
+    this.#isNarrow = isNarrow
+    this.#onlyRule = bug?.rule
+    const mutants = bug === undefined ? [] : [bug.mutant]
     this.#mutants = new Set(mutants)
     this.#sockets = new SimulatedSockets(time, this.#random, stage.handle)
     stage.sockets = this.#sockets
@@ -193,7 +228,7 @@ class World {
       : this.#ownPolicy
     this.#server.onCommit = () => {
       const broken = this.#brokenRow()
-      if (broken !== undefined) this.#fail(broken)
+      if (broken !== undefined) this.#fail(...broken)
     }
     this.#authd = this.#startAuthd()
     this.#monitor = this.#startMonitor()
@@ -207,6 +242,9 @@ class World {
       case 'login':
         this.#logIn(deed.device, ipOf(deed.ip))
         return
+      case 'guess':
+        this.#guess(deed.device, ipOf(deed.ip))
+        return
       case 'line':
         this.#acceptLine(deed.device, ipOf(deed.ip), deed.lateSeconds)
         return
@@ -219,7 +257,7 @@ class World {
         this.#checkCdb(ADDRESSES)
         return
       case 'export':
-        this.#watch(this.#export(deed.seconds))
+        this.#watch(this.#export(deed.seconds * 1000, deed.intervalSeconds * 1000))
         return
       case 'allow':
         this.#watch(this.#allow(networkOf(deed.network), deed.seconds))
@@ -268,17 +306,23 @@ class World {
     await this.#monitor.stop()
   }
 
-  /** A login with the answer `queued` must be stored one minute after the last fault. */
+  /**
+   * One minute after the last fault, a login with the answer `queued` must be stored, and no line
+   * may wait.
+   */
   #collect(): void {
     const now = this.#time.now
     if (now < this.#disturbedUntil + 60_000) return
+    if (now > (this.#authd.waitingSince ?? now) + 60_000)
+      this.#fail('a full queue empties', 'a line waits for room in the queue of authd')
     for (const [id, { row, at, ip, login }] of this.#owed) {
       if (now < at + 60_000) continue
       this.#owed.delete(id)
       // A grant that is due later may have ended and been swept.
       const isOver = now > at + EXP_TIME_S * 1000 - 60_000 || this.#clocksHaveStepped
+      if ((this.#dropped.get(row) ?? Number.NEGATIVE_INFINITY) >= at) continue
       if (isOver || this.#mayBeBlocked(ip, login, at) || this.#server.primary.grants.has(row)) continue
-      this.#fail(`+OK went out for ${id}, queued, and its row ${row} never came`)
+      this.#fail('a queued login is stored', `+OK went out for ${id}, queued, and its row ${row} never came`)
     }
   }
 
@@ -288,12 +332,18 @@ class World {
     this.#attempts += 1
     const n = this.#attempts
     const id = `51.${n}`
-    this.#prove(ip, device)
-    const started = this.#time.now
-    this.#monitor.logIn(n, id, device, ip, grant => {
+    let started = this.#time.now
+    const proved = (): void => {
+      this.#prove(ip, device)
+      started = this.#time.now
+    }
+    this.#monitor.logIn({ n, id, login: device, ip, isRight: true, proved }, grant => {
       const row = this.#policy.rowOf(ip)
       const took = this.#time.now - started
-      if (grant === undefined) return this.#fail(`+OK for ${id} went out before its event was answered`)
+      if (took > GRANT_WAIT + LATE_MS)
+        this.#fail('+OK waits at most grant_wait', `+OK for ${id} went out ${took} ms after the password`)
+      if (grant === undefined)
+        return this.#fail('+OK waits for its answer', `+OK for ${id} went out before its event was answered`)
       if (grant.verdict === 'committed') {
         if (this.#lostAt >= started || this.#mayBeBlocked(ip, device, started)) return
         this.#expectRelay(ip, grant.until * 1000, id)
@@ -301,16 +351,26 @@ class World {
         return
       }
       if (grant.verdict === 'queued') {
-        if (this.#disturbedUntil < started && took < COMMIT_WAIT)
-          this.#fail(`+OK for ${id} went out queued after ${took} ms without a fault`)
+        if (this.#disturbedUntil < started && took < COMMIT_WAIT && this.#fullAt < started)
+          this.#fail('queued needs a fault', `+OK for ${id} went out queued after ${took} ms without a fault`)
         if (this.#ownPolicy.neverList.loginRefusal(ip) === undefined && started > this.#stoppedAt)
           this.#owed.set(id, { row, at: started, ip, login: device })
         return
       }
       const isExpected =
         this.#ownPolicy.neverList.loginRefusal(ip) !== undefined || this.#mayBeBlocked(ip, device, started)
-      if (!isExpected) this.#fail(`${ip} was refused: ${grant.reason}`)
+      if (!isExpected) this.#fail('refused needs a block', `${ip} was refused: ${grant.reason}`)
     })
+  }
+
+  /** A login with a wrong password. */
+  #guess(device: string, ip: IpAddress): void {
+    this.#attempts += 1
+    const n = this.#attempts
+    const id = `51.${n}`
+    this.#monitor.logIn({ n, id, login: device, ip, isRight: false, proved: () => {} }, () =>
+      this.#fail('a wrong password opens nothing', `${id} had a wrong password and was accepted`),
+    )
   }
 
   #acceptLine(device: string, ip: IpAddress, lateSeconds: number): void {
@@ -319,7 +379,10 @@ class World {
     if (lateSeconds <= 0) this.#prove(ip, device)
     else this.#proveEarlier(ip, device, lateSeconds * 1000)
     const stamp = new Date(written).toISOString()
-    this.#authd.acceptLine(`${stamp} mx ipop3d[1]: Login user=${device} host=[${ip}] nmsgs=0/0`)
+    this.#authd.acceptLine(`${stamp} mx ipop3d[1]: Login user=${device} host=[${ip}] nmsgs=0/0`, () => {
+      // A stamp ahead counts as the time at which authd reads the line.
+      if (lateSeconds < 0) this.#prove(ip, device)
+    })
   }
 
   /** Queries the gate itself or one of its services. */
@@ -330,18 +393,25 @@ class World {
     const relay = await this.#gate.ask(ip, way)
     if (relay === undefined) return
     if (!relay) {
-      if (this.#isOwed(ip, asked)) this.#fail(`${ip} was promised the relay, and the answer of the ${way} is negative`)
+      if (this.#isOwed(ip, asked))
+        this.#fail(
+          'every service sees a grant',
+          `${ip} was promised the relay, and the answer of the ${way} is negative`,
+        )
       return
     }
     if (this.#ownPolicy.neverList.refusal(ip) !== undefined)
-      return this.#fail(`the relay opened for ${ip}, which is ungrantable, by the ${way}`)
+      return this.#fail(
+        'no relay for an ungrantable address',
+        `the relay opened for ${ip}, which is ungrantable, by the ${way}`,
+      )
     const block = this.#blocks.find(
       rule => rule.answered <= asked && this.#isInForce(rule, asked) && this.#covers(rule, ip),
     )
     if (block !== undefined && block.answered > this.#lostAt)
-      return this.#fail(`the relay opened for ${ip}, which was blocked before, by the ${way}`)
+      return this.#fail('a block holds later', `the relay opened for ${ip}, which was blocked before, by the ${way}`)
     if (!this.#mayRelay(ip, asked, clockThen))
-      this.#fail(`the relay opened for ${ip} without a login that counts, by the ${way}`)
+      this.#fail('no relay without a login', `the relay opened for ${ip} without a login that counts, by the ${way}`)
   }
 
   /**
@@ -358,43 +428,47 @@ class World {
 
   // ---- the cdb
 
-  async #export(seconds: number): Promise<void> {
+  async #export(milliseconds: number, intervalMs: number): Promise<void> {
     if (this.#cdb !== undefined) return
     const reader = createGrantReader(new SimulatedDatabase(this.#server), this.#policy)
-    const keepsAll = this.#mutants.has('the cdb keeps what has ended')
-    let first: Awaited<ReturnType<CdbExportOptions['list']>> | undefined
+    const hasEnds = !this.#mutants.has('the cdb has no ends')
     const cdb = new CdbExport({
       path: this.#cdbPath,
       rulesPath: '',
       relayclientValue: '',
       list: async signal => {
         const asked = this.#time.now
-        const listed = (await reader.current({ signal })).map(({ network, until, login }) => ({
+        const rows = await reader.current({ signal })
+        if (running.isKilled) return new Promise(() => {})
+        this.#cdbAsked = asked
+        return rows.map(({ network, until, login }) => ({
           network,
-          until: until === null || keepsAll ? undefined : Math.floor(until.getTime() / 1000),
+          until: until === null || !hasEnds ? undefined : Math.floor(until.getTime() / 1000),
           login: login ?? undefined,
         }))
-        this.#cdbAsked = asked
-        first ??= listed
-        return keepsAll ? first : listed
       },
       onChange: () => {},
       refusal: ip => this.#policy.neverList.refusal(ip),
       timeoutMs: CDB_TIMEOUT_MS,
-      intervalMs: CDB_INTERVAL_MS,
+      intervalMs,
       clock: this.#machineClock,
       log: SILENT,
     })
-    this.#cdb = { cdb, since: Number.POSITIVE_INFINITY }
-    await cdb.start()
-    // The export may have been stopped meanwhile.
-    if (this.#cdb?.cdb !== cdb) return
-    const since = this.#time.now
-    this.#cdb = { cdb, since }
+    const until = this.#time.now + milliseconds
+    const running = { cdb, since: Number.POSITIVE_INFINITY, until, intervalMs, isKilled: false }
+    this.#cdb = running
+    const before = this.#cdbOctets()
+    const started = cdb.start()
+    if (this.#mutants.has('a started cdb keeps its grants')) writeFileSync(this.#cdbPath, before)
+    this.#expectEmptyCdb('a cdb starts empty')
+    await started
+    // The export may have been stopped or killed meanwhile.
+    if (this.#cdb !== running) return
+    running.since = this.#time.now
     const look = (): void => {
-      if (this.#cdb?.cdb !== cdb) return
+      if (this.#cdb !== running) return
       this.#checkCdb(ADDRESSES)
-      if (this.#time.now < since + seconds * 1000) this.#time.after(CDB_LOOK_MS, look)
+      if (this.#time.now < until) this.#time.after(Math.max(CDB_LOOK_MS, intervalMs / 8), look)
       else this.#watch(this.#endExport())
     }
     this.#time.after(CDB_LOOK_MS, look)
@@ -404,9 +478,40 @@ class World {
     const running = this.#cdb
     if (running === undefined) return
     this.#cdb = undefined
+    const before = this.#cdbOctets()
     await running.cdb.stop()
+    if (this.#mutants.has('a stopped cdb keeps its grants')) writeFileSync(this.#cdbPath, before)
+    if (this.#cdb === undefined) this.#expectEmptyCdb('a stopped cdb is empty')
+  }
+
+  /**
+   * Kills the export, and starts it again for the rest of its time. Its grants stay in the file
+   * until the start.
+   */
+  #killExport(): void {
+    const running = this.#cdb
+    if (running === undefined) return
+    this.#cdb = undefined
+    running.isKilled = true
+    const former = this.#cdbPath
+    this.#cdbLife += 1
+    copyFileSync(former, this.#cdbPath)
+    this.#cdbFile = new TcpRulesFile(this.#cdbPath)
+    this.#watch(this.#export(Math.max(0, running.until - this.#time.now), running.intervalMs))
+  }
+
+  #expectEmptyCdb(rule: RuleName): void {
     const isOpen = this.#readCdb()
-    for (const text of ADDRESSES) if (isOpen(ipOf(text))) this.#fail(`${text} stays in the cdb at its end`)
+    for (const text of ADDRESSES) if (isOpen(ipOf(text))) this.#fail(rule, `${text} is in the cdb`)
+  }
+
+  /** None before the first export. */
+  #cdbOctets(): Buffer {
+    try {
+      return readFileSync(this.#cdbPath)
+    } catch {
+      return Buffer.alloc(0)
+    }
   }
 
   /**
@@ -416,30 +521,33 @@ class World {
    */
   #checkCdb(texts: readonly string[]): void {
     if (this.#cdb === undefined || this.#time.now < this.#cdb.since) return
-    const lag = CDB_INTERVAL_MS + CDB_TIMEOUT_MS + 100
+    const lag = this.#cdb.intervalMs + CDB_TIMEOUT_MS + 100
     const looked = this.#time.now - lag
     const isOpen = this.#readCdb()
     for (const text of texts) {
       const ip = ipOf(text)
       if (!isOpen(ip)) {
         const isExcused = this.#blocks.length > 0 || this.#cdb.since > looked
-        if (!isExcused && this.#isOwed(ip, looked)) this.#fail(`${ip} was promised the relay and is not in the cdb`)
+        if (!isExcused && this.#isOwed(ip, looked))
+          this.#fail('the cdb has every grant', `${ip} was promised the relay and is not in the cdb`)
         continue
       }
-      if (this.#ownPolicy.neverList.refusal(ip) !== undefined) this.#fail(`${ip} is ungrantable and in the cdb`)
+      if (this.#ownPolicy.neverList.refusal(ip) !== undefined)
+        this.#fail('no cdb entry for an ungrantable address', `${ip} is ungrantable and in the cdb`)
       // An end counts at once; the export sees later changes with its next query.
       const known = this.#time.now < this.#disturbedUntil ? Math.min(looked, this.#cdbAsked) : looked
-      if (!this.#mayRelay(ip, known, this.#server.clock)) this.#fail(`${ip} is in the cdb without a login that counts`)
+      if (!this.#mayRelay(ip, known, this.#server.clock))
+        this.#fail('no cdb entry without a login', `${ip} is in the cdb without a login that counts`)
       const block = this.#blocks.find(
         rule => rule.answered <= looked && this.#isInForce(rule, looked) && this.#covers(rule, ip),
       )
       if (block !== undefined && block.answered > this.#lostAt && this.#disturbedUntil < looked)
-        this.#fail(`${ip} was blocked before the last look and is in the cdb`)
+        this.#fail('a block reaches the cdb', `${ip} was blocked before the last look and is in the cdb`)
     }
   }
 
   get #cdbPath(): string {
-    return `${this.#directory}/smtp.cdb`
+    return `${this.#directory}/smtp-${this.#cdbLife}.cdb`
   }
 
   /**
@@ -507,10 +615,9 @@ class World {
       })
       rule.answered = this.#time.now
       rule.until = until === null ? null : until.getTime()
-      if (this.#mutants.has('lookup ignores blocks')) return
       const open = this.#sureRelay(target.kind === 'network' ? target.network.base : undefined)
       if (open && this.#isInForce(rule, this.#time.now))
-        this.#fail('an address may relay at the moment its block was answered')
+        this.#fail('a block holds at its answer', 'an address may relay at the moment its block was answered')
     } catch {
       // The command fails with a message, and the administrator repeats it. Until then there is no
       // promise.
@@ -560,7 +667,7 @@ class World {
       case 'cut':
         this.#sockets.cutAll()
         return
-      case 'crash-authd':
+      case 'kill-authd':
         this.#owed.clear()
         this.#authd.kill()
         this.#sockets.cutAll()
@@ -581,6 +688,24 @@ class World {
         this.#owed.clear()
         void this.#monitor.stop()
         this.#monitor = this.#startMonitor()
+        return
+      case 'kill-monitor':
+        this.#owed.clear()
+        this.#sockets.cutAll()
+        void this.#monitor.kill()
+        this.#monitor = this.#startMonitor()
+        return
+      case 'kill-gate':
+        this.#gate.kill()
+        this.#sockets.cutAll()
+        this.#gate = this.#startGate()
+        this.#killExport()
+        return
+      case 'kill-export':
+        this.#killExport()
+        return
+      case 'reload-authd':
+        this.#authd.reload(this.#policy)
         return
       case 'restart-gate':
         this.#gate.stop()
@@ -653,13 +778,18 @@ class World {
   // ---- what must be true
 
   /** After every commit: no row is in force longer than its last proof allows. */
-  #brokenRow(): string | undefined {
+  #brokenRow(): readonly [RuleName, string] | undefined {
     const now = this.#time.now
     for (const [row, { until }] of this.#server.primary.grants) {
       const proof = this.#proofs.get(row)
-      if (proof === undefined) return `a grant for ${row}, from which nobody logged in`
+      if (proof === undefined)
+        return ['no grant for an address without a login', `a grant for ${row}, from which nobody logged in`]
       const end = proof.byDatabase + EXP_TIME_S * 1000 + this.#slack()
-      if (until > end) return `the grant of ${row} ends ${Math.ceil((until - end) / 1000)} s after its time`
+      if (until > end)
+        return [
+          'no grant outlives its login',
+          `the grant of ${row} ends ${Math.ceil((until - end) / 1000)} s after its time`,
+        ]
     }
     for (const [row, promised] of this.#promised) {
       if (promised.until <= this.#server.clock || this.#clocksHaveStepped) {
@@ -669,7 +799,10 @@ class World {
       const kept = this.#server.primary.grants.get(row)
       // The promise has whole seconds.
       if (kept === undefined || kept.until < promised.until) {
-        return `the grant of ${row}, committed ${now - promised.at} ms ago, is not there any more`
+        return [
+          'a committed grant stays',
+          `the grant of ${row}, committed ${now - promised.at} ms ago, is not there any more`,
+        ]
       }
     }
     return undefined
@@ -679,7 +812,8 @@ class World {
   #expectRelay(ip: IpAddress, until: number, id: string): void {
     if (until <= this.#server.clock) return
     if (this.#clocksHaveStepped) return
-    if (!this.#sureRelay(ip)) this.#fail(`${id}: +OK went out as committed, and ${ip} may not relay`)
+    if (!this.#sureRelay(ip))
+      this.#fail('committed opens the relay', `${id}: +OK went out as committed, and ${ip} may not relay`)
   }
 
   /** All services and tables give the same answer for the same address at the same time. */
@@ -699,8 +833,10 @@ class World {
       const isListed = listed.some(({ network }) => networkContains(network, ip))
       // The list leaves out a network with a blocked part.
       const isPartlyBlocked = this.#blocks.some(({ target }) => target.kind === 'network')
-      if (found !== undefined && !isListed && !isPartlyBlocked) this.#fail(`${ip} may relay and is not in the list`)
-      if (found === undefined && isListed) this.#fail(`${ip} may not relay and is in the list`)
+      if (found !== undefined && !isListed && !isPartlyBlocked)
+        this.#fail('the list has every open address', `${ip} may relay and is not in the list`)
+      if (found === undefined && isListed)
+        this.#fail('the list has no other address', `${ip} may not relay and is in the list`)
     }
   }
 
@@ -813,15 +949,23 @@ class World {
   #machineClock = (): number => START + this.#time.now + this.#machineOffset
 
   #startAuthd(): Authd {
-    return new Authd(
-      this.#server,
-      this.#sockets,
-      this.#time,
-      this.#policy,
-      this.#machineClock,
-      this.#mutants,
-      this.#places,
-    )
+    return new Authd({
+      server: this.#server,
+      sockets: this.#sockets,
+      time: this.#time,
+      policy: this.#policy,
+      clock: this.#machineClock,
+      mutants: this.#mutants,
+      places: this.#places,
+      bounds: this.#isNarrow ? NARROW : QUEUE_BOUNDS,
+      onFull: () => {
+        this.#fullAt = this.#time.now
+      },
+      onDropped: (ip, isFull) => {
+        this.#dropped.set(this.#policy.rowOf(ip), this.#time.now)
+        if (!isFull) this.#fail('only a full queue drops logins', `authd dropped a login of ${ip}, and had room`)
+      },
+    })
   }
 
   #startGate(): Gate {
@@ -829,11 +973,24 @@ class World {
   }
 
   #startMonitor(): Monitor {
-    return new Monitor(this.#policy, this.#customers, this.#machineClock, this.#time, this.#random)
+    return new Monitor({
+      policy: this.#policy,
+      customers: this.#customers,
+      clock: this.#machineClock,
+      time: this.#time,
+      random: this.#random,
+      mutants: this.#mutants,
+      maxKept: this.#isNarrow ? NARROW_EVENTS : undefined,
+      onLost: (ip, isFull) => {
+        this.#dropped.set(this.#policy.rowOf(ip), this.#time.now)
+        if (!isFull) this.#fail('only a full connection drops events', `popup dropped an event of ${ip}, and had room`)
+      },
+    })
   }
 
-  #fail(what: string): void {
-    this.#violation ??= new BrokenPromise(`at ${(this.#time.now / 1000).toFixed(3)} s: ${what}`)
+  #fail(rule: RuleName, what: string): void {
+    if (this.#onlyRule !== undefined && rule !== this.#onlyRule) return
+    this.#violation ??= new BrokenPromise(rule, `at ${(this.#time.now / 1000).toFixed(3)} s: ${what}`)
   }
 
   #watch(work: Promise<void>): void {
@@ -843,51 +1000,77 @@ class World {
   }
 }
 
+type AuthdParts = {
+  readonly server: SimulatedServerPair
+  readonly sockets: SimulatedSockets
+  readonly time: VirtualTime
+  readonly policy: GrantPolicy
+  readonly clock: Clock
+  readonly mutants: ReadonlySet<WorldMutant>
+  readonly places: FilePlaces
+  readonly bounds: QueueBounds
+  /** The queue has more logins than its limit. */
+  readonly onFull: () => void
+  /** A login was dropped. `isFull`: the queue had no room for it. */
+  readonly onDropped: (ip: IpAddress, isFull: boolean) => void
+}
+
 /** authd's parts on one socket and one database connection. */
 class Authd {
   readonly #database: SimulatedDatabase
   readonly #queue: GrantQueue
+  readonly #room: () => Promise<void>
   readonly #sources: LoginSources
   readonly #socket: LoginSocket
-  readonly #counters = new Counters()
+  readonly #counters: WatchedCounters
   readonly #places: FilePlaces
-  readonly #writer: ReturnType<typeof createGrantWriter>
+  #writer: ReturnType<typeof createGrantWriter>
+  readonly #clock: Clock
   #isKilled = false
+  /** Virtual times at which lines began to wait until the queue has room. */
+  readonly #waiting = new Set<{ readonly since: number }>()
+  readonly #time: VirtualTime
 
-  constructor(
-    server: SimulatedServerPair,
-    sockets: SimulatedSockets,
-    time: VirtualTime,
-    policy: GrantPolicy,
-    clock: () => number,
-    mutants: ReadonlySet<WorldMutant>,
-    places: FilePlaces,
-  ) {
+  constructor({ server, sockets, time, policy, clock, mutants, places, bounds, onFull, onDropped }: AuthdParts) {
     this.#places = places
+    this.#clock = clock
+    this.#time = time
+    this.#counters = new WatchedCounters()
     this.#database = new SimulatedDatabase(server)
     this.#writer = createGrantWriter(this.#database, policy, { clock })
     this.#queue = new GrantQueue({
-      store: this.#writer,
+      store: { record: (logins, query) => this.#writer.record(logins, query) },
       log: SILENT,
       counters: this.#counters,
       clock,
       monotonic: () => time.now,
       commitWait: COMMIT_WAIT,
+      bounds: mutants.has('a queue is smaller than its limit') ? { ...bounds, kept: 1 } : bounds,
     })
+    this.#room = mutants.has('a full queue stays full') ? () => new Promise(() => {}) : () => this.#queue.room()
     const queue = mutants.has('queued is called committed')
       ? new BoastingQueue(this.#queue, clock)
       : mutants.has('queued logins are dropped')
         ? new ForgetfulQueue(this.#queue, server)
-        : this.#queue
-    const recognizer = new LoginRecognizer({ dialects: DIALECTS, maxAge: EXP_TIME_S * 1000 })
+        : mutants.has('every login is queued')
+          ? new TimidQueue(this.#queue)
+          : this.#queue
     this.#sources = new LoginSources({
-      recognizers: {
-        syslog: recognizer,
-        files: recognizer,
-        strangers: recognizer,
-        senders: { uids: new Set(), units: new Set() },
+      recognizers: recognizers(),
+      queue: {
+        submit: login => {
+          const { settled } = login
+          queue.submit({
+            ...login,
+            settled: () => {
+              settled?.()
+              if (this.#counters.last === 'dropped' && !this.#isKilled)
+                onDropped(login.event.ip, this.#queue.length >= bounds.kept)
+            },
+          })
+          if (this.#queue.length > bounds.pending) onFull()
+        },
       },
-      queue,
       counters: this.#counters,
       clock,
       log: SILENT,
@@ -902,8 +1085,35 @@ class Authd {
     sockets.publishNewest(LOGIN_SOCKET)
   }
 
-  acceptLine(line: string): void {
-    this.#sources.acceptLine('tcp', line)
+  /**
+   * As the listener for syslogd, which stops reading while the queue has no room. `read`: called
+   * when a line that waited is read.
+   */
+  acceptLine(line: string, read: () => void): void {
+    if (this.#queue.hasRoom) {
+      this.#sources.acceptLine('tcp', line)
+      return
+    }
+    const waiting = { since: this.#time.now }
+    this.#waiting.add(waiting)
+    void this.#room().then(() => {
+      this.#waiting.delete(waiting)
+      if (this.#isKilled) return
+      read()
+      this.#sources.acceptLine('tcp', line)
+    })
+  }
+
+  /** Virtual time since which the oldest waiting line waits; undefined if none waits. */
+  get waitingSince(): number | undefined {
+    const [oldest] = this.#waiting
+    return oldest?.since
+  }
+
+  /** As after SIGHUP. */
+  reload(policy: GrantPolicy): void {
+    this.#sources.reconfigure(recognizers())
+    this.#writer = createGrantWriter(this.#database, policy, { clock: this.#clock })
   }
 
   /**
@@ -944,6 +1154,40 @@ class Authd {
   }
 }
 
+/** Remembers the result that was counted last, which is that of the login that settles next. */
+class WatchedCounters extends Counters {
+  last: EventVerdict | undefined
+
+  override countEvent(source: Source, verdict: EventVerdict): void {
+    super.countEvent(source, verdict)
+    this.last = verdict
+  }
+}
+
+function recognizers(): ConstructorParameters<typeof LoginSources>[0]['recognizers'] {
+  const recognizer = new LoginRecognizer({ dialects: DIALECTS, maxAge: EXP_TIME_S * 1000 })
+  return {
+    syslog: recognizer,
+    files: recognizer,
+    strangers: recognizer,
+    senders: { uids: new Set(), units: new Set() },
+  }
+}
+
+/** Plants a bug: every login is answered before its commit. */
+class TimidQueue {
+  readonly #queue: GrantQueue
+
+  constructor(queue: GrantQueue) {
+    this.#queue = queue
+  }
+
+  submit({ answer, ...login }: Parameters<GrantQueue['submit']>[0]): void {
+    answer?.({ verdict: 'queued', id: login.event.id })
+    this.#queue.submit(login)
+  }
+}
+
 /** Plants a bug: every queued login is answered `committed`. */
 class BoastingQueue {
   readonly #queue: GrantQueue
@@ -964,7 +1208,7 @@ class BoastingQueue {
   }
 }
 
-/** Plants a bug: while the database is down, logins are answered and dropped. */
+/** Plants a bug: while the database is down or slow, logins are answered and dropped. */
 class ForgetfulQueue {
   readonly #queue: GrantQueue
   readonly #server: SimulatedServerPair
@@ -975,7 +1219,8 @@ class ForgetfulQueue {
   }
 
   submit(login: Parameters<GrantQueue['submit']>[0]): void {
-    if (this.#server.conditions.down) login.answer?.({ verdict: 'queued', id: login.event.id })
+    const { down, delayMs } = this.#server.conditions
+    if (down || delayMs > 2) login.answer?.({ verdict: 'queued', id: login.event.id })
     else this.#queue.submit(login)
   }
 }
@@ -985,37 +1230,69 @@ type GrantResult =
   | { readonly verdict: 'queued' }
   | { readonly verdict: 'refused'; readonly reason: string }
 
-/** popup's monitor, before a server that accepts every password. */
+type MonitorParts = {
+  readonly policy: GrantPolicy
+  readonly customers: CustomerNetworks
+  readonly clock: Clock
+  readonly time: VirtualTime
+  readonly random: Random
+  readonly mutants: ReadonlySet<WorldMutant>
+  /** Events that are kept while authd does not answer; undefined: popup's number. */
+  readonly maxKept: number | undefined
+  /** An event was dropped. `isFull`: there was no room for it. */
+  readonly onLost: (ip: IpAddress, isFull: boolean) => void
+}
+
+/** A login at the server behind popup. `proved` is called if its password is right. */
+type SimulatedLogin = {
+  readonly n: number
+  readonly id: string
+  readonly login: string
+  readonly ip: IpAddress
+  readonly isRight: boolean
+  readonly proved: () => void
+}
+
+/** popup's monitor, before a server that knows which passwords are right. */
 class Monitor {
   readonly #logins: Logins
   readonly #announcer: Announcer
+  readonly #connection: AuthdConnection
   readonly #time: VirtualTime
   readonly #random: Random
+  readonly #believes: boolean
+  readonly #onLost: (ip: IpAddress) => void
   /** Results of logins in the log, by session. */
   readonly #grants = new Map<string, GrantResult>()
-  readonly #waiting = new Map<
-    number,
-    { readonly id: string; readonly done: (grant: GrantResult | undefined) => void }
-  >()
+  readonly #waiting = new Map<number, SimulatedLogin & { readonly done: (grant: GrantResult | undefined) => void }>()
   readonly #process = { index: 0, send: (message: ToLoginMessage): void => this.#receive(message) }
 
-  constructor(
-    policy: GrantPolicy,
-    customers: CustomerNetworks,
-    clock: () => number,
-    time: VirtualTime,
-    random: Random,
-  ) {
+  constructor({ policy, customers, clock, time, random, mutants, maxKept, onLost }: MonitorParts) {
     this.#time = time
     this.#random = random
-    const log: Log = { ...SILENT, info: (event, fields) => this.#read(event, fields ?? {}), with: () => log }
-    const connection = new AuthdConnection(
-      { path: LOGIN_SOCKET, grantWait: GRANT_WAIT, keepFor: EXP_TIME_S * 1000 },
-      SILENT,
+    this.#believes = mutants.has('a wrong password counts')
+    const log: Log = {
+      ...SILENT,
+      info: (event, fields) => this.#read(event, fields ?? {}),
+      error: (event, fields) => this.#readError(event, fields ?? {}),
+      with: () => log,
+    }
+    const kept = mutants.has('a queue is smaller than its limit') ? 1 : maxKept
+    this.#connection = new AuthdConnection(
+      {
+        path: LOGIN_SOCKET,
+        grantWait: mutants.has('+OK waits without end') ? 10 * GRANT_WAIT : GRANT_WAIT,
+        keepFor: EXP_TIME_S * 1000,
+        ...(kept === undefined ? {} : { maxKept: kept }),
+      },
+      log,
       () => time.now,
     )
-    this.#announcer = new Announcer(
-      connection,
+    const bound = maxKept ?? Number.POSITIVE_INFINITY
+    this.#onLost = ip => onLost(ip, this.#connection.unanswered >= bound)
+    const NewAnnouncer = mutants.has('+OK does not wait') ? HastyAnnouncer : Announcer
+    this.#announcer = new NewAnnouncer(
+      this.#connection,
       ip => policy.neverList.loginRefusal(ip),
       false,
       log,
@@ -1032,14 +1309,15 @@ class Monitor {
     })
   }
 
-  logIn(n: number, id: string, login: string, ip: IpAddress, done: (grant: GrantResult | undefined) => void): void {
-    this.#waiting.set(n, { id, done })
-    const name = Buffer.from(login, 'utf8').toString('latin1')
+  /** `done` is called if the login is accepted. */
+  logIn(login: SimulatedLogin, done: (grant: GrantResult | undefined) => void): void {
+    const { n, id, ip } = login
+    this.#waiting.set(n, { ...login, done })
     this.#say({
       type: 'attempt',
       n,
       id,
-      login: name,
+      login: Buffer.from(login.login, 'utf8').toString('latin1'),
       method: 'pass',
       ip,
       tls: false,
@@ -1056,6 +1334,11 @@ class Monitor {
     await this.#announcer.close()
   }
 
+  async kill(): Promise<void> {
+    this.#waiting.clear()
+    await this.#connection.close()
+  }
+
   #say(message: Parameters<typeof parseFromLogin>[0]): void {
     const parsed = parseFromLogin(message)
     if (parsed === undefined) throw new Error('the simulation sent an invalid message')
@@ -1064,13 +1347,26 @@ class Monitor {
 
   #receive(message: ToLoginMessage): void {
     if (message.type === 'proceed') {
-      this.#time.after(this.#random.fraction() * 20, () => this.#say({ type: 'outcome', n: message.n, outcome: 'yes' }))
+      this.#time.after(this.#random.fraction() * 20, () => this.#answerFor(message.n))
     } else if (message.type === 'announced') {
       const waiting = this.#waiting.get(message.n)
       this.#waiting.delete(message.n)
       waiting?.done(this.#grants.get(waiting.id))
       if (waiting !== undefined) this.#grants.delete(waiting.id)
-    }
+    } else if (message.type === 'failed') this.#waiting.delete(message.n)
+  }
+
+  /** The answer of the server behind popup. */
+  #answerFor(n: number): void {
+    const waiting = this.#waiting.get(n)
+    // The monitor has ended.
+    if (waiting === undefined) return
+    if (waiting.isRight) waiting.proved()
+    this.#say({ type: 'outcome', n, outcome: waiting.isRight || this.#believes ? 'yes' : 'no' })
+  }
+
+  #readError(event: string, { ip }: Readonly<Record<string, unknown>>): void {
+    if (event === 'login_event_lost') this.#onLost(ipOf(String(ip)))
   }
 
   #read(event: string, { id, grant, until, reason }: Readonly<Record<string, unknown>>): void {
@@ -1078,6 +1374,13 @@ class Monitor {
     if (grant === 'committed') this.#grants.set(id, { verdict: 'committed', until: Number(until) })
     else if (grant === 'queued') this.#grants.set(id, { verdict: 'queued' })
     else if (grant === 'refused') this.#grants.set(id, { verdict: 'refused', reason: String(reason) })
+  }
+}
+
+/** Plants a bug: a login is accepted before authd has answered. */
+class HastyAnnouncer extends Announcer {
+  override async login(attempt: Parameters<Announcer['login']>[0]): Promise<void> {
+    void super.login(attempt)
   }
 }
 
@@ -1094,6 +1397,7 @@ class Gate {
   readonly #policy: GrantPolicy
   readonly #services: readonly { stopListening(): void }[]
   readonly #clock: Clock
+  #database: SimulatedDatabase
   #decide: ReturnType<typeof shareDecisions>
 
   constructor(
@@ -1108,6 +1412,7 @@ class Gate {
     this.#server = server
     this.#sockets = sockets
     this.#policy = policy
+    this.#database = new SimulatedDatabase(server)
     this.#decide = this.#open()
     const cached = new Map<IpAddress | undefined, Promise<Decision>>()
     const options = {
@@ -1177,7 +1482,14 @@ class Gate {
   }
 
   reload(): void {
+    this.#database = new SimulatedDatabase(this.#server)
     this.#decide = this.#open()
+  }
+
+  /** Queries of this gate get no answer any more. */
+  kill(): void {
+    this.#database.kill()
+    this.stop()
   }
 
   stop(): void {
@@ -1208,7 +1520,7 @@ class Gate {
   }
 
   #open(): ReturnType<typeof shareDecisions> {
-    const reader = createGrantReader(new SimulatedDatabase(this.#server), this.#policy)
+    const reader = createGrantReader(this.#database, this.#policy)
     return shareDecisions(
       (ip, timeoutMs) =>
         decide(ip, {
@@ -1243,14 +1555,8 @@ const policyOf = (): GrantPolicy =>
 
 const SILENT: Log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}, with: () => SILENT }
 
-const DATABASE_MUTANTS: ReadonlySet<string> = new Set<Mutant>([
-  'lookup ignores the end',
-  'lookup ignores blocks',
-  'commits get lost',
-  'a repeat counts from now',
-  'the list leaves an address out',
-])
-const isDatabaseMutant = (mutant: WorldMutant): mutant is Mutant => DATABASE_MUTANTS.has(mutant)
+const inDatabase: ReadonlySet<string> = new Set(DATABASE_MUTANTS)
+const isDatabaseMutant = (mutant: WorldMutant): mutant is Mutant => inDatabase.has(mutant)
 
 const sameTarget = (a: BlockTarget, b: BlockTarget): boolean =>
   a.kind === 'network'

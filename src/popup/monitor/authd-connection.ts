@@ -15,7 +15,7 @@ import {
   parseLoginAnswer,
 } from '../../wire/login-event.ts'
 
-/** Number of events that are kept while authd does not answer; above it the oldest is dropped. */
+/** Default of `maxKept`. */
 const MAX_KEPT = 20_000
 const RECONNECT_FIRST_MS = 20
 const RECONNECT_LONGEST_MS = 2_000
@@ -33,10 +33,12 @@ export type AuthdConnectionOptions = {
   readonly grantWait: number
   /** Milliseconds after which an undelivered event expires. */
   readonly keepFor: number
+  /** Number of events that are kept while authd does not answer; above it the oldest is dropped. */
+  readonly maxKept?: number
 }
 
 /** The times of the connection. */
-export type AuthdConnectionTimes = Omit<AuthdConnectionOptions, 'path'>
+export type AuthdConnectionTimes = Omit<AuthdConnectionOptions, 'path' | 'maxKept'>
 
 /**
  * One connection to authd, restored after each loss. Several events are in flight at once. Events
@@ -179,9 +181,10 @@ export class AuthdConnection {
   }
 
   #dropOldest(): void {
-    const tooOld = this.#clock() - this.#options.keepFor
+    const { keepFor, maxKept = MAX_KEPT } = this.#options
+    const tooOld = this.#clock() - keepFor
     for (const [id, { since, event }] of this.#kept) {
-      if (since > tooOld && this.#kept.size <= MAX_KEPT) return
+      if (since > tooOld && this.#kept.size <= maxKept) return
       this.#kept.delete(id)
       this.#log.error('login_event_lost', { id, ip: event.ip, user: event.user })
     }
