@@ -5,6 +5,7 @@
 
 import { systemClock } from '../../base/clock.ts'
 import { type IpAddress, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
+import { printableAscii } from '../../wire/lines.ts'
 import type { GrantedDevice } from '../grant-store.ts'
 import { NetworkFacts } from './network-facts.ts'
 
@@ -196,12 +197,21 @@ export function refuseRecipient(
   }
 }
 
-/** An address in a reply: cut, and printable. */
-const shown = (address: string): string => `<${shownDomain(address)}>`
-const shownDomain = (text: string): string =>
-  text
-    .slice(0, 100)
-    .replace(/[^\x21-\x7e]/g, character => encodeURIComponent(character.isWellFormed() ? character : '?'))
+/** Longest address in a reply, in octets as encoded, so that the remedy fits behind it. */
+const MAX_SHOWN = 100
+/** Longest domain in a remedy, likewise. A device's name can have 64 octets. */
+const MAX_SHOWN_DOMAIN = 60
+
+/** An address in a reply: printable, without spaces, and cut. */
+const shown = (address: string): string => `<${encoded(address, MAX_SHOWN)}>`
+
+/** A domain in a remedy. A part of a domain would be another domain, so a long one is left out. */
+function shownDomain(domain: string): string {
+  const text = encoded(domain, Number.POSITIVE_INFINITY)
+  return text.length > MAX_SHOWN_DOMAIN ? 'DOMAIN' : text
+}
+
+const encoded = (text: string, limit: number): string => printableAscii(text.replaceAll(' ', '%20'), limit)
 
 /**
  * True if an envelope sender belongs to the login that opened the address. The login is the whole
