@@ -6,6 +6,7 @@
 import { domainToASCII } from 'node:url'
 import { systemClock } from '../../base/clock.ts'
 import { type IpAddress, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
+import { printableAscii } from '../../wire/lines.ts'
 import { loginKey } from '../../wire/login-event.ts'
 import type { GrantedDevice, LoginDevice } from '../grant-store.ts'
 import { NetworkFacts } from './network-facts.ts'
@@ -243,7 +244,7 @@ export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal 
   if (device !== undefined && device.senders.length > 0) {
     if (device.senders.some(own => senderBelongsTo(own, sender, []))) return undefined
     const [first = ''] = device.senders
-    const reply = `550 5.7.1 device "${device.name}" may not send as ${shown(sender)}; set its sender to ${shownText(first)}`
+    const reply = `550 5.7.1 device "${device.name}" may not send as ${shown(sender)}; set its sender to ${encoded(first, MAX_SHOWN)}`
     return { rule: 'device_sender', reply }
   }
   if (senderBinding === 'off' || login === undefined || senderBelongsTo(login, sender, senderDomains)) return undefined
@@ -268,19 +269,28 @@ export function refuseRecipient(
   if (isListed && !/[%!@]/.test(local) && recipient.isWellFormed()) return undefined
   if (device === undefined)
     return { rule: 'recipient', reply: `550 5.7.1 the mailbox opened from here may not send to ${shown(recipient)}` }
-  const remedy = `allow the domain: auth-relay device set ${device.name} --to ${domain === '' ? 'DOMAIN' : shownText(domain)}`
+  const remedy = `allow the domain: auth-relay device set ${device.name} --to ${domain === '' ? 'DOMAIN' : shownDomain(domain)}`
   return {
     rule: 'device_recipient',
     reply: `550 5.7.1 device "${device.name}" may not send to ${shown(recipient)}; ${remedy}`,
   }
 }
 
-/** An address in a reply: cut, and printable. */
-const shown = (address: string): string => `<${shownText(address)}>`
-const shownText = (text: string): string =>
-  text
-    .slice(0, 100)
-    .replace(/[^\x21-\x7e]/g, character => encodeURIComponent(character.isWellFormed() ? character : '?'))
+/** Longest address in a reply, in octets as encoded, so that the remedy fits behind it. */
+const MAX_SHOWN = 100
+/** Longest domain in a remedy, likewise. A device's name can have 64 octets. */
+const MAX_SHOWN_DOMAIN = 60
+
+/** An address in a reply: printable, without spaces, and cut. */
+const shown = (address: string): string => `<${encoded(address, MAX_SHOWN)}>`
+
+/** A domain in a remedy. A part of a domain would be another domain, so a long one is left out. */
+function shownDomain(domain: string): string {
+  const text = encoded(domain, Number.POSITIVE_INFINITY)
+  return text.length > MAX_SHOWN_DOMAIN ? 'DOMAIN' : text
+}
+
+const encoded = (text: string, limit: number): string => printableAscii(text.replaceAll(' ', '%20'), limit)
 
 /**
  * True if an envelope sender belongs to the login that opened the address. The login is the whole

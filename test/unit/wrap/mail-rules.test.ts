@@ -11,6 +11,7 @@ import {
   rulesOfSender,
 } from '../../../src/grants/devices/mail-rules.ts'
 import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
+import { formatReply } from '../../../src/smtp/reply.ts'
 import { type MailRules, messageCounts, recipientCounts, reserve } from '../../../src/wrap/mail-rules.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { ip } from '../../harness/addresses.ts'
@@ -90,6 +91,36 @@ describe('senders', () => {
     const reply = refuseSender(rules(), `ü\r\n${'x'.repeat(300)}@evil.test`)?.reply ?? ''
     expect(reply).toMatch(/^[\x20-\x7e]{1,300}$/)
     expect(reply).toContain('<%C3%BC%0D%0Axxx')
+  })
+})
+
+describe('a long address in a reply', () => {
+  const HAN = '漢'.repeat(60)
+  const line = (reply = '') => formatReply(reply).toString('latin1').trimEnd()
+
+  test('of a sender is cut at 100 octets, and the remedy stays', () => {
+    expect(line(refuseSender(rules(), `${HAN}@evil.test`)?.reply)).toMatch(
+      /^550 5\.7\.1 device "copier-2" may not send as <(%[0-9A-F]{2}){33}>; set its sender to scan@example\.org$/,
+    )
+    expect(line(refuseSender(rules(), `${'x'.repeat(98)}漢@evil.test`)?.reply)).toContain(`as <${'x'.repeat(98)}>;`)
+  })
+
+  test('of a recipient is cut at 100 octets, and the remedy stays', () => {
+    expect(line(refuseRecipient(rules(), `${HAN}@evil.test`)?.reply)).toMatch(
+      /^550 5\.7\.1 .* to <(%[0-9A-F]{2}){33}>; allow the domain: auth-relay device set copier-2 --to evil\.test$/,
+    )
+    expect(
+      line(refuseRecipient(rules({ device: undefined, recipientDomains: ['a.test'] }), `${HAN}@b.test`)?.reply),
+    ).toMatch(/ may not send to <(%[0-9A-F]{2}){33}>$/)
+  })
+
+  test('never cuts the domain of the remedy, because a part of a domain is another domain', () => {
+    for (const domain of [`${'x'.repeat(60)}.evil.test`, `${HAN}.test`])
+      expect(refuseRecipient(rules(), `u@${domain}`)?.reply).toMatch(/ --to DOMAIN$/)
+    const device = { ...COPIER, name: 'n'.repeat(64) }
+    const longest = refuseRecipient(rules({ device }), `${'y'.repeat(64)}@${'x'.repeat(55)}.test`)?.reply ?? ''
+    const answer = line(longest.replace('550 5.7.1', '554 5.5.1 no valid recipients:'))
+    expect(answer).toMatch(/ --to x{55}\.test$/)
   })
 })
 
