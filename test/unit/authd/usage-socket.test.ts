@@ -84,7 +84,7 @@ test('one use is stored for an address, a service and a minute', async () => {
     ['192.0.2.8', 'gate', NOW_S],
     ['192.0.2.7', 'gate', NOW_S + 60],
   ])
-  expect(counters.uses).toBe(503)
+  expect(counters.usageEvents).toBe(503)
 })
 
 test('tallies are accepted for services that exist, and for the last hour', async () => {
