@@ -60,7 +60,7 @@ export const formatTarget = ({ base, prefixLength }: Network): string =>
 export function readPeriod(text: string | undefined, option = '--for'): number | null {
   if (text === undefined) return null
   const seconds = parseDuration(text)
-  if (seconds === undefined) throw new UsageFault(`${option} ${text} is not a duration: write 90s, 30m, 8h, 2d or 1w`)
+  if (seconds === undefined) throw new UsageFault(`${option} ${text} is not a duration: write 90s, 30min, 8h, 2d or 1w`)
   return seconds
 }
 

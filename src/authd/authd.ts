@@ -135,7 +135,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   })
   if (authd.usage_socket !== '') {
     await uses.listen()
-    ready.push(`uses=unix:${authd.usage_socket}`)
+    ready.push(`usage=unix:${authd.usage_socket}`)
   }
   if (authd.metrics_listen !== undefined) {
     const listener = await openMetricsListener(metrics.registry, authd.metrics_listen, 'authd.metrics_listen')
@@ -243,7 +243,8 @@ function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
     }
   }
   const ignored = [...counters.ignored].map(([tag, n]) => `${tag}:${n}`).join(',')
-  const { commits, commitFailures, sweeps, swept, fifoFull, badAnnouncements, foreignPeers, uses, decisions } = counters
+  const { commits, commitFailures, sweeps, swept, fifoFull, badAnnouncements, foreignPeers, usageEvents, decisions } =
+    counters
   log.info('counters_reported', {
     queue: queue.length,
     commits,
@@ -253,7 +254,7 @@ function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
     fifo_full: fifoFull,
     bad_announcements: badAnnouncements,
     foreign_peers: foreignPeers,
-    uses,
+    usage_events: usageEvents,
     ...Object.fromEntries(Object.entries(decisions).map(([verdict, n]) => [`gate_${verdict}`, n])),
     ignored,
   })

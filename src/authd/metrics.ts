@@ -46,7 +46,7 @@ export class Counters {
   /** Announcements on the socket that could not be parsed. */
   badAnnouncements = 0
   /** Reports of used grants, from the gate. */
-  uses = 0
+  usageEvents = 0
   /** Decisions that the services of the gate reported. */
   readonly decisions: Record<RelayVerdict, number> = { relayed: 0, refused: 0, undecided: 0, never: 0 }
   /** Connections to a socket of authd from accounts that are not permitted. */
@@ -157,7 +157,7 @@ export class Metrics {
     counter('authd_commit_failures_total', 'Commits that failed.', [], () => [[{}, counters.commitFailures]])
     counter('authd_sweeps_total', 'Sweeps of ended grants.', [], () => [[{}, counters.sweeps]])
     counter('authd_swept_grants_total', 'Expired grants that were removed.', [], () => [[{}, counters.swept]])
-    counter('authd_relay_uses_total', 'Uses of grants that the gate reported.', [], () => [[{}, counters.uses]])
+    counter('authd_usage_events_total', 'Usage events that gates reported.', [], () => [[{}, counters.usageEvents]])
     counter('authd_gate_decisions_total', 'Decisions of the gate that it reported.', ['verdict'], () =>
       Object.entries(counters.decisions).map(([verdict, n]) => [{ verdict }, n] as const),
     )

@@ -88,14 +88,14 @@ export class UsageSocket {
     const { counters, log, uids, monotonic } = options
     this.#rateOfAll = new TokenBucket(BURST_OF_ALL, PER_SECOND_OF_ALL, monotonic)
     this.#server = new LineServer({
-      name: 'uses',
+      name: 'usage',
       order: 'arrival',
       failure: undefined,
       limits: () => LIMITS,
       uids,
       onForeignPeer: () => {
         counters.foreignPeers += 1
-        log.warn('peer_refused', { reason: 'account may not report uses: add it to authd.usage_users' })
+        log.warn('peer_refused', { reason: 'account may not report usage events: add it to authd.usage_users' })
       },
       log: () => log,
       newService: () => {
@@ -182,7 +182,7 @@ export class UsageSocket {
       counters.badAnnouncements += 1
       return
     }
-    counters.uses += 1
+    counters.usageEvents += 1
     if (!this.#isFirstOfMinute(`${use.service} ${use.ip}`, Math.floor(use.at / 60))) return
     if (this.#waiting.length >= MAX_WAITING) this.#waiting.shift()
     this.#waiting.push({ ip: use.ip, service: use.service, at: new Date(use.at * 1000) })

@@ -279,10 +279,10 @@ class PrimaryDatabase implements Database {
       host: primary.host,
       query: async (statement, signal) => {
         const connection = await raced(signal, this.#connect(primary), late => late.release(false))
-        let isBroken = true
+        let isUnusable = true
         try {
           const { rows } = await raced(signal, runStatement(connection.run, statement))
-          isBroken = false
+          isUnusable = false
           return rows
         } catch (error) {
           // No statement reaches the server while nothing is proven, so the watch has to find a
@@ -290,7 +290,7 @@ class PrimaryDatabase implements Database {
           if (!signal.aborted && failureOf(error, primary.host).serverLost) this.#lost(primary, messageOf(error))
           throw error
         } finally {
-          connection.release(isBroken)
+          connection.release(isUnusable)
         }
       },
       silent: () => this.#lookAround(primary),
@@ -408,16 +408,16 @@ class PrimaryDatabase implements Database {
     })
     try {
       const connection = await connections.lend()
-      let isBroken = true
+      let isUnusable = true
       try {
         const found = await lookAt(connection, clientConfig(this.#options, host))
         if (typeof found === 'string') throw new DatabaseUnavailable(found)
-        isBroken = false
+        isUnusable = false
         return {
           ...{ connections, host: nameOf(host), index, ...found, lastAnswer: performance.now(), watch: undefined },
         }
       } finally {
-        connection.release(isBroken)
+        connection.release(isUnusable)
       }
     } catch (error) {
       this.#endConnections(connections)

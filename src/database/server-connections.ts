@@ -32,8 +32,8 @@ export type LentConnection = {
    * CancelledWaits.
    */
   cancelledWait(): string | undefined
-  /** `isBroken`: the connection is closed and not lent again. */
-  release(isBroken: boolean): void
+  /** `isUnusable`: the connection is closed and not lent again. */
+  release(isUnusable: boolean): void
 }
 
 const DEFAULT_MAX = 4
@@ -117,8 +117,8 @@ export class ServerConnections {
         return client.query(config)
       },
       cancelledWait: () => this.#cancelledWaits.of(client),
-      release: isBroken => {
-        client.release(isBroken)
+      release: isUnusable => {
+        client.release(isUnusable)
         this.#cameBack()
       },
     }

@@ -82,7 +82,7 @@ export const ALARM_RULES: readonly AlarmRule[] = [
     isOfDatabase: false,
   },
   {
-    name: 'database_away',
+    name: 'database_unreachable',
     summary: 'The database does not answer. Without a database the relay is closed.',
     remedy: 'start PostgreSQL, or look at its log',
     severity: 'critical',

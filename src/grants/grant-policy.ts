@@ -100,7 +100,7 @@ export function policyOf(settings: PolicySettings): GrantPolicy {
     storeUser: grants.store_user,
     grantLoopback: grants.grant_loopback,
     denyPrivate: grants.deny_private,
-    neverNets: grants.never_grant,
+    neverGrant: grants.never_grant,
     trusted: trustListsOf(settings),
     ownAddresses: ownAddresses(networkInterfaces, Date.now),
     customers: new CustomerNetworks(grants.nat64_prefixes),

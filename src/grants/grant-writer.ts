@@ -76,8 +76,8 @@ WITH login AS (
            CASE WHEN renewed.newer THEN excluded.tls ELSE g.tls END,
            excluded.embedded_ipv4
     FROM (
-      SELECT judged.valid, judged.newer,
-             CASE WHEN NOT judged.valid OR g.until <= excluded.last_auth THEN excluded.granted_first
+      SELECT checked.valid, checked.newer,
+             CASE WHEN NOT checked.valid OR g.until <= excluded.last_auth THEN excluded.granted_first
                   WHEN excluded.last_auth + make_interval(secs => $10::float8) <= g.granted_first THEN g.granted_first
                   ELSE least(g.granted_first, excluded.granted_first)
              END AS granted_first
@@ -85,7 +85,7 @@ WITH login AS (
         SELECT g.last_auth <= coalesce($14::timestamptz, now()) + interval '60 seconds' AS valid,
                excluded.last_auth >= g.last_auth
                  OR g.last_auth > coalesce($14::timestamptz, now()) + interval '60 seconds' AS newer
-      ) AS judged
+      ) AS checked
     ) AS renewed
   )
   WHERE NOT (excluded.last_auth >= g.last_auth

@@ -49,7 +49,9 @@ function addressesOf(interfaces: NodeJS.Dict<NetworkInterfaceInfo[]>): ReadonlyS
 }
 
 export type NeverListOptions = {
-  /** UNSAFE, for demonstration and tests. Loopback in `neverNets` is never granted nevertheless. */
+  /**
+   * UNSAFE, for demonstration and tests. Loopback in `neverGrant` is never granted nevertheless.
+   */
   readonly grantLoopback: boolean
   /** Private and carrier-grade NAT addresses get no grant by login. */
   readonly denyPrivate: boolean
@@ -57,7 +59,7 @@ export type NeverListOptions = {
    * Gateways and webmail hosts, from which many people log in. No other option permits a grant for
    * an address of these.
    */
-  readonly neverNets: NetworkSet
+  readonly neverGrant: NetworkSet
   /**
    * Peers that name other clients, by the name of the setting that lists them. Loopback in them
    * counts as loopback. A proxy's address does not identify the clients behind the proxy.
@@ -87,7 +89,7 @@ export class NeverList {
 
   /** Why the address can never be granted; undefined if it can. */
   refusal(ip: IpAddress): Ungrantable | undefined {
-    return this.#judged(ip).reason
+    return this.#check(ip).reason
   }
 
   /**
@@ -103,7 +105,7 @@ export class NeverList {
    * can be granted from there.
    */
   describe(ip: IpAddress): string | undefined {
-    const { reason, detail, address } = this.#judged(ip)
+    const { reason, detail, address } = this.#check(ip)
     const via = address === ip ? '' : ` (for the IPv4 address ${address} in it)`
     if (reason !== undefined) return `${detail}${via}`
     return this.isDeniedPrivate(ip) ? 'private: grants.deny_private is set' : undefined
@@ -122,7 +124,7 @@ export class NeverList {
     if (NEVER_GRANTED.networks.some(isAround)) return 'never'
     const isLoopback = LOOPBACK.networks.some(isWithin)
     if (isLoopback && !this.#options.grantLoopback) return 'loopback'
-    if ([...NEVER_GRANTED.networks, ...this.#options.neverNets.networks].some(isWithin)) return 'never'
+    if ([...NEVER_GRANTED.networks, ...this.#options.neverGrant.networks].some(isWithin)) return 'never'
     if (isLoopback) return undefined
     if (Object.values(this.#options.trusted).some(({ networks }) => networks.some(isWithin))) return 'proxy'
     return isSingleAddress(network) ? this.refusal(network.base) : undefined
@@ -162,13 +164,13 @@ export class NeverList {
   }
 
   #ungrantable(): readonly Network[] {
-    const { neverNets, trusted, ownAddresses, grantLoopback } = this.#options
+    const { neverGrant, trusted, ownAddresses, grantLoopback } = this.#options
     // Loopback in a trust list counts as loopback, and is therefore not named a second time.
     const isProxy = (network: Network): boolean => !LOOPBACK.networks.some(loopback => isPartOf(network, loopback))
     return [
       ...(grantLoopback ? [] : LOOPBACK.networks),
       ...NEVER_GRANTED.networks,
-      ...neverNets.networks,
+      ...neverGrant.networks,
       ...Object.values(trusted).flatMap(({ networks }) => networks.filter(isProxy)),
       ...[...ownAddresses()].map(base => ({ base, prefixLength: familyOf(base) === 4 ? 32 : 128 })),
     ]
@@ -181,21 +183,21 @@ export class NeverList {
     return PRIVATE_NETWORKS.has(ip) || (embedded !== undefined && PRIVATE_NETWORKS.has(embedded))
   }
 
-  #judged(ip: IpAddress): Judged {
-    const judged = this.#judgedAlone(ip)
-    if (judged.reason !== undefined) return judged
+  #check(ip: IpAddress): Check {
+    const check = this.#checkAlone(ip)
+    if (check.reason !== undefined) return check
     const embedded = this.#options.customers.embeddedIpv4(ip)
-    return embedded === undefined ? judged : this.#judgedAlone(embedded)
+    return embedded === undefined ? check : this.#checkAlone(embedded)
   }
 
-  #judgedAlone(ip: IpAddress): Judged {
-    const { grantLoopback, neverNets, ownAddresses } = this.#options
-    const because = (reason: Ungrantable, detail: string): Judged => ({ reason, detail, address: ip })
-    const grantable: Judged = { reason: undefined, detail: undefined, address: ip }
+  #checkAlone(ip: IpAddress): Check {
+    const { grantLoopback, neverGrant, ownAddresses } = this.#options
+    const because = (reason: Ungrantable, detail: string): Check => ({ reason, detail, address: ip })
+    const grantable: Check = { reason: undefined, detail: undefined, address: ip }
     const isLoopback = LOOPBACK.has(ip)
     if (isLoopback && !grantLoopback) return because('loopback', 'loopback')
     if (NEVER_GRANTED.has(ip)) return because('never', 'link-local, multicast, unspecified or reserved')
-    if (neverNets.has(ip)) return because('never', 'listed in grants.never_grant')
+    if (neverGrant.has(ip)) return because('never', 'listed in grants.never_grant')
     if (isLoopback) return grantable
     for (const [setting, peers] of this.#trusted) {
       if (peers.has(ip)) return because('proxy', `listed in ${setting}: a proxy, which speaks for other clients`)
@@ -207,7 +209,7 @@ export class NeverList {
 /**
  * `address`: the address that was checked, which is the address itself or the IPv4 address in it.
  */
-type Judged =
+type Check =
   | { readonly reason: Ungrantable; readonly detail: string; readonly address: IpAddress }
   | { readonly reason: undefined; readonly detail: undefined; readonly address: IpAddress }
 

@@ -79,9 +79,9 @@ export async function openListener(
   access: UnixSocketAccess = { mode: 0o600 },
   options: Pick<ListenOptions, 'backlog' | 'reusePort'> = {},
 ): Promise<SocketAddress> {
-  const handed = takeActivatedSocket(address)
-  if (address.type === 'unix' && handed === undefined) await removeStaleSocket(address.path, setting)
-  const place: SocketAddress = handed === undefined ? address : { type: 'descriptor', fd: handed }
+  const activated = takeActivatedSocket(address)
+  if (address.type === 'unix' && activated === undefined) await removeStaleSocket(address.path, setting)
+  const place: SocketAddress = activated === undefined ? address : { type: 'descriptor', fd: activated }
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     const listening = () => {
@@ -103,7 +103,7 @@ export async function openListener(
   }).catch((error: unknown) => {
     throw explain(error, address, setting)
   })
-  if (handed !== undefined) return address
+  if (activated !== undefined) return address
   if (address.type === 'unix') {
     chmodSync(address.path, access.mode)
     if (access.uid !== undefined || access.gid !== undefined) {
@@ -197,7 +197,7 @@ export type BoundSocket = {
   /** Its address, with the port that the kernel chose for port 0. */
   readonly address: SocketAddress
   /** The service manager's socket: it existed before this process, and stays. */
-  readonly isHanded: boolean
+  readonly isActivated: boolean
   /**
    * Closes the socket, and removes a Unix socket's path. Workers with the socket continue to
    * listen.
@@ -206,7 +206,7 @@ export type BoundSocket = {
 }
 
 /**
- * Binds and listens, or takes the socket that the service manager handed over for this address. A
+ * Binds and listens, or takes over the socket that the service manager opened for this address. A
  * Unix socket appears under its name only when it is ready and its owner and mode are set.
  * @throws TemporaryFault, UsageFault as openListener.
  */
@@ -216,8 +216,9 @@ export async function holdListener(
   access?: UnixSocketAccess,
   options: { readonly reusePort?: boolean } = {},
 ): Promise<BoundSocket> {
-  const handed = takeActivatedSocket(address)
-  if (handed !== undefined) return { descriptor: handed, address, isHanded: true, release: () => closeSync(handed) }
+  const activated = takeActivatedSocket(address)
+  if (activated !== undefined)
+    return { descriptor: activated, address, isActivated: true, release: () => closeSync(activated) }
   const path = address.type === 'unix' ? address.path : undefined
   // rename() would silently replace a live server's socket, so look for one first.
   if (path !== undefined) await removeStaleSocket(path, setting)
@@ -231,7 +232,7 @@ export async function holdListener(
     return {
       descriptor,
       address: path === undefined ? bound : address,
-      isHanded: false,
+      isActivated: false,
       release: () => {
         closeSync(descriptor)
         if (path !== undefined) rmSync(path, { force: true })
@@ -265,7 +266,7 @@ export async function holdListeners(
   setting: string,
 ): Promise<readonly BoundSocket[]> {
   const first = await holdListener(address, setting)
-  if (count === 1 || address.type !== 'tcp' || first.isHanded) return [first]
+  if (count === 1 || address.type !== 'tcp' || first.isActivated) return [first]
   // SO_REUSEPORT would also succeed beside another instance, so the port was first bound without
   // it.
   first.release()

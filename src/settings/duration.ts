@@ -1,7 +1,7 @@
 /** Durations: of the settings file, of the command line, and for people. */
 
 /** Seconds of each unit of the command line. */
-const UNITS = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 } as const
+const UNITS = { s: 1, m: 60, min: 60, h: 3600, d: 86_400, w: 604_800 } as const
 
 /** Milliseconds of each unit of the settings file. */
 const UNIT_MS = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 } as const
@@ -14,13 +14,13 @@ const isUnit = (text: string): text is keyof typeof UNITS => Object.hasOwn(UNITS
 const isSettingUnit = (text: string): text is keyof typeof UNIT_MS => Object.hasOwn(UNIT_MS, text)
 
 /**
- * Seconds of a duration of the command line: `90`, `30m`, `8h`, `2d`, `1h30m`. Undefined for any
- * other text, for 0, and for more than ten years.
+ * Seconds of a duration of the command line: `90`, `30min` or `30m`, `8h`, `2d`, `1h30min`.
+ * Undefined for any other text, for 0, and for more than ten years.
  */
 export function parseDuration(text: string): number | undefined {
-  if (!/^(\d{1,9}|(\d{1,9}[smhdw])+)$/.test(text)) return undefined
+  if (!/^(\d{1,9}|(\d{1,9}(s|min|m|h|d|w))+)$/.test(text)) return undefined
   let seconds = 0
-  for (const [, digits = '', unit = ''] of text.matchAll(/(\d+)([smhdw]?)/g)) {
+  for (const [, digits = '', unit = ''] of text.matchAll(/(\d+)(s|min|m|h|d|w|)/g)) {
     seconds += Number(digits) * (isUnit(unit) ? UNITS[unit] : 1)
   }
   return seconds > 0 && seconds <= 3650 * UNITS.d ? seconds : undefined

@@ -125,8 +125,8 @@ export const POPUP = defineSection('popup', 'POP3 before login: checks passwords
   max_failures: integer(3, 1, 100, 'Failed logins after which a connection is closed.'),
   drain_time: duration('s', 10, 0, 3600, 'Time for which open sessions may continue when popup is stopped.'),
   fail_delays: delays(
-    [2, 4, 8, 15],
-    'Delays in seconds before a password check. A login waits after its first, second, … wrong password from any address within 10 minutes. It also waits after the fourth, fifth, … other login that failed from its address (IPv6: from its /64, and from its /48 after the seventeenth). The longest of these delays counts. A repeated wrong password counts once. A login that succeeded from an address does not wait there, until three different wrong passwords in a row. So a right login waits at most the last of these delays, and devices with old passwords behind a NAT delay no other login.',
+    ['2s', '4s', '8s', '15s'],
+    'Delays before a password check; a number without a unit counts seconds. A login waits after its first, second, … wrong password from any address within 10 minutes. It also waits after the fourth, fifth, … other login that failed from its address (IPv6: from its /64, and from its /48 after the seventeenth). The longest of these delays counts. A repeated wrong password counts once. A login that succeeded from an address does not wait there, until three different wrong passwords in a row. So a right login waits at most the last of these delays, and devices with old passwords behind a NAT delay no other login.',
   ),
 })
 

@@ -136,11 +136,11 @@ export const duration = (
 }
 
 /**
- * A list of delays: numbers of seconds, or texts such as "800ms" and "1.5". The values are
+ * A list of delays: texts such as "800ms", or numbers of seconds (`1.5`). The values are
  * milliseconds. In the environment, spaces or commas separate the delays.
  */
-export const delays = (fallback: readonly number[], doc: string, options?: Options): Row<readonly number[]> => {
-  const message = 'must be a list of seconds from 0 to 9999, such as [2, 4, 8, 15]'
+export const delays = (fallback: readonly string[], doc: string, options?: Options): Row<readonly number[]> => {
+  const message = 'must be a list of durations from "0s" to "9999s", such as ["2s", "4s", "8s", "15s"]'
   const delay = v.pipe(
     v.union([v.number(message), v.string(message)], message),
     v.rawTransform<number | string, number>(({ dataset: { value }, addIssue, NEVER }) => {

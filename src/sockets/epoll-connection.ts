@@ -34,7 +34,7 @@ export class EpollConnection implements HalfClosable {
   /** The stream that the connection became. */
   #stream: Socket | undefined
   /** The connection was handed over or became a stream, so it is not closed here. */
-  #isGone = false
+  #isHandedOver = false
   readonly #unsent: Unsent[] = []
   #unsentOctets = 0
   /** Number of the batch that contains the latest write. */
@@ -65,7 +65,8 @@ export class EpollConnection implements HalfClosable {
 
   listen(listener: ConnectionListener | undefined): void {
     this.#listener = listener
-    if (this.#isDestroyed && !this.#isGone && listener !== undefined) queueMicrotask(() => this.#reportClosed(listener))
+    if (this.#isDestroyed && !this.#isHandedOver && listener !== undefined)
+      queueMicrotask(() => this.#reportClosed(listener))
   }
 
   #reportClosed(listener: ConnectionListener): void {
@@ -73,7 +74,7 @@ export class EpollConnection implements HalfClosable {
   }
 
   onceClosed(callback: () => void): void {
-    if (this.#stream?.closed === true || (this.#isDestroyed && !this.#isGone)) queueMicrotask(callback)
+    if (this.#stream?.closed === true || (this.#isDestroyed && !this.#isHandedOver)) queueMicrotask(callback)
     else this.#onceClosed.push(callback)
   }
 
@@ -195,7 +196,7 @@ export class EpollConnection implements HalfClosable {
     if (this.#isDestroyed) return false
     this.#sendBatch()
     if (this.#isDestroyed || this.#unsent.length > 0 || !give(this.#fd)) return false
-    this.#isGone = true
+    this.#isHandedOver = true
     this.#release().close()
     return true
   }
@@ -204,7 +205,7 @@ export class EpollConnection implements HalfClosable {
     if (this.#isDestroyed) throw new Error('a closed connection cannot become a stream')
     this.#sendBatch()
     const unsent = this.#unsent.splice(0)
-    this.#isGone = true
+    this.#isHandedOver = true
     const stream = new Socket({ fd: this.#release().release(), allowHalfOpen: true })
     this.#stream = stream
     stream.pause()

@@ -20,7 +20,7 @@ export class StreamConnection implements Connection {
   /** The stream ended during a pause, so `end` must be called after `resume`. */
   #endIsHeld = false
   /** The connection became a stream with another owner. */
-  #isGone = false
+  #isHandedOver = false
   readonly #onceClosed: (() => void)[] = []
 
   /** Takes the streams over. They may be one stream, and must allow half-open connections. */
@@ -37,7 +37,7 @@ export class StreamConnection implements Connection {
   listen(listener: ConnectionListener | undefined): void {
     this.#listener = listener
     // A closed stream emits no second `close`.
-    if (this.#output.closed && !this.#isGone && listener !== undefined) {
+    if (this.#output.closed && !this.#isHandedOver && listener !== undefined) {
       queueMicrotask(() => {
         if (this.#listener === listener) listener.closed()
       })
@@ -49,7 +49,7 @@ export class StreamConnection implements Connection {
   }
 
   get isDestroyed(): boolean {
-    return this.#isGone || this.#output.destroyed
+    return this.#isHandedOver || this.#output.destroyed
   }
 
   get unsent(): number {
@@ -57,7 +57,7 @@ export class StreamConnection implements Connection {
   }
 
   pause(): void {
-    if (!this.#isGone) this.#input.pause()
+    if (!this.#isHandedOver) this.#input.pause()
   }
 
   resume(): void {
@@ -119,7 +119,7 @@ export class StreamConnection implements Connection {
 
   toStream(): Duplex {
     if (this.isDestroyed) throw new Error('a closed connection cannot become a stream')
-    this.#isGone = true
+    this.#isHandedOver = true
     this.#listener = undefined
     this.#idle.clear()
     this.#input.pause()

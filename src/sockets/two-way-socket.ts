@@ -123,11 +123,11 @@ export class TwoWaySocket {
   }
 
   readonly #ready = (events: number): void => {
-    const isGone = (events & (BROKEN | HUNG_UP)) !== 0
-    if (this.#unsent.length > 0 && (isGone || (events & WRITABLE) !== 0)) this.#flush()
+    const hasEnded = (events & (BROKEN | HUNG_UP)) !== 0
+    if (this.#unsent.length > 0 && (hasEnded || (events & WRITABLE) !== 0)) this.#flush()
     if (this.#isDestroyed) return
     if (!this.#isPaused && !this.#inputEnded) this.#read()
-    else if (isGone) {
+    else if (hasEnded) {
       this.#registration?.remove()
       this.#registration = undefined
     }

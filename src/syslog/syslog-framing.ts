@@ -14,7 +14,7 @@ export type Frames = Omit<SplitLines, 'overlongAt'> & { readonly broken: boolean
  * at most one message. Longer messages are dropped whole and counted.
  */
 export class SyslogFraming {
-  #mode: 'unknown' | 'counted' | 'lines' | 'broken' = 'unknown'
+  #mode: 'unknown' | 'counted' | 'lines' | 'invalid' = 'unknown'
   #held: Buffer = Buffer.alloc(0)
   #skip = 0
   readonly #splitter = new LineSplitter(MAX_SYSLOG_LINE)
@@ -32,7 +32,7 @@ export class SyslogFraming {
         return { ...this.#splitter.push(chunk), broken: false }
       case 'counted':
         return this.#counted(chunk)
-      case 'broken':
+      case 'invalid':
         return { ...NOTHING, broken: true }
     }
   }
@@ -49,8 +49,8 @@ export class SyslogFraming {
       }
       const count = countOf(rest)
       if (count === 'incomplete') break
-      if (count === 'broken') {
-        this.#mode = 'broken'
+      if (count === 'invalid') {
+        this.#mode = 'invalid'
         this.#held = Buffer.alloc(0)
         return { lines, overlong, broken: true }
       }
@@ -81,9 +81,9 @@ function framingOf(octets: Buffer): 'unknown' | 'counted' | 'lines' {
   return /^(?:[1-9]\d{0,6})?$/.test(start) ? 'unknown' : 'lines'
 }
 
-function countOf(octets: Buffer): { start: number; length: number } | 'incomplete' | 'broken' {
+function countOf(octets: Buffer): { start: number; length: number } | 'incomplete' | 'invalid' {
   const space = octets.subarray(0, MAX_COUNT_DIGITS + 1).indexOf(SPACE)
   const digits = octets.toString('latin1', 0, space < 0 ? Math.min(octets.length, MAX_COUNT_DIGITS + 1) : space)
-  if (space < 0) return /^(?:[1-9]\d{0,6})?$/.test(digits) ? 'incomplete' : 'broken'
-  return /^[1-9]\d{0,6}$/.test(digits) ? { start: space + 1, length: Number(digits) } : 'broken'
+  if (space < 0) return /^(?:[1-9]\d{0,6})?$/.test(digits) ? 'incomplete' : 'invalid'
+  return /^[1-9]\d{0,6}$/.test(digits) ? { start: space + 1, length: Number(digits) } : 'invalid'
 }

@@ -69,9 +69,9 @@ export type RelayEnd = {
   /**
    * `ended`: both sides ended in order. `left`: the client closed the connection without an end,
    * but had got all octets: the server had ended, or the client had sent QUIT or nothing.
-   * `broken`: a side failed or closed without an end. `idle`, `aborted`: see RelayOptions.
+   * `failed`: a side failed or closed without an end. `idle`, `aborted`: see RelayOptions.
    */
-  readonly reason: 'ended' | 'left' | 'broken' | 'idle' | 'aborted'
+  readonly reason: 'ended' | 'left' | 'failed' | 'idle' | 'aborted'
   /** The side that ended or broke first; undefined if the relay ended by time or signal. */
   readonly first: 'client' | 'server' | undefined
   readonly error: Error | undefined
@@ -111,7 +111,7 @@ class Relay {
   #bytesFromServer = 0
   #finished = 0
   #first: Side | undefined
-  #broken: { readonly reason: 'left' | 'broken'; readonly error: Error | undefined } | undefined
+  #failure: { readonly reason: 'left' | 'failed'; readonly error: Error | undefined } | undefined
   #settled = false
 
   constructor(client: Duplex, server: Duplex, options: RelayOptions, resolve: (end: RelayEnd) => void) {
@@ -136,7 +136,7 @@ class Relay {
     }
     if (idleLimit !== undefined) this.#idle = setTimeout(() => this.#settle('idle'), idleLimit)
     this.#join(this.#client, this.#server, 'client')
-    if (this.#broken === undefined) this.#join(this.#server, this.#client, 'server')
+    if (this.#failure === undefined) this.#join(this.#server, this.#client, 'server')
   }
 
   /** Relays one direction and handles the end of its source. */
@@ -209,9 +209,9 @@ class Relay {
    * other side is closed.
    */
   #break(side: Side, error: Error | undefined, hasLeft = false): void {
-    if (this.#settled || this.#broken !== undefined) return
-    const reason = hasLeft ? 'left' : 'broken'
-    this.#broken = { reason, error: hasLeft ? undefined : error }
+    if (this.#settled || this.#failure !== undefined) return
+    const reason = hasLeft ? 'left' : 'failed'
+    this.#failure = { reason, error: hasLeft ? undefined : error }
     this.#first ??= side
     const [failed, other] = side === 'client' ? [this.#client, this.#server] : [this.#server, this.#client]
     failed.destroy()
@@ -256,7 +256,7 @@ class Relay {
     this.#resolve({
       reason,
       first: this.#first,
-      error: this.#broken?.error,
+      error: this.#failure?.error,
       bytesFromClient: this.#bytesFromClient,
       bytesFromServer: this.#bytesFromServer,
     })

@@ -55,7 +55,7 @@ const run = async (server: EmbeddedServer, script: string): Promise<void> => {
     await database.close()
   }
 }
-const isGone = async (pid: number): Promise<boolean> => (await identityOf(pid)) === undefined
+const hasEnded = async (pid: number): Promise<boolean> => (await identityOf(pid)) === undefined
 const base = (): string => `${directory.path}/postgresql`
 
 describe('the embedded server', () => {
@@ -66,7 +66,7 @@ describe('the embedded server', () => {
     await run(first, "CREATE TABLE kept (a text); INSERT INTO kept VALUES ('still there')")
     const { pid } = first
     await first.stop()
-    expect(await isGone(pid)).toBe(true)
+    expect(await hasEnded(pid)).toBe(true)
     expect(readdirSync(base()).sort()).toEqual(['data', expect.stringContaining('program-'), 'superuser.secret'])
     const began = performance.now()
     const second = await start()
@@ -169,9 +169,9 @@ describe('the embedded server', () => {
     })
     const [line] = await once(createInterface({ input: parent.stdout }), 'line')
     const pid = v.parse(v.pipe(v.string(), v.transform(Number), v.integer(), v.minValue(2)), line)
-    expect(await isGone(pid)).toBe(false)
+    expect(await hasEnded(pid)).toBe(false)
     parent.kill('SIGKILL')
-    await eventually('the server has stopped', () => isGone(pid))
+    await eventually('the server has stopped', () => hasEnded(pid))
     await run(await start(), 'SELECT 1')
   })
 })

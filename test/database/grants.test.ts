@@ -246,7 +246,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
     ])('%s: %s', async (text, reason) => {
       const strict = make({
         denyPrivate: true,
-        neverNets: new NetworkSet([net('203.0.113.0/25')]),
+        neverGrant: new NetworkSet([net('203.0.113.0/25')]),
         ownAddresses: () => new Set([ip('203.0.113.200')]),
         trusted: { 'popup.proxy_trust': new NetworkSet([net('198.51.100.4/30')]) },
       })
@@ -556,7 +556,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
 
     test('a network with the host and its proxy may be allowed, except these two addresses', async () => {
       const office = make({
-        neverNets: new NetworkSet([net('198.51.100.1')]),
+        neverGrant: new NetworkSet([net('198.51.100.1')]),
         ownAddresses: () => new Set([ip('198.51.100.2')]),
       })
       await office.admin.allow(net('198.51.100.0/24'), forEver)

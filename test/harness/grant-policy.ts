@@ -11,7 +11,7 @@ export const grantPolicy = (options: Partial<GrantPolicyOptions> = {}): GrantPol
     storeUser: true,
     grantLoopback: false,
     denyPrivate: false,
-    neverNets: new NetworkSet([]),
+    neverGrant: new NetworkSet([]),
     trusted: {},
     ownAddresses: () => new Set(),
     customers: new CustomerNetworks(),

@@ -219,7 +219,7 @@ export class ServiceHost {
     this.#policy = grantPolicy({
       ipv6Prefix: site.ipv6Prefix,
       denyPrivate: site.denyPrivate,
-      neverNets: new NetworkSet(site.neverGrant.map(networkFrom)),
+      neverGrant: new NetworkSet(site.neverGrant.map(networkFrom)),
       trusted: { 'popup.proxy_trust': new NetworkSet(site.proxies.map(networkFrom)) },
       ownAddresses: () => new Set(OWN.map(each => ipFrom(textOf(each)))),
       customers: new CustomerNetworks([EMBEDDINGS.site96.net, EMBEDDINGS.site64.net].map(networkFrom)),

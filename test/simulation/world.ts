@@ -1549,7 +1549,7 @@ const policyOf = (): GrantPolicy =>
   grantPolicy({
     expTime: EXP_TIME_S,
     ipv6Prefix: 64,
-    neverNets: new NetworkSet([networkOf('192.0.2.200/32')]),
+    neverGrant: new NetworkSet([networkOf('192.0.2.200/32')]),
     trusted: { 'popup.proxy_trust': new NetworkSet([networkOf('10.0.0.1/32')]) },
   })
 

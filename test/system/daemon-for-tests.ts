@@ -94,7 +94,7 @@ switch (part) {
         server.close()
         holder.close()
       }
-      return { ready: JSON.stringify({ bound, held: held.isHanded }), stop }
+      return { ready: JSON.stringify({ bound, held: held.isActivated }), stop }
     })
     break
   }

@@ -258,7 +258,7 @@ describe('failures of the server behind sslwrap', () => {
     await pop.expect(/^\+OK/)
     server.received.at(-1)?.socket.resetAndDestroy()
     await pop.expectEnd()
-    await sslwrap.event('session_ended', { reason: 'broken', first: 'server' })
+    await sslwrap.event('session_ended', { reason: 'failed', first: 'server' })
   })
 })
 

@@ -218,7 +218,7 @@ describe('invalid arguments: 100', () => {
     [['up', '--dmeo'], "unknown option '--dmeo'; did you mean --demo?: see auth-relay up --help"],
     [['explain', 'example.org'], 'example.org is not an address: write it in numbers, 192.0.2.7 or 2001:db8::7'],
     [['allow', '192.0.2.7/24'], '192.0.2.7/24 has bits set behind its prefix: did you mean 192.0.2.0/24?'],
-    [['revoke', 'ann', '--for', 'ever'], '--for ever is not a duration: write 90s, 30m, 8h, 2d or 1w'],
+    [['revoke', 'ann', '--for', 'ever'], '--for ever is not a duration: write 90s, 30min, 8h, 2d or 1w'],
     [['test-line', '--dialect', 'dovcot'], 'there is no dialect dovcot; did you mean dovecot?'],
     [[], 'a verb is missing: auth-relay --help'],
   ])('%j', async (words, line) => {

@@ -478,7 +478,7 @@ describeWith([unpackedPackage('exim4-daemon-light')], 'Exim', () => {
 
   test('as `exim4 -bs`, started by the gate for each connection', async () => {
     const port = await freePort()
-    const { wrap, server } = eximByUnixSocket(mail, 'question-bs')
+    const { wrap, server } = eximByUnixSocket(mail, 'query-bs')
     const config = eximConfiguration(mail, 'exim-bs', server, '')
     await mail.gate({
       listen: [`127.0.0.1:${port}`, `[::1]:${port}`],

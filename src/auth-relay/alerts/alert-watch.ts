@@ -38,7 +38,7 @@ export type AlertWatchOptions = {
 
 /** Number of queries that fail in a row until the database counts as unreachable. */
 const UNREACHABLE_AFTER = 3
-const UNREACHABLE = 'database_away'
+const UNREACHABLE = 'database_unreachable'
 
 /** The rule of that name. The rule of a newer program has only its name. */
 export const ruleNamed = (name: string): AlarmRule =>

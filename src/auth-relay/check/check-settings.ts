@@ -112,7 +112,7 @@ function checkGrants({ grants }: Settings): Finding[] {
       unsafe(
         'grants.exp_time',
         `${grants.exp_time} s: clients that check mail each minute lose the relay`,
-        'set 60 or more; 1800 is usual',
+        'set "1min" or more; "30min" is usual',
       ),
     )
   }
@@ -121,7 +121,7 @@ function checkGrants({ grants }: Settings): Finding[] {
       unsafe(
         'grants.alrm_time',
         `${grants.alrm_time} s is longer than exp_time (${grants.exp_time} s)`,
-        'set alrm_time = 60',
+        'set alrm_time = "1min"',
       ),
     )
   }
@@ -130,7 +130,7 @@ function checkGrants({ grants }: Settings): Finding[] {
       advice(
         'grants.exp_time',
         'after hours another customer may have the address',
-        'set 1800 unless your clients need more',
+        'set "30min" unless your clients need more',
       ),
     )
   }

@@ -188,7 +188,7 @@ export const AUTHD = {
       ...(['queue', 'commits', 'commit_failures', 'sweeps', 'swept', 'fifo_full', 'bad_announcements'] as const),
       ...([
         'foreign_peers',
-        'uses',
+        'usage_events',
         'gate_relayed',
         'gate_refused',
         'gate_undecided',

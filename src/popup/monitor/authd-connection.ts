@@ -76,8 +76,8 @@ export class AuthdConnection {
   announce(event: LoginEvent): Promise<LoginAnswer> {
     return new Promise(resolve => {
       const queued: LoginAnswer = { verdict: 'queued', id: event.id }
-      const isAway = !this.#connected && this.#clock() - this.#downSince > this.#options.grantWait
-      const timer = setTimeout(() => resolve(queued), isAway ? 0 : this.#options.grantWait)
+      const isUnreachable = !this.#connected && this.#clock() - this.#downSince > this.#options.grantWait
+      const timer = setTimeout(() => resolve(queued), isUnreachable ? 0 : this.#options.grantWait)
       this.#kept.delete(event.id)
       this.#kept.set(event.id, {
         event,

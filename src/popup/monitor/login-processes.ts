@@ -47,7 +47,7 @@ type LoginProcessesOptions = {
   readonly settings: () => LoginSettingsMessage
   readonly onMessage: (process: LoginProcess, message: FromLogin) => void
   /** All requests of the process are void. */
-  readonly onGone: (process: LoginProcess) => void
+  readonly onEnded: (process: LoginProcess) => void
 }
 
 /** `ready`: rejects if the process ends before it is. */
@@ -106,7 +106,7 @@ export class LoginProcesses {
     const child = new SupervisedChild<LoginRun>({
       launch: () => this.#launch(index),
       ended: (ending, { self }) => {
-        this.#options.onGone(self)
+        this.#options.onEnded(self)
         if (child.isStopped) return
         this.#log.error('login_process_ended', endingFields(ending))
         child.restart()

@@ -114,7 +114,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
       chainListeners,
       settings: () => forLogin,
       onMessage: (process, message) => logins.handle(process, message),
-      onGone: process => logins.processEnded(process),
+      onEnded: process => logins.processEnded(process),
     },
     log,
     clock,

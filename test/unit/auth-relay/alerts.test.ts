@@ -252,10 +252,10 @@ describe('the watch', () => {
     for (let look = 0; look < 2; look += 1) await watched.look()
     expect(reports).toEqual([])
     for (let look = 0; look < 5; look += 1) await watched.look()
-    expect(reports).toEqual(['start database_away mx'])
+    expect(reports).toEqual(['start database_unreachable mx'])
     state.fails = false
     for (let look = 0; look < 2; look += 1) await watched.look()
-    expect(reports).toEqual(['start database_away mx', 'end database_away mx'])
+    expect(reports).toEqual(['start database_unreachable mx', 'end database_unreachable mx'])
   })
 })
 

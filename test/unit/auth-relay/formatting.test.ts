@@ -13,9 +13,11 @@ describe('durations', () => {
     ['2d', 172_800],
     ['1w', 604_800],
     ['1h30m', 5400],
+    ['30min', 1800],
+    ['1h30min', 5400],
   ])('%s is %d s', (text, seconds) => expect(parseDuration(text)).toBe(seconds))
 
-  test.each(['', '0', '0h', '-1h', '1.5h', '8 h', 'h', '8x', '9999999999', '4000d', '1h30'])(
+  test.each(['', '0', '0h', '-1h', '1.5h', '8 h', 'h', '8x', '9999999999', '4000d', '1h30', '30mi', '5ms'])(
     '%j is not a duration',
     text => expect(parseDuration(text)).toBeUndefined(),
   )

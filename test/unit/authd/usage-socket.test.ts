@@ -84,7 +84,7 @@ test('one use is stored for an address, a service and a minute', async () => {
     ['192.0.2.8', 'gate', NOW_S],
     ['192.0.2.7', 'gate', NOW_S + 60],
   ])
-  expect(counters.uses).toBe(503)
+  expect(counters.usageEvents).toBe(503)
 })
 
 test('refused and undecided mail of the front is counted as that of the services', async () => {

@@ -39,7 +39,7 @@ describe('the policy of a site', () => {
 
 describe('networks', () => {
   const { neverList } = grantPolicy({
-    neverNets: new NetworkSet(['198.51.100.8/29', '2001:db8:f::/48'].map(net)),
+    neverGrant: new NetworkSet(['198.51.100.8/29', '2001:db8:f::/48'].map(net)),
     trusted: { 'popup.proxy_trust': new NetworkSet(['203.0.113.9/32', '127.0.0.1/32'].map(net)) },
     ownAddresses: () => new Set([ip('192.0.2.1'), ip('2001:db8::1')]),
   })

@@ -103,7 +103,7 @@ describe('an address that embeds an IPv4 address', () => {
   ])('%s: %s', (text, reason) => {
     const { neverList } = grantPolicy({
       denyPrivate: true,
-      neverNets: new NetworkSet([net('192.0.2.0/24')]),
+      neverGrant: new NetworkSet([net('192.0.2.0/24')]),
       ownAddresses: () => new Set([ip('198.51.100.1')]),
       customers: new CustomerNetworks([net('2001:db8:64::/96')]),
     })

@@ -76,7 +76,7 @@ describe('LoginProcesses', () => {
         settings: () => SETTINGS,
         onMessage: (process, message) =>
           onMessage(message, () => process.send({ type: 'failed', n: 1, failure: 'temporary' })),
-        onGone: ({ index }) => ended.push(index),
+        onEnded: ({ index }) => ended.push(index),
       },
       log,
       clock,

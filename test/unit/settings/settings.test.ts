@@ -62,8 +62,12 @@ describe('a good file', () => {
       parseSettings(`[popup]\nfail_delays = ${text}\n`, 'test').settings.popup.fail_delays
     expect(delaysIn('[2, 0.5, "4", "1.5", "800ms", "1min"]')).toEqual([2000, 500, 4000, 1500, 800, 60_000])
     expect([delaysIn('[0]'), delaysIn('[]')]).toEqual([[0], []])
+    expect(SECTIONS.popup.rows.fail_delays.default).toEqual(['2s', '4s', '8s', '15s'])
+    expect(parseSettings('', 'test').settings.popup.fail_delays).toEqual([2000, 4000, 8000, 15_000])
     for (const bad of ['[-1]', '["soon"]', '[10000]', '2']) {
-      expect(() => delaysIn(bad)).toThrow('must be a list of seconds from 0 to 9999, such as [2, 4, 8, 15]')
+      expect(() => delaysIn(bad)).toThrow(
+        'must be a list of durations from "0s" to "9999s", such as ["2s", "4s", "8s", "15s"]',
+      )
     }
   })
 

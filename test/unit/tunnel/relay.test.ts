@@ -59,7 +59,7 @@ test.each([
   await vi.waitFor(() => expect(server.bytesWritten).toBe(payload.length))
   client.destroy()
   expect(await end).toBe(code)
-  expect(await ended).toMatchObject({ reason: payload === 'QUIT\r\n' ? 'left' : 'broken', first: 'client' })
+  expect(await ended).toMatchObject({ reason: payload === 'QUIT\r\n' ? 'left' : 'failed', first: 'client' })
 })
 
 describe('in order', () => {
@@ -158,7 +158,7 @@ describe('out of order', () => {
     await vi.waitFor(() => expect(atClient.received.length).toBe(9))
     const cause = new Error('reset')
     server.destroy(cause)
-    expect(await ended).toMatchObject({ reason: 'broken', first: 'server', error: cause, bytesFromServer: 9 })
+    expect(await ended).toMatchObject({ reason: 'failed', first: 'server', error: cause, bytesFromServer: 9 })
     await vi.waitFor(() => expect(atClient.ended).toBe(true))
   })
 
@@ -201,14 +201,14 @@ describe('out of order', () => {
     await vi.waitFor(() => expect(atServer.received.length).toBe(payload.length))
     const cause = new Error('reset')
     client.destroy(cause)
-    expect(await ended).toMatchObject({ reason: 'broken', first: 'client', error: cause })
+    expect(await ended).toMatchObject({ reason: 'failed', first: 'client', error: cause })
   })
 
   test('a stream destroyed before the relay began', async () => {
     const { client, server, serverFar, done } = setUp()
     const atServer = listen(serverFar)
     client.destroy()
-    expect(await done()).toMatchObject({ reason: 'broken', first: 'client' })
+    expect(await done()).toMatchObject({ reason: 'failed', first: 'client' })
     expect(server.destroyed).toBe(true)
     expect(atServer.ended).toBe(true)
   })
@@ -262,7 +262,7 @@ describe('limits', () => {
     for (let turns = 0; turns < 20; turns++) await turn()
     expect(client.destroyed).toBe(false)
     vi.advanceTimersByTime(60)
-    expect((await ended).reason).toBe('broken')
+    expect((await ended).reason).toBe('failed')
     expect(client.destroyed).toBe(true)
   })
 })

@@ -24,7 +24,7 @@ export const allow: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('allow'))
     .description('let an address or network relay without a login')
     .argument('<address>', 'address or network')
-    .option('--for <time>', 'how long: 90s, 30m, 8h, 2d; without it until it is ended')
+    .option('--for <time>', 'how long: 90s, 30min, 8h, 2d; without it until it is ended')
     .option('--reason <text>', 'text that show and explain print', 'no reason given')
     .option('--end', 'end what was allowed before')
     .option('--json', 'print one JSON object')

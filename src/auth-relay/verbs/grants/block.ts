@@ -15,7 +15,7 @@ type BlockOptions = { config: string; for?: string; reason: string; json?: true 
 type UnblockOptions = { config: string; json?: true }
 
 const WHOM = ['<whom>', 'address, network or login name'] as const
-const FOR = ['--for <time>', 'how long: 90s, 30m, 8h, 2d; without it until auth-relay unblock'] as const
+const FOR = ['--for <time>', 'how long: 90s, 30min, 8h, 2d; without it until auth-relay unblock'] as const
 const REASON = ['--reason <text>', 'text that show and explain print', 'no reason given'] as const
 const JSON_OPTION = ['--json', 'print one JSON object'] as const
 
