@@ -207,7 +207,7 @@ class Walk {
     await this.#machine.must('chmod', '755', '/var/qmail/bin/qmail-smtpd', '/var/qmail/bin/smtpd.sh')
   }
 
-  /** A program of the checkpassword interface for the account ann, in the perl that each Debian has. */
+  /** A program of the checkpassword interface for the account ann, in perl, which Debian has. */
   async hasCheckpassword(): Promise<void> {
     this.#machine.write('/bin/checkpassword', CHECKPASSWORD)
     await this.#machine.must('chmod', '755', '/bin/checkpassword')
