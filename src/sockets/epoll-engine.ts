@@ -171,7 +171,7 @@ export const epollEngine: Engine = {
   channelToParent: listener => new DescriptorChannel(new OwnedDescriptor(CHANNEL_DESCRIPTOR), listener),
 
   logLimits(log) {
-    socketLoop().onBatchEnd(reason => log.info('batch_unavailable', { reason }))
+    socketLoop().onBatchLack(reason => log.info('batch_unavailable', { reason }))
     socketLoop().onStrayEvent(tag => log.error('event_unmatched', { tag, reason: 'no registration has this tag' }))
   },
 }
