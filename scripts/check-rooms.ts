@@ -34,10 +34,14 @@ const COMPUTED_IMPORT_EXEMPT: ReadonlyMap<string, string> = new Map([
 ])
 
 const SQL =
-  /^\s*(select|insert\s+into|delete\s+from|update\s+\S+\s+set|merge\s+into|with\s+\w+\s+as|table\s+\w+\s*$|copy\s+\w+\s+(from|to)|listen\s+\S+$|notify\s+\S+$|truncate\s|lock\s+table|begin$|commit$|rollback$|(create|alter|drop)\s+(or\s+replace\s+)?(table|index|role|function|view|schema|type|database))(?![\w-])|\b(select\s.+\sfrom|insert\s+into\s+\w+|delete\s+from\s+\w+|update\s+\w+\s+set)\b/is
+  /^\s*(select|insert\s+into|delete\s+from|update\s+\S+\s+set|merge\s+into|with\s+\w+\s+as|table\s+\w+\s*$|copy\s+\w+\s+(from|to)|set\s+(local|session)|listen\s+\S+$|notify\s+\S+$|truncate\s|lock\s+table|begin$|commit$|rollback$|(create|alter|drop)\s+(or\s+replace\s+)?(table|index|role|function|view|schema|type|database))(?![\w-])|\b(select\s.+\sfrom|insert\s+into\s+\w+|delete\s+from\s+\w+|update\s+\w+\s+set)\b/is
 /** Beginning of a sentence for a reader, in contrast to an SQL statement. */
 const SENTENCE =
   /^\s*(Select|Insert|Delete|Update|Create|Alter|Drop|Begin|Commit|Table|With|Copy|Listen|Notify|Truncate|Lock|Merge) [a-z]/
+
+/** SQL in any case of letters. It has no form of a sentence. */
+const STATEMENT =
+  /^\s*(select\s+[\w.*"]+(\s*,\s*[\w.*"]+)*\s+from\s+\w|insert\s+into\s+\w+\s*(\(|values\b|select\b)|delete\s+from\s+\w+\s*($|;|where\b|using\b)|update\s+\w+\s+set\s+\w+\s*=)/i
 
 type Report = (node: ts.Node, rule: string) => void
 
@@ -78,7 +82,30 @@ function checkReExports(file: string, source: ts.SourceFile, report: Report): vo
     if (ts.isQualifiedName(node)) return isForeign(node.left)
     if (ts.isTypeReferenceNode(node)) return node.typeArguments === undefined && isForeign(node.typeName)
     if (ts.isTypeQueryNode(node)) return isForeign(node.exprName)
+    if (
+      ts.isParenthesizedExpression(node) ||
+      ts.isSatisfiesExpression(node) ||
+      ts.isAsExpression(node) ||
+      ts.isNonNullExpression(node)
+    )
+      return isForeign(node.expression)
+    if (ts.isParenthesizedTypeNode(node)) return isForeign(node.type)
+    if (ts.isObjectLiteralExpression(node)) return node.properties.some(isForeignMember)
     return false
+  }
+  const isForeignMember = (member: ts.ObjectLiteralElementLike): boolean => {
+    if (ts.isShorthandPropertyAssignment(member)) return isForeign(member.name)
+    return ts.isSpreadAssignment(member) && isForeign(member.expression)
+  }
+  // A local name of a foreign name is foreign too, and so is a local name of that name.
+  for (const statement of source.statements) {
+    if (ts.isTypeAliasDeclaration(statement) && isForeign(statement.type)) foreign.add(statement.name.text)
+    if (!ts.isVariableStatement(statement)) continue
+    for (const { name, initializer } of statement.declarationList.declarations) {
+      if (!isForeign(initializer)) continue
+      if (ts.isIdentifier(name)) foreign.add(name.text)
+      else for (const part of name.elements) if (ts.isBindingElement(part)) foreign.add(part.name.getText())
+    }
   }
   for (const statement of source.statements) {
     if (ts.isExportDeclaration(statement)) {
@@ -97,6 +124,10 @@ function checkReExports(file: string, source: ts.SourceFile, report: Report): vo
         if (isForeign(declaration.initializer)) report(declaration, rule)
     } else if (ts.isTypeAliasDeclaration(statement)) {
       if (isForeign(statement.type)) report(statement, rule)
+    } else if (ts.isInterfaceDeclaration(statement)) {
+      const parents = (statement.heritageClauses ?? []).flatMap(({ types }) => types)
+      const isName = statement.members.length === 0
+      if (isName && parents.some(({ expression }) => isForeign(expression))) report(statement, rule)
     } else if (ts.isImportEqualsDeclaration(statement)) report(statement, rule)
   }
 }
@@ -160,7 +191,8 @@ function checkSql(file: string, node: ts.Node, report: Report): void {
   // Only the largest expression is checked, not its parts a second time.
   if (node.parent !== undefined && textOf(node.parent) !== undefined) return
   const statement = text.replace(/--.*$/gm, ' ')
-  if (SQL.test(statement) && !SENTENCE.test(statement)) report(node, 'SQL text belongs to grants and sql/')
+  if (STATEMENT.test(statement) || (SQL.test(statement) && !SENTENCE.test(statement)))
+    report(node, 'SQL text belongs to grants and sql/')
 }
 
 function checkProcessExit(file: string, node: ts.Node, report: Report): void {
@@ -193,6 +225,7 @@ function checkInternals(file: string, node: ts.Node, report: Report): void {
 
 /** Names of the runtime that read the time, wait, or reach outside of the process. */
 const IMPURE: ReadonlySet<string> = new Set([
+  'crypto',
   ...['process', 'performance', 'fetch', 'globalThis', 'console', 'queueMicrotask', 'structuredClone'],
   ...['setTimeout', 'setInterval', 'setImmediate', 'Promise', 'WebSocket'],
 ])
@@ -204,13 +237,18 @@ function checkPurity(file: string, node: ts.Node, declared: ReadonlySet<string>,
   if (node.kind === ts.SyntaxKind.AsyncKeyword || ts.isAwaitExpression(node)) report(node, rule)
   if (ts.isIdentifier(node) && IMPURE.has(node.text) && !declared.has(node.text) && isReference(node))
     report(node, rule)
-  if (
-    ts.isPropertyAccessExpression(node) &&
-    /^(Date\.now|Math\.random)$/.test(`${node.expression.getText()}.${node.name.text}`)
-  )
-    report(node, rule)
-  if (ts.isNewExpression(node) && node.expression.getText() === 'Date' && (node.arguments?.length ?? 0) === 0)
-    report(node, rule)
+  if (ts.isIdentifier(node) && !declared.has(node.text) && isReference(node) && isImpureUse(node)) report(node, rule)
+}
+
+/** `Date` and `Math` have pure members too. Every use that could reach another member is impure. */
+function isImpureUse(node: ts.Identifier): boolean {
+  const { parent } = node
+  const member = ts.isPropertyAccessExpression(parent) && parent.expression === node ? parent.name.text : undefined
+  if (node.text === 'Math') return member === undefined || member === 'random'
+  if (node.text !== 'Date' || ts.isTypeReferenceNode(parent)) return false
+  if (ts.isNewExpression(parent)) return (parent.arguments?.length ?? 0) === 0
+  if (ts.isBinaryExpression(parent)) return parent.operatorToken.kind !== ts.SyntaxKind.InstanceOfKeyword
+  return member !== 'UTC' && member !== 'parse'
 }
 
 /** False for the name of a member. */

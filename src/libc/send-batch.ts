@@ -54,8 +54,11 @@ const { EINVAL, EIO, ENOSYS, EOPNOTSUPP, EPERM } = constants.errno
 /** Errors after which the kernel will refuse every later batch too. */
 const NEVER: ReadonlySet<number> = new Set([EINVAL, ENOSYS, EOPNOTSUPP, EPERM])
 
-/** Why messages are sent one by one from now on. */
-export type BatchEnd = SystemCallError | 'this processor is not known'
+/** Batches that are sent one by one before the next try to open a queue that the kernel refused. */
+const BETWEEN_TRIES = 1_000
+
+/** Why messages are sent one by one. */
+export type BatchLack = SystemCallError | 'this processor is not known'
 
 /**
  * Receives each message that was not sent whole, with the number of octets that the kernel accepted
@@ -81,8 +84,10 @@ export class SendBatch {
   #number = 0
   /** Undefined before the first use, and if the kernel has none. */
   #queue: KernelQueue | undefined
-  #end: BatchEnd | undefined
-  #onEnd: ((end: BatchEnd) => void) | undefined
+  /** Number of the first batch that may open the queue. */
+  #nextTry = 0
+  #lack: BatchLack | undefined
+  #onLack: ((lack: BatchLack) => void) | undefined
   #isSending = false
 
   /** Maximum octets of one message. */
@@ -116,9 +121,9 @@ export class SendBatch {
   }
 
   /** Calls back when messages begin to go out one by one, at once if they do already. */
-  onEnd(callback: (end: BatchEnd) => void): void {
-    this.#onEnd = callback
-    if (this.#end !== undefined) callback(this.#end)
+  onLack(callback: (lack: BatchLack) => void): void {
+    this.#onLack = callback
+    if (this.#lack !== undefined) callback(this.#lack)
   }
 
   /**
@@ -162,22 +167,26 @@ export class SendBatch {
     if (NEVER.has(-taken)) {
       queue.close()
       this.#queue = undefined
-      this.#endWith(new SystemCallError('io_submit', -taken))
+      this.#lacks(new SystemCallError('io_submit', -taken))
     }
     return 0
   }
 
   #queueFor(messages: number): KernelQueue | undefined {
-    if (this.#queue !== undefined || this.#end !== undefined || messages < MANY) return this.#queue
+    if (this.#queue !== undefined || messages < MANY || this.#number < this.#nextTry) return this.#queue
     const opened = KernelQueue.open(this.#octets)
     if (opened instanceof KernelQueue) this.#queue = opened
-    else this.#endWith(opened)
+    else this.#lacks(opened)
     return this.#queue
   }
 
-  #endWith(end: BatchEnd): void {
-    this.#end = end
-    this.#onEnd?.(end)
+  /** Other processes can end and leave room in the kernel, so most errors are not for ever. */
+  #lacks(lack: BatchLack): void {
+    const isForEver = typeof lack === 'string' || NEVER.has(lack.errno)
+    this.#nextTry = isForEver ? Number.POSITIVE_INFINITY : this.#number + BETWEEN_TRIES
+    if (this.#lack !== undefined) return
+    this.#lack = lack
+    this.#onLack?.(lack)
   }
 }
 
@@ -196,7 +205,7 @@ class KernelQueue {
   readonly #results = new Int32Array(MOST)
 
   /** Opens a queue for messages within `octets`, or returns the reason why there is none. */
-  static open(octets: Uint8Array): KernelQueue | BatchEnd {
+  static open(octets: Uint8Array): KernelQueue | BatchLack {
     const calls = CALLS.get(process.arch)
     if (calls === undefined) return 'this processor is not known'
     const context = new BigUint64Array(1)

@@ -1,12 +1,11 @@
 /** The descriptor channel of the engine `epoll`, with the bounds of its input and its output. */
 
-import { closeSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { descriptorOf } from '../base/node-internals.ts'
 import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts'
 import { duplicateDescriptor } from '../libc/descriptors.ts'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'
-import { connectUnix, endOutput, isLater, openSocketPair, sendFrom, unixSocket } from '../libc/sockets.ts'
+import { connectUnix, endOutput, isLater, sendFrom, unixSocket } from '../libc/sockets.ts'
 import type { Connection, HalfClosable } from './connection.ts'
 import type { ChannelListener, HandoverChannel } from './engine.ts'
 import { EpollConnection } from './epoll-connection.ts'
@@ -63,15 +62,15 @@ export class DescriptorChannel implements HandoverChannel {
   }
 
   /**
-   * Makes a pair. `other` is the descriptor of the second end, which the caller gives to a child
-   * and closes. Throws SystemCallError.
+   * Makes a pair. `other` is the second end, which the caller gives to a child and closes. Throws
+   * SystemCallError.
    */
-  static pair(listener: ChannelListener): { readonly channel: DescriptorChannel; readonly other: number } {
-    const [own, other] = openSocketPair()
+  static pair(listener: ChannelListener): { readonly channel: DescriptorChannel; readonly other: OwnedDescriptor } {
+    const [own, other] = OwnedDescriptor.pair()
     try {
-      return { channel: new DescriptorChannel(new OwnedDescriptor(own), listener), other }
+      return { channel: new DescriptorChannel(own, listener), other }
     } catch (error) {
-      closeSync(other)
+      other.close()
       throw error
     }
   }
@@ -213,7 +212,7 @@ export class DescriptorChannel implements HandoverChannel {
 /** Undefined if the limit of open files of this process or of the host is reached. */
 function openPair(): readonly OwnedDescriptor[] | undefined {
   try {
-    return openSocketPair().map(descriptor => new OwnedDescriptor(descriptor))
+    return OwnedDescriptor.pair()
   } catch {
     return undefined
   }

@@ -4,7 +4,8 @@ import type { Socket } from 'node:net'
 import type { Log } from '../base/log.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { Connection, HalfClosable } from './connection.ts'
-import type { OpenSocket } from './owned-descriptor.ts'
+import type { OpenSocket, OwnedDescriptor } from './owned-descriptor.ts'
+import type { TwoWayListener, TwoWaySocket } from './two-way-socket.ts'
 
 export const ENGINES = ['node', 'epoll'] as const
 /** `node`: streams of the runtime. `epoll`: descriptors in an epoll instance (see README.md). */
@@ -32,8 +33,8 @@ export interface AcceptedSocket extends OpenSocket {
    * the socket is then closed.
    */
   open(): Connection
-  /** Returns the descriptor. The caller owns it from now on. */
-  detach(): number
+  /** Returns the descriptor. The caller owns it from now on. Throws (EMFILE). */
+  detach(): OwnedDescriptor
 }
 
 export type AcceptOptions = {
@@ -128,6 +129,13 @@ export interface Engine {
    * now on. Throws SystemCallError.
    */
   accept(listening: ListeningSocket, options: AcceptOptions, take: (socket: AcceptedSocket) => void): Acceptor
+  /**
+   * Makes a socket whose two directions end separately, which owns the descriptor from now on.
+   * Throws SystemCallError; the caller then still owns the descriptor.
+   */
+  twoWay(descriptor: OwnedDescriptor, listener: TwoWayListener): TwoWaySocket
+  /** Number of descriptors of each socket of `twoWay`. */
+  readonly twoWayDescriptors: number
   /** Undefined if the engine cannot hand connections over. Sessions are then relayed. */
   readonly handover: Handover | undefined
   /** Starts a child with a channel to it. The child calls `channelToParent`. */

@@ -1,7 +1,7 @@
 /** The engine `epoll`: sockets as descriptors in an epoll instance. */
 
-import { spawn } from 'node:child_process'
-import { closeSync, openSync } from 'node:fs'
+import { type StdioOptions, spawn } from 'node:child_process'
+import { openSync } from 'node:fs'
 import { constants } from 'node:os'
 import { setBlocking } from '../libc/descriptors.ts'
 import { READABLE } from '../libc/epoll.ts'
@@ -12,6 +12,7 @@ import type { Connection } from './connection.ts'
 import { DescriptorChannel } from './descriptor-channel.ts'
 import type { AcceptedSocket, AcceptOptions, Acceptor, Ends, Engine, ListeningSocket } from './engine.ts'
 import { EpollConnection } from './epoll-connection.ts'
+import { EpollTwoWaySocket } from './epoll-two-way-socket.ts'
 import { type Registration, socketLoop } from './event-loop.ts'
 import { OwnedDescriptor } from './owned-descriptor.ts'
 
@@ -108,8 +109,8 @@ class AcceptedDescriptor implements AcceptedSocket {
     return new EpollConnection(this.#owned)
   }
 
-  detach(): number {
-    return this.#owned.release()
+  detach(): OwnedDescriptor {
+    return new OwnedDescriptor(this.#owned.release())
   }
 
   close(): void {
@@ -140,6 +141,9 @@ export const epollEngine: Engine = {
 
   accept: (listening, options, take) => new ClientAcceptor(listening, options, take),
 
+  twoWay: (descriptor, listener) => new EpollTwoWaySocket(descriptor, listener),
+  twoWayDescriptors: 1,
+
   handover: {
     connect: DescriptorChannel.connect,
     from: DescriptorChannel.from,
@@ -161,17 +165,17 @@ export const epollEngine: Engine = {
   startChild({ file, args, environment }, listener) {
     const { channel, other } = DescriptorChannel.pair(listener)
     try {
-      const child = spawn(file, [...args], { stdio: ['ignore', 'ignore', 'inherit', other], env: { ...environment } })
-      return { child, channel }
+      const stdio: StdioOptions = ['ignore', 'ignore', 'inherit', other.descriptor]
+      return { child: spawn(file, [...args], { stdio, env: { ...environment } }), channel }
     } finally {
-      closeSync(other)
+      other.close()
     }
   },
 
   channelToParent: listener => new DescriptorChannel(new OwnedDescriptor(CHANNEL_DESCRIPTOR), listener),
 
   logLimits(log) {
-    socketLoop().onBatchEnd(reason => log.info('batch_unavailable', { reason }))
+    socketLoop().onBatchLack(reason => log.info('batch_unavailable', { reason }))
     socketLoop().onStrayEvent(tag => log.error('event_unmatched', { tag, reason: 'no registration has this tag' }))
   },
 }

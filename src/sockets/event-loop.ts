@@ -1,7 +1,7 @@
 /** The event loop of the engine `epoll`. README.md of this room describes a turn. */
 import { Epoll } from '../libc/epoll.ts'
 import { watchReadable } from '../libc/native-function.ts'
-import { type BatchEnd, type Incomplete, SendBatch } from '../libc/send-batch.ts'
+import { type BatchLack, type Incomplete, SendBatch } from '../libc/send-batch.ts'
 
 /** Called with the epoll(7) events of a descriptor. */
 export type Ready = (events: number) => void
@@ -68,9 +68,11 @@ export class EventLoop {
     return this.#batch.number
   }
 
-  /** Calls back when batches are switched off, at once if they already are. */
-  onBatchEnd(callback: (end: BatchEnd) => void): void {
-    this.#batch.onEnd(callback)
+  /**
+   * Calls back at the first batch that the kernel refuses, at once if it already has refused one.
+   */
+  onBatchLack(callback: (lack: BatchLack) => void): void {
+    this.#batch.onLack(callback)
   }
 
   /**

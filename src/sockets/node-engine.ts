@@ -7,8 +7,9 @@ import { duplicateDescriptor } from '../libc/descriptors.ts'
 import { parseSocketIp } from '../wire/ip-address.ts'
 import type { Connection } from './connection.ts'
 import type { AcceptedSocket, ChannelListener, Ends, Engine, SocketChannel } from './engine.ts'
-import type { OpenSocket } from './owned-descriptor.ts'
+import { type OpenSocket, OwnedDescriptor } from './owned-descriptor.ts'
 import { StreamConnection } from './stream-connection.ts'
+import { StreamTwoWaySocket } from './stream-two-way-socket.ts'
 
 /** The same queue length as in src/process/listener.ts. */
 const BACKLOG = 4096
@@ -47,6 +48,9 @@ export const nodeEngine: Engine = {
     }
   },
 
+  twoWay: (descriptor, listener) => new StreamTwoWaySocket(descriptor, listener),
+  twoWayDescriptors: 2,
+
   startChild({ file, args, environment }, listener) {
     const child = spawn(file, [...args], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'], env: { ...environment } })
     const channel = new MessageChannel(child, listener)
@@ -80,8 +84,8 @@ class AcceptedStream implements AcceptedSocket {
     return new StreamConnection(this.stream, this.stream)
   }
 
-  detach(): number {
-    const descriptor = duplicateDescriptor(this.descriptor)
+  detach(): OwnedDescriptor {
+    const descriptor = new OwnedDescriptor(duplicateDescriptor(this.descriptor))
     this.stream.destroy()
     return descriptor
   }
@@ -156,14 +160,17 @@ class MessageChannel implements SocketChannel {
   }
 
   lend(socket: OpenSocket, text: string, octets: Uint8Array): boolean {
-    if (!(socket instanceof AcceptedStream)) throw new TypeError('a socket of another engine')
     if (this.#isDestroyed || !this.#peer.connected) return false
     if (this.#pending >= MAX_PENDING) {
       this.#needsRoom = true
       return false
     }
+    const lent = streamOf(socket)
     this.#pending += 1
-    this.#send(text + Buffer.from(octets).toString('latin1'), socket.stream, () => this.#socketSent())
+    this.#send(text + Buffer.from(octets).toString('latin1'), lent.stream, () => {
+      lent.release()
+      this.#socketSent()
+    })
     return true
   }
 
@@ -178,11 +185,15 @@ class MessageChannel implements SocketChannel {
     this.#listener.closed()
   }
 
+  /** Calls `done` after the message, also if the channel does not send it. */
   #send(text: string, socket: Socket | undefined, done: () => void): void {
-    if (this.#isDestroyed || !this.#peer.connected) return
+    if (this.#isDestroyed || !this.#peer.connected) {
+      done()
+      return
+    }
     this.#peer.send?.(text, socket, { keepOpen: true }, error => {
-      if (error === null) done()
-      else this.destroy()
+      done()
+      if (error !== null) this.destroy()
     })
   }
 
@@ -202,6 +213,18 @@ class MessageChannel implements SocketChannel {
     }
     this.#listener.data(Buffer.from(message, 'latin1'), received)
   }
+}
+
+/**
+ * The stream of a socket, for the channel of the runtime, which carries only streams. A bare
+ * descriptor gets a stream of a duplicate, which `release` closes.
+ */
+function streamOf(socket: OpenSocket): { readonly stream: Socket; release(): void } {
+  if (socket instanceof AcceptedStream) return { stream: socket.stream, release: () => {} }
+  // The stream must not read, because the octets are for the process that gets the socket.
+  const stream = new Socket({ fd: duplicateDescriptor(socket.descriptor), readable: false })
+  stream.on('error', () => stream.destroy())
+  return { stream, release: () => stream.destroy() }
 }
 
 function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {

@@ -1,5 +1,6 @@
 /** Ownership of descriptors: each open one has one owner, and is closed or released once. */
 import { closeSync } from 'node:fs'
+import { openSocketPair } from '../libc/sockets.ts'
 
 /** An open socket with one owner. */
 export interface OpenSocket {
@@ -28,6 +29,20 @@ export class OwnedDescriptor implements OpenSocket {
     if (owned.has(descriptor)) throw new Error(`descriptor ${descriptor} has an owner already`)
     owned.add(descriptor)
     this.#number = descriptor
+  }
+
+  /**
+   * Makes a pair of connected Unix stream sockets. They are blocking, because a program may run on
+   * one of them. Throws SystemCallError (EMFILE).
+   */
+  static pair(): readonly [OwnedDescriptor, OwnedDescriptor] {
+    const [one, other] = openSocketPair()
+    return [new OwnedDescriptor(one), new OwnedDescriptor(other)]
+  }
+
+  /** False after `close` or `release`. */
+  get isOwned(): boolean {
+    return this.#isOwned
   }
 
   get descriptor(): number {

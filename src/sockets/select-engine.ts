@@ -4,7 +4,7 @@ import { messageOf, UsageFault } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { receiveDescriptor, sendDescriptor } from '../libc/descriptor-passing.ts'
 import { Epoll, READABLE } from '../libc/epoll.ts'
-import { openSocketPair } from '../libc/sockets.ts'
+import { openSocketPair, receiveInto, sendFrom } from '../libc/sockets.ts'
 import type { Engine, EngineName } from './engine.ts'
 import { epollEngine } from './epoll-engine.ts'
 import { nodeEngine } from './node-engine.ts'
@@ -77,8 +77,8 @@ export function epollLacks(): string | undefined {
 const KNOWN: ReadonlySet<string> = new Set(['x64', 'arm64'])
 
 /**
- * Sends a descriptor through a socket pair, and waits for the socket like the event loop. `own`
- * gets each descriptor as soon as it is open, to close it after the test.
+ * Sends an octet and a descriptor through a socket pair, and waits for the socket like the event
+ * loop. `own` gets each descriptor as soon as it is open, to close it after the test.
  */
 function firstLack(own: (descriptor: number) => number): string | undefined {
   const epoll = new Epoll()
@@ -98,5 +98,8 @@ function firstLack(own: (descriptor: number) => number): string | undefined {
     return 'recvmsg does not receive a descriptor'
   own(received.descriptor)
   epoll.remove(far)
+  const octet = Buffer.from('x')
+  if (sendFrom(far, octet, 1) !== 1) return 'send does not send an octet'
+  if (receiveInto(near, octet) !== 1) return 'recv does not receive an octet'
   return undefined
 }

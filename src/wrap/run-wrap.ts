@@ -1,5 +1,6 @@
 /** The program `wrap` apart from exec mode: its command line, its settings, its start. */
 import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { EXIT, messageOf, UsageFault } from '../base/errors.ts'
 import { parseDaemonWords } from '../process/command-line.ts'
@@ -32,7 +33,7 @@ Called qmail-smtpd or auth-wrap, it runs QMAILDIR/bin/QMAIL_SMTPD_NOAUTH. Every 
 environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...).
 `
 
-/** The meaning of a command line. */
+/** The meaning of a command line. `config` is an absolute path. */
 type Invocation =
   /** Help or version, for standard output. */
   | { readonly type: 'about'; readonly text: string }
@@ -82,11 +83,13 @@ export function parseCommandLine(args: readonly string[]): Invocation {
     }
   })()
   const { config, listen, user, rules, connections, 'per-address': perAddress, 'gate-user': gateUser } = values
+  if (config === '')
+    throw new UsageFault('--config: the settings file is missing: write --config FILE, or see wrap --help')
   if (positionals.length > 0 && listen === undefined)
     throw new UsageFault('an smtpd after options needs --listen ADDRESS: see wrap --help')
   return {
     type: 'daemon',
-    config,
+    config: config === undefined ? undefined : resolve(config),
     overrides: {
       ...(listen === undefined ? {} : { listen: listen.map(addressOf) }),
       ...(positionals.length === 0 ? {} : { smtpd: positionals }),

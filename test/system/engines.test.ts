@@ -1,10 +1,12 @@
 import { connect } from 'node:net'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { Conversation } from '../harness/conversation.ts'
+import { describeWith, ROOT } from '../harness/describe-with.ts'
 import { ENGINE_OF_RUN } from '../harness/engines.ts'
 import { GateDatabase } from '../harness/gate-database.ts'
 import { type PopupStack, startPopup } from '../harness/popup-stack.ts'
-import { Stack } from '../harness/stack.ts'
+import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { Stack, TEST_IDS } from '../harness/stack.ts'
 
 /**
  * The files of OVER_BOTH_ENGINES (vitest.config.ts) are run twice. This test shows that the second
@@ -46,6 +48,7 @@ describe(`engine ${ENGINE_OF_RUN}`, () => {
       await stack.stop()
       await grants.remove()
     })
+    afterEach(() => stack.stopPrograms())
 
     test('to an smtpd', async () => {
       stack.showLogsOnFailure()
@@ -57,6 +60,36 @@ describe(`engine ${ENGINE_OF_RUN}`, () => {
       await client.expect(/^220 /)
       await client.ask('QUIT', /^221 /)
       client.close()
+    })
+
+    describeWith([ROOT], 'of a client with a grant', () => {
+      for (const smtpd_user of ['', `${TEST_IDS.smtpd}`])
+        for (const front of [false, true])
+          test(`${smtpd_user === '' ? 'without a starter' : 'with a starter'}, ${front ? 'with the front' : 'without the front'}`, async () => {
+            stack.showLogsOnFailure()
+            const wrap = { listen: ['127.0.0.1:0'], smtpd_user, front }
+            stack.configure({ '': { log_level: 'debug' }, ...grants.settings, wrap })
+            await grants.grant('127.0.0.1', 'ann@example.org')
+            await stack.start('wrap')
+            await stack.waitForEngine('wrap', 'wrap.engine')
+            const smtp = SmtpConversation.over(connect(stack.port('wrap'), '127.0.0.1'))
+            await smtp.expectSmtp(/^220 /)
+            for (const [line, reply] of [
+              ['EHLO c', /^250/],
+              ['MAIL FROM:<ann@example.org>', /^250 /],
+              ['RCPT TO:<bob@elsewhere.test>', /^250 /],
+              ['DATA', /^354 /],
+              ['Subject: scan\r\n\r\npage 1\r\n.', /^250 /],
+              ['QUIT', /^221 /],
+            ] as const) {
+              smtp.say(line)
+              await smtp.expectSmtp(reply)
+            }
+            await smtp.expectEnd()
+            smtp.close()
+            await stack.waitForLog('wrap', { event: 'relay_allowed', ...(front && { front: 'yes' }) })
+            await stack.waitForLog('wrap', { event: 'smtpd_ended', status: '0' })
+          })
     })
   })
 })

@@ -1,6 +1,6 @@
 /** Checks that need the running host: the database with its roles and clock, and the ports. */
 
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { TemporaryFault, UsageFault } from '../../base/errors.ts'
@@ -36,6 +36,7 @@ export async function checkHost(settings: Settings): Promise<readonly Finding[]>
   return [
     ...checkAddresses(),
     ...checkPlaces(settings, new Date()),
+    ...checkAsyncIo(),
     ...(await checkDatabase(settings, running, parts)),
     ...(await checkPatroni(settings)),
     ...checkUses(settings, parts),
@@ -77,6 +78,26 @@ export function checkPlaces({ grants }: Pick<Settings, 'grants'>, now: Date): Fi
   } catch (error) {
     if (!(error instanceof UsageFault)) throw error
     return [unsafeBecause('grants.mmdb_files', error)]
+  }
+}
+
+/** Share of the host's asynchronous I/O above which new processes soon get none. */
+const ASYNC_IO_NEAR = 0.9
+
+/**
+ * The asynchronous I/O contexts of the host (fs.aio-nr, fs.aio-max-nr), which databases use too.
+ * Without one, a process sends its replies one by one. No finding without these files.
+ */
+export function checkAsyncIo(directory = '/proc/sys/fs'): Finding[] {
+  const read = (name: string): number => Number(readFileSync(join(directory, name), 'utf8'))
+  try {
+    const [used, most] = [read('aio-nr'), read('aio-max-nr')]
+    const text = `${used} of ${most} requests of asynchronous I/O are in use on this host`
+    if (used < most * ASYNC_IO_NEAR) return [fine('fs.aio-max-nr', text)]
+    const remedy = `sysctl -w fs.aio-max-nr=${most * 2}, and the same line in /etc/sysctl.d`
+    return [advice('fs.aio-max-nr', `${text}: a process without a context sends its replies one by one`, remedy)]
+  } catch {
+    return [] // A container without these files, or a kernel without asynchronous I/O.
   }
 }
 

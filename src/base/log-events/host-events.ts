@@ -34,7 +34,8 @@ export const SEVERAL_PROGRAMS = {
   batch_unavailable: {
     levels: ['info'],
     fields: ['reason'],
-    meaning: 'The kernel has no asynchronous I/O context left, so replies are sent one by one.',
+    meaning:
+      'The kernel has no asynchronous I/O context for the process, so replies are sent one by one. The process tries again after 1,000 batches, except if the kernel lacks or forbids the call.',
   },
   event_unmatched: {
     levels: ['error'],

@@ -21,9 +21,10 @@ type ExecLine = {
 }
 
 /**
- * Parses the command lines of exec mode: `wrap SMTPD…`, `wrap --config FILE SMTPD…`, and each
- * command line under the names of the original program. Undefined for all other command lines,
- * which `parseCommandLine` reads. `script` is the name under which the program was called.
+ * Parses the command lines of exec mode: `wrap SMTPD…`, `wrap --config FILE SMTPD…` (or
+ * `--config=FILE`), and each command line under the names of the original program. Undefined for
+ * all other command lines, which `parseCommandLine` reads. `script` is the name under which the
+ * program was called.
  */
 export function parseExecLine(args: readonly string[], script: string): ExecLine | undefined {
   const [first, second, ...rest] = args
@@ -31,9 +32,10 @@ export function parseExecLine(args: readonly string[], script: string): ExecLine
   if (first === '--as-qmail-smtpd') return { words: args.slice(1), asQmailSmtpd: true }
   if (/(^|\/)(qmail-smtpd|auth-wrap)$/.test(script)) return { words: args, asQmailSmtpd: true }
   if (first !== undefined && !first.startsWith('-')) return { words: args, asQmailSmtpd: false }
-  if (first === '--config' && second !== undefined && rest[0] !== undefined && !rest[0].startsWith('-'))
-    return { words: rest, asQmailSmtpd: false, config: second }
-  return undefined
+  const joined = /^--config=(.+)$/s.exec(first ?? '')?.[1]
+  const [config, words] = first === '--config' ? [second, rest] : [joined, args.slice(1)]
+  if (config === undefined || words[0] === undefined || words[0].startsWith('-')) return undefined
+  return { words, asQmailSmtpd: false, config }
 }
 
 /** The settings of exec mode, without those for its own query to the database. */

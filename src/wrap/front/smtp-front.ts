@@ -4,7 +4,7 @@ import { FrontDialogue } from '../../smtp/front-dialogue.ts'
 import type { FrontEvent } from '../../smtp/front-options.ts'
 import type { FrontRules } from '../../smtp/transaction.ts'
 import { IdleTimer } from '../../sockets/connection.ts'
-import { TwoWaySocket } from '../../sockets/two-way-socket.ts'
+import type { OpenTwoWay, TwoWaySocket } from '../../sockets/two-way-socket.ts'
 import { familyOf, type IpAddress } from '../../wire/ip-address.ts'
 import { scanContent } from './content-scan.ts'
 
@@ -71,23 +71,23 @@ export class SmtpFront {
   #refused = 0
 
   /**
-   * Takes over both descriptors. Throws SystemCallError; then `server` is closed and `client` stays
-   * with the caller.
+   * Opens the server's socket, then the client's, and owns both from then on. Throws if one cannot
+   * be opened. An opened socket is then closed, and the caller still owns the other descriptor.
    */
-  constructor(client: number, server: number, options: SmtpFrontOptions) {
+  constructor(client: OpenTwoWay, server: OpenTwoWay, options: SmtpFrontOptions) {
     const { ip, rules, lineEndings, auth, lineEndingAdvice, times = TIMES } = options
     this.#options = options
     this.#times = times
     const { promise, resolve } = Promise.withResolvers<void>()
     this.closed = promise
     this.#resolve = resolve
-    this.#server = TwoWaySocket.adopt(server, {
+    this.#server = server({
       data: octets => this.#fromServer(octets),
       ended: () => this.#serverEnded(),
       room: () => this.#updateReading(),
     })
     try {
-      this.#client = new TwoWaySocket(client, {
+      this.#client = client({
         data: octets => this.#fromClient(octets),
         ended: () => this.#clientEnded(),
         room: () => this.#updateReading(),

@@ -217,7 +217,8 @@ class Services {
    */
   #shareOpenFiles(): void {
     const { connections, service_connections, front } = this.#setup.settings.wrap
-    const needed = connections * (front ? 2 : 1) + this.#servers.length * service_connections + OTHER_DESCRIPTORS
+    const each = front ? 2 * this.#engine.twoWayDescriptors : 1
+    const needed = connections * each + this.#servers.length * service_connections + OTHER_DESCRIPTORS
     this.#openFiles = shareOpenFilesLimit(connections > 0 ? needed : undefined)
   }
 }

@@ -19,13 +19,13 @@
  * A socket has one owner. `#serve` owns it until `#start` returns, and closes it after each error.
  * Then the smtpd or the front owns it, and the gate has no descriptor of the connection.
  */
-import { closeSync, writeSync } from 'node:fs'
+import { writeSync } from 'node:fs'
 import { asError } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import { ConnectionLimits } from '../../process/connection-limits.ts'
 import type { AcceptedSocket, Acceptor, Engine, ListeningSocket } from '../../sockets/engine.ts'
 import { type OpenSocket, OwnedDescriptor } from '../../sockets/owned-descriptor.ts'
-import { TwoWaySocket } from '../../sockets/two-way-socket.ts'
+import type { OpenTwoWay } from '../../sockets/two-way-socket.ts'
 import {
   CONNECTION_VARIABLES,
   type Connection,
@@ -79,11 +79,10 @@ export type ResidentGateOptions = {
 }
 
 /**
- * Opens a front, which takes over the client's socket and one end of a socket pair, with the smtpd
- * at the other end. Throws SystemCallError; the second descriptor is then closed, and the caller
- * still owns the first one.
+ * Opens a front between the client's socket and one end of a socket pair, with the smtpd at the
+ * other end. Throws as the constructor of SmtpFront.
  */
-export type OpenFront = (client: number, server: number, session: FrontSession) => SmtpFront
+export type OpenFront = (client: OpenTwoWay, server: OpenTwoWay, session: FrontSession) => SmtpFront
 
 export type FrontSession = { readonly ip: IpAddress; readonly grant: RelayGrant; readonly pid: number }
 
@@ -247,23 +246,8 @@ export class ResidentGate {
         own.push(`${name}=${value}`)
     const { front: openFront } = this.#options
     if (decision.relay && openFront !== undefined) {
-      const [near, far] = TwoWaySocket.pair().map(descriptor => new OwnedDescriptor(descriptor))
-      if (near === undefined || far === undefined) throw new TypeError('a pair has two ends')
-      const child = await this.#smtpd.run(far, ruled, own).catch((error: unknown) => {
-        near.close()
-        far.close()
-        throw error
-      })
-      const descriptor = socket.detach()
-      try {
-        const front = openFront(descriptor, near.release(), { ip, grant: decision, pid: child.pid })
-        this.#fronts.add(front)
-        return { child, decision, isPreset, host, front }
-      } catch (error) {
-        log.error('connection_failed', { ip, reason: asError(error) })
-        refuseDetached(descriptor)
-        return undefined
-      }
+      const started = await this.#startBehind(openFront, socket, { ip, grant: decision }, ruled, own)
+      return started === undefined ? undefined : { ...started, decision, isPreset, host }
     }
     // A rule for the proxy's address, or an environment that opens the relay for all clients, does
     // not apply to a client without a name.
@@ -271,6 +255,37 @@ export class ResidentGate {
       ? await this.#smtpd.run(socket, ruled, own)
       : await this.#smtpd.run(socket, changeEnvironment(ruled, CLOSED), own, Object.keys(CLOSED))
     return { child, decision, isPreset, host }
+  }
+
+  /** Runs the smtpd on one end of a socket pair, and opens a front before the other end. */
+  async #startBehind(
+    openFront: OpenFront,
+    socket: AcceptedSocket,
+    session: Omit<FrontSession, 'pid'>,
+    ruled: Environment,
+    own: readonly string[],
+  ): Promise<{ readonly child: InetdChild; readonly front: SmtpFront } | undefined> {
+    const { engine, log } = this.#options
+    const [near, far] = OwnedDescriptor.pair()
+    let client: OwnedDescriptor | undefined
+    try {
+      const child = await this.#smtpd.run(far, ruled, own)
+      const detached = socket.detach()
+      client = detached
+      const front = openFront(
+        listener => engine.twoWay(detached, listener),
+        listener => engine.twoWay(near, listener),
+        { ...session, pid: child.pid },
+      )
+      this.#fronts.add(front)
+      return { child, front }
+    } catch (error) {
+      for (const end of [near, far]) if (end.isOwned) end.close()
+      if (client === undefined) throw error
+      log.error('connection_failed', { ip: session.ip, reason: asError(error) })
+      refuseDetached(client)
+      return undefined
+    }
   }
 
   /** Logs the decision, and at the end the status of the smtpd. */
@@ -290,14 +305,14 @@ export class ResidentGate {
   }
 }
 
-/** Sends a banner to a client that is a bare descriptor, and closes the descriptor. */
-function refuseDetached(descriptor: number): void {
+/** Sends a banner to a client whose socket no engine watches, and closes the socket. */
+function refuseDetached(client: OwnedDescriptor): void {
   try {
-    writeSync(descriptor, CANNOT_RUN)
+    writeSync(client.descriptor, CANNOT_RUN)
   } catch {
     // The client has closed the connection.
   } finally {
-    closeSync(descriptor)
+    client.close()
   }
 }
 

@@ -129,7 +129,7 @@ for (const { fd } of pairs) batch.add(fd, 'whole', undefined, nobody)
 try { batch.send() } catch (error) { console.log(error.message) }
 for (const { client } of pairs) console.log(await read(client, 5))
 let end
-batch.onEnd(reason => { end = reason })
+batch.onLack(reason => { end = reason })
 console.log('end', end?.message)
 process.exit()
 `

@@ -102,11 +102,31 @@ describe('USER and PASS', () => {
   })
 })
 
+test('each line of a reply has at most 512 octets', () => {
+  const words = ['USER', 'PASS', 'APOP', 'AUTH', 'CAPA', 'STLS', 'NOOP', 'QUIT', 'TOP', 'x']
+  const line = fc
+    .tuple(fc.constantFrom(...words), fc.string({ maxLength: 600, unit: 'binary-ascii' }))
+    .map(([word, rest]) => `${word} ${rest}`)
+  fc.assert(
+    fc.property(fc.constantFrom(MODERN, QMAIL), fc.array(line, { minLength: 1, maxLength: 4 }), (options, lines) => {
+      for (const effect of say(options, ...lines))
+        if (effect.type === 'reply')
+          for (const each of effect.text.split('\r\n')) expect(each.length + 2).toBeLessThanOrEqual(512)
+    }),
+  )
+})
+
 describe('AUTH', () => {
   test('PLAIN with and without initial response (vectors of RFC 4616 and RFC 5034)', () => {
     expect(say(MODERN, 'AUTH PLAIN')).toEqual([reply('+ ')])
     expect(say(MODERN, 'AUTH PLAIN', 'dGVzdAB0ZXN0AHRlc3Q=')).toEqual(login('sasl', 'test', 'test'))
     expect(say(MODERN, 'auth plain AHRlc3QAdGVzdA==')).toEqual(login('sasl', 'test', 'test'))
+  })
+
+  test('an equals sign is an initial response without octets', () => {
+    // An empty PLAIN message names no login, so it fails without a challenge.
+    expect(say(MODERN, 'AUTH PLAIN =')).toEqual([reply('-ERR [AUTH] authorization failed')])
+    expect(say(MODERN, 'AUTH LOGIN =')).toEqual(say(MODERN, 'AUTH LOGIN', ''))
   })
 
   test('LOGIN with and without initial response', () => {

@@ -23,6 +23,22 @@ const start = (compat: 'none' | 'qmail' = 'none', sizes: readonly number[] = [2,
 const say = (state: ReturnType<typeof start>, text: string) => runTransaction(state, { type: 'line', text })
 const reply = (text: string) => [{ type: 'reply', text }]
 
+test('each line of a reply in TRANSACTION has at most 512 octets', () => {
+  const words = ['STAT', 'LIST', 'UIDL', 'RETR', 'TOP', 'DELE', 'RSET', 'LAST', 'CAPA', 'USER', 'x']
+  fc.assert(
+    fc.property(
+      fc.constantFrom('none' as const, 'qmail' as const),
+      fc.constantFrom(...words),
+      fc.string({ maxLength: 600, unit: 'binary-ascii' }),
+      (compat, word, rest) => {
+        for (const effect of say(start(compat), `${word} ${rest}`))
+          if (effect.type === 'reply')
+            for (const each of effect.text.split('\r\n')) expect(each.length + 2).toBeLessThanOrEqual(512)
+      },
+    ),
+  )
+})
+
 describe('TRANSACTION', () => {
   test('STAT leaves out deleted messages; qmail counts them', () => {
     for (const [compat, answer] of [

@@ -169,6 +169,11 @@ describe('every name of the original config.h is a setting, and an environment v
   })
 })
 
+test('a session in TRANSACTION may be idle for 10 minutes at least', () => {
+  expect(parseSettings('[pop3d]\nidle_time = 600', PATH).settings.pop3d.idle_time).toBe(600)
+  expect(faultsOf('[pop3d]\nidle_time = 599')).toEqual([expect.stringContaining('pop3d.idle_time')])
+})
+
 describe('a setting with a former name', () => {
   const inside = parseIpAddress('192.0.2.7') ?? expect.unreachable()
 

@@ -449,7 +449,7 @@ describe('EpollConnection', () => {
 
   test('no octet is written after the end of the output, and a chunk is reported as lost', async () => {
     const { client, socket } = await accepted()
-    const connection = new EpollConnection(new OwnedDescriptor(socket.detach()))
+    const connection = new EpollConnection(socket.detach())
     cleanup.push(() => connection.destroy())
     const first = connection.writeChunk(Buffer.alloc(MUCH, 'a'))
     connection.endOutput()
@@ -514,7 +514,7 @@ describe('DescriptorChannel', () => {
     const listener = { data: () => {}, end: () => {}, closed: () => {} }
     const pair = DescriptorChannel.pair(listener) // loads the native module and makes the loop
     pair.channel.destroy()
-    closeSync(pair.other)
+    pair.other.close()
     const open = readdirSync('/proc/self/fd').length
     const add = vi.spyOn(EventLoop.prototype, 'add').mockImplementationOnce(() => {
       throw new SystemCallError('epoll_ctl', constants.errno.ENOSPC)
@@ -575,7 +575,7 @@ describe.each(BOTH_ENGINES)('an acceptor of $name', ({ engine }) => {
     const descriptor = socket.detach()
     await new Promise(setImmediate)
     client.write('hello')
-    const connection = new EpollConnection(new OwnedDescriptor(descriptor))
+    const connection = new EpollConnection(descriptor)
     const seen = record(connection)
     connection.resume()
     await eventually('octets arrive', () => seen.octets === 'hello')

@@ -110,9 +110,9 @@ describe('auto on a host without a requirement of epoll is node, with one line t
 
   test('another C library: the native module cannot be loaded', () => {
     const reason = 'Error relocating koffi.node: fcntl64: symbol not found'
-    expect(chooseWithout(`process.dlopen = () => { throw new Error(${JSON.stringify(reason)}) }`)).toContain(
-      'node | popup: level=warn event=engine_selected setting=popup.engine engine=node reason=',
-    )
+    const output = chooseWithout(`process.dlopen = () => { throw new Error(${JSON.stringify(reason)}) }`)
+    expect(output).toContain('node | popup: level=warn event=engine_selected setting=popup.engine engine=node reason=')
+    expect(output).toContain(reason)
   })
 
   test.each([
@@ -129,6 +129,8 @@ describe('auto on a host without a requirement of epoll is node, with one line t
       ['a seccomp filter forbids epoll_ctl', 233, EPERM, 'epoll_ctl: '],
       ['a seccomp filter forbids epoll_wait', 232, EPERM, 'epoll_wait does not report a readable socket'],
       ['a seccomp filter forbids sendmsg', 46, EPERM, 'sendmsg does not send a descriptor'],
+      ['a seccomp filter forbids send', 44, EPERM, 'send does not send an octet'],
+      ['a seccomp filter forbids recv', 45, EPERM, 'recv does not receive an octet'],
       ['a seccomp filter forbids recvmsg', 47, EPERM, 'recvmsg does not receive a descriptor'],
     ])('%s', (_, call, errno, reason) => {
       const native = JSON.stringify(new URL('../../../src/libc/native-function.ts', import.meta.url).pathname)

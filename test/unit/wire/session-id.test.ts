@@ -47,3 +47,9 @@ test('numbers that cannot be an id throw', () => {
   expect(() => sessionId(1, 1e12)).toThrow(RangeError)
   expect(() => sessionId(1, 1.5)).toThrow('no session id: pid 1, counter 1.5')
 })
+
+test('the timestamp of each greeting is different, also within one second', () => {
+  const ids = [1, 2, 0x7f3a].flatMap(pid => [1, 2, 3].map(counter => sessionId(pid, counter)))
+  const stamps = ids.map(id => formatTimestamp(id, 1764000000, 'mx.example'))
+  expect(new Set(stamps).size).toBe(ids.length)
+})

@@ -1,4 +1,5 @@
 import { writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { expect, test } from 'vitest'
 import { UsageFault } from '../../../src/base/errors.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
@@ -13,6 +14,10 @@ test.each<[readonly string[], string, unknown]>([
   [['host', 'checkpassword'], '/var/qmail/bin/qmail-smtpd', { words: ['host', 'checkpassword'], asQmailSmtpd: true }],
   [[], '/var/qmail/bin/auth-wrap', { words: [], asQmailSmtpd: true }],
   [['--as-qmail-smtpd', '--odd'], 'wrap', { words: ['--odd'], asQmailSmtpd: true }],
+  [['--config=/f', 'smtpd', '-a'], 'wrap', { words: ['smtpd', '-a'], asQmailSmtpd: false, config: '/f' }],
+  [['--config=/f'], 'wrap', undefined],
+  [['--config=', 'smtpd'], 'wrap', undefined],
+  [['--config=/f', '--listen', '*:25'], 'wrap', undefined],
   [[], 'wrap', undefined],
   [['--config', '/f'], 'wrap', undefined],
   [['--config', '/f', '--listen', '*:25'], 'wrap', undefined],
@@ -37,12 +42,25 @@ test('the resident gate without a section in the settings file', () => {
   expect(parseCommandLine(['--config', '/f'])).toEqual({ type: 'daemon', config: '/f', overrides: {} })
 })
 
-test.each([[['--bogus']], [['--listen', 'nowhere']], [['--listen', '*:25', '-c', 'many']], [['--user', 'x', 'smtpd']]])(
-  '%j is a fault with its remedy',
-  args => {
-    expect(() => parseCommandLine(args)).toThrow(UsageFault)
-  },
-)
+test.each([
+  [['--config', 'here.toml']],
+  [['--config=here.toml']],
+  [['--config', 'here.toml', '-c', '20']],
+  [['-c', '20', '--config=here.toml']],
+])('%j names the settings file of the working directory by its absolute path', args => {
+  expect(parseCommandLine(args)).toMatchObject({ config: resolve('here.toml') })
+})
+
+test.each([
+  [['--config=', '-c', '20']],
+  [['--config=', 'smtpd']],
+  [['--bogus']],
+  [['--listen', 'nowhere']],
+  [['--listen', '*:25', '-c', 'many']],
+  [['--user', 'x', 'smtpd']],
+])('%j is a fault with its remedy', args => {
+  expect(() => parseCommandLine(args)).toThrow(UsageFault)
+})
 
 test('exec mode has the same defaults as the table of settings that it does not load', () => {
   const { settings } = parseSettings('', '/none')

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { chmodSync, closeSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
@@ -97,8 +97,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
 
   describe('a connection', () => {
     test('whose front cannot be opened gets 421 and is closed', async () => {
-      const front: ResidentGateOptions['front'] = (_client, server) => {
-        closeSync(server)
+      const front: ResidentGateOptions['front'] = () => {
         throw new Error('no room for another watch')
       }
       const { gate, talk, lines } = await start({ ask: granted, front })

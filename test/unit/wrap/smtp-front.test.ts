@@ -5,7 +5,6 @@ import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { holdListener } from '../../../src/process/listener.ts'
 import { epollEngine } from '../../../src/sockets/epoll-engine.ts'
-import { TwoWaySocket } from '../../../src/sockets/two-way-socket.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { NetworkSet, parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { type AskGrant, decide } from '../../../src/wrap/decision.ts'
@@ -368,27 +367,4 @@ describe('behind the front', () => {
     await session.expectSmtp(/^421 4\.3\.2/)
     await drained
   })
-})
-
-test('octets of a peer that has disconnected are still read after a pause', async () => {
-  const [near, far] = TwoWaySocket.pair()
-  const received: string[] = []
-  const { promise: ended, resolve } = Promise.withResolvers<void>()
-  const socket = new TwoWaySocket(near, {
-    data: octets => received.push(Buffer.from(octets).toString()),
-    ended: resolve,
-    room: () => {},
-  })
-  const peer = new TwoWaySocket(far, { data: () => {}, ended: () => {}, room: () => {} })
-  peer.write(Buffer.from('last words'))
-  peer.destroy()
-  // The end of the peer is reported while reading is paused.
-  await new Promise(resolve => setImmediate(resolve))
-  await new Promise(resolve => setImmediate(resolve))
-  socket.write(Buffer.from('nobody takes this'))
-  expect(received).toEqual([])
-  socket.resume()
-  await ended
-  expect(received).toEqual(['last words'])
-  socket.destroy()
 })
