@@ -119,7 +119,7 @@ export const POPUP = defineSection('popup', 'POP3 before login: checks passwords
     0,
     0,
     100_000,
-    'Sessions of one owner of mail (uid and gid) at the same time, for all logins together; one more is answered [IN-USE]. 0: nine tenths of max_connections, at least 5, because all mail may belong to one account.',
+    'Sessions of one owner of mail (uid and gid) at the same time, for all logins together; one more is answered [IN-USE]. 0: nine tenths of max_connections, at least 5, because all mail may belong to one account. checker = "chain" or "upstream": sessions of one address (IPv6: one /64), because popup does not know the owner.',
   ),
   login_time: duration('s', 300, 1, 1200, 'Longest time from connection to login.'),
   max_failures: integer(3, 1, 100, 'Failed logins after which a connection is closed.'),
