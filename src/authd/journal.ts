@@ -1,6 +1,7 @@
 /** The systemd journal as a login source: its entries, and the child that reads them. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Log } from '../base/log.ts'
+import { watchForStop } from '../base/supervised-child.ts'
 import type { SyslogLine } from '../syslog/syslog-line.ts'
 import { LineSplitter } from '../wire/lines.ts'
 import type { FilePlaces } from './file-places.ts'
@@ -50,6 +51,8 @@ export type JournalOptions = {
 
 /** Longest entry. An entry has many fields; one of a POP3 daemon is far shorter. */
 const MAX_ENTRY_OCTETS = 65_536
+/** Reason of the end of a journalctl that authd has killed. */
+const STOPPED = 'a signal had stopped it, so authd killed it'
 /** Pause before journalctl is started again, in milliseconds. */
 const RESTART_MS = 2000
 /**
@@ -82,6 +85,8 @@ export class Journal {
     this.#stopped = true
     clearTimeout(this.#timer)
     this.#child?.kill()
+    // A stopped process ends only when it continues.
+    this.#child?.kill('SIGCONT')
   }
 
   #start(): void {
@@ -105,8 +110,18 @@ export class Journal {
     stderr?.on('data', (chunk: Buffer) => {
       complaint = `${complaint}${chunk.toString('utf8')}`.slice(-500)
     })
-    child.on('error', error => this.#ended(child, error.message))
-    child.on('exit', (code, signal) => this.#ended(child, `${complaint.trim() || 'no message'} (${signal ?? code})`))
+    // journalctl prints nothing while nothing is logged, so only its state shows that a signal has
+    // stopped it.
+    const watch = watchForStop(child.pid, () => {
+      complaint = STOPPED
+      child.kill('SIGKILL')
+    })
+    const ended = (why: string): void => {
+      watch.end()
+      this.#ended(child, why)
+    }
+    child.on('error', error => ended(error.message))
+    child.on('exit', (code, signal) => ended(`${complaint.trim() || 'no message'} (${signal ?? code})`))
   }
 
   #ended(child: ChildProcess, why: string): void {

@@ -212,6 +212,17 @@ export class Pings {
   }
 }
 
+/**
+ * Watches a program that answers no pings. Calls `stopped` once if a signal has stopped it at three
+ * looks in a row. Call `end` when the program has ended.
+ */
+export const watchForStop = (pid: number | undefined, stopped: () => void): Pick<Pings, 'end'> =>
+  new Pings(
+    () => {},
+    stopped,
+    () => isStoppedProcess(pid),
+  )
+
 /** True if a signal has stopped the process: state T of /proc/PID/stat (proc(5)). */
 export function isStoppedProcess(pid: number | undefined): boolean {
   if (pid === undefined) return false

@@ -50,7 +50,8 @@ export function nameProcess(name: string): void {
 }
 
 /**
- * Starts a daemon and runs until SIGTERM or SIGINT. A second signal ends it at once. Under
+ * Starts a daemon and runs until SIGTERM or SIGINT. A second signal ends it at once. SIGHUP during
+ * the start makes it reload after the start. Under
  * `auth-relay up` (AUTHRELAY_SUPERVISED=1) the end of standard input means that the supervisor has
  * ended.
  */
@@ -60,6 +61,13 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   // reads. So it is called again after the start.
   if (isRoot()) forbidDumps()
   keepPingsToOurselves()
+  // SIGHUP would end the process before its handler is installed, so a signal during the start is
+  // remembered.
+  let isReloadDue = false
+  let hangUp = (): void => {
+    isReloadDue = true
+  }
+  process.on('SIGHUP', () => hangUp())
   const daemon = await orExit(program, start, isPinged())
   forbidDumps()
   for (const address of unusedActivatedSockets()) {
@@ -82,7 +90,7 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
       await orComplain(program, 'reload', () => withInheritedFiles(files, async () => withRemedy(daemon)))
     })
   }
-  process.on('SIGHUP', () => reload({}))
+  hangUp = () => reload({})
   if (daemon.report !== undefined) {
     process.on('SIGUSR1', () => daemon.report?.())
     unblockSignal('SIGUSR1')
@@ -107,6 +115,7 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   printToStandardError(`${program} ready ${daemon.ready}\n`)
   if (isPinged()) reportStart({ type: 'ready', text: daemon.ready })
   stopWatchdog = announceReady()
+  if (isReloadDue) reload({})
   if (process.env['AUTHRELAY_SUPERVISED'] === '1') {
     process.stdin.on('end', stop).on('error', stop).resume()
     answerPings(message => {

@@ -33,6 +33,7 @@ const ACCOUNTS = [
   'auth-relay-login',
   'auth-relay-tls',
   'auth-relay-gate',
+  'auth-relay-db',
   'auth-relay-status',
   'auth-relay-device',
 ] as const

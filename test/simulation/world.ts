@@ -14,6 +14,7 @@ import type { GrantPolicy } from '../../src/grants/grant-policy.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import type { BlockTarget } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { CheckQueue } from '../../src/popup/checkers/check-queue.ts'
 import { Announcer } from '../../src/popup/monitor/announcer.ts'
 import { AuthdConnection } from '../../src/popup/monitor/authd-connection.ts'
 import { FailureDelays, LoginIntervals } from '../../src/popup/monitor/login-delays.ts'
@@ -1298,8 +1299,9 @@ class Monitor {
       log,
       () => time.now,
     )
+    const checks = new CheckQueue({ atOnce: 64, mostWaiting: 1000 })
     this.#logins = new Logins({
-      authenticator: { type: 'upstream' },
+      authenticator: { type: 'upstream', checks: () => checks },
       delays: new FailureDelays([2000], clock, customers),
       customers: () => customers,
       intervals: new LoginIntervals(0, clock),

@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { hashPassword } from '../../src/auth-relay/secrets.ts'
+import { eventually } from '../harness/eventually.ts'
 import { type PopupStack, startPopup } from '../harness/popup-stack.ts'
 import { TEST_PASSWORD } from '../harness/stack.ts'
 import { logIn } from './crowd.ts'
@@ -12,10 +13,17 @@ const PER_SECOND = 300
 const SECONDS = 30
 /** Limit for a right login, in milliseconds. */
 const LIMIT_MS = 2000
+/** Time from PASS to the reset in that test, in milliseconds. */
+const HANG_UP_MS = 200
+/** Logins under way at the server behind, in the test with such a server. */
+const AT_SERVER = 16
+/** State of a connection in /proc/net/tcp. */
+const ESTABLISHED = '01'
 /** Limit for the growth of the monitor under attack, in octets. */
 const GROWTH = 128 * 1_048_576
 
 let running: PopupStack
+let inFront: PopupStack
 beforeAll(async () => {
   const hash = await hashPassword(TEST_PASSWORD)
   // The default limits, delays and hash. A PROXY header contains the address of each client.
@@ -34,11 +42,37 @@ beforeAll(async () => {
     { '': { log_level: 'error' } },
   )
 })
-afterAll(() => running?.stop())
+beforeAll(async () => {
+  // The server behind is the popup above, which delays refusals and hashes.
+  inFront = await startPopup(
+    {
+      checker: 'upstream',
+      upstream: `127.0.0.1:${running.stack.port('popup', 0, 'proxy_listen')}`,
+      upstream_proxy: true,
+      fail_delays: [2, 4, 8, 15],
+      checker_processes: AT_SERVER,
+    },
+    { '': { log_level: 'error' } },
+  )
+})
+afterAll(async () => {
+  await inFront?.stop()
+  await running?.stop()
+})
+
+/** Connections that the processes of popup have open to that port. */
+function connectionsTo(port: number): number {
+  const [, ...rows] = readFileSync('/proc/net/tcp', 'latin1').trim().split('\n')
+  const remote = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
+  return rows.filter(row => {
+    const [, , peer = '', state] = row.trim().split(/\s+/)
+    return state === ESTABLISHED && peer.endsWith(remote)
+  }).length
+}
 
 /** A connection with a PROXY header that contains this client address. */
-function clientOf(ip: string): Socket {
-  const socket = connect({ host: '127.0.0.1', port: running.stack.port('popup', 0, 'proxy_listen') })
+function clientOf(ip: string, stack = running.stack): Socket {
+  const socket = connect({ host: '127.0.0.1', port: stack.port('popup', 0, 'proxy_listen') })
   const family = ip.includes(':') ? 6 : 4
   socket.on('error', () => {}) // a guess that hangs up is reset
   socket.write(`PROXY TCP${family} ${ip} ${family === 6 ? '2001:db8::1' : '192.0.2.1'} 40000 110\r\n`)
@@ -159,3 +193,35 @@ test.each(Object.entries(GUESSES))(
     expect(peak - before).toBeLessThan(GROWTH)
   },
 )
+
+test(`${PER_SECOND} guesses a second that hang up leave at most ${AT_SERVER} connections to the server behind`, {
+  retry: 2,
+  timeout: 120_000,
+}, async () => {
+  const port = running.stack.port('popup', 0, 'proxy_listen')
+  const started = performance.now()
+  let sent = 0
+  const attack = setInterval(() => {
+    const due = ((performance.now() - started) / 1000) * PER_SECOND
+    while (sent < due) {
+      sent += 1
+      const socket = clientOf(`2001:db8:${random(4096)}:${random(65_536)}::1`, inFront.stack)
+      const name = `u${sent}`
+      socket.pause()
+      socket.write(`USER ${name}\r\nPASS y\r\n`, () => setTimeout(() => socket.resetAndDestroy(), HANG_UP_MS))
+    }
+  }, 10)
+  let most = 0
+  try {
+    while (performance.now() - started < SECONDS * 1000) {
+      most = Math.max(most, connectionsTo(port))
+      await pause(50)
+    }
+  } finally {
+    clearInterval(attack)
+  }
+  console.log(`  connections to the server behind: at most ${most}, after ${sent} guesses`)
+  expect(most).toBeGreaterThan(0)
+  expect(most).toBeLessThanOrEqual(AT_SERVER)
+  await eventually('the connections to the server behind are closed', () => connectionsTo(port) === 0)
+})

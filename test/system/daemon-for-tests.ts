@@ -16,6 +16,10 @@ switch (part) {
       if (rest[0] === 'usage') throw new UsageFault(['first fault: do this', 'second fault: do that'])
       if (rest[0] === 'temporary') throw new TemporaryFault('the world is not ready: wait')
       if (rest[0] === 'bug') throw new TypeError('our own mistake')
+      if (rest[0] === 'slow') {
+        say('starting')
+        await new Promise(resolve => process.stdin.once('data', resolve))
+      }
       const keepAlive = setInterval(() => {}, 60_000)
       return {
         ready: 'listen=127.0.0.1:1',

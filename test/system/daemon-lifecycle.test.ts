@@ -38,6 +38,15 @@ describe('a daemon', () => {
     expect(daemon.ending).toBeUndefined()
   })
 
+  test('SIGHUP during the start does not end the daemon, and is a reload after the start', async () => {
+    const daemon = start(['slow'])
+    await daemon.waitForLine(/^starting$/)
+    daemon.signal('SIGHUP')
+    daemon.child.stdin?.write('go on\n')
+    await daemon.waitForLine(/^reloaded$/)
+    expect(daemon.lines).toEqual(['starting', 'sample ready listen=127.0.0.1:1', 'reloaded'])
+  })
+
   test('a second signal ends a stop that hangs', async () => {
     const daemon = start(['stuck'])
     await daemon.waitForLine(/ready/)

@@ -73,7 +73,11 @@ const pidsOf = (processes: readonly Process[]): readonly number[] =>
     return pid
   })
 
-/** Stops the processes together, because each one counts as hung only after three pings. */
+/**
+ * Stops the processes together, because each one counts as hung only after three pings. The limits
+ * here are those of a busy machine. test/unit/base/supervised-child.test.ts counts the pings, and
+ * shows that a process is hung after 15 s at most.
+ */
 async function standStill(processes: readonly Process[]): Promise<void> {
   await eventually('mail is read before', readMail, 60_000)
   // A worker that is stopped before sslwrap is ready ends sslwrap instead of the worker alone.

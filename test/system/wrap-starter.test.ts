@@ -140,7 +140,7 @@ describeWith([ROOT], 'the smtpd under a separate account', () => {
     const [active] = starters(gate)
     process.kill(active?.pid ?? 0, 'SIGSTOP')
     // This client waits for an smtpd that no starter starts, and gets 421 when the gate has noticed
-    // it.
+    // it: after 15 s at most, as test/unit/base/supervised-child.test.ts shows.
     const waiting = session()
     await waiting.expect(/^421 /, 40_000)
     await stack.waitForLog('wrap', { event: 'starter_lost', left: '1', reason: /does not answer/ })

@@ -11,7 +11,7 @@ import type { Database } from '../../database/database.ts'
 import { startEmbeddedServer } from '../../database/embedded-server.ts'
 import { EmbeddedServerFault } from '../../database/errors.ts'
 import { type Migrated, migrate } from '../../database/migrate.ts'
-import { ensureDatabase, ROLES, type RoleName, setRolePassword } from '../../grants/database-setup.ts'
+import { ensureDatabase, ROLES, type RoleName, reserveForWriter, setRolePassword } from '../../grants/database-setup.ts'
 import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
 import { databaseConnection, EMBEDDED_FILES } from '../../settings/database-connection.ts'
 import type { Settings } from '../../settings/settings.ts'
@@ -65,6 +65,7 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
       const { from, to } = await migrate(database, migrationsDirectory())
       if (from !== to) log.info('schema_migrated', { from, to })
       for (const role of EVERY_ROLE) await setPassword(database, ROLES[role], join(stateDir, EMBEDDED_FILES[role]))
+      await reserveForWriter(database)
       return { from, to }
     })
     const directory = connection.hosts[0]?.host ?? ''
@@ -76,6 +77,9 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
     throw error
   }
 }
+
+/** The uid that the kernel shows for an account without a number here (proc(5), overflowuid). */
+const NOBODY = 65_534
 
 /**
  * The account of the embedded server; undefined without root, when the server runs under the
@@ -103,7 +107,7 @@ export function embeddedAccount({
     ['status-page.user', statusPage.user],
     ['alerts.user', alerts.user],
   ] as const
-  if (database.embedded_user === 'nobody' || ids.uid === 0) {
+  if (ids.uid === NOBODY || ids.uid === uidOf('nobody') || ids.uid === 0) {
     throw new UsageFault(
       `database.embedded_user must not be ${database.embedded_user}: name an account that nothing else uses (useradd --system auth-relay-db)`,
     )

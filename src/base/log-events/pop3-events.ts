@@ -13,7 +13,7 @@ export const POPUP_AND_POP3D = {
     levels: ['info'],
     fields: ['id', 'ip', 'user', 'method', 'tls', 'reason', 'detail'],
     meaning:
-      'A login failed. Reason `badauth`: wrong name or password. `temp` and `crash`: the checker gave no answer.',
+      'A login failed. Reason `badauth`: wrong name or password. `temp` and `crash`: the checker gave no answer, or the client left before the answer of the server behind.',
   },
   login_aborted: {
     levels: ['warn'],

@@ -272,9 +272,13 @@ export class LoginServer implements SessionHost {
   }
 
   admit(session: LoginSession, login: string, owner: string | undefined): boolean {
-    const taken = this.#shares.take(session, login, owner)
+    // A server behind does not report the owner, and may open one mailbox under many names. So the
+    // customer's network counts in place of the owner.
+    const ip = this.#places.get(session)
+    const sharer = owner ?? (ip === undefined ? undefined : `network ${this.#limits.customerOf(ip)}`)
+    const taken = this.#shares.take(session, login, sharer)
     if (taken === 'ok') return true
-    if (taken.isDue) this.log.warn('login_refused', { user: decodeLogin(login), owner, reason: taken.reason })
+    if (taken.isDue) this.log.warn('login_refused', { user: decodeLogin(login), owner: sharer, reason: taken.reason })
     return false
   }
 

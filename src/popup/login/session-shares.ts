@@ -37,8 +37,8 @@ export class SessionShares<Session> {
   }
 
   /**
-   * Takes a share for a session, in place of its earlier one. `owner` is undefined if the server
-   * behind does not report it.
+   * Takes a share for a session, in place of its earlier one. `owner` is the customer's network if
+   * the server behind does not report the owner, and undefined if neither is known.
    */
   take(session: Session, login: string, owner: string | undefined): 'ok' | ShareRefusal {
     this.release(session)

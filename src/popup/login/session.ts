@@ -85,8 +85,8 @@ export type SessionHost = {
   /** A proxy named its client: returns true if that address may have one more connection. */
   moveTo(session: LoginSession, client: Client): boolean
   /**
-   * The login succeeded: returns true if the login, and the owner of the mail if it is known, may
-   * have one more session.
+   * The login succeeded: returns true if the login, and the owner of the mail, may have one more
+   * session. An unknown owner is undefined.
    */
   admit(session: LoginSession, login: string, owner: string | undefined): boolean
   loggedIn(session: LoginSession): void

@@ -7,6 +7,7 @@ import type { Credentials } from '../../pop3/authorization.ts'
 import { type FirstLine, isPositive, readReply } from '../../tunnel/first-line.ts'
 import { type Endpoint, formatProxyV2 } from '../../wire/preamble.ts'
 import type { Outcome, UpstreamServer } from '../../wire/workers/login-process.ts'
+import { ClientDisconnect } from '../client-disconnect.ts'
 import { type Authenticator, failed } from './authenticator.ts'
 import { failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
 
@@ -30,6 +31,10 @@ export function upstreamAuthenticator(monitor: MonitorRequests, server: Upstream
       async request => {
         const leave = await request.answer()
         if (leave.type !== 'proceed') return failureIn(leave)
+        const answered = request.answer()
+        // An answer before the outcome means that the client has disconnected, or the time is over.
+        const cancelled = new ClientDisconnect()
+        void answered.then(() => cancelled.happen())
         const answer = await loginUpstream(
           server,
           { login, secret },
@@ -38,9 +43,10 @@ export function upstreamAuthenticator(monitor: MonitorRequests, server: Upstream
             source: { ip, port: port ?? 0 },
             destination: { ip: localIp ?? ip, port: localPort ?? 110 },
           },
+          cancelled,
         )
         request.report(answer.outcome)
-        const reply = await request.answer()
+        const reply = await answered
         if (answer.outcome !== 'yes') return failureIn(reply)
         if (reply.type === 'announced') {
           return { outcome: 'open', stream: answer.stream, reply: [answer.reply.line, answer.reply.rest] }
@@ -71,32 +77,70 @@ type UpstreamAnswer =
 
 /**
  * Logs in to the upstream server with the client's credentials. Its first +OK after the password is
- * the proof of login; the caller passes that line on when the login is announced. Never rejects.
+ * the proof of login; the caller passes that line on when the login is announced. `cancelled`
+ * closes the connection until then. Never rejects.
  */
 async function loginUpstream(
   server: UpstreamServer,
   { login, secret }: Credentials,
   client: UpstreamClient,
+  cancelled: ClientDisconnect,
 ): Promise<UpstreamAnswer> {
-  // SASL can carry characters that a POP3 line cannot, and a line break must not begin a second
-  // command.
-  if (/[\r\n\0]/.test(login + secret)) return { outcome: 'no' }
-  const stream = await open(server, client)
+  const commands = commandsFor(login, secret)
+  if (commands === undefined) return { outcome: 'no' }
+  const stream = await open(server, client, cancelled)
   if (stream === undefined) return { outcome: 'temporary' }
-  const fail = (outcome: Exclude<Outcome, 'yes'>): UpstreamAnswer => {
-    stream.destroy()
-    return { outcome }
-  }
-  const greeting = await readReply(stream, LIMIT_MS)
-  if (greeting === undefined || !isPositive(greeting)) return fail('temporary')
-  stream.write(`USER ${login}\r\n`, 'latin1')
-  const user = await readReply(stream, LIMIT_MS, greeting.rest)
-  if (user === undefined) return fail('temporary')
-  if (!isPositive(user)) return fail(refusalIn(user))
-  stream.write(`PASS ${secret}\r\n`, 'latin1')
-  const reply = await readReply(stream, LIMIT_MS, user.rest)
-  if (reply === undefined) return fail('temporary')
-  return isPositive(reply) ? { outcome: 'yes', stream, reply } : fail(refusalIn(reply))
+  const outcome = await converse(stream, commands)
+  cancelled.listen(undefined)
+  if (typeof outcome === 'object') return { outcome: 'yes', stream, reply: outcome }
+  stream.destroy()
+  return { outcome }
+}
+
+/** Returns the reply of the server that proves the login, or its refusal. */
+async function converse(stream: Duplex, { user, pass }: LoginCommands): Promise<FirstLine | Exclude<Outcome, 'yes'>> {
+  const greeting = await onlyReply(stream)
+  if (greeting === undefined || !isPositive(greeting)) return 'temporary'
+  stream.write(user, 'latin1')
+  const named = await onlyReply(stream)
+  if (named === undefined) return 'temporary'
+  if (!isPositive(named)) return refusalIn(named)
+  stream.write(pass, 'latin1')
+  const reply = await onlyReply(stream)
+  if (reply === undefined) return 'temporary'
+  return isPositive(reply) ? reply : refusalIn(reply)
+}
+
+/**
+ * The next reply. Undefined if none comes in time, or if octets follow it: with two replies to one
+ * command it is unknown which of them is about the password.
+ */
+async function onlyReply(stream: Duplex): Promise<FirstLine | undefined> {
+  const reply = await readReply(stream, LIMIT_MS)
+  return reply === undefined || reply.rest.length > 0 ? undefined : reply
+}
+
+/**
+ * Longest command line that every server accepts, with CRLF (RFC 2449 §4). popup itself accepts
+ * longer ones. A server with a smaller buffer could run the rest of a line as a second command, and
+ * the reply to that command would count as the reply to PASS.
+ */
+const MAX_COMMAND_OCTETS = 255
+
+/** USER and PASS with their line ends. */
+type LoginCommands = { readonly user: string; readonly pass: string }
+
+/**
+ * The two commands of a login. Undefined if the server could read other commands, or another name:
+ * SASL can carry characters and lengths that a POP3 line cannot. A name has no space (RFC 1939 §3),
+ * because a server that ignores a part of it would open another login than the announced one. A
+ * password may have spaces (§7).
+ */
+function commandsFor(login: string, secret: string): LoginCommands | undefined {
+  const isSound = !/[\x00-\x20\x7f]/.test(login) && !/[\r\n\0]/.test(secret)
+  const user = `USER ${login}\r\n`
+  const pass = `PASS ${secret}\r\n`
+  return isSound && Math.max(user.length, pass.length) <= MAX_COMMAND_OCTETS ? { user, pass } : undefined
 }
 
 /**
@@ -114,9 +158,12 @@ function refusalIn({ line }: FirstLine): Exclude<Outcome, 'yes'> {
 async function open(
   { address, tls, proxyHeader }: UpstreamServer,
   client: UpstreamClient,
+  cancelled: ClientDisconnect,
 ): Promise<Duplex | undefined> {
+  if (cancelled.hasHappened) return undefined
   const target = address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port }
   const raw: Socket = connect({ ...target, allowHalfOpen: true, noDelay: true })
+  cancelled.listen(() => raw.destroy())
   if (!(await settled(raw, 'connect'))) return undefined
   if (proxyHeader) {
     const fields = { uniqueId: client.id, ...(client.tls ? { tls: { verified: false } } : {}) }
@@ -143,6 +190,7 @@ function settled(stream: Duplex, event: 'connect' | 'secureConnect'): Promise<bo
     }
     const timer = setTimeout(() => settle(false), LIMIT_MS)
     stream.once(event, () => settle(true))
+    stream.once('close', () => settle(false))
     // The listener stays: a later error ends the stream, and `close` reports it.
     stream.on('error', () => settle(false))
   })

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { type Clock, monotonicClock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
+import { watchForStop } from '../../base/supervised-child.ts'
 import { policyOf } from '../../grants/grant-policy.ts'
 import type { Settings } from '../../settings/settings.ts'
 import {
@@ -125,6 +126,8 @@ function grantFields(answer: LoginAnswer | undefined, waited: number): Record<st
 /** Octets of the lines that wait for a slow logger; further lines are dropped. */
 const MAX_WAITING_OCTETS = 1_048_576
 const RESTART_AFTER_MS = 1_000
+/** Reason of the end of a logger that popup has killed. */
+const STOPPED = 'a signal had stopped it, so popup killed it'
 
 /**
  * Writes lines to syslog under one tag, facility mail, through one long-lived logger(1) child.
@@ -170,7 +173,13 @@ class SyslogWriter {
     const args = ['-t', this.#tag, '-p', `mail.${this.#severity}`, this.#idOption]
     const child = spawn('logger', args, { stdio: ['pipe', 'ignore', 'ignore'] })
     this.#child = child
+    let isStopped = false
+    const watch = watchForStop(child.pid, () => {
+      isStopped = true
+      child.kill('SIGKILL')
+    })
     const gone = (reason: string | Error): void => {
+      watch.end()
       if (this.#child !== child) return
       this.#child = undefined
       if (this.#restartNotBefore === Number.POSITIVE_INFINITY) return
@@ -178,7 +187,7 @@ class SyslogWriter {
       this.#log.warn('logger_ended', { tag: this.#tag, reason })
     }
     child.on('error', gone)
-    child.on('exit', (code, signal) => gone(signal ?? `exit status ${code}`))
+    child.on('exit', (code, signal) => gone(isStopped ? STOPPED : (signal ?? `exit status ${code}`)))
     child.stdin?.on('error', () => {}) // EPIPE: logger has ended, and `exit` reports it
     this.#complained = false
     return child

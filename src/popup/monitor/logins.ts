@@ -11,7 +11,7 @@ import type { FailReason } from '../../syslog/login-line.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { loginText } from '../../wire/login-event.ts'
 import type { FromLogin, LoginAttempt, Outcome, VerifyRequest } from '../../wire/workers/login-process.ts'
-import { type Applicant, CheckCancelled, sharingNetworks } from '../checkers/check-queue.ts'
+import { type Applicant, CheckCancelled, type CheckQueue, sharingNetworks } from '../checkers/check-queue.ts'
 import type { Checker } from '../checkers/checker.ts'
 import { ClientDisconnect } from '../client-disconnect.ts'
 import type { Announcer, Attempt } from './announcer.ts'
@@ -28,12 +28,12 @@ const MAX_PENDING_OCTETS = 8_388_608
 export type LoginsParts = {
   /**
    * The authenticator: popup's checker, a chained program, or a server that the login process
-   * queries.
+   * queries. `checks` limits the queries under way.
    */
   readonly authenticator:
     | { readonly type: 'checker'; readonly checker: Checker; readonly workers: MaildropWorkers }
     | { readonly type: 'chain'; readonly chains: ChainRunner }
-    | { readonly type: 'upstream' }
+    | { readonly type: 'upstream'; readonly checks: () => CheckQueue }
   readonly delays: FailureDelays
   /** Decides which addresses belong to one customer. */
   readonly customers: () => CustomerNetworks
@@ -226,18 +226,21 @@ export class Logins {
 
   async #throughUpstream(process: LoginProcess, attempt: LoginAttempt, pending: Pending): Promise<void> {
     const { n } = attempt
-    if (this.#parts.authenticator.type !== 'upstream')
+    const { authenticator } = this.#parts
+    if (authenticator.type !== 'upstream')
       throw new Error('a login process announced a login that the monitor must check')
     if (!(await this.#waitTurn(pending))) return
-    const outcome = new Promise<Outcome | 'disconnected'>(resolve => {
-      pending.outcome = resolve
-      pending.disconnect.listen(() => resolve('disconnected'))
-    })
-    process.send({ type: 'proceed', n })
-    const result = await outcome
-    if (result === 'disconnected') return
+    const result = await this.#inTime(pending, () =>
+      authenticator.checks().run(this.#applicant(pending), () => this.#outcomeUpstream(process, n, pending)),
+    )
+    // The requests of a login process that has ended are no failures of its clients.
+    if (result === 'cancelled' || !this.#pending.has(process)) return
+    if (typeof result === 'object') {
+      this.#refuse(process, n, pending, FAILURES.temporary, result.detail)
+      return
+    }
     if (result !== 'yes') {
-      this.#refuse(process, n, pending, FAILURES[result], 'the server behind refused the login')
+      this.#refuse(process, n, pending, FAILURES[result], UPSTREAM_DETAILS[result])
       return
     }
     const counted = this.#accept(process, n, pending)
@@ -245,6 +248,15 @@ export class Logins {
     counted.sessionBegan()
     await this.#parts.announcer.login(pending.attempt)
     process.send({ type: 'announced', n })
+  }
+
+  /** Starts the query of the server behind. Fulfilled with the outcome that the process reports. */
+  #outcomeUpstream(process: LoginProcess, n: number, pending: Pending): Promise<Outcome | 'disconnected'> {
+    return new Promise(resolve => {
+      pending.outcome = resolve
+      pending.disconnect.listen(() => resolve('disconnected'))
+      process.send({ type: 'proceed', n })
+    })
   }
 
   /** Waits for the delay of earlier failures; false if the client disconnects meanwhile. */
@@ -316,11 +328,23 @@ export class Logins {
  */
 type PendingRequests = { readonly requests: Map<number, Pending>; octets: number }
 
+const SERVER_REFUSED = 'the server behind refused the login'
+const UPSTREAM_DETAILS: Readonly<Record<Exclude<Outcome, 'yes'> | 'disconnected', string>> = {
+  no: SERVER_REFUSED,
+  inUse: SERVER_REFUSED,
+  loginDelay: SERVER_REFUSED,
+  temporary: 'the server behind gave no answer about the login',
+  disconnected: 'the client disconnected before the answer of the server behind',
+}
+
 type Refusal = { readonly failure: LoginFailure; readonly reason: FailReason | 'logindelay' | 'uid' }
 
 const FAILURES: Readonly<
-  Record<'no' | 'temporary' | 'crash' | 'toolong' | 'badauth' | 'inUse' | 'loginDelay', Refusal>
+  Record<'no' | 'temporary' | 'crash' | 'toolong' | 'badauth' | 'inUse' | 'loginDelay' | 'disconnected', Refusal>
 > = {
+  // A server often delays its answer to a wrong password. A client that disconnects first has
+  // learned that the password is wrong, so this must count.
+  disconnected: { failure: 'credentials', reason: 'temp' },
   inUse: { failure: 'inUse', reason: 'temp' },
   loginDelay: { failure: 'loginDelay', reason: 'logindelay' },
   no: { failure: 'credentials', reason: 'badauth' },

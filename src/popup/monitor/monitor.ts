@@ -209,7 +209,19 @@ async function makeAuthenticator(
   const { popup, top } = settings
   const environment = inheritable(ownEnvironment())
   requireCommands(settings)
-  if (popup.checker === 'upstream') return { type: 'upstream', use: async () => {} }
+  if (popup.checker === 'upstream') {
+    let checks = programQueue(settings)
+    let fingerprint = checkerFingerprint(settings)
+    return {
+      type: 'upstream',
+      checks: () => checks,
+      use: async next => {
+        const nextFingerprint = checkerFingerprint(next)
+        if (nextFingerprint !== fingerprint) checks = programQueue(next)
+        fingerprint = nextFingerprint
+      },
+    }
+  }
   if (popup.checker === 'chain') {
     const chains = new ChainRunner({ ...chainOptions(settings, environment), listeners: chainListeners })
     let fingerprint = checkerFingerprint(settings)

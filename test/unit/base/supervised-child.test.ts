@@ -168,6 +168,26 @@ describe('Pings', () => {
     expect(events).toEqual(['hung'])
   })
 
+  // The moment of the stop within the interval of the pings, in milliseconds.
+  test.each([0, 1, 1_750, 3_499])(
+    'a process that stops %i ms after a ping is hung within 15 s, before and after its first message',
+    async moment => {
+      for (const answers of [true, false]) {
+        let isStopped = false
+        const { events, pings } = start(() => isStopped)
+        for (let interval = 0; interval < 3; interval += 1) {
+          await vi.advanceTimersByTimeAsync(3_500)
+          if (answers) pings.alive()
+        }
+        await vi.advanceTimersByTimeAsync(moment)
+        isStopped = true
+        await vi.advanceTimersByTimeAsync(15_000)
+        expect(events.at(-1)).toBe('hung')
+        pings.end()
+      }
+    },
+  )
+
   test('a process that is stopped at two of three checks while it loads is not hung', async () => {
     let looks = 0
     const { events } = start(() => ++looks % 3 !== 0)

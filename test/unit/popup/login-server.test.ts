@@ -1,5 +1,5 @@
 import { createServer, type Socket } from 'node:net'
-import { Duplex } from 'node:stream'
+import { Duplex, PassThrough } from 'node:stream'
 import { afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { LoginSession, type SessionHost } from '../../../src/popup/login/session.ts'
@@ -229,6 +229,28 @@ test('a relayed session ends, and its place is free, when the process behind it 
     worker.close()
     remove()
   }
+})
+
+test('behind a server that opens one mailbox under many names, a customer network has the share of an owner', async () => {
+  const { login, port } = await start({ maxPerOwner: 2 })
+  const behind: Duplex[] = []
+  login.server.authenticate = async () => {
+    const stream = new PassThrough()
+    behind.push(stream)
+    return { outcome: 'open', stream, reply: [Buffer.from('+OK in\r\n')] }
+  }
+  const logIn = (name: string, from: string) => login.client(port, from).write(`USER ${name}\r\nPASS x\r\n`)
+  const first = await logIn('u@1', '127.0.0.2').receives(/\+OK in/)
+  await logIn('u@2', '127.0.0.2').receives(/\+OK in/)
+  await logIn('u@3', '127.0.0.2').receives(/-ERR \[IN-USE\]/)
+  await logIn('u@4', '127.0.0.3').receives(/\+OK in/)
+  expect(login.lines.filter(line => line.includes('login_refused'))).toEqual([
+    expect.stringContaining('reason=max_per_owner'),
+  ])
+  first.socket.destroy()
+  await eventually('its session has ended', () => behind[0]?.destroyed)
+  await logIn('u@5', '127.0.0.2').receives(/\+OK in/)
+  for (const stream of behind) stream.destroy()
 })
 
 describe('another protocol than POP3', () => {

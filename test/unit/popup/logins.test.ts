@@ -73,7 +73,10 @@ afterEach(() => {
 })
 
 describe('with an upstream server that decides', () => {
-  const upstream = (): Monitor => new Monitor({ type: 'upstream' })
+  const upstream = (atOnce = 64): Monitor => {
+    const queue = new CheckQueue({ atOnce, mostWaiting: 3 })
+    return new Monitor({ type: 'upstream', checks: () => queue })
+  }
   /** Seconds until the login may be tried. */
   const waitOf = async (monitor: Monitor, n: number): Promise<number> => {
     for (let seconds = 0; seconds <= 20; seconds += 1) {
@@ -125,6 +128,51 @@ describe('with an upstream server that decides', () => {
     monitor.say({ type: 'cancel', n: cancelled })
     await pass(20_000)
     expect(monitor.answerTo(cancelled)).toBeUndefined()
+  })
+
+  test('a client that disconnects before the answer of the server counts as a failure', async () => {
+    const monitor = upstream()
+    const waits: number[] = []
+    for (let i = 1; i <= 4; i++) {
+      const n = monitor.attempt('ann', `192.0.2.${i}`)
+      waits.push(await waitOf(monitor, n))
+      monitor.say({ type: 'cancel', n })
+      await pass(0)
+      expect(monitor.lines.at(-1)).toContain('the client disconnected before the answer of the server behind')
+    }
+    expect(waits).toEqual([0, 2, 4, 8])
+  })
+
+  test('the end of a login process is no failure of its clients', async () => {
+    const monitor = upstream()
+    for (let i = 1; i <= 4; i++) monitor.attempt('ann', `192.0.2.${i}`)
+    await pass(0)
+    monitor.logins.processEnded(monitor.process)
+    await pass(0)
+    expect(await waitOf(monitor, monitor.attempt('ann', '192.0.2.9'))).toBe(0)
+  })
+
+  test('queries of the server are limited, and wait in the queue of checks', async () => {
+    const monitor = upstream(2)
+    const attempts = [1, 2, 3, 4].map(i => monitor.attempt(`login ${i}`, `192.0.2.${i}`))
+    const started = (): number[] => attempts.filter(n => monitor.answerTo(n)?.type === 'proceed')
+    await pass(0)
+    expect(started()).toEqual(attempts.slice(0, 2))
+    const [first = 0, second = 0] = attempts
+    monitor.say({ type: 'outcome', n: first, outcome: 'temporary' })
+    await pass(0)
+    expect(started()).toEqual(attempts.slice(0, 3))
+    monitor.say({ type: 'cancel', n: second })
+    await pass(0)
+    expect(started()).toEqual(attempts)
+  })
+
+  test('a server without an answer within the time limit is a temporary failure, and frees its place', async () => {
+    const monitor = upstream(1)
+    const late = monitor.attempt('ann', '192.0.2.1')
+    await pass(LIMIT_MS)
+    expect(monitor.answers.at(-1)).toEqual({ type: 'failed', n: late, failure: 'temporary' })
+    expect(await waitOf(monitor, monitor.attempt('ann', '192.0.2.2'))).toBe(0)
   })
 })
 
