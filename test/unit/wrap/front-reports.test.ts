@@ -3,7 +3,7 @@ import { createServer } from 'node:net'
 import { afterAll, expect, onTestFinished, test } from 'vitest'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { nodeEngine } from '../../../src/sockets/node-engine.ts'
-import { TwoWaySocket } from '../../../src/sockets/two-way-socket.ts'
+import { OwnedDescriptor } from '../../../src/sockets/owned-descriptor.ts'
 import { parseRelayTally } from '../../../src/wire/usage-event.ts'
 import { GateSetup } from '../../../src/wrap/gate/gate-setup.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
@@ -27,9 +27,9 @@ smtpd = ["/bin/cat"]
 `
 
 /** A socket whose octets are kept. */
-function peer(descriptor: number) {
+function peer(descriptor: OwnedDescriptor) {
   let received = ''
-  const socket = new TwoWaySocket(descriptor, {
+  const socket = nodeEngine.twoWay(descriptor, {
     data: octets => {
       received += Buffer.from(octets).toString()
     },
@@ -55,9 +55,13 @@ test('MAIL without an answer of the database counts for authd as an undecided de
   const gate = new GateSetup(settings, { PATH: '/bin' })
   onTestFinished(() => gate.close())
   const { front } = gate.gateOptions(nodeEngine, new PolicyRates(settings.wrap, () => 0))
-  const [[client, clientEnd], [server, serverEnd]] = [TwoWaySocket.pair(), TwoWaySocket.pair()]
+  const [[client, clientEnd], [server, serverEnd]] = [OwnedDescriptor.pair(), OwnedDescriptor.pair()]
   const session = { ip: ip('192.0.2.7'), grant: { until: undefined, login: 'ann@example.org' }, pid: 1 }
-  const opened = front?.(clientEnd, serverEnd, session)
+  const opened = front?.(
+    listener => nodeEngine.twoWay(clientEnd, listener),
+    listener => nodeEngine.twoWay(serverEnd, listener),
+    session,
+  )
   const [sender, smtpd] = [peer(client), peer(server)]
   smtpd.say('220 mx.example.org')
   await eventually('the banner', () => sender.received().startsWith('220'))
