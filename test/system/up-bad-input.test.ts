@@ -73,6 +73,8 @@ describe('a failed start is reported in one line with the remedy, and leaves no 
 
   test.runIf(isRoot).each([
     ['nobody', /^auth-relay: database\.embedded_user must not be nobody: /],
+    ['65534', /^auth-relay: database\.embedded_user must not be 65534: /],
+    ['65534:65533', /^auth-relay: database\.embedded_user must not be 65534:65533: /],
     [`${TEST_IDS.authd}`, /^auth-relay: database\.embedded_user and authd\.user are one account: /],
     [`${TEST_IDS.login}`, /^auth-relay: database\.embedded_user and popup\.login_user are one account: /],
     ['auth-relay-no-such', /^auth-relay: there is no account auth-relay-no-such: create it \(useradd --system /],

@@ -77,6 +77,9 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
   }
 }
 
+/** The uid of nobody, with which the kernel shows accounts of other user namespaces. */
+const NOBODY = 65_534
+
 /**
  * The account of the embedded server; undefined without root, when the server runs under the
  * account of this process.
@@ -103,7 +106,7 @@ export function embeddedAccount({
     ['status-page.user', statusPage.user],
     ['alerts.user', alerts.user],
   ] as const
-  if (database.embedded_user === 'nobody' || ids.uid === 0) {
+  if (ids.uid === NOBODY || ids.uid === uidOf('nobody') || ids.uid === 0) {
     throw new UsageFault(
       `database.embedded_user must not be ${database.embedded_user}: name an account that nothing else uses (useradd --system auth-relay-db)`,
     )
