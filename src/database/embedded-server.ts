@@ -76,6 +76,8 @@ const SETTINGS: Readonly<Record<string, string>> = {
   password_encryption: 'scram-sha-256',
   shared_buffers: '32MB',
   max_connections: '60',
+  // For the role of authd, so that programs with other roles cannot take all connections.
+  reserved_connections: '6',
   wal_level: 'minimal',
   max_wal_senders: '0',
   max_wal_size: '256MB',

@@ -81,6 +81,14 @@ export function setRolePassword(database: Database, role: RoleName, password: st
   return runMade(database, SET_PASSWORD, [role, password])
 }
 
+/**
+ * Lets authd use the connections that the server reserves (`reserved_connections`, PostgreSQL 16).
+ * The role inherits nothing by default, and the right counts only if it is inherited. Needs a
+ * superuser.
+ */
+export const reserveForWriter = (database: Database): Promise<void> =>
+  database.script(`GRANT pg_use_reserved_connections TO ${ROLES.writer} WITH INHERIT TRUE`)
+
 async function runMade(database: Database, statement: Statement<{ text: string }>, values: readonly string[]) {
   const { rows } = await database.query(statement, values)
   for (const { text } of rows) await database.script(text)

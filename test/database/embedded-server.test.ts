@@ -11,13 +11,16 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
+import { connect, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import * as v from 'valibot'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { messageOf } from '../../src/base/errors.ts'
 import { openDatabase } from '../../src/database/database.ts'
 import { type EmbeddedServer, startEmbeddedServer } from '../../src/database/embedded-server.ts'
 import { EmbeddedServerFault } from '../../src/database/errors.ts'
 import { identityOf } from '../../src/database/server-account.ts'
+import { ROLES, reserveForWriter } from '../../src/grants/database-setup.ts'
 import { idsOf } from '../../src/process/privileges.ts'
 import { describeWith, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
@@ -54,6 +57,21 @@ const run = async (server: EmbeddedServer, script: string): Promise<void> => {
   } finally {
     await database.close()
   }
+}
+/** The first message of a client (PostgreSQL, "Message Formats"). The client never sends more. */
+function startupMessage(user: string): Buffer {
+  const text = Buffer.from(`user\0${user}\0database\0postgres\0\0`)
+  const head = Buffer.alloc(8)
+  head.writeInt32BE(8 + text.length, 0)
+  head.writeInt32BE(196_608, 4)
+  return Buffer.concat([head, text])
+}
+
+/** Fulfilled with the message of a query that failed. */
+const refusal = async (message: Promise<string>): Promise<string> => {
+  const text = await message
+  if (text === '') throw new Error('the query did not fail')
+  return text
 }
 const isGone = async (pid: number): Promise<boolean> => (await identityOf(pid)) === undefined
 const base = (): string => `${directory.path}/postgresql`
@@ -99,6 +117,72 @@ describe('the embedded server', () => {
       () => server.pid !== pid && server.pid !== 0 && lines.some(line => line.startsWith('database_restarted')),
     )
     await run(server, 'SELECT count(*) FROM kept')
+  })
+
+  describe('an account that may connect to the socket', () => {
+    const connectionOf = (server: EmbeddedServer, user: string) => ({
+      ...server.connection,
+      user,
+      password: { reveal: () => user },
+      applicationName: user,
+    })
+    const withRoles = async (): Promise<EmbeddedServer> => {
+      const server = await start()
+      const role = (name: string): string => `CREATE ROLE ${name} LOGIN NOINHERIT PASSWORD '${name}'`
+      await run(server, `${role(ROLES.writer)}; ${role(ROLES.reader)}`)
+      const database = openDatabase({ ...server.connection, applicationName: 'tests' })
+      await reserveForWriter(database)
+      await database.close()
+      return server
+    }
+
+    test('leaves connections for authd, although it takes as many as it can', { timeout: 180_000 }, async () => {
+      const server = await withRoles()
+      const taken = openDatabase({ ...connectionOf(server, ROLES.reader), max: 100 })
+      const statement = { text: 'SELECT pg_sleep(60)', row: v.object({}) }
+      const stop = new AbortController()
+      const queries = Array.from({ length: 100 }, () => taken.query(statement, [], { signal: stop.signal }))
+      const ends = Promise.allSettled(queries)
+      const refused = await Promise.any(queries.map(query => query.then(() => '', messageOf)).map(refusal))
+      expect(refused).toMatch(/reserved for roles with privileges of the "pg_use_reserved_connections" role/)
+      const authd = openDatabase({ ...connectionOf(server, ROLES.writer), max: 4 })
+      await Promise.all([1, 2, 3, 4].map(() => authd.script('SELECT 1')))
+      await authd.close()
+      stop.abort()
+      await ends
+      await taken.close()
+    })
+
+    test('floods it with StartupMessages: open connections of authd go on, and new ones follow the flood', {
+      timeout: 180_000,
+    }, async () => {
+      const server = await withRoles()
+      const authd = openDatabase({ ...connectionOf(server, ROLES.writer), max: 1 })
+      await authd.script('SELECT 1')
+      const path = `${server.connection.hosts[0]?.host}/.s.PGSQL.${server.connection.hosts[0]?.port}`
+      const sockets: Socket[] = []
+      let answers = 0
+      for (let n = 0; n < 300; n += 1) {
+        const socket = connect({ path }).on('error', () => {})
+        sockets.push(socket)
+        socket.once('data', () => {
+          answers += 1
+        })
+        socket.write(startupMessage(ROLES.reader))
+      }
+      await eventually('every message is answered', () => answers === 300 || sockets.every(each => each.closed))
+      await authd.script('SELECT 1')
+      const pid = server.pid
+      for (const socket of sockets) socket.destroy()
+      const next = openDatabase({ ...connectionOf(server, ROLES.writer), max: 1 })
+      await eventually('authd opens another connection', async () => {
+        await next.script('SELECT 1')
+        return true
+      })
+      expect(server.pid).toBe(pid)
+      await next.close()
+      await authd.close()
+    })
   })
 
   test('refuses a directory that another program uses, and names the program', async () => {

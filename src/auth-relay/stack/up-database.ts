@@ -11,7 +11,7 @@ import type { Database } from '../../database/database.ts'
 import { startEmbeddedServer } from '../../database/embedded-server.ts'
 import { EmbeddedServerFault } from '../../database/errors.ts'
 import { type Migrated, migrate } from '../../database/migrate.ts'
-import { ensureDatabase, ROLES, type RoleName, setRolePassword } from '../../grants/database-setup.ts'
+import { ensureDatabase, ROLES, type RoleName, reserveForWriter, setRolePassword } from '../../grants/database-setup.ts'
 import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
 import { databaseConnection, EMBEDDED_FILES } from '../../settings/database-connection.ts'
 import type { Settings } from '../../settings/settings.ts'
@@ -65,6 +65,7 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
       const { from, to } = await migrate(database, migrationsDirectory())
       if (from !== to) log.info('schema_migrated', { from, to })
       for (const role of EVERY_ROLE) await setPassword(database, ROLES[role], join(stateDir, EMBEDDED_FILES[role]))
+      await reserveForWriter(database)
       return { from, to }
     })
     const directory = connection.hosts[0]?.host ?? ''
