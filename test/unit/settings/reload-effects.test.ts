@@ -1,12 +1,14 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { inspect } from 'node:util'
 import { afterAll, describe, expect, test } from 'vitest'
+import { checkPatroni } from '../../../src/auth-relay/check/check-cluster.ts'
 import { formatSettings, type Overrides } from '../../../src/auth-relay/text/settings-text.ts'
 import { recognizersFor } from '../../../src/authd/login-sources.ts'
 import { UsageFault } from '../../../src/base/errors.ts'
 import { addressRulesOf } from '../../../src/grants/devices/mail-rules.ts'
 import { policyOf } from '../../../src/grants/grant-policy.ts'
 import { checkerFingerprint } from '../../../src/popup/checkers/make-checker.ts'
+import { FailureDelays } from '../../../src/popup/monitor/login-delays.ts'
 import { loginSettings } from '../../../src/popup/monitor/login-settings.ts'
 import { authdTimes, chainOptions, workerSettings } from '../../../src/popup/monitor/monitor.ts'
 import { databaseConnection } from '../../../src/settings/database-connection.ts'
@@ -16,6 +18,9 @@ import { nodeEngine } from '../../../src/sockets/node-engine.ts'
 import { planOf } from '../../../src/sslwrap/plan.ts'
 import { recognizerOptions } from '../../../src/syslog/login-recognizer.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
+import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
+import { loginOctets, loginText } from '../../../src/wire/login-event.ts'
+import { readExecSettings } from '../../../src/wrap/exec/exec-mode.ts'
 import { GateSetup } from '../../../src/wrap/gate/gate-setup.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { ip } from '../../harness/addresses.ts'
@@ -200,15 +205,36 @@ function settingsOf(site: Overrides): Settings {
 }
 
 /**
- * Settings whose effect another test shows, because their values are not a part of such an object.
+ * Settings whose values are in no such object: the effect of two values, which must differ. The
+ * effect is the one for which a program reads the setting.
  */
-const SEEN_ELSEWHERE: Readonly<Record<string, { readonly test: string; readonly name: string }>> = {
-  'popup.fail_delays': { test: 'test/system/reload.test.ts', name: 'fail_delays' },
-  // Only the command reads it.
-  'database.patroni_port': { test: 'test/unit/auth-relay/check-cluster.test.ts', name: 'patroni_port' },
+const EFFECTS: Readonly<Record<string, readonly [() => Promise<unknown>, () => Promise<unknown>]>> = {
+  // A reload calls `use` of the object that counts failures.
+  'popup.fail_delays': [() => delayWith([3]), () => delayWith([5])],
+  // Only the command reads it. Nothing listens on port 1.
+  'database.patroni_port': [() => patroniFindingsWith(1), () => patroniFindingsWith(0)],
   // wrap in place of qmail-smtpd, which reads its settings for each connection.
-  'wrap.ask': { test: 'test/system/wrap-exec-mode.test.ts', name: 'WRAP_ASK' },
+  'wrap.ask': [() => socketOfExecMode('unix:/run/one.sock'), () => socketOfExecMode('unix:/run/other.sock')],
 }
+
+/** The delay of a login after one failure, in milliseconds. */
+async function delayWith(seconds: number[]): Promise<number> {
+  const customers = new CustomerNetworks()
+  const delays = new FailureDelays([], () => 0, customers)
+  delays.use(settingsOf({ popup: { fail_delays: seconds } }).popup.fail_delays, customers)
+  delays.failed(ip('192.0.2.1'), loginText(loginOctets('ann')), 'a proof')
+  return delays.delayFor(ip('198.51.100.1'), loginText(loginOctets('ann')))
+}
+
+const patroniFindingsWith = (port: number) =>
+  checkPatroni(settingsOf({ database: { require_sync: true, dbhost: '127.0.0.1', patroni_port: port } }))
+
+async function socketOfExecMode(ask: string): Promise<string> {
+  const file = `${path}/exec.toml`
+  writeFileSync(file, formatSettings({ wrap: { ask } }, { head: [], withDefaults: false }))
+  return (await readExecSettings(file, {})).ask
+}
+
 /**
  * Settings whose values are not visible in the new objects. The test shows only that they are read
  * for these objects.
@@ -273,9 +299,10 @@ describe('a reloaded setting changes an object that a program makes at a reload'
   )
 
   test.each(rows)('$full', async ({ key, section, name, full }) => {
-    const elsewhere = SEEN_ELSEWHERE[full]
-    if (elsewhere !== undefined) {
-      expect(readFileSync(elsewhere.test, 'utf8')).toContain(elsewhere.name)
+    const effects = EFFECTS[full]
+    if (effects !== undefined) {
+      const [one, other] = effects
+      expect(await one()).not.toEqual(await other())
       return
     }
     const read = READ[full]
