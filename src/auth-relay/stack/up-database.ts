@@ -78,7 +78,7 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
   }
 }
 
-/** The uid that the kernel shows for an account without a number here (proc(5), overflowuid). */
+/** The uid of nobody, with which the kernel shows accounts of other user namespaces. */
 const NOBODY = 65_534
 
 /**
