@@ -147,6 +147,30 @@ test('a grant whose device has ended or is at another place opens nothing', asyn
   expect(await decisionOf(undefined)).toEqual({ relay: false, reason: 'no_grant' })
 })
 
+test('the relay of a shared address names its logins; without the rule none is shared', async () => {
+  const rules = {
+    withoutDevice: 'relay',
+    sharedAddresses: 'devices',
+    sharedLogins: 2,
+    minuteOfDay: () => 0,
+    placesOf: () => [],
+  } as const
+  const ask = (logins: readonly string[]) => async () => ({ until: 5, login: 'ann', logins })
+  const decisionOf = (logins: readonly string[], given?: typeof rules) =>
+    decide(ip, {
+      ask: ask(logins),
+      refusal: () => undefined,
+      timeoutMs: 1000,
+      ...(given === undefined ? {} : { rules: given }),
+    })
+  const opened = { relay: true, until: 5, login: 'ann' }
+  expect(await decisionOf(['ben', 'ann'], rules)).toEqual({ ...opened, sharedBy: ['ben', 'ann'] })
+  const alone = await decisionOf([], rules)
+  expect(alone).toEqual(opened)
+  expect(alone).not.toHaveProperty('sharedBy')
+  expect(await decisionOf(['ben', 'ann'])).toEqual(opened)
+})
+
 test('the deadline aborts the statement, and no timer is left', async () => {
   vi.useFakeTimers()
   onTestFinished(() => void vi.useRealTimers())
