@@ -8,6 +8,7 @@ import {
   logDecision,
   type RelayGrant,
   relayVariables,
+  UNNAMED_CLIENT,
   verdictOf,
 } from '../../../src/wrap/decision.ts'
 import { shareDecisions } from '../../../src/wrap/gate/gate-setup.ts'
@@ -145,6 +146,11 @@ test('a grant whose device has ended or is at another place opens nothing', asyn
     reason: 'device_network',
   })
   expect(await decisionOf(undefined)).toEqual({ relay: false, reason: 'no_grant' })
+})
+
+test('a client that its proxy does not name has no relay, and counts as never', () => {
+  expect(UNNAMED_CLIENT).toEqual({ relay: false, reason: 'unnamed_client' })
+  expect(verdictOf(UNNAMED_CLIENT)).toBe('never')
 })
 
 test('the relay of a shared address names its logins; without the rule none is shared', async () => {
