@@ -8,6 +8,9 @@ import type { FilePlaces } from './file-places.ts'
 import type { JournalEntry, LoginSources } from './login-sources.ts'
 import type { Counters } from './metrics.ts'
 
+/** The latest time of a Date. */
+const MAX_MICROSECONDS = 8.64e18
+
 /** Parses one line of `journalctl -o json`; undefined for a line without an entry. */
 export function parseJournalEntry(text: string): JournalEntry | undefined {
   let entry: unknown
@@ -27,7 +30,7 @@ export function parseJournalEntry(text: string): JournalEntry | undefined {
   const microseconds = sent > 0 ? Math.min(sent, stored) : stored
   const uid = field('_UID')
   const cursor = field('__CURSOR')
-  if (!(microseconds > 0) || cursor === '') return undefined
+  if (!(microseconds > 0 && microseconds <= MAX_MICROSECONDS) || cursor === '') return undefined
   const at = Math.floor(microseconds / 1000)
   const line: SyslogLine = {
     form: 'journal',

@@ -242,7 +242,9 @@ export function parseRelayAnswer(line: string): RelayAnswer | undefined {
   const { until, user } = /^yes until=(?<until>\d{1,12})(?: user=(?<user>\S+))?$/.exec(line)?.groups ?? {}
   if (until === undefined) return undefined
   const login = user === undefined ? undefined : percentDecode(user)
-  return user !== undefined && login === undefined ? undefined : { verdict: 'yes', until: Number(until), login }
+  // No environment can have a login with NUL.
+  const isValid = user === undefined || login?.includes('\0') === false
+  return isValid ? { verdict: 'yes', until: Number(until), login } : undefined
 }
 
 /** The counts of a gate for a device within the last hour and the last day, rounded up. */

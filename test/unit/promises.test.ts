@@ -31,6 +31,12 @@ test('promises have consecutive numbers, and the README links to them', () => {
   expect(textOf('README.md')).toContain('(docs/PROMISES.md)')
 })
 
+/** The rows of the table of figures, without marks. */
+const figures =
+  textOf('docs/ENDURANCE.md')
+    .split('## Figures')[1]
+    ?.match(/^\| `.*$/gm) ?? []
+
 describe.each(rows)('promise $number', ({ tests, run }) => {
   test('its tests exist', () => {
     const named = [...tests.matchAll(/`(test\/[^`]+\.test\.ts)` `([^`]+)`/g)]
@@ -48,5 +54,18 @@ describe.each(rows)('promise $number', ({ tests, run }) => {
   test('its last long run has a date, or it has no long run', () => {
     if (run !== '–') expect(run).toMatch(/^20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01]), \S/)
     expect(run).not.toBe('')
+  })
+
+  test.runIf(run !== '–')('its last long run stands in ENDURANCE, with the same date and size', () => {
+    const [, date = '', part = '', size = ''] = /^(\S+), `([^`]+)`, ([^,]*(?:,\d{3}[^,]*)*)/.exec(run) ?? []
+    const named = figures.filter(row => row.split('|')[1]?.includes(`\`${part}\``) && row.includes(date))
+    expect(
+      named.filter(row => row.includes(size)),
+      `${date} ${part} ${size}`,
+    ).not.toEqual([])
+    const dates = figures
+      .map(row => row.split('|')[1] ?? '')
+      .flatMap(name => (name.includes(`\`${part}\``) ? (name.match(/\d{4}-\d\d-\d\d/g) ?? []) : []))
+    expect(dates.sort().at(-1)).toBe(date)
   })
 })

@@ -97,7 +97,7 @@ test.prop([fc.array(word, { maxLength: 20 }).map(words => `TO:${words.join('')}`
   'an accepted address is parsed back to the same one, and contains one pair of brackets outside quotes',
   argument => {
     const passed = read(argument)
-    if (!passed.startsWith('TO:')) return
+    fc.pre(passed.startsWith('TO:'))
     expect(read(passed)).toBe(passed)
     const bare = passed.replace(/"(?:[^"\\]|\\.)*"/g, 'q').replace(/(?<= )\S+/g, '')
     expect(bare.match(/[<>]/g)).toEqual(['<', '>'])

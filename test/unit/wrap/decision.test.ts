@@ -8,6 +8,7 @@ import {
   logDecision,
   type RelayGrant,
   relayVariables,
+  UNNAMED_CLIENT,
   verdictOf,
 } from '../../../src/wrap/decision.ts'
 import { shareDecisions } from '../../../src/wrap/gate/gate-setup.ts'
@@ -150,6 +151,35 @@ test('a grant whose device has ended or is at another place opens nothing', asyn
   const log = createLog('wrap', { write: line => lines.push(line) })
   logDecision(log, await decisionOf({ ...grant, device: { ...device, ended: true } }), { ip })
   expect(lines.join('')).toMatch(/event=relay_refused.* device=copier/)
+})
+
+test('a client that its proxy does not name has no relay, and counts as never', () => {
+  expect(UNNAMED_CLIENT).toEqual({ relay: false, reason: 'unnamed_client' })
+  expect(verdictOf(UNNAMED_CLIENT)).toBe('never')
+})
+
+test('the relay of a shared address names its logins; without the rule none is shared', async () => {
+  const rules = {
+    withoutDevice: 'relay',
+    sharedAddresses: 'devices',
+    sharedLogins: 2,
+    minuteOfDay: () => 0,
+    placesOf: () => [],
+  } as const
+  const ask = (logins: readonly string[]) => async () => ({ until: 5, login: 'ann', logins })
+  const decisionOf = (logins: readonly string[], given?: typeof rules) =>
+    decide(ip, {
+      ask: ask(logins),
+      refusal: () => undefined,
+      timeoutMs: 1000,
+      ...(given === undefined ? {} : { rules: given }),
+    })
+  const opened = { relay: true, until: 5, login: 'ann' }
+  expect(await decisionOf(['ben', 'ann'], rules)).toEqual({ ...opened, sharedBy: ['ben', 'ann'] })
+  const alone = await decisionOf([], rules)
+  expect(alone).toEqual(opened)
+  expect(alone).not.toHaveProperty('sharedBy')
+  expect(await decisionOf(['ben', 'ann'])).toEqual(opened)
 })
 
 test('the deadline aborts the statement, and no timer is left', async () => {
