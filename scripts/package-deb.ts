@@ -227,7 +227,7 @@ function addDocuments(tree: Tree, version: string, date: Date): void {
   ]) {
     tree.copy(`deploy/${file}`, `${documents}/examples/${file}`)
   }
-  for (const dropIn of ['authd-follow', 'authd-journal', 'credentials', 'smtpd']) {
+  for (const dropIn of ['authd-follow', 'authd-journal', 'credentials', 'smtpd', 'wrap-cdb']) {
     tree.copy(`deploy/systemd/${dropIn}.conf`, `${documents}/examples/systemd/${dropIn}.conf`)
   }
   for (const file of globSync('deploy/runit/**/*', { cwd: root, withFileTypes: true })) {

@@ -14,6 +14,7 @@ import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } fro
 import { copyNodeModules } from '../harness/checkout.ts'
 import { DEBIAN_MACHINE, DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES, pathOf } from '../harness/describe-with.ts'
+import { commandIn, sectionOfDocument } from '../harness/document-steps.ts'
 import { eventually } from '../harness/eventually.ts'
 import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
 import { Program, run } from '../harness/program.ts'
@@ -372,7 +373,7 @@ function life(release: Release): void {
       'sh',
       '-c',
       `cp ${examples}/to-authd-fifo.conf /etc/rsyslog.d/40-auth-relay-authd.conf
-      mkdir -p /var/pop3-auth && mkfifo -m 600 /var/pop3-auth/fifo && chown auth-relay /var/pop3-auth/fifo`,
+      ${commandIn(sectionOfDocument('INSTALL', 'Log sources'), /^mkdir -p \S+ && mkfifo /)}`,
     )
     await change('s/^syslog_listen = .*/syslog_fifo = "\\/var\\/pop3-auth\\/fifo"/')
     await machine.must('systemctl', 'restart', 'auth-relay-authd.service', 'rsyslog.service')
@@ -550,6 +551,11 @@ function life(release: Release): void {
   test('purged: no process runs, and no file is left', async () => {
     showJournalOnFailure()
     await machine.must('rm', '-r', '/etc/systemd/system/auth-relay-wrap.service.d')
+    // init keeps the former text beside the file.
+    await machine.sh(`sed -i 's/^configured = true$/configured = false/' /etc/auth-relay.toml
+      auth-relay init --for postfix
+      sed -i 's/^configured = false$/configured = true/' /etc/auth-relay.toml
+      test -e /etc/auth-relay.toml.old`)
     await machine.must('dpkg', '--remove', 'auth-relay')
     expect(await machine.must('cat', '/etc/auth-relay.toml')).toContain('configured = true')
     expect(
@@ -576,8 +582,13 @@ function life(release: Release): void {
     await machine.sh(
       `cd /tmp && dpkg-deb -R auth-relay.deb tree && dpkg-deb --root-owner-group -Zgzip -z1 -b tree lintian.deb`,
     )
-    const { lines } = await machine.run('lintian', '--allow-root', '/tmp/lintian.deb')
-    expect(lines.filter(line => /^[EW]:/.test(line))).toEqual([])
+    const { ending, lines } = await machine.run(
+      ...['lintian', '--allow-root', '--fail-on', 'error,warning', '/tmp/lintian.deb'],
+    )
+    expect({ code: ending?.code, findings: lines.filter(line => /^[EW]:/.test(line)) }).toEqual({
+      code: 0,
+      findings: [],
+    })
   }, 900_000)
 }
 

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
 import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
 import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
-import { commandIn, sectionOfDocument } from '../harness/document-steps.ts'
+import { blockOf, commandIn, sectionOfDocument } from '../harness/document-steps.ts'
 import { eventually } from '../harness/eventually.ts'
 import { installBlock } from '../harness/install-recipe.ts'
 import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_SITE, MailHost, POSTFIX_SITE } from '../harness/mail-host.ts'
@@ -135,6 +135,50 @@ function hosts(release: Release): void {
     await machine.must('systemctl', 'reset-failed', 'auth-relay-wrap.service')
   })
 
+  test('the gate writes the cdb of tcpserver with the drop-in of INSTALL', async () => {
+    showJournalOnFailure()
+    await machine.sh('echo :allow > /etc/tcp.smtp && install -d -o auth-relay-gate /etc/tcp.smtp.d')
+    const cdb = ['tcprules_static = "/etc/tcp.smtp"', 'tcprules_cdb = "/etc/tcp.smtp.d/tcp.smtp.cdb"']
+    const authd = ['syslog_listen = ["127.0.0.1:6514"]', DOVECOT]
+    await configure({ authd, wrap: [POLICY, ...cdb], popup: ['listen = []'] }, 'authd')
+    expect(await machine.answer('auth-relay', 'check', '--quiet')).toContain(
+      'wrap.tcprules_cdb: ProtectSystem=strict of the unit auth-relay-wrap makes it read-only: /etc/tcp.smtp.d: ',
+    )
+    await machine.sh(blockOf(sectionOfDocument('INSTALL', 'qmail and notqmail'), 'sh', 'wrap-cdb.conf'))
+    expect(await machine.answer('auth-relay', 'check')).toMatch(
+      /^fine +wrap\.tcprules_cdb: auth-relay-gate can replace /m,
+    )
+    await eventually('the gate has written the cdb', async () =>
+      (await machine.answer('stat', '-c', '%U %s', '/etc/tcp.smtp.d/tcp.smtp.cdb')).startsWith('auth-relay-gate 2'),
+    )
+    await machine.sh('rm -r /etc/systemd/system/auth-relay-wrap.service.d && systemctl daemon-reload')
+  })
+
+  test('the unit of the alerts delivers a mail through Postfix', async () => {
+    showJournalOnFailure()
+    await configure(
+      {
+        authd: ['syslog_listen = ["127.0.0.1:6514"]', DOVECOT],
+        wrap: [POLICY],
+        popup: ['listen = []'],
+        alerts: ['mail_to = ["bob@localhost"]', 'mail_from = "alarms@localhost"'],
+      },
+      'authd',
+      'wrap',
+    )
+    // The same unit runs the command that sends each rule once. bob has a mailbox in /var/mail.
+    await machine.sh(`adduser --quiet --disabled-password --gecos '' bob
+      directory=/etc/systemd/system/auth-relay-alerts.service.d
+      mkdir -p $directory
+      printf '%s\\n' [Service] Type=oneshot Restart=no WatchdogSec=0 ExecStart= \\
+        'ExecStart=/usr/lib/auth-relay/bin/auth-relay alerts test --config /etc/auth-relay.toml' > $directory/test.conf
+      systemctl daemon-reload && systemctl start auth-relay-alerts.service`)
+    await eventually('the mail is delivered', async () =>
+      (await machine.answer('cat', '/var/mail/bob')).includes('login_spread'),
+    )
+    await machine.sh('rm -r /etc/systemd/system/auth-relay-alerts.service.d && systemctl daemon-reload')
+  })
+
   test('authd reads the journal with the drop-in file for it', async () => {
     showJournalOnFailure()
     await machine.sh('rm /etc/rsyslog.d/40-auth-relay-authd.conf && systemctl restart rsyslog.service')
@@ -143,6 +187,9 @@ function hosts(release: Release): void {
     expect(await machine.answer('auth-relay', 'check')).toMatch(
       /^fine +authd.journal: auth-relay can read the journal$/m,
     )
+    expect(
+      await machine.sh(commandIn(sectionOfDocument('INSTALL', 'Log sources'), /^systemd-run .* journalctl /)),
+    ).not.toBe('')
     await machine.sh(`
       postconf -F smtp/inet/chroot=y
       postconf -e 'smtpd_relay_restrictions = permit_mynetworks, check_policy_service { inet:127.0.0.1:10040, default_action=DUNNO }, reject_unauth_destination'
@@ -181,6 +228,11 @@ function hosts(release: Release): void {
     await host.opensRelay(host.newAddress(), 'pop3s')
     const tested = await machine.sh(`auth-relay test-line < ${log}`)
     expect(tested).not.toContain('not a syslog line')
+    // After a rotation Dovecot writes a new file, which authd can read too.
+    machine.write('/etc/logrotate.d/dovecot-log', blockOf(sectionOfDocument('INSTALL', 'Log sources'), '', log))
+    await machine.sh('logrotate --force /etc/logrotate.d/dovecot-log')
+    expect(await machine.must('stat', '-c', '%a %G', log)).toBe('640 adm')
+    await host.opensRelay(host.newAddress(), 'pop3s')
     expect(tested).toMatch(/^ *\d+ +grant +192\.0\.2\.\d+ +ann +\(dovecot\), with follow_files$/m)
   })
 

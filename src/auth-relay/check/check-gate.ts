@@ -8,8 +8,16 @@ import { idsOf, isRoot } from '../../process/privileges.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import type { Settings, ShownSetting } from '../../settings/settings.ts'
 import { parseTcpRule, parseTcpRules } from '../../wire/tcprules.ts'
-import { accountWithGroups, mayAccount, type ProgramAccount, rightsFindings } from './check-rights.ts'
+import {
+  accountWithGroups,
+  mayAccount,
+  type ProgramAccount,
+  rightsFindings,
+  type UnitFacts,
+  unitFacts,
+} from './check-rights.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
+import { sandboxFindings } from './sandbox.ts'
 
 /** Maximum number of faults that are named for one file. */
 const MAX_FAULTS = 5
@@ -18,7 +26,10 @@ const MAX_FAULTS = 5
  * Checks the files of the gate's cdb export with the rights of the gate's account: the site's rules
  * and the directory.
  */
-export function checkCdb({ wrap, grants }: Settings): readonly Finding[] {
+export function checkCdb(
+  { wrap, grants }: Settings,
+  unit: (name: string) => UnitFacts | undefined = unitFacts,
+): readonly Finding[] {
   if (wrap.tcprules_cdb === '') {
     return wrap.tcprules_static === ''
       ? []
@@ -30,7 +41,7 @@ export function checkCdb({ wrap, grants }: Settings): readonly Finding[] {
           ),
         ]
   }
-  const account = accountOfGate(wrap.user)
+  const account = accountOfGate(wrap.user, unit('auth-relay-wrap.service'))
   return [
     ...rightsFindings('wrap.tcprules_cdb', () => checkDirectory(wrap.tcprules_cdb, account)),
     ...(wrap.tcprules_static === ''
@@ -52,30 +63,36 @@ const THIS_ACCOUNT: ProgramAccount = {
   groups: [],
 }
 
-function accountOfGate(user: string): ProgramAccount {
-  if (user === '' || !isRoot()) return THIS_ACCOUNT
+function accountOfGate(user: string, facts: UnitFacts | undefined): ProgramAccount {
+  const sandbox = facts?.sandbox
+  if (user === '' || !isRoot()) return { ...THIS_ACCOUNT, sandbox }
   try {
-    return { name: user, ids: idsOf(user, 'wrap.user'), groups: [] }
+    return { name: user, ids: idsOf(user, 'wrap.user'), groups: facts?.groups ?? [], sandbox }
   } catch {
-    return THIS_ACCOUNT // Another finding reports the missing account.
+    return { ...THIS_ACCOUNT, sandbox } // Another finding reports the missing account.
   }
 }
 
-function checkDirectory(cdb: string, account: ProgramAccount): Finding[] {
+function checkDirectory(cdb: string, account: ProgramAccount): readonly Finding[] {
+  const about = 'wrap.tcprules_cdb'
   const directory = dirname(cdb)
+  const closed = sandboxFindings(about, account.sandbox, directory, 'write', 'the gate cannot replace the cdb')
+  if (closed.length > 0) return closed
   return mayAccount(account, 'w', directory) && mayAccount(account, 'x', directory)
-    ? [fine('wrap.tcprules_cdb', `${account.name} can replace ${cdb}`)]
+    ? [fine(about, `${account.name} can replace ${cdb}`)]
     : [
         unsafe(
-          'wrap.tcprules_cdb',
+          about,
           `${account.name} cannot make files in ${directory}`,
-          `give the cdb its own directory: install -d -o ${account === THIS_ACCOUNT ? 'ACCOUNT' : account.ids.uid} DIRECTORY`,
+          `give the cdb its own directory: install -d -o ${account.name === THIS_ACCOUNT.name ? 'ACCOUNT' : account.ids.uid} DIRECTORY`,
         ),
       ]
 }
 
-function checkRules(path: string, account: ProgramAccount): Finding[] {
+function checkRules(path: string, account: ProgramAccount): readonly Finding[] {
   const about = 'wrap.tcprules_static'
+  const hidden = sandboxFindings(about, account.sandbox, path, 'read', 'the gate cannot read the rules')
+  if (hidden.length > 0) return hidden
   if (!existsSync(path)) return [unsafe(about, `there is no ${path}`, 'write the rules there; an empty file suffices')]
   if (!mayAccount(account, 'r', path)) {
     return [unsafe(about, `${account.name} cannot read ${path}`, `make it readable: chmod a+r ${path}`)]
@@ -128,8 +145,9 @@ type ServiceSettings = Pick<Settings['wrap'], 'policy_listen' | 'socketmap_liste
 
 /**
  * Checks whether a Postfix of this host reaches the gate's Unix sockets that its main.cf names. An
- * smtpd in a chroot, as on Debian, can open only paths in the queue directory. An account without
- * write access to a socket cannot connect.
+ * smtpd in a chroot, as on Debian, resolves an absolute path inside the queue directory. A relative
+ * path begins there with and without a chroot. An account without write access to a socket cannot
+ * connect.
  */
 export function checkPostfix({ wrap }: { readonly wrap: ServiceSettings }, etc = '/etc/postfix'): readonly Finding[] {
   const main = logicalLines(textOf(join(etc, 'main.cf')))
@@ -137,18 +155,20 @@ export function checkPostfix({ wrap }: { readonly wrap: ServiceSettings }, etc =
     main.map(line => new RegExp(`^${name}\\s*=\\s*(\\S+)`).exec(line)?.[1]).findLast(value => value !== undefined)
   const queue = setting('queue_directory') ?? '/var/spool/postfix'
   const isChrooted = logicalLines(textOf(join(etc, 'master.cf'))).some(line => {
-    const [, type, , , chroot, , , command] = line.split(/\s+/)
-    return type === 'inet' && command === 'smtpd' && chroot === 'y'
+    const [, , , , chroot, , , command] = line.split(/\s+/)
+    return command === 'smtpd' && chroot === 'y'
   })
   return unixSockets(wrap).flatMap(({ name, about, path }): readonly Finding[] => {
-    if (!main.some(line => namesSocket(line, path))) return []
-    const inside = isChrooted && !path.startsWith(`${queue}/`) ? join(queue, path) : path
+    const relative = path.startsWith(`${queue}/`) ? path.slice(queue.length + 1) : undefined
+    const isRelative = relative !== undefined && main.some(line => namesSocket(line, relative))
+    if (!isRelative && !main.some(line => namesSocket(line, path))) return []
+    const inside = isChrooted && !isRelative ? join(queue, path) : path
     if (inside !== path && statSync(inside, { throwIfNoEntry: false })?.isSocket() !== true) {
       return [
         unsafe(
           about,
           `the smtpd of Postfix runs in the chroot ${queue} and cannot reach ${path}: it defers all mail`,
-          `use inet:127.0.0.1:10040 in main.cf and ${name} = ["127.0.0.1:10040"], or write n in the chroot column of smtpd in master.cf`,
+          `${relative === undefined ? '' : `write unix:${relative} in main.cf, or `}use inet:127.0.0.1:10040 in main.cf and ${name} = ["127.0.0.1:10040"], or write n in the chroot column of smtpd in master.cf`,
         ),
       ]
     }

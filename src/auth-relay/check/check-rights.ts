@@ -10,7 +10,8 @@ import { accountNamed, groupNamed } from '../../libc/accounts.ts'
 import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
-import { ourProgram, socketsAt } from './processes.ts'
+import { ourProgram, socketsAt, unitOf } from './processes.ts'
+import { hiddenBy, readOnlyBy, SANDBOX_PROPERTIES, type Sandbox, sandboxFindings, sandboxOf } from './sandbox.ts'
 
 export type RightsSurroundings = {
   /** A program of the same installation as authd. */
@@ -56,28 +57,37 @@ function accountOfAuthd(
 ): ProgramAccount | undefined {
   const holders = socketsAt({ type: 'unix', path: authd.socket }).flatMap(socket => socket.holders)
   const running = holders.find(holder => ourProgram(holder, script) === 'authd')
-  if (running !== undefined) return accountOfProcess(running.pid, authd.user === '' ? 'authd' : authd.user)
+  const facts = unit('auth-relay-authd.service')
+  if (running !== undefined) {
+    const account = accountOfProcess(running.pid, authd.user === '' ? 'authd' : authd.user)
+    const isOfUnit = unitOf(running.pid) === 'auth-relay-authd.service'
+    return account && { ...account, sandbox: isOfUnit ? facts?.sandbox : undefined }
+  }
   if (authd.user !== '') {
     try {
-      return { name: authd.user, ids: idsOf(authd.user, 'authd.user'), groups: [] }
+      const ids = idsOf(authd.user, 'authd.user')
+      return { name: authd.user, ids, groups: facts?.groups ?? [], sandbox: facts?.sandbox }
     } catch {
       return undefined // Another finding reports the missing account.
     }
   }
-  const facts = unit('auth-relay-authd.service')
   return facts === undefined ? undefined : accountOfUnit(facts)
 }
 
-function checkFifo(path: string, account: ProgramAccount): Finding[] {
+function checkFifo(path: string, account: ProgramAccount): readonly Finding[] {
   // Another finding reports the missing FIFO.
   if (path === '' || statOf(path)?.isFIFO() !== true) return []
+  const hidden = sandboxFindings('authd.syslog_fifo', account.sandbox, path, 'read', 'authd does not start')
+  if (hidden.length > 0) return hidden
   if (mayAccount(account, 'r', path) && mayAccount(account, 'w', path)) return []
   const text = `${account.name} (uid ${account.ids.uid}) cannot read and write ${path}: authd does not start`
   return [unsafe('authd.syslog_fifo', text, `chown ${account.ids.uid} ${path}`)]
 }
 
-function checkFollowed(path: string, account: ProgramAccount): Finding[] {
+function checkFollowed(path: string, account: ProgramAccount): readonly Finding[] {
   const about = 'authd.follow_files'
+  const hidden = sandboxFindings(about, account.sandbox, path, 'read', 'nothing is granted from it')
+  if (hidden.length > 0) return hidden
   const status = statOf(path)
   if (status === undefined) return [advice(about, `there is no ${path} yet`, 'nothing, if a daemon will create it')]
   if (mayAccount(account, 'r', path)) return [fine(about, `${account.name} can read ${path}`)]
@@ -120,44 +130,69 @@ function checkJournal(account: ProgramAccount, facts: UnitFacts | undefined, jou
 }
 
 /**
- * Under its unit the gate is never root: the directories of its sockets must belong to its account.
+ * Under their units the gate and the status page are never root: the directories of their sockets
+ * must belong to their accounts.
  */
-function checkSocketDirectories({ wrap }: Settings, unit: (name: string) => UnitFacts | undefined): Finding[] {
-  const services = {
-    policy_listen: wrap.policy_listen,
-    socketmap_listen: wrap.socketmap_listen,
-    query_listen: wrap.query_listen,
-  }
-  const sockets = Object.entries(services).flatMap(([name, addresses]) =>
-    addresses.flatMap(address => (address.type === 'unix' ? [{ about: `wrap.${name}`, address }] : [])),
+function checkSocketDirectories(
+  { wrap, statusPage }: Settings,
+  unit: (name: string) => UnitFacts | undefined,
+): readonly Finding[] {
+  const gate = { unit: 'auth-relay-wrap', owner: 'the gate', usual: '/run/auth-relay/gate' }
+  const page = { unit: 'auth-relay-status-page', owner: 'the status page', usual: '/run/auth-relay/status' }
+  return [
+    { about: 'wrap.policy_listen', addresses: wrap.policy_listen, program: gate },
+    { about: 'wrap.socketmap_listen', addresses: wrap.socketmap_listen, program: gate },
+    { about: 'wrap.query_listen', addresses: wrap.query_listen, program: gate },
+    { about: 'status-page.listen', addresses: [statusPage.listen], program: page },
+  ].flatMap(({ about, addresses, program }) =>
+    addresses.flatMap(address =>
+      address?.type === 'unix' && socketsAt(address).length === 0
+        ? checkSocketDirectory(about, address.path, program, unit(`${program.unit}.service`))
+        : [],
+    ),
   )
-  const waiting = sockets.filter(({ address }) => socketsAt(address).length === 0)
-  const facts = waiting.length === 0 ? undefined : unit('auth-relay-wrap.service')
-  const account = facts === undefined ? undefined : accountOfUnit(facts)
+}
+
+function checkSocketDirectory(
+  about: string,
+  path: string,
+  { owner, usual }: { readonly owner: string; readonly usual: string },
+  facts: UnitFacts | undefined,
+): readonly Finding[] {
+  const account = facts && accountOfUnit(facts)
   if (account === undefined) return []
-  return waiting.flatMap(({ about, address: { path } }) =>
-    rightsFindings(about, () => {
-      const directory = dirname(path)
-      return mayAccount(account, 'w', directory) && mayAccount(account, 'x', directory)
-        ? []
-        : [
-            unsafe(
-              about,
-              `${account.name} cannot make ${path}: the unit of the gate does not start`,
-              `name a socket in /run/auth-relay/gate, or: install -d -o ${account.name} ${directory}`,
-            ),
-          ]
-    }),
-  )
+  const directory = dirname(path)
+  const consequence = `the unit of ${owner} does not start`
+  const remedy = `name a socket in ${usual}`
+  return rightsFindings(about, () => {
+    const closed = sandboxFindings(about, account.sandbox, directory, 'write', consequence)
+    if (closed.length > 0) return closed.map(finding => ({ ...finding, remedy: `${remedy}, or: ${finding.remedy}` }))
+    if (mayAccount(account, 'w', directory) && mayAccount(account, 'x', directory)) return []
+    const text = `${account.name} cannot make ${path}: ${consequence}`
+    return [unsafe(about, text, `${remedy}, or: install -d -o ${account.name} ${directory}`)]
+  })
 }
 
 const statOf = (path: string): Stats | undefined => statSync(path, { throwIfNoEntry: false })
 
-/** An account with the supplementary groups of a program. */
-export type ProgramAccount = { readonly name: string; readonly ids: Ids; readonly groups: readonly number[] }
+/**
+ * An account with the supplementary groups of a program, and the file system that its unit shows
+ * it.
+ */
+export type ProgramAccount = {
+  readonly name: string
+  readonly ids: Ids
+  readonly groups: readonly number[]
+  readonly sandbox?: Sandbox | undefined
+}
 
 /** Properties of a systemd unit; undefined if systemd has no such unit, or does not run. */
-export type UnitFacts = { readonly user: string; readonly groups: readonly number[]; readonly procSubset: string }
+export type UnitFacts = {
+  readonly user: string
+  readonly groups: readonly number[]
+  readonly procSubset: string
+  readonly sandbox?: Sandbox | undefined
+}
 
 /** The kernel could not be queried as that account, so its rights are unknown. */
 export class RightsUnknown extends Error {
@@ -167,9 +202,14 @@ export class RightsUnknown extends Error {
 /**
  * True if the account may do this to the path: `r` read it, `w` write to it, `x` search it. A
  * process with the ids of the account tries it, so that ACLs and the directories above the path
- * count. @throws RightsUnknown
+ * count. The options of the unit count too. @throws RightsUnknown
  */
-export function mayAccount({ name, ids, groups }: ProgramAccount, right: 'r' | 'w' | 'x', path: string): boolean {
+export function mayAccount(
+  { name, ids, groups, sandbox }: ProgramAccount,
+  right: 'r' | 'w' | 'x',
+  path: string,
+): boolean {
+  if (sandbox !== undefined && isClosedBy(sandbox, right, path)) return false
   const words = ['test', `-${right}`, path]
   const list = groups.length === 0 ? '--clear-groups' : `--groups=${groups.join(',')}`
   const prefix = isRoot() ? ['setpriv', `--reuid=${ids.uid}`, `--regid=${ids.gid}`, list, '--'] : []
@@ -182,6 +222,13 @@ export function mayAccount({ name, ids, groups }: ProgramAccount, right: 'r' | '
   const reason = error?.message ?? stderr.trim()
   throw new RightsUnknown(`${path} could not be tested as ${name} (uid ${ids.uid}): ${reason || `status ${status}`}`)
 }
+
+/** Special files can be written on a read-only file system. */
+const isClosedBy = (sandbox: Sandbox, right: 'r' | 'w' | 'x', path: string): boolean =>
+  hiddenBy(sandbox, path) !== undefined ||
+  (right === 'w' &&
+    readOnlyBy(sandbox, path) !== undefined &&
+    (statOf(path)?.isDirectory() === true || statOf(path)?.isFile() === true))
 
 /**
  * The topmost directory above the path that the account may not search; undefined: it reaches the
@@ -223,7 +270,10 @@ function accountOfProcess(pid: number, name: string): ProgramAccount | undefined
 }
 
 /** The account of a unit with its groups, as systemd starts it. */
-const accountOfUnit = ({ user, groups }: UnitFacts): ProgramAccount | undefined => accountWithGroups(user, groups)
+function accountOfUnit({ user, groups, sandbox }: UnitFacts): ProgramAccount | undefined {
+  const account = accountWithGroups(user, groups)
+  return account && { ...account, sandbox }
+}
 
 /** An account with the groups that the host's database gives it, and with others. */
 export function accountWithGroups(name: string, others: readonly number[] = []): ProgramAccount | undefined {
@@ -234,9 +284,11 @@ export function accountWithGroups(name: string, others: readonly number[] = []):
   return { name, ids: { uid: account.uid, gid: account.gid }, groups: [...new Set([...own, ...others])] }
 }
 
+const PROPERTIES = ['LoadState', 'User', 'SupplementaryGroups', 'ProcSubset', ...SANDBOX_PROPERTIES]
+
 /** Properties of a systemd unit with its drop-ins. */
-function unitFacts(unit: string): UnitFacts | undefined {
-  const words = ['show', '--property=LoadState,User,SupplementaryGroups,ProcSubset', unit]
+export function unitFacts(unit: string): UnitFacts | undefined {
+  const words = ['show', `--property=${PROPERTIES.join(',')}`, unit]
   const { stdout } = spawnSync('systemctl', words, { encoding: 'utf8', timeout: 5000 })
   const facts = new Map(
     (stdout ?? '').split('\n').map((line): [string, string] => {
@@ -247,5 +299,6 @@ function unitFacts(unit: string): UnitFacts | undefined {
   if (facts.get('LoadState') !== 'loaded') return undefined
   const names = (facts.get('SupplementaryGroups') ?? '').split(' ').filter(Boolean)
   const groups = names.flatMap(name => (/^\d+$/.test(name) ? Number(name) : (groupNamed(name) ?? [])))
-  return { user: facts.get('User') ?? '', groups, procSubset: facts.get('ProcSubset') ?? '' }
+  const procSubset = facts.get('ProcSubset') ?? ''
+  return { user: facts.get('User') ?? '', groups, procSubset, sandbox: sandboxOf(unit, facts) }
 }

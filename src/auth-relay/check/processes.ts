@@ -204,7 +204,8 @@ function statOf(pid: number): { readonly parent: number; readonly since: Date } 
   }
 }
 
-function unitOf(pid: number): string | undefined {
+/** The unit of auth-relay to which a process belongs. */
+export function unitOf(pid: number): string | undefined {
   try {
     return /\/(auth-relay-[a-z-]+\.service)/.exec(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))?.[1]
   } catch {

@@ -154,8 +154,8 @@ const SOCKET_DIRECTORY = '/var/run/postgresql'
 /**
  * The connection of an owner without a password. PostgreSQL admits the account of the same name
  * through the Unix socket of its host, and over TCP it demands a password. Root changes to that
- * account and cannot return. Unchanged if the server is elsewhere, or if this process cannot have the
- * account.
+ * account and cannot return. Unchanged if the server is elsewhere, or if this process cannot have
+ * the account.
  */
 function throughSocket<T extends ConnectionOptions>(owner: T, directory: string): T {
   const [server, ...others] = owner.hosts

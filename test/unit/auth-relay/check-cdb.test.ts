@@ -1,6 +1,8 @@
-import { chmodSync, chownSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { checkCdb } from '../../../src/auth-relay/check/check-gate.ts'
+import type { UnitFacts } from '../../../src/auth-relay/check/check-rights.ts'
+import { hiddenBy, readOnlyBy, sandboxOf } from '../../../src/auth-relay/check/sandbox.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { describeWith, ROOT } from '../../harness/describe-with.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -16,10 +18,10 @@ beforeEach(() => {
 })
 
 /** check's findings about a site with these rules, each as one line. */
-function findingsOf(rules: string | undefined, toml = ''): string[] {
+function findingsOf(rules: string | undefined, toml = '', unit?: UnitFacts): string[] {
   if (rules !== undefined) writeFileSync(`${directory}/tcp.smtp`, rules)
   const text = `[wrap]\ntcprules_static = "${directory}/tcp.smtp"\ntcprules_cdb = "${directory}/tcp.smtp.cdb"\n${toml}`
-  return checkCdb(parseSettings(text, 'x.toml').settings).map(
+  return checkCdb(parseSettings(text, 'x.toml').settings, () => unit).map(
     ({ verdict, about, text: what, remedy }) => `${verdict} ${about}: ${what.replaceAll(directory, '.')} | ${remedy}`,
   )
 }
@@ -63,5 +65,51 @@ describeWith([ROOT], 'the rights of the gate’s account', () => {
     chmodSync(`${directory}/tcp.smtp`, 0o644)
     chownSync(directory, 61_213, 61_213)
     expect(findingsOf(undefined, user).every(line => line.startsWith('fine '))).toBe(true)
+  })
+
+  test('under the unit of the gate count its options too', () => {
+    chmodSync(directory, 0o755)
+    chownSync(directory, 61_213, 61_213)
+    const unit = (more: object): UnitFacts => ({
+      ...{ user: 'daemon', groups: [], procSubset: 'pid' },
+      sandbox: sandboxOf(
+        'auth-relay-wrap.service',
+        new Map(Object.entries({ ProtectSystem: 'strict', ProtectHome: 'yes', PrivateTmp: 'no', ...more })),
+      ),
+    })
+    const edit = 'systemctl edit auth-relay-wrap, and write under [Service]: '
+    expect(findingsOf(':allow\n', user, unit({}))).toEqual([
+      `unsafe wrap.tcprules_cdb: ProtectSystem=strict of the unit auth-relay-wrap makes it read-only: .: the gate cannot replace the cdb | ${edit}ReadWritePaths=${directory}`,
+      expect.stringMatching(/^fine wrap.tcprules_static/),
+    ])
+    expect(findingsOf(undefined, user, unit({ ReadWritePaths: `-/var/qmail ${directory}` }))[0]).toMatch(/^fine /)
+    expect(findingsOf(undefined, user, unit({ PrivateTmp: 'yes' }))).toEqual([
+      `unsafe wrap.tcprules_cdb: PrivateTmp=yes of the unit auth-relay-wrap hides it: .: the gate cannot replace the cdb | ${edit}PrivateTmp=no and, on a separate line, ReadWritePaths=${directory}`,
+      `unsafe wrap.tcprules_static: PrivateTmp=yes of the unit auth-relay-wrap hides it: ./tcp.smtp: the gate cannot read the rules | ${edit}PrivateTmp=no`,
+    ])
+  })
+
+  test('the drop-in of the examples and the units of the package permit what the documents name', () => {
+    const optionsOf = (...names: readonly string[]): ReadonlyMap<string, string> =>
+      new Map(
+        names
+          .flatMap(name =>
+            readFileSync(new URL(`../../../deploy/systemd/${name}`, import.meta.url), 'utf8').split('\n'),
+          )
+          .flatMap(line => {
+            const [, option = '', value = ''] = /^(\w+)=(.*)$/.exec(line) ?? []
+            return option === '' ? [] : [[option, value]]
+          }),
+      )
+    const wrap = sandboxOf('auth-relay-wrap.service', optionsOf('auth-relay-wrap.service'))
+    expect(readOnlyBy(wrap, '/run/auth-relay/gate')).toBeUndefined()
+    expect(readOnlyBy(wrap, '/etc/tcp.smtp.d')?.option).toBe('ProtectSystem=strict')
+    const withCdb = sandboxOf('auth-relay-wrap.service', optionsOf('auth-relay-wrap.service', 'wrap-cdb.conf'))
+    expect(readOnlyBy(withCdb, '/etc/tcp.smtp.d')).toBeUndefined()
+    expect(hiddenBy(withCdb, '/home/vpopmail/etc')?.option).toBe('ProtectHome=yes')
+    const page = sandboxOf('auth-relay-status-page.service', optionsOf('auth-relay-status-page.service'))
+    expect(readOnlyBy(page, '/run/auth-relay/status')).toBeUndefined()
+    const authd = sandboxOf('auth-relay-authd.service', optionsOf('auth-relay-authd.service'))
+    expect(readOnlyBy(authd, '/var/lib/auth-relay')).toBeUndefined()
   })
 })

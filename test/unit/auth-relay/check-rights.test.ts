@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { checkExim, checkPostfix } from '../../../src/auth-relay/check/check-gate.ts'
 import type { UnitFacts } from '../../../src/auth-relay/check/check-rights.ts'
 import { checkRights } from '../../../src/auth-relay/check/check-rights.ts'
+import type { Sandbox } from '../../../src/auth-relay/check/sandbox.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 import { describeWith, ROOT } from '../../harness/describe-with.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -137,6 +138,59 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
     ])
   })
 
+  /** The options of a unit for the file system. */
+  const sandboxed =
+    (sandbox: Partial<Sandbox>) =>
+    (name: string): UnitFacts => ({
+      ...daemonUnit()(),
+      sandbox: {
+        ...{
+          unit: name.replace('.service', ''),
+          protectSystem: 'no',
+          protectHome: 'no',
+          privateTmp: 'no',
+          writable: [],
+        },
+        ...sandbox,
+      },
+    })
+
+  test('a followed file and a FIFO that the unit of authd hides', () => {
+    const log = `${path}/hidden.log`
+    const fifo = `${path}/hidden.fifo`
+    writeFileSync(log, '')
+    chmodSync(log, 0o644)
+    execFileSync('mkfifo', ['-m', '666', fifo])
+    const toml = `[authd]\nuser = "${user}"\nfollow_files = ["${log}", "/home/dovecot/pop3.log"]\nsyslog_fifo = "${fifo}"`
+    expect(findingsOf(toml, sandboxed({ privateTmp: 'yes', protectHome: 'yes' }))).toEqual([
+      'unsafe authd.syslog_fifo: PrivateTmp=yes of the unit auth-relay-authd hides it: /hidden.fifo: authd does not start | systemctl edit auth-relay-authd, and write under [Service]: PrivateTmp=no',
+      'unsafe authd.follow_files: PrivateTmp=yes of the unit auth-relay-authd hides it: /hidden.log: nothing is granted from it | systemctl edit auth-relay-authd, and write under [Service]: PrivateTmp=no',
+      'unsafe authd.follow_files: ProtectHome=yes of the unit auth-relay-authd hides it: /home/dovecot/pop3.log: nothing is granted from it | systemctl edit auth-relay-authd, and write under [Service]: ProtectHome=read-only',
+    ])
+    // A FIFO can be written on a read-only file system.
+    expect(findingsOf(toml, sandboxed({ protectSystem: 'strict', protectHome: 'read-only' }))).toEqual([
+      expect.stringMatching(/^fine authd.follow_files: .*hidden.log/),
+      expect.stringMatching(/^advice authd.follow_files: there is no/),
+    ])
+  })
+
+  test('with the injected unit of the status page: its socket directory', () => {
+    const directory = `${path}/page`
+    mkdirSync(directory)
+    const toml = `[status-page]\nlisten = "unix:${directory}/page.sock"`
+    expect(findingsOf(toml, daemonUnit())).toEqual([
+      'unsafe status-page.listen: daemon cannot make /page/page.sock: the unit of the status page does not start | name a socket in /run/auth-relay/status, or: install -d -o daemon /page',
+    ])
+    chownSync(directory, 1, 1)
+    expect(findingsOf(toml, daemonUnit())).toEqual([])
+    expect(findingsOf(toml, sandboxed({ protectSystem: 'strict' }))).toEqual([
+      expect.stringMatching(
+        /^unsafe status-page.listen: ProtectSystem=strict of the unit auth-relay-status-page makes it read-only: \/page: .* \| name a socket in .*: ReadWritePaths=\/page$/,
+      ),
+    ])
+    expect(findingsOf(toml, sandboxed({ protectSystem: 'strict', writable: [path] }))).toEqual([])
+  })
+
   test('with the injected unit of the gate: a socket directory of root', () => {
     const directory = `${path}/run`
     mkdirSync(directory)
@@ -157,15 +211,12 @@ test('a Postfix in a chroot that cannot reach the socket that its main.cf names'
   const queue = `${path}/spool`
   mkdirSync(etc)
   mkdirSync(queue)
-  const write = (chroot: string, socket: string): void => {
+  const write = (chroot: string, socket: string, service = 'smtp      inet  n  '): void => {
     writeFileSync(
       `${etc}/main.cf`,
       `queue_directory = ${queue}\nsmtpd_relay_restrictions = permit_mynetworks,\n  check_policy_service { unix:${socket}, default_action=DUNNO }\n`,
     )
-    writeFileSync(
-      `${etc}/master.cf`,
-      `# service\nsmtp      inet  n       -       ${chroot}       -       -       smtpd\n`,
-    )
+    writeFileSync(`${etc}/master.cf`, `# service\n${service}     -       ${chroot}       -       -       smtpd\n`)
   }
   const findingsOf = (socket: string) =>
     checkPostfix(settingsOf(`[wrap]\npolicy_listen = ["unix:${socket}"]`), etc).map(({ verdict }) => verdict)
@@ -175,8 +226,25 @@ test('a Postfix in a chroot that cannot reach the socket that its main.cf names'
   expect(findingsOf(`${path}/other.sock`)).toEqual([])
   write('n', outside)
   expect(findingsOf(outside)).toEqual([])
-  write('y', `${queue}/auth-relay/policy.sock`)
-  expect(findingsOf(`${queue}/auth-relay/policy.sock`)).toEqual(['fine'])
+  // The smtpd behind postscreen.
+  write('y', outside, 'smtpd     pass  -  ')
+  expect(findingsOf(outside)).toEqual(['unsafe'])
+  // In the chroot the name of the queue directory leads to a directory below it.
+  mkdirSync(`${queue}/auth-relay`)
+  const inside = `${queue}/auth-relay/policy.sock`
+  const gate = createServer().listen(inside)
+  await new Promise(resolve => gate.once('listening', resolve))
+  write('y', inside)
+  expect(checkPostfix(settingsOf(`[wrap]\npolicy_listen = ["unix:${inside}"]`), etc)).toEqual([
+    expect.objectContaining({
+      verdict: 'unsafe',
+      remedy: expect.stringContaining('write unix:auth-relay/policy.sock in main.cf'),
+    }),
+  ])
+  write('y', 'auth-relay/policy.sock')
+  chmodSync(inside, 0o666)
+  expect(findingsOf(inside)).toEqual(['fine'])
+  await new Promise(resolve => gate.close(resolve))
   // For the smtpd a socket at the same path below the chroot is the right one.
   write('y', '/p.sock')
   const server = createServer().listen(`${queue}/p.sock`)
