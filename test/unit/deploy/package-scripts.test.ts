@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -51,3 +51,18 @@ test.each([
     expect(stderr).toMatch(/ && systemctl try-restart auth-relay-authd auth-relay-wrap /)
   },
 )
+
+test('purge removes the former settings that init kept', () => {
+  const removed = `${path}/purged`
+  mkdirSync(`${removed}/etc/auth-relay`, { recursive: true })
+  for (const name of ['auth-relay.toml', 'auth-relay.toml.old', 'other']) writeFileSync(`${removed}/etc/${name}`, '')
+  const text = readFileSync(new URL('../../../deploy/debian/postrm', import.meta.url), 'utf8').replaceAll(
+    /(?<=[\s"])\/(etc|var|run)\//g,
+    `${removed}/$1/`,
+  )
+  program('getent', 'exit 1')
+  const env = { PATH: `${path}/bin:/usr/bin:/bin` }
+  const { status } = spawnSync('sh', ['-c', text, 'postrm', 'purge'], { encoding: 'utf8', env })
+  expect(status).toBe(0)
+  expect(readdirSync(`${removed}/etc`)).toEqual(['other'])
+})

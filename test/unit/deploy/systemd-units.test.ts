@@ -47,6 +47,22 @@ test.each(Object.entries(units))('%s: root is the default user, never a named on
   expect(accounts.filter(account => /^(root|0)$/.test(account))).toEqual([])
 })
 
+/** The options for which systemd sets NoNewPrivileges= in a unit with User=; systemd.exec(5). */
+const IMPLY_NO_NEW_PRIVILEGES =
+  /^(SystemCall(Filter|Architectures|Log)|Restrict(AddressFamilies|FileSystems|Namespaces|Realtime|SUIDSGID)|Private(Devices|Users)|Protect(Clock|Hostname|Kernel(Logs|Modules|Tunables))|MemoryDenyWriteExecute|LockPersonality|DynamicUser)$/
+
+// sendmail of Postfix is setgid, that of Exim setuid.
+test('no unit that starts sendmail under an account has an option that takes the rights of setgid programs', () => {
+  const mailing = Object.entries(units).filter(
+    ([, unit]) => valuesOf(unit, 'NoNewPrivileges').includes('no') && valuesOf(unit, 'User').some(user => user !== ''),
+  )
+  expect(mailing.map(([name]) => name)).toEqual(['deploy/systemd/auth-relay-alerts.service'])
+  for (const [, unit] of mailing) {
+    const options = unit.split('\n').flatMap(line => /^(\w+)=/.exec(line)?.[1] ?? [])
+    expect(options.filter(option => IMPLY_NO_NEW_PRIVILEGES.test(option))).toEqual([])
+  }
+})
+
 // In a user namespace all accounts except the unit's own look alike, so peers' accounts cannot be
 // compared with settings.
 test.each(['authd', 'wrap'])('%s sees the accounts of its peers', name => {
