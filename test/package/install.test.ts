@@ -24,30 +24,32 @@ describe.each(RELEASES)('%s', release => {
       const reader = 'Log reader beside your POP3 server'
       describe(`${reader}, Postfix`, () => {
         const path = new Walk(release)
-        path.walk('Dovecot and Postfix, as Debian has them', () => path.hasPostfix())
+        path.prepares('Dovecot and Postfix, as Debian has them', () => path.hasPostfix())
         path.installs()
         path.writesFileFor('postfix', reader)
         path.starts(reader)
         path.sendsLogToAuthd(reader)
         path.setsUpPostfix()
         path.works('pop3s')
+        path.tookTenMinutes()
       })
 
       describe(`${reader}, Exim`, () => {
         const path = new Walk(release)
-        path.walk('Dovecot and Exim, as Debian has them', () => path.hasExim())
+        path.prepares('Dovecot and Exim, as Debian has them', () => path.hasExim())
         path.installs()
         path.writesFileFor('exim', reader)
         path.starts(reader)
         path.sendsLogToAuthd(reader)
         path.setsUpExim()
         path.works('pop3s')
+        path.tookTenMinutes()
       })
 
       describe('popup in front of another POP3 server, Postfix', () => {
         const heading = 'popup in front of your POP3 server'
         const path = new Walk(release)
-        path.walk('Dovecot and Postfix, as Debian has them', () => path.hasPostfix())
+        path.prepares('Dovecot and Postfix, as Debian has them', () => path.hasPostfix())
         path.installs()
         path.movesDovecot(heading)
         path.changesSettings(heading)
@@ -57,26 +59,31 @@ describe.each(RELEASES)('%s', release => {
         path.walk('a login by POP3 over TLS opens the relay', async () =>
           path.host.opensRelay(path.host.newAddress(), 'pop3s'),
         )
+        path.tookTenMinutes()
       })
 
       describe('Whole stack with Postfix, a copier', () => {
         const heading = 'Whole stack with Postfix'
         const path = new Walk(release)
-        path.walk('Postfix, as Debian has it, and no POP3 server', () => path.hasPostfixAlone())
+        path.prepares('Postfix, as Debian has it, and no POP3 server', () => path.hasPostfixAlone())
         path.installs()
         path.writesFileFor('postfix-popup', heading)
         path.startsWithDevice(heading)
         path.setsUpPostfix()
         path.scans()
+        path.tookTenMinutes()
       })
 
       describe('the whole stack with qmail', () => {
         const heading = 'Whole stack with qmail'
         const path = new Walk(release)
-        path.walk('qmail, without a checkpassword program', () => path.hasQmail())
+        // The settings of the document name a checkpassword program. One release has it.
+        const hasChecker = release === 'bookworm'
+        path.prepares(`qmail, ${hasChecker ? 'with' : 'without'} a checkpassword program`, () => path.hasQmail())
+        if (hasChecker) path.prepares('a checkpassword program', () => path.hasCheckpassword())
         path.installs()
         path.writesFileFor('qmail', heading)
-        path.hasAccountsInPasswdFile(heading)
+        if (!hasChecker) path.hasAccountsInPasswdFile(heading)
         path.startsQmailSmtpd(heading)
         path.starts(heading)
         const qmail = { storesMail: false }
@@ -84,10 +91,26 @@ describe.each(RELEASES)('%s', release => {
         path.walk('a login by POP3 over TLS opens the relay', async () =>
           path.host.opensRelay(path.host.newAddress(), 'pop3s', qmail),
         )
+        path.tookTenMinutes()
       })
     },
   )
 })
+
+const CHECKPASSWORD = `#!/usr/bin/perl
+use POSIX;
+open(my $credentials, '<&=3') or exit 2;
+read($credentials, my $text, 513);
+my ($login, $password) = split /\\0/, $text;
+exit 1 unless $login eq 'ann' && $password eq 'sesame';
+my ($uid, $gid, $home) = (getpwnam 'ann')[2, 3, 7];
+$) = "$gid $gid";
+POSIX::setgid($gid);
+POSIX::setuid($uid);
+chdir $home or exit 111;
+@ENV{'USER', 'HOME'} = ('ann', $home);
+exec @ARGV;
+`
 
 /** The password that `device add … --password` prints. */
 function passwordIn(output: string): string {
@@ -102,6 +125,8 @@ class Walk {
   #host: MailHost | undefined
   /** Password of the copier. */
   #password = ''
+  /** Milliseconds of the steps of the document. */
+  #spent = 0
 
   constructor(release: Release) {
     this.#release = release
@@ -120,10 +145,28 @@ class Walk {
     return this.host.machine
   }
 
+  /** A step of the document. */
   walk(name: string, step: () => Promise<unknown>): void {
+    this.prepares(name, async () => {
+      const before = performance.now()
+      await step()
+      this.#spent += performance.now() - before
+    })
+  }
+
+  /** A step that makes the host on which the path begins. */
+  prepares(name: string, step: () => Promise<unknown>): void {
     test(name, async () => {
       onTestFailed(async () => console.error(await this.host.journal()))
       await step()
+    })
+  }
+
+  /** INSTALL says that each path takes about ten minutes. The packages come from a local mirror. */
+  tookTenMinutes(): void {
+    test('the commands and the test of the path take less than ten minutes together', () => {
+      expect(this.#spent / 60_000).toBeGreaterThan(0)
+      expect(this.#spent / 60_000).toBeLessThan(10)
     })
   }
 
@@ -162,6 +205,12 @@ class Walk {
     this.#machine.copyIn(new URL('../harness/smtpd.sh', import.meta.url).pathname, '/var/qmail/bin/smtpd.sh')
     this.#machine.write('/var/qmail/bin/qmail-smtpd', '#!/bin/sh\nexec sh /var/qmail/bin/smtpd.sh machine.example\n')
     await this.#machine.must('chmod', '755', '/var/qmail/bin/qmail-smtpd', '/var/qmail/bin/smtpd.sh')
+  }
+
+  /** A program of the checkpassword interface for the account ann, in perl, which Debian has. */
+  async hasCheckpassword(): Promise<void> {
+    this.#machine.write('/bin/checkpassword', CHECKPASSWORD)
+    await this.#machine.must('chmod', '755', '/bin/checkpassword')
   }
 
   /** Step 1, with the package that the tests have already built. */

@@ -27,7 +27,7 @@ describeWith([command('npm', 'nodejs'), command('git')], 'a checkout', () => {
   const { path, remove } = temporaryDirectory()
   afterAll(remove)
 
-  test('npm ci prints no warning with the Node.js that runs npm', async () => {
+  test('npm ci ends without an error with the Node.js that runs npm', async () => {
     copyCheckout(path)
     const installed = await run(['npm', 'ci'], { cwd: path, env: { PATH, HOME: process.env['HOME'] } })
     expect(installed.ending, installed.transcript()).toEqual({ code: 0, signal: null })
