@@ -418,8 +418,10 @@ function walk(release: Release): void {
         const host = site.host(name)
         await installsPackage(host)
         host.machine.write(SETTINGS, `${withSettings(settings, off)}\n`)
-        const path = `/etc/auth-relay/${password}`
-        host.machine.write(path, `${await first.machine.must('cat', path)}\n`)
+        for (const each of [password, 'status-dbpass']) {
+          const path = `/etc/auth-relay/${each}`
+          host.machine.write(path, `${await first.machine.must('cat', path)}\n`)
+        }
         if (name === 'pop2') await givesLogin(host)
         if (name === 'smtp1') {
           await host.machine.install('postfix')
@@ -429,6 +431,7 @@ function walk(release: Release): void {
             systemctl restart postfix.service`)
         }
         await host.sh(start)
+        expect(await host.machine.answer('auth-relay', 'status')).toMatch(/^ +grants +\d+, allowances /m)
       }
       early = await site.opensRelay('pop1')
       await site.opensRelay('pop2')

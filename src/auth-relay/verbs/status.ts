@@ -1,14 +1,17 @@
 /** `auth-relay status`: the state of the site, and its problems. */
 
-import { readFileSync, type Stats, statSync } from 'node:fs'
+import { existsSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { EXIT, messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { schemaVersion } from '../../database/migrate.ts'
 import { createStatusFeed, type EventCounts, type LastByDaemon, type Totals } from '../../grants/status-feed.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
+import { passwordFileOf } from '../../settings/database-connection.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { LAST_LINES_FILE, lastLineKey, parseLastLines } from '../../wire/last-lines.ts'
 import { type ShownCertificate, shownCertificates } from '../certificates.ts'
+import { checkRights } from '../check/check-rights.ts'
+import type { Finding } from '../check/finding.ts'
 import { type RunningProgram, runningPrograms } from '../check/processes.ts'
 import { DATABASE_ROLES, knownSchema, setupCommand, withAnyRole } from '../site-database.ts'
 import { partsInUseHere, servesPop3 } from '../stack/plan.ts'
@@ -26,8 +29,8 @@ const MAX_DAEMONS = 100
 const MAX_DRIFT = 60
 
 /**
- * The state of the database. `counts` is present only if the role of the status page has a password
- * here.
+ * The state of the database. `counts` is present only if the role of the status page is admitted;
+ * otherwise `uncounted` is the reason.
  */
 export type DatabaseStatus =
   | { readonly state: 'down'; readonly reason: string }
@@ -36,6 +39,7 @@ export type DatabaseStatus =
       readonly host: string
       readonly role: string
       readonly schema: number
+      readonly uncounted?: string
       readonly counts?: {
         readonly totals: Totals
         readonly lastHour: Omit<EventCounts, 'start'>
@@ -46,12 +50,13 @@ export type DatabaseStatus =
 
 /**
  * A login source of authd. `last` and `line`: the time at which authd read the newest line, and its
- * text, if they are known.
+ * text, if they are known. `changed`: the last change of a file of which authd has read no line.
  */
 export type LogSource = {
   readonly source: string
   readonly last?: Date
   readonly line?: string
+  readonly changed?: Date
   readonly fault?: string
 }
 
@@ -68,7 +73,7 @@ export type SiteStatus = {
  * The current state of the site of a settings file. `script` is a program of the same installation
  * as the daemons.
  */
-async function siteStatus(settings: Settings, config: string, script: string, now: Date): Promise<SiteStatus> {
+export async function siteStatus(settings: Settings, config: string, script: string, now: Date): Promise<SiteStatus> {
   const parts = partsInUseHere(settings)
   const [database, certificates] = await Promise.all([askDatabase(settings), shownCertificates(settings, parts)])
   const programs = runningPrograms(config, script)
@@ -85,15 +90,20 @@ async function siteStatus(settings: Settings, config: string, script: string, no
   const problems = [
     ...missing.map(name => `${name} does not run`),
     ...(await problemsOfDatabase(database, settings, now)),
+    ...checkRights(settings, { script }).flatMap(problemOfFinding),
     ...sources.flatMap(({ source, fault }) => (fault === undefined ? [] : [`${source}: ${fault}`])),
     ...certificates.flatMap(certificate => problemsOfCertificate(certificate, now)),
   ]
   return { taken: now, programs, database, sources, certificates, problems }
 }
 
+/** A program that may not read its log source, or may not make its socket, grants nothing. */
+const problemOfFinding = ({ verdict, about, text, remedy }: Finding): readonly string[] =>
+  verdict === 'unsafe' ? [`${about}: ${text}: ${remedy}`] : []
+
 async function askDatabase(settings: Settings): Promise<DatabaseStatus> {
   try {
-    const { result } = await withAnyRole(settings, DATABASE_ROLES, async (database, role, user) => {
+    const { result, refused } = await withAnyRole(settings, DATABASE_ROLES, async (database, role, user) => {
       const schema = await schemaVersion(database)
       const state = database.state()
       const about = { state: 'up', host: state.state === 'up' ? state.host : '', role: user, schema } as const
@@ -105,11 +115,20 @@ async function askDatabase(settings: Settings): Promise<DatabaseStatus> {
       const lastByDaemon = await feed.lastByDaemon(HOUR, MAX_DAEMONS)
       return { ...about, counts: { totals, lastHour: sum(steps), lastByDaemon } }
     })
-    return result
+    const reason = refused.get('status')
+    if (reason === undefined) return result
+    return { ...result, uncounted: hasStatusPassword(settings) ? reason : NO_STATUS_PASSWORD }
   } catch (error) {
     if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
     return { state: 'down', reason: error.message }
   }
+}
+
+const NO_STATUS_PASSWORD = 'this host has no password of database.status_dbuser'
+
+function hasStatusPassword(settings: Settings): boolean {
+  const file = passwordFileOf(settings, 'status')
+  return file === '' ? settings.database.status_dbpass !== '' : existsSync(file)
 }
 
 const sum = (steps: readonly EventCounts[]): Omit<EventCounts, 'start'> => {
@@ -159,8 +178,7 @@ export function sourcesOf({ authd, popup, top }: Pick<Settings, 'authd' | 'popup
       }
       if (status === undefined) return { source: path, fault: 'there is no such file' }
       const found = source(path, lastLineKey('file', path))
-      // A growing file that authd does not read shows its age nevertheless.
-      return found.last === undefined ? { ...found, last: status.mtime } : found
+      return found.last === undefined ? { ...found, changed: status.mtime } : found
     }),
     ...authd.syslog_listen.map(address => source(`syslog to ${formatSocketAddress(address)}`, lastLineKey('tcp'))),
     ...(authd.syslog_fifo === '' ? [] : [source(`FIFO ${authd.syslog_fifo}`, lastLineKey('fifo'))]),
@@ -235,11 +253,11 @@ export function formatStatus(found: SiteStatus, style: Style): string {
     ]),
     ['Database', ''],
     ...databaseLines(database),
-    ...section('Log sources', sources, ({ source, last, line, fault }) => [
+    ...section('Log sources', sources, ({ source, last, line, changed, fault }) => [
       source,
       fault ??
         (last === undefined
-          ? 'no line yet'
+          ? `no line yet${changed === undefined ? '' : `; the file changed ${formatMoment(changed)}`}`
           : `last line ${formatMoment(last)}${line === undefined ? '' : `: ${shorten(line)}`}`),
     ]),
     ...section('Certificates', certificates, ({ address, found: shown }) => [
@@ -274,9 +292,9 @@ const section = <Row>(title: string, rows: readonly Row[], format: (row: Row) =>
 
 function databaseLines(database: SiteStatus['database']): readonly Line[] {
   if (database.state === 'down') return [['unavailable', database.reason]]
-  const { host, role, schema, counts } = database
+  const { host, role, schema, counts, uncounted = NO_STATUS_PASSWORD } = database
   const about: Line = ['server', `${host}, role ${role}, schema ${schema}`]
-  if (counts === undefined) return [about, ['grants', 'unknown: this host has no password of database.status_dbuser']]
+  if (counts === undefined) return [about, ['grants', `unknown: ${uncounted}`]]
   const { totals, lastHour, lastByDaemon } = counts
   return [
     about,

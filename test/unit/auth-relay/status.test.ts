@@ -1,12 +1,13 @@
 import { spawn } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { chmodSync, writeFileSync } from 'node:fs'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { shownCertificates } from '../../../src/auth-relay/certificates.ts'
 import { runningPrograms } from '../../../src/auth-relay/check/processes.ts'
 import { checkBeforeStart } from '../../../src/auth-relay/stack/plan.ts'
 import type { SiteStatus } from '../../../src/auth-relay/verbs/status.ts'
-import { exitStatusOf, formatStatus, sourcesOf } from '../../../src/auth-relay/verbs/status.ts'
+import { exitStatusOf, formatStatus, siteStatus, sourcesOf } from '../../../src/auth-relay/verbs/status.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
+import { describeWith, ROOT } from '../../harness/describe-with.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -73,6 +74,10 @@ Nothing is wrong.
     expect(exitStatusOf(unavailable)).toBe(111)
     const database = { state: 'up', host: 'db1', role: 'authwrap', schema: 7 } as const
     expect(formatStatus({ ...healthy, database }, style)).toMatch(/^ {2}grants +unknown: .*status_dbuser$/m)
+    const refused = { ...database, uncounted: 'no database: no pg_hba.conf entry' }
+    expect(formatStatus({ ...healthy, database: refused }, style)).toMatch(
+      /^ {2}grants +unknown: .*pg_hba.conf entry$/m,
+    )
   })
 })
 
@@ -138,6 +143,34 @@ test('the programs that run with a settings file are its daemons, and no command
     'status-page': page,
   })
   expect(found).toHaveLength(5)
+})
+
+test('a followed file of which authd has read no line shows its change, and no last line', () => {
+  const { path, remove } = temporaryDirectory()
+  onTestFinished(remove)
+  writeFileSync(`${path}/mail.log`, 'a line\n')
+  const toml = `state_dir = "${path}"\n[authd]\nfollow_files = ["${path}/mail.log"]\n[popup]\nlisten = []\n`
+  const sources = sourcesOf(parseSettings(toml, 'test', {}).settings)
+  expect(sources).toEqual([{ source: `${path}/mail.log`, changed: expect.any(Date) }])
+  expect(formatStatus({ ...healthy, sources }, style)).toMatch(/mail\.log +no line yet; the file changed \d{4}-/)
+})
+
+describeWith([ROOT], 'the account of authd', () => {
+  test('may not read a followed file: a problem with its remedy', async () => {
+    const { path, remove } = temporaryDirectory()
+    onTestFinished(remove)
+    writeFileSync(`${path}/mail.log`, '', { mode: 0o600 })
+    chmodSync(path, 0o755)
+    const lines = [`state_dir = "${path}"`, '[database]', 'dbhost = "127.0.0.1"', 'dbport = 1']
+    const authd = ['[authd]', 'user = "61210"', `socket = "${path}/a.sock"`, `follow_files = ["${path}/mail.log"]`]
+    const { settings } = parseSettings([...lines, ...authd, '[popup]', 'listen = []', ''].join('\n'), 'test', {})
+    const { problems } = await siteStatus(settings, `${path}/x.toml`, `${path}/auth-relay.js`, now)
+    expect(problems).toContainEqual(
+      expect.stringMatching(
+        /^authd\.follow_files: 61210 .* cannot read .*mail\.log: nothing is granted from it: .*setfacl/,
+      ),
+    )
+  })
 })
 
 test('a followed file that cannot be inspected is a fault of the source, and the rest is shown', () => {
