@@ -6,7 +6,7 @@ import '../base/inspector.ts'
 import { EXIT, UsageFault } from '../base/errors.ts'
 import { parseDaemonWords } from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
-import { loadSettingsFile, requireConfigured, SETTINGS_FILE } from '../settings/settings.ts'
+import { loadDaemonSettings, SETTINGS_FILE } from '../settings/settings.ts'
 import { startAuthd } from './authd.ts'
 
 const USAGE = `Usage: authd [--config FILE]    receive login events, store the grants
@@ -19,13 +19,6 @@ await runCommand('authd', async () => {
   const words = parseDaemonWords('authd', USAGE, SETTINGS_FILE, process.argv.slice(2))
   if (words.type === 'own') throw new UsageFault('authd takes no arguments: see authd --help')
   if (words.type === 'about') process.stdout.write(words.text)
-  else
-    await runDaemon('authd', () =>
-      startAuthd(() => {
-        const { settings } = loadSettingsFile(words.config)
-        requireConfigured(settings, words.config)
-        return settings
-      }),
-    )
+  else await runDaemon('authd', () => startAuthd(() => loadDaemonSettings('authd', words.config)))
   return EXIT.done
 })

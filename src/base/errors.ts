@@ -59,6 +59,13 @@ export const errorCodeOf = (error: unknown): string | undefined =>
 export const asError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)))
 
 /**
+ * Text about a thrown value that only a fault of the program can cause: its stack, or its message
+ * without one.
+ */
+export const stackOf = (thrown: unknown): string =>
+  thrown instanceof Error ? (thrown.stack ?? thrown.message) : String(thrown)
+
+/**
  * The message of the thrown value. For an error with several causes, such as a connection to
  * several addresses, all messages.
  */

@@ -5,7 +5,8 @@
  */
 import type { ChildProcess } from 'node:child_process'
 import type { Server, Socket } from 'node:net'
-import type { SecureContext, TLSSocket } from 'node:tls'
+import type { Duplex } from 'node:stream'
+import { type SecureContext, TLSSocket } from 'node:tls'
 
 /**
  * The file descriptor of a socket or server (`_handle.fd`), which system calls need (getsockopt,
@@ -38,6 +39,23 @@ export function verifyErrorOf(socket: TLSSocket): string | undefined {
 export function destroyOnTlsError(socket: TLSSocket): void {
   socket.on('_tlsError', (error: Error) => socket.destroy(error))
 }
+
+/**
+ * Calls back once after the handshake of a TLS socket of the server side (event `secure`). The
+ * public event `secureConnect` belongs to clients, and `secureConnection` to the runtime's own
+ * tls.Server. Returns a function that removes the callback.
+ */
+export function onceSecure(socket: TLSSocket, callback: () => void): () => void {
+  socket.once('secure', callback)
+  return () => socket.off('secure', callback)
+}
+
+/**
+ * True if a write to the stream takes the octets before it returns, so that the caller may
+ * overwrite them at once. A TLS socket without pending output encrypts inside `write`. Other
+ * streams may keep a reference to the octets.
+ */
+export const takesAtOnce = (stream: Duplex): boolean => stream instanceof TLSSocket && stream.writableLength === 0
 
 /**
  * Removes the runtime's `newListener` hook of a TLS socket. The hook waits for a `keylog` listener,

@@ -6,11 +6,12 @@ import type { Socket } from 'node:net'
 import type { Connection } from '../sockets/connection.ts'
 import type { Handover, HandoverChannel } from '../sockets/engine.ts'
 import type { OpenSocket } from '../sockets/owned-descriptor.ts'
+import { LineReader } from '../wire/lines.ts'
 import {
   formatHandoffReply,
+  type Handoff,
   type HandoffReply,
   MAX_HANDOFF_LINE,
-  MAX_READ_AHEAD,
   parseHandoff,
 } from '../wire/workers/maildrop-worker.ts'
 
@@ -19,9 +20,6 @@ import {
  * the client has already sent.
  */
 export type ServeClient = (client: Connection, ticket: string, readAhead: Uint8Array) => void
-
-const LF = 0x0a
-const NOTHING: Buffer = Buffer.alloc(0)
 
 /**
  * Handoff channels from login processes, over which clients' sockets arrive
@@ -87,7 +85,9 @@ class ReceivedChannel {
    * socket that could not be received.
    */
   readonly #sockets: (OpenSocket | null)[] = []
-  #pending: Buffer = NOTHING
+  readonly #lines = new LineReader()
+  /** The message whose octets have not arrived in full. */
+  #handoff: Handoff | undefined
   #unsent = ''
   #isClosing = false
   #inputEnds = false
@@ -134,26 +134,27 @@ class ReceivedChannel {
   }
 
   #receive(octets: Buffer): void {
-    const rest = this.#receiveAll(this.#pending.length === 0 ? octets : Buffer.concat([this.#pending, octets]))
-    if (rest === undefined || rest.length > MAX_HANDOFF_LINE + MAX_READ_AHEAD) this.destroy()
-    else this.#pending = rest
+    this.#lines.push(octets)
+    if (!this.#receiveAll()) this.destroy()
   }
 
-  /**
-   * Processes the complete messages and returns the octets behind them. Undefined if the login
-   * process violates the protocol.
-   */
-  #receiveAll(octets: Buffer): Buffer | undefined {
-    let rest = octets
-    for (let end = rest.indexOf(LF); end >= 0; end = rest.indexOf(LF)) {
-      const handoff = parseHandoff(rest.toString('latin1', 0, end))
-      if (handoff === undefined) return undefined
-      const begin = end + 1
-      if (rest.length < begin + handoff.octets) return rest
-      if (!this.#adopt(handoff.n, handoff.ticket, rest.subarray(begin, begin + handoff.octets))) return undefined
-      rest = rest.subarray(begin + handoff.octets)
+  /** Processes the complete messages. False if the login process violates the protocol. */
+  #receiveAll(): boolean {
+    for (;;) {
+      const handoff = this.#handoff ?? this.#next()
+      if (handoff === undefined || handoff === 'invalid') return handoff === undefined
+      const readAhead = this.#lines.takeOctets(handoff.octets)
+      this.#handoff = readAhead === undefined ? handoff : undefined
+      if (readAhead === undefined) return true
+      if (!this.#adopt(handoff.n, handoff.ticket, readAhead)) return false
     }
-    return rest
+  }
+
+  #next(): Handoff | 'invalid' | undefined {
+    const line = this.#lines.take(MAX_HANDOFF_LINE + 1)
+    if (line === 'tooLong' || this.#lines.isDiscarding) return 'invalid'
+    if (line === undefined) return undefined
+    return parseHandoff(line.toString('latin1', 0, line.length - 1)) ?? 'invalid'
   }
 
   /**

@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import * as v from 'valibot'
 import { describeDenial, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
+import { createLog, type Log } from '../base/log.ts'
 import { handedText } from '../process/inherited-files.ts'
 import { ALERTS, AUTHD, DATABASE, GRANTS, STATUS_PAGE, TOP, WRAP } from './grant-sections.ts'
 import { POP3D, POPUP, SSLWRAP } from './pop3-sections.ts'
@@ -206,6 +207,32 @@ export function requireConfigured(settings: Settings, path: string): void {
       `${path}: read the file, then set configured = true; then run: auth-relay check --config ${path}`,
     )
   }
+}
+
+/** Former names that this process has named in its log. */
+const warnedNames = new Set<string>()
+
+/**
+ * The settings of a daemon, at its start and at each reload. Logs each former name once. `program`
+ * is for the log. Throws UsageFault like loadSettingsFile and requireConfigured.
+ */
+export function loadDaemonSettings(
+  program: string,
+  path: string,
+  environment: Environment = process.env,
+  log: Log = createLog(program),
+): Settings {
+  const { settings, shown } = loadSettingsFile(path, environment)
+  requireConfigured(settings, path)
+  for (const { section, name, formerName, origin } of shown) {
+    if (formerName === undefined) continue
+    const present = origin.type === 'environment' ? `rename ${origin.variable}` : `write ${name}`
+    const setting = section === '' ? formerName : `${section}.${formerName}`
+    if (warnedNames.has(setting)) continue
+    warnedNames.add(setting)
+    log.warn('setting_renamed', { setting, reason: `it is called ${name} now: ${present}` })
+  }
+  return settings
 }
 
 function reportUnknown(

@@ -1,4 +1,22 @@
-/** A client connection of the engine `epoll`: reads, writes, back-pressure and the close. */
+/**
+ * A client connection of the engine `epoll`: reads, writes, back-pressure and the close.
+ *
+ * The socket is watched for input, and for output only while octets are unsent. During a pause it
+ * is watched until octets arrive, because most pauses end before. A write joins the batch of the
+ * event loop's turn (SendBatch). Before any other operation on the descriptor, the batch is sent,
+ * so that the order of the octets is kept. Octets that the kernel does not accept are copied into
+ * `#unsent`, and later writes wait behind them.
+ *
+ * A connection ends in one of four ways, and each happens once:
+ *
+ * - `destroy` closes the descriptor at once.
+ * - `end` sends the unsent octets, ends the output, discards input that has arrived, and closes. A
+ *   close with unread input would reset the connection, and the client could lose the last reply.
+ * - `toStream` gives the descriptor to a stream of the runtime.
+ * - `handOver` closes the descriptor after another process has its own.
+ *
+ * `#isGone` marks the last two. Callbacks about the connection then end, except `onceClosed`.
+ */
 
 import { Socket } from 'node:net'
 import { BROKEN, HUNG_UP, READABLE, WRITABLE } from '../libc/epoll.ts'

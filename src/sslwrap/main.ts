@@ -5,7 +5,7 @@
 import '../base/inspector.ts'
 import { EXIT } from '../base/errors.ts'
 import { nameProcess, runCommand, runDaemon } from '../process/lifecycle.ts'
-import { loadSettingsFile, requireConfigured } from '../settings/settings.ts'
+import { loadDaemonSettings } from '../settings/settings.ts'
 import { parseCommandLine } from './command-line.ts'
 import { serveStandardInput } from './inetd.ts'
 import { planOf } from './plan.ts'
@@ -31,8 +31,7 @@ await runCommand('sslwrap', async () => {
       return EXIT.done
     case 'daemon': {
       const readPlan = () => {
-        const { settings } = loadSettingsFile(invocation.config, process.env)
-        requireConfigured(settings, invocation.config)
+        const settings = loadDaemonSettings('sslwrap', invocation.config)
         return { plan: planOf(settings), settings }
       }
       await runDaemon('sslwrap', () => startSupervisor(readPlan, script))

@@ -1,7 +1,7 @@
 /** The server's side of a TLS handshake, with limits of time and the reasons of failures. */
 import type { Socket } from 'node:net'
 import { TLSSocket } from 'node:tls'
-import { destroyOnTlsError, removeKeylogHook, verifyErrorOf } from '../base/node-internals.ts'
+import { destroyOnTlsError, onceSecure, removeKeylogHook, verifyErrorOf } from '../base/node-internals.ts'
 import { type ClientHello, parseClientHello } from '../wire/client-hello.ts'
 import type { TlsContexts } from './tls-contexts.ts'
 
@@ -129,7 +129,7 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): 
     })
     removeKeylogHook(socket)
     const settle = (answer: AcceptedTls): void => {
-      socket.off('secure', secure)
+      forget()
       socket.off('error', failed)
       socket.off('close', closed)
       if (answer.outcome !== 'secure') {
@@ -151,7 +151,7 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): 
       }
       settle({ outcome: 'secure', socket, servername: hello.servername, alpn: socket.alpnProtocol || undefined })
     }
-    socket.on('secure', secure)
+    const forget = onceSecure(socket, secure)
     socket.on('error', failed)
     socket.on('close', closed)
     destroyOnTlsError(socket)

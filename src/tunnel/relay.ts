@@ -1,7 +1,7 @@
 /** Relaying octets between two streams, with one read buffer for all of them. */
 import { type OnReadOpts, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { TLSSocket } from 'node:tls'
+import { takesAtOnce } from '../base/node-internals.ts'
 
 /**
  * Read buffer of all sockets of connectSharingReads. Without it, the runtime allocates 64 KiB for
@@ -154,11 +154,9 @@ class Relay {
             this.#idle?.refresh()
             if (!target.write(chunk)) source.pause()
           }
-    // A TLS socket without pending output encrypts the chunk inside write(), so the chunk may lie
-    // in the shared buffer.
+    // The chunk lies in the shared buffer, which the next read of any socket overwrites.
     const sharesReads = setSink(source, chunk => {
-      const isTakenAtOnce = target instanceof TLSSocket && target.writableLength === 0
-      data(isTakenAtOnce ? chunk : Buffer.from(chunk))
+      data(takesAtOnce(target) ? chunk : Buffer.from(chunk))
       return !target.writableNeedDrain
     })
     const drain = () => {

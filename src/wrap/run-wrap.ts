@@ -6,13 +6,7 @@ import { EXIT, messageOf, UsageFault } from '../base/errors.ts'
 import { parseDaemonWords } from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
-import {
-  loadSettingsFile,
-  parseSettings,
-  requireConfigured,
-  SETTINGS_FILE,
-  type Settings,
-} from '../settings/settings.ts'
+import { loadDaemonSettings, parseSettings, SETTINGS_FILE, type Settings } from '../settings/settings.ts'
 import { startGate } from './gate/gate-daemon.ts'
 
 const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, under tcpserver or inetd
@@ -123,10 +117,9 @@ function loadSettings(
 ): Settings {
   const file = config ?? SETTINGS_FILE
   const needsFile = config !== undefined || overrides.listen === undefined || existsSync(file)
-  const { settings } = needsFile
-    ? loadSettingsFile(file, environment)
-    : parseSettings('', '(no settings file)', environment)
-  if (needsFile) requireConfigured(settings, file)
+  const settings = needsFile
+    ? loadDaemonSettings('wrap', file, environment)
+    : parseSettings('', '(no settings file)', environment).settings
   return { ...settings, wrap: { ...settings.wrap, ...overrides } }
 }
 

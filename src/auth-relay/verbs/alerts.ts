@@ -12,7 +12,7 @@ import type { RunningDaemon } from '../../process/lifecycle.ts'
 import { dropPrivileges, idsOf, isRoot } from '../../process/privileges.ts'
 import { databaseConnection, databaseGroups } from '../../settings/database-connection.ts'
 import { restartFields } from '../../settings/reload.ts'
-import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
+import { loadDaemonSettings, loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { AlertWatch, checkRuleNames, ruleNamed } from '../alerts/alert-watch.ts'
 import { reportersOf } from '../alerts/reporters.ts'
 import { shownCertificates } from '../certificates.ts'
@@ -58,12 +58,7 @@ Exit status of list: 1 if an alarm lasts. Of test: 1 if a way to report failed.`
           return choose({
             type: 'daemon',
             name: 'alerts',
-            start: async () =>
-              startAlerts(() => {
-                const settings = load()
-                requireConfigured(settings, config)
-                return settings
-              }),
+            start: async () => startAlerts(() => loadDaemonSettings('alerts', config, environment)),
           })
         default:
           throw new UsageFault(`alerts ${printable(String(action))}: write list, test or run`)

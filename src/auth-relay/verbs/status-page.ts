@@ -13,7 +13,7 @@ import { formatSocketAddress, requireLoopback } from '../../process/socket-addre
 import { makeSocketDirectory } from '../../process/unix-sockets.ts'
 import { databaseConnection, databaseGroups } from '../../settings/database-connection.ts'
 import { restartFields } from '../../settings/reload.ts'
-import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
+import { loadDaemonSettings, type Settings } from '../../settings/settings.ts'
 import { shownCertificates } from '../certificates.ts'
 import { page } from '../status-page/page.ts'
 import { createStatusServer } from '../status-page/status-server.ts'
@@ -46,11 +46,7 @@ addresses; unix:/PATH is for root alone.`,
         name: 'status-page',
         start: () => {
           const config = resolve(options.config)
-          return startStatusPage(() => {
-            const { settings } = loadSettingsFile(config, environment)
-            requireConfigured(settings, config)
-            return settings
-          })
+          return startStatusPage(() => loadDaemonSettings('status-page', config, environment))
         },
       })
     })

@@ -14,6 +14,12 @@ export const SEVERAL_PROGRAMS = {
     meaning: 'A setting that is meant for tests is in force.',
     action: 'Remove the setting, unless this host is a test.',
   },
+  setting_renamed: {
+    levels: ['warn'],
+    fields: ['setting', 'reason'],
+    meaning: 'A setting is written by its former name, which stays valid.',
+    action: 'Write the present name.',
+  },
   privileges_shared: {
     levels: ['warn'],
     fields: ['reason'],

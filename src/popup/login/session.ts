@@ -3,6 +3,7 @@
  * login the connection goes to a pop3d worker, whose first reply is +OK, or it is relayed.
  */
 import { Socket } from 'node:net'
+import { stackOf } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import {
   AUTHORIZATION_START,
@@ -38,7 +39,6 @@ import type { Authenticator, LoginResult, WorkerSession } from './authenticator.
 import type { Client } from './client.ts'
 
 type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
-
 /** Octets of replies that the client has not read, above which none of its commands is run. */
 const HIGH_WATER_OCTETS = 4_096
 /** Lines of one client that are run in one turn of the event loop. */
@@ -299,7 +299,7 @@ export class LoginSession implements ConnectionListener {
     this.#connection.pause()
     work
       .catch((error: unknown) => {
-        this.#log.error('session_failed', { reason: error instanceof Error ? (error.stack ?? error) : String(error) })
+        this.#log.error('session_failed', { reason: stackOf(error) })
         this.#close()
       })
       .finally(() => {

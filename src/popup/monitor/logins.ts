@@ -3,7 +3,7 @@
  * answers.
  */
 import { randomBytes } from 'node:crypto'
-import { messageOf } from '../../base/errors.ts'
+import { messageOf, stackOf } from '../../base/errors.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import type { Log } from '../../base/log.ts'
 import type { LoginFailure } from '../../pop3/authorization.ts'
@@ -128,10 +128,7 @@ export class Logins {
     table.octets += octets
     run(pending)
       .catch((error: unknown) => {
-        this.#parts.log.error('login_check_failed', {
-          id,
-          reason: error instanceof Error ? (error.stack ?? error) : String(error),
-        })
+        this.#parts.log.error('login_check_failed', { id, reason: stackOf(error) })
         process.send({ type: 'failed', n, failure: 'temporary' })
       })
       .finally(() => {

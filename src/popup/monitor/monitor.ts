@@ -28,7 +28,7 @@ import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import { programBeside } from '../../process/worker-process.ts'
 import { restartFields } from '../../settings/reload.ts'
-import { loadSettingsFile, requireConfigured, type Settings } from '../../settings/settings.ts'
+import { loadDaemonSettings, type Settings } from '../../settings/settings.ts'
 import { type EngineChoice, settledChoice } from '../../sockets/select-engine.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
@@ -51,8 +51,7 @@ import { MaildropWorkers } from './maildrop-workers.ts'
  * process then ends, so that nothing is left half-started.
  */
 export async function startMonitor(settingsFile: string, program: string): Promise<RunningDaemon> {
-  let { settings } = loadSettingsFile(settingsFile)
-  requireConfigured(settings, settingsFile)
+  let settings = loadDaemonSettings('popup', settingsFile)
   const log = createLog('popup', { level: settings.top.log_level, byTurn: true })
   watchDescriptors(log)
   // For delays, intervals and allowances: a clock step must neither refuse nor admit a login.
@@ -127,8 +126,7 @@ export async function startMonitor(settingsFile: string, program: string): Promi
   return {
     ready: readyLine(settings, listeners),
     reload: async () => {
-      const next = loadSettingsFile(settingsFile).settings
-      requireConfigured(next, settingsFile)
+      const next = loadDaemonSettings('popup', settingsFile)
       const effective = withKept(started, next)
       certificate.rotate()
       const nextForLogin = loginSettings(effective, { ...fixed, ticketKeys: certificate.ticketKeys })

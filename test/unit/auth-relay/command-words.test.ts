@@ -1,4 +1,4 @@
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { commandTree, readCommandLine } from '../../../src/auth-relay/command-line.ts'
 import { formatTarget, readBlockTarget, readNetwork, readPeriod } from '../../../src/auth-relay/grant-target.ts'
 import { programEnvironment } from '../../../src/auth-relay/stack/supervised-program.ts'
@@ -50,6 +50,19 @@ describe('verbs', () => {
     for (const words of commands) expect(readCommandLine(words, {}).type).toBe('command')
     expect(readCommandLine(['up', '--demo'], {}).type).toBe('daemon')
   })
+})
+
+test.each([
+  [['revoke', 'ann'], 'block'],
+  [['revoke', 'ann', '--end'], 'unblock'],
+])('%j prints one warning with the name to write, before it runs', async (words, name) => {
+  const write = vi.spyOn(process.stderr, 'write').mockReturnValue(true)
+  onTestFinished(() => write.mockRestore())
+  const action = readCommandLine([...words, '--config', '/not/there.toml'], {})
+  if (action.type !== 'command') throw new Error('revoke is a command')
+  expect(write.mock.calls).toEqual([])
+  await expect(action.run()).rejects.toThrow('cannot read the settings file /not/there.toml')
+  expect(write.mock.calls).toEqual([[`auth-relay: revoke is the older name: write ${name}\n`]])
 })
 
 describe('the target of a verb', () => {

@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { asError, errorCodeOf, messageOf } from '../../../src/base/errors.ts'
+import { asError, errorCodeOf, messageOf, stackOf } from '../../../src/base/errors.ts'
 
 test('an error is unchanged, and any other thrown value becomes an error', () => {
   const error = new TypeError('x')
@@ -15,6 +15,14 @@ test('the message of an aggregate contains every message', () => {
     '::1: refused, 127.0.0.1: refused',
   )
   expect(messageOf(new AggregateError([], 'none'))).toBe('none')
+})
+
+test('a fault of the program is reported with its stack, or its message, or its text', () => {
+  const error = new TypeError('x')
+  expect(stackOf(error)).toMatch(/^TypeError: x\n +at /)
+  delete error.stack
+  expect(stackOf(error)).toBe('x')
+  expect(stackOf('text')).toBe('text')
 })
 
 test('only a system error has a code', () => {

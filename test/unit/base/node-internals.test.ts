@@ -12,7 +12,9 @@ import {
   checkMessages,
   descriptorOf,
   destroyOnTlsError,
+  onceSecure,
   removeKeylogHook,
+  takesAtOnce,
   verifyErrorOf,
 } from '../../../src/base/node-internals.ts'
 import { eventually } from '../../harness/eventually.ts'
@@ -83,6 +85,57 @@ test('_tlsError: octets that are not TLS after the handshake destroy the socket'
   far.push(Buffer.from('not a TLS record at all'))
   await closed
   expect(server.destroyed).toBe(true)
+})
+
+test('secure: the event comes once after the handshake of the server side, and a callback can be removed', async () => {
+  const seen: string[] = []
+  const { server, client } = await handshake(createSecureContext({ cert, key }), {}, false, socket => {
+    onceSecure(socket, () => seen.push('kept'))
+    onceSecure(socket, () => seen.push('removed'))()
+  })
+  expect(seen).toEqual(['kept'])
+  server.write('x')
+  await once(client, 'data')
+  expect(seen).toEqual(['kept'])
+  client.destroy()
+})
+
+test('a TLS write without pending output has taken the octets when it returns', async () => {
+  const secureContext = createSecureContext({ cert, key })
+  const servers: TLSSocket[] = []
+  const listener = createServer(raw => {
+    const server = new TLSSocket(raw, { isServer: true, secureContext })
+    server.on('error', () => {})
+    servers.push(server)
+  })
+  await once(listener.listen(0, '127.0.0.1'), 'listening')
+  const address = listener.address()
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  const client = connect({ port: address.port, host: '127.0.0.1', rejectUnauthorized: false })
+  await once(client, 'secureConnect')
+  const [server] = servers
+  if (server === undefined) throw new Error('no connection')
+  expect([takesAtOnce(server), takesAtOnce(client), takesAtOnce(new Socket())]).toEqual([true, true, false])
+  let received = ''
+  client.on('data', chunk => {
+    received += chunk.toString('latin1')
+  })
+  // Until the kernel accepts no more, because the client reads only in a later turn.
+  let expected = ''
+  const shared = Buffer.alloc(65_536)
+  for (let round = 0; round < 2_000 && takesAtOnce(server); round += 1) {
+    const size = round % 3 === 0 ? 1 + round : shared.length
+    const letter = String.fromCharCode(97 + (round % 26))
+    shared.fill(letter, 0, size)
+    server.write(shared.subarray(0, size))
+    shared.fill('#')
+    expected += letter.repeat(size)
+  }
+  expect(takesAtOnce(server)).toBe(false)
+  await eventually('all octets', () => received.length === expected.length)
+  expect(received === expected).toBe(true)
+  client.destroy()
+  listener.close()
 })
 
 test('newListener: the hook exists, and no part of the runtime needs it', async () => {

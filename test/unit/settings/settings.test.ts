@@ -1,10 +1,19 @@
+import { writeFileSync } from 'node:fs'
 import { fc, test } from '@fast-check/vitest'
-import { describe, expect } from 'vitest'
+import { describe, expect, onTestFinished } from 'vitest'
 import { UsageFault } from '../../../src/base/errors.ts'
+import { createLog } from '../../../src/base/log.ts'
 import { parseDurationIn, writeDuration } from '../../../src/settings/duration.ts'
 import { environmentNameOf } from '../../../src/settings/rows.ts'
-import { nearest, parseSettings, requireConfigured, SECTIONS } from '../../../src/settings/settings.ts'
+import {
+  loadDaemonSettings,
+  nearest,
+  parseSettings,
+  requireConfigured,
+  SECTIONS,
+} from '../../../src/settings/settings.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const PATH = '/etc/auth-relay.toml'
 
@@ -186,6 +195,24 @@ describe('a setting with a former name', () => {
     const { settings, shown } = parseSettings(toml, PATH, environment)
     expect(settings.grants.never_grant.has(inside)).toBe(true)
     expect(shown.find(({ name }) => name === 'never_grant')?.formerName).toBe(formerName)
+  })
+
+  test('a daemon logs it once, at its start or at the reload after which the name stands there', () => {
+    const directory = temporaryDirectory()
+    onTestFinished(directory.remove)
+    const file = `${directory.path}/auth-relay.toml`
+    const lines: string[] = []
+    const log = createLog('authd', { write: line => lines.push(line) })
+    writeFileSync(file, 'configured = true\n[grants]\nnever_nets = ["192.0.2.0/24"]\n')
+    const environment = { POPUP_REMEMBER_PASSWORDS: '0' }
+    expect(loadDaemonSettings('authd', file, environment, log).grants.never_grant.has(inside)).toBe(true)
+    loadDaemonSettings('authd', file, environment, log)
+    expect(lines).toEqual([
+      'authd: level=warn event=setting_renamed setting=grants.never_nets reason="it is called never_grant now: write never_grant"\n',
+      expect.stringMatching(
+        /^authd: level=warn event=setting_renamed setting=popup\.remember_passwords reason=".*: rename POPUP_REMEMBER_PASSWORDS"\n$/,
+      ),
+    ])
   })
 
   test('both names at once are a fault', () => {

@@ -3,6 +3,7 @@
  * both.
  */
 import { resolve } from 'node:path'
+import { printToStandardError } from '../../../base/log.ts'
 import type { BlockTarget } from '../../../grants/grant-store.ts'
 import { formatTarget, readBlockTarget, readPeriod, readReason } from '../../grant-target.ts'
 import { operatorName, withGrants } from '../../site-database.ts'
@@ -12,6 +13,7 @@ import type { Action, Surroundings, Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
 
 type BlockOptions = { config: string; for?: string; reason: string; json?: true }
+type Command = Extract<Action, { readonly type: 'command' }>
 type UnblockOptions = { config: string; json?: true }
 
 const WHOM = ['<whom>', 'address, network or login name'] as const
@@ -53,7 +55,7 @@ export const unblock: Verb = (program, surroundings, choose) => {
     .action((whom: string, options: UnblockOptions) => choose(unblocking(whom, options, surroundings)))
 }
 
-/** `auth-relay revoke`: the older name of both verbs. */
+/** `auth-relay revoke`: the older name of both verbs, with a warning on standard error. */
 export const revoke: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('revoke'))
     .description('older name of block, and with --end of unblock')
@@ -62,12 +64,21 @@ export const revoke: Verb = (program, surroundings, choose) => {
     .option(...REASON)
     .option('--end', 'end the block')
     .option(...JSON_OPTION)
-    .action((whom: string, options: BlockOptions & { end?: true }) =>
-      choose(options.end === true ? unblocking(whom, options, surroundings) : blocking(whom, options, surroundings)),
-    )
+    .action((whom: string, options: BlockOptions & { end?: true }) => {
+      const isEnd = options.end === true
+      const action = isEnd ? unblocking(whom, options, surroundings) : blocking(whom, options, surroundings)
+      const warning = `auth-relay: revoke is the older name: write ${isEnd ? 'unblock' : 'block'}\n`
+      choose({
+        type: 'command',
+        run: async () => {
+          printToStandardError(warning)
+          return action.run()
+        },
+      })
+    })
 }
 
-function blocking(whom: string, options: BlockOptions, surroundings: Surroundings): Action {
+function blocking(whom: string, options: BlockOptions, surroundings: Surroundings): Command {
   const target = readBlockTarget(whom)
   const forSeconds = readPeriod(options.for)
   const reason = readReason(options.reason)
@@ -89,7 +100,7 @@ function blocking(whom: string, options: BlockOptions, surroundings: Surrounding
   }
 }
 
-function unblocking(whom: string, options: UnblockOptions, surroundings: Surroundings): Action {
+function unblocking(whom: string, options: UnblockOptions, surroundings: Surroundings): Command {
   const target = readBlockTarget(whom)
   const report = reportAbout(target, options, surroundings)
   return {
