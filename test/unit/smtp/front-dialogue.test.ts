@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { FrontSession, octets, type SessionOptions, TestRules } from './front-session.ts'
+import { FrontSession, octets, type Replies, type SessionOptions, TestRules } from './front-session.ts'
 
 const B = 'MAIL FROM:<scan@example.org>/'
 const R = 'RCPT TO:<u@example.org>/'
@@ -245,14 +245,14 @@ const VECTORS: readonly Vector[] = [
   },
   { name: 'early, refused by the front', client: [`${B}${E}${D}RSET/`], replies: '250 550 554', saw: B, end: true },
   {
-    name: 'client ends at DATA',
+    name: 'server ends at DATA',
     client: [B, R, D],
     replies: '250 250 421',
     end: true,
     options: () => ({ replies: { DATA: [''] } }),
   },
   {
-    name: 'client ends after the dot',
+    name: 'server ends after the dot',
     client: [B, R, D, 'x/./'],
     replies: '250 250 354 421',
     end: true,
@@ -415,14 +415,88 @@ describe.each([
     expect(session.isClosed).toBe(true)
   })
 
-  test('passes an early reply of the server, and nothing of the content behind it', () => {
-    const session = new FrontSession(withCut)
-    for (const group of [B, R, D, 'some content\\r']) session.group(octets(group))
-    session.fromServer('451 bare line feeds\r\n')
-    session.group('\nRSET\r\n.\r\nRSET\r\n')
-    expect(session.codes).toBe('250 250 354 451')
+  test.each([
+    ['at DATA', D, '250 250 354', 0],
+    ['within early content', `${D}hi/`, '250 250 354', 0],
+    ['after the dot of early content', `${D}hi/./`, '250 250 354 250', 1],
+  ])('a client that ends %s', (_name, last, codes, messages) => {
+    const session = new FrontSession(withCut).group(octets(B)).group(octets(R))
+    session.dialogue.fromClient(Buffer.from(octets(last)))
+    session.end()
+    expect(session.codes).toBe(codes)
+    expect(session.server.saw).toBe(octets(`${B}${R}${last}`))
+    expect(session.server.messages).toBe(messages)
+    expect(session.serverInputEnded).toBe(true)
     expect(session.isClosed).toBe(true)
-    expect(session.server.saw).toBe(octets(`${B}${R}${D}some content\\r`))
+  })
+
+  test('a client that ends after the dot gets the reply to its message', () => {
+    const session = new FrontSession(withCut)
+    for (const group of [B, R, D]) session.group(octets(group))
+    session.dialogue.fromClient(Buffer.from(octets('hi/./')))
+    session.end()
+    expect(session.codes).toBe('250 250 354 250')
+    expect(session.server.messages).toBe(1)
+    expect(session.isClosed).toBe(true)
+  })
+
+  test.each(['451 bare line feeds', '421 timeout', '552 too large'])(
+    'passes an early reply of the server, and nothing of the content behind it: %s',
+    reply => {
+      const session = new FrontSession(withCut)
+      for (const group of [B, R, D, 'some content\\r']) session.group(octets(group))
+      session.fromServer(`${reply}\r\n`)
+      session.group('\nRSET\r\n.\r\nRSET\r\n')
+      expect(session.codes).toBe(`250 250 354 ${reply.slice(0, 3)}`)
+      expect(session.isClosed).toBe(true)
+      expect(session.server.saw).toBe(octets(`${B}${R}${D}some content\\r`))
+    },
+  )
+
+  test.each<[name: string, client: readonly string[], replies: Replies, codes: string]>([
+    ['as the banner', [], { banner: ['421 busy\r\n'] }, ''],
+    ['to MAIL', [B], { MAIL: ['421'] }, '421'],
+    ['to DATA', [B, R, D], { DATA: ['421'] }, '250 250 421'],
+    ['to DATA with early content', [B, R, `${D}hi/./`], { DATA: ['421'] }, '250 250 421'],
+    ['to the message', [B, R, D, 'hi/./'], { '.': ['421'] }, '250 250 354 421'],
+    ['to AUTH', ['AUTH LOGIN/'], { AUTH: ['421'] }, '421'],
+    ['to a line of AUTH', ['AUTH LOGIN/', 'dQ==/'], { AUTH: ['334'], '=': ['421'] }, '334 421'],
+    ['to QUIT', ['QUIT/'], { QUIT: ['421'] }, '421'],
+  ])('passes 421 %s, and nothing after it', (_name, client, replies, codes) => {
+    const session = new FrontSession({ ...withCut, replies })
+    for (const group of client) session.group(octets(group))
+    const { saw } = session.server
+    expect(session.received).toMatch(/421 \w+\r\n$/)
+    expect(session.isClosed).toBe(true)
+    session.dialogue.fromClient(Buffer.from(octets(`dQ==/NOOP/${B}`)))
+    session.fromServer('250 later\r\n')
+    session.group('')
+    expect(session.codes).toBe(codes)
+    expect(session.server.saw).toBe(saw)
+    expect(session.events.at(-1)).toBe('fault:server_reply')
+  })
+
+  test('passes 421 without a command, and nothing after it', () => {
+    const session = new FrontSession(withCut).group(octets(B))
+    session.fromServer('421 timeout\r\n250 later\r\n')
+    session.dialogue.fromClient(Buffer.from(octets(R)))
+    expect(session.group('').codes).toBe('250 421')
+    expect(session.isClosed).toBe(true)
+    expect(session.server.saw).toBe(octets(B))
+  })
+
+  test('a server that ends within the content is reported, and nothing more is passed', () => {
+    const session = new FrontSession(withCut)
+    for (const group of [B, R, D, 'some/']) session.group(octets(group))
+    session.dialogue.serverEnded()
+    session.dialogue.fromClient(Buffer.from(octets('more/./')))
+    session.group('')
+    expect(session.received).toMatch(/\r\n421 4\.3\.0 the mail server behind ended the session\r\n$/)
+    expect(session.codes).toBe('250 250 354 421')
+    expect(session.isClosed).toBe(true)
+    expect(session.server.saw).toBe(octets(`${B}${R}${D}some/`))
+    expect(session.server.messages).toBe(0)
+    expect(session.events).toEqual(['fault:server_ended'])
   })
 
   test('passes a reply without a command, and ends', () => {
