@@ -44,7 +44,7 @@ const MAX_PENDING = 100_000
 const HIGH_WATER = 5000
 /** Addresses kept while the store is unavailable (spec/wrap-and-db.md §6). */
 const MAX_KEPT = 10_000
-/** Addresses that are locked, or may be; more mean that the store is down. At first 64 at a time. */
+/** Addresses that are locked, or may be; more mean that the store is down. First 64 at a time. */
 const MAX_LOCKED = MAX_BATCH
 const FIRST_LOCKED = 64
 /** Reasons of one outage that are logged. */
