@@ -66,6 +66,8 @@ const GRAIN_MS = 1000
 /** Interval of the cdb export's queries, and their time limit. */
 const CDB_INTERVAL_MS = 5000
 const CDB_TIMEOUT_MS = 3000
+/** In a cluster, the cdb has no grants after this time without an answer: 3 s and an interval. */
+const CDB_UNPROVEN_MS = 3000 + CDB_INTERVAL_MS
 /** Interval of the checks of the cdb itself. */
 const CDB_LOOK_MS = 7000
 const START = Date.UTC(2026, 0, 5)
@@ -149,6 +151,10 @@ class World {
   #cdb: { readonly cdb: CdbExport; readonly since: number } | undefined
   /** The begin of the last query of the export that was answered. */
   #cdbAsked = Number.NEGATIVE_INFINITY
+  /** The time of that answer. */
+  #cdbAnswered = Number.NEGATIVE_INFINITY
+  /** Whether the export is that of a cluster; every second plan. */
+  readonly #cdbIsProven: boolean
   readonly #administrator: ReturnType<typeof createGrantAdmin>
   /** For each row of grants, the last proof. */
   readonly #proofs = new Map<string, Proof>()
@@ -178,6 +184,7 @@ class World {
   constructor(seed: number, time: VirtualTime, stage: Stage, mutants: readonly WorldMutant[]) {
     this.#time = time
     this.#random = new Random(seed)
+    this.#cdbIsProven = seed % 2 === 0
     this.#mutants = new Set(mutants)
     this.#sockets = new SimulatedSockets(time, this.#random, stage.handle)
     stage.sockets = this.#sockets
@@ -375,6 +382,7 @@ class World {
           login: login ?? undefined,
         }))
         this.#cdbAsked = asked
+        this.#cdbAnswered = this.#time.now
         first ??= listed
         return keepsAll ? first : listed
       },
@@ -382,7 +390,9 @@ class World {
       refusal: ip => this.#policy.neverList.refusal(ip),
       timeoutMs: CDB_TIMEOUT_MS,
       intervalMs: CDB_INTERVAL_MS,
+      unprovenMs: this.#cdbIsProven ? CDB_UNPROVEN_MS : undefined,
       clock: this.#machineClock,
+      monotonic: () => this.#time.now,
       log: SILENT,
     })
     this.#cdb = { cdb, since: Number.POSITIVE_INFINITY }
@@ -411,8 +421,8 @@ class World {
 
   /**
    * Every address in the cdb may relay, or could before the export's last query. After a fault that
-   * may have been a query without an answer, and the last one with an answer counts. Every address
-   * with a promise is in the cdb.
+   * may have been a query without an answer, and the last one with an answer counts. In a cluster
+   * it counts for CDB_UNPROVEN_MS. Every address with a promise is in the cdb.
    */
   #checkCdb(texts: readonly string[]): void {
     if (this.#cdb === undefined || this.#time.now < this.#cdb.since) return
@@ -435,6 +445,8 @@ class World {
       )
       if (block !== undefined && block.answered > this.#lostAt && this.#disturbedUntil < looked)
         this.#fail(`${ip} was blocked before the last look and is in the cdb`)
+      if (this.#cdbIsProven && this.#time.now > this.#cdbAnswered + CDB_UNPROVEN_MS + 100)
+        this.#fail(`${ip} is in the cdb of a cluster, and the last answer is too old`)
     }
   }
 
