@@ -4,7 +4,7 @@
 
 import { existsSync } from 'node:fs'
 import { userInfo } from 'node:os'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { TemporaryFault, UsageFault } from '../base/errors.ts'
 import type { ConnectionOptions } from '../database/connection-options.ts'
 import { type Database, openDatabase } from '../database/database.ts'
@@ -20,6 +20,7 @@ import { createGrantAdmin } from '../grants/grant-admin.ts'
 import { policyOf } from '../grants/grant-policy.ts'
 import type { GrantAdmin } from '../grants/grant-store.ts'
 import { type DatabaseRole, databaseConnection, passwordFileOf } from '../settings/database-connection.ts'
+import { databaseRemedy, setupCommand } from '../settings/database-remedy.ts'
 import { loadSettingsFile, type Settings } from '../settings/settings.ts'
 import type { Surroundings } from './verb.ts'
 
@@ -69,49 +70,9 @@ export async function withAnyRole<T>(
   throw last
 }
 
-/**
- * The command of the Debian package that makes or migrates the database in the PostgreSQL of its
- * host.
- */
-export const PACKAGED_SETUP = '/usr/sbin/auth-relay-setup-database'
-
-/**
- * The command that makes or migrates tables and roles: that of the Debian package for a server of
- * this host, else `byHand`.
- */
-export function setupCommand(hosts: ConnectionOptions['hosts'], byHand: string, packaged = PACKAGED_SETUP): string {
-  const [server, ...others] = hosts
-  const isHere = server !== undefined && others.length === 0 && /^(localhost$|\/)/.test(server.host)
-  return isHere && existsSync(packaged) ? basename(packaged) : byHand
-}
-
-/**
- * The remedy for an error that PostgreSQL or a pooler reports only by its text. The text is English
- * unless `lc_messages` of the server is set.
- */
-function remedyFor(message: string, where: string, { hosts, user }: ConnectionOptions): string {
-  if (message.includes('pool_mode'))
-    return `set pool_mode = session in the pooler at ${where}, or connect to PostgreSQL directly`
-  if (/password authentication failed|no password supplied|role ".*" does not exist/.test(message)) {
-    return `make the role ${user} and its password with ${setupCommand(hosts, 'auth-relay migrate --user postgres')}, or correct the password in the settings`
-  }
-  if (/database ".*" does not exist/.test(message)) {
-    return setupCommand(hosts, 'make it with createdb, then run auth-relay migrate --user postgres')
-  }
-  if (message.includes('client password must be')) {
-    return `write the password of ${user} into the settings, or name it with --password-file; auth-relay migrate as root on the host of PostgreSQL needs none, because it uses the Unix socket`
-  }
-  if (/(peer|ident) authentication failed/i.test(message)) {
-    return `run the command as root or as the account ${user}, or give the password of ${user}`
-  }
-  if (message.includes('no pg_hba.conf entry')) return `admit ${user} by a line in pg_hba.conf of ${where}`
-  return `start PostgreSQL at ${where}, or change database.dbhost, dbname, dbuser or dbpass`
-}
-
 /** Errors of the database room in an administrator's words; others are left as they are. */
 function explain(error: unknown, connection: ConnectionOptions): unknown {
   const { hosts, database, user } = connection
-  const where = hosts.map(({ host, port }) => (host.startsWith('/') ? host : `${host}:${port}`)).join(', ')
   if (error instanceof OutcomeUnknown) {
     return new TemporaryFault(
       `the outcome is unknown, and a failover may lose the change: ${error.message}: check whether it is there, and repeat the command`,
@@ -119,7 +80,7 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
     )
   }
   if (error instanceof DatabaseUnavailable) {
-    return new TemporaryFault(`no database: ${error.message}: ${remedyFor(error.message, where, connection)}`, error)
+    return new TemporaryFault(`no database: ${error.message}: ${databaseRemedy(error.message, connection)}`, error)
   }
   if (error instanceof StatementRefused) {
     if (error.code === '42P01')

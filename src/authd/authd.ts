@@ -15,6 +15,7 @@ import { dropPrivileges, type Ids, idsOf, isRoot } from '../process/privileges.t
 import { formatSocketAddress } from '../process/socket-address.ts'
 import { makeSocketDirectory, watchSocketFile } from '../process/unix-sockets.ts'
 import { databaseConnection, databaseGroups } from '../settings/database-connection.ts'
+import { databaseRemedy } from '../settings/database-remedy.ts'
 import { restartFields } from '../settings/reload.ts'
 import type { Settings } from '../settings/settings.ts'
 import { LAST_LINES_FILE } from '../wire/last-lines.ts'
@@ -44,8 +45,9 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   const log = createLog('authd', { level: top.log_level, byTurn: true })
   watchDescriptors(log)
   const counters = new Counters()
+  const connection = databaseConnection(settings, 'writer')
   const store = openGrantWriter(
-    { ...databaseConnection(settings, 'writer'), applicationName: 'authd', max: 4, lockTimeoutMs: LOCK_TIMEOUT_MS },
+    { ...connection, applicationName: 'authd', max: 4, lockTimeoutMs: LOCK_TIMEOUT_MS },
     policyOf(settings),
   )
   const queue = new GrantQueue({
@@ -68,7 +70,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     if (state.state === 'down') {
       log.error('database_unavailable', {
         ...state,
-        remedy: 'start PostgreSQL, or change [database]; logins wait meanwhile',
+        remedy: `${databaseRemedy(state.reason, connection)}; logins wait meanwhile`,
       })
     } else if (state.state === 'up') {
       log.info('database_connected', { state: state.state, host: state.host, pooled: state.pooled })

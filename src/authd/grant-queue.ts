@@ -37,8 +37,7 @@ export type GrantQueueOptions = {
  * waits for a row lock or for a slow disk.
  */
 const MAX_COMMITS = 2
-/**
-/** Addresses that are locked, or may be; more mean that the store is down. At first 64 at a time. */
+/** Addresses that are locked, or may be; more mean that the store is down. First 64 at a time. */
 const MAX_LOCKED = MAX_BATCH
 const FIRST_LOCKED = 64
 /** Reasons of one outage that are logged. */

@@ -36,6 +36,11 @@ export type RoleFacts = {
   readonly statusInterval: number
   /** Whether standby_replies() may read the answers; null: the function does not exist. */
   readonly seesReplies: boolean | null
+  /**
+   * Other sessions of this role whose program gives no name, as the database clients of mail
+   * servers. The programs of auth-relay give a name.
+   */
+  readonly unnamedSessions: number
 }
 
 const ROLE_FACTS: Statement<RoleFacts> = {
@@ -47,7 +52,9 @@ SELECT current_setting('is_superuser')::boolean AS "isSuperuser", clock_timestam
   current_setting('synchronous_standby_names') AS "standbyNames",
   (SELECT setting::int FROM pg_settings WHERE name = 'wal_receiver_status_interval') AS "statusInterval",
   (SELECT pg_has_role(proowner, 'pg_read_all_stats', 'USAGE') FROM pg_proc WHERE oid = to_regprocedure('standby_replies()'))
-    AS "seesReplies"`,
+    AS "seesReplies",
+  (SELECT count(*)::int FROM pg_stat_activity
+    WHERE usename = current_user AND pid <> pg_backend_pid() AND application_name = '') AS "unnamedSessions"`,
   row: v.object({
     isSuperuser: v.boolean(),
     mayWrite: v.boolean(),
@@ -56,6 +63,7 @@ SELECT current_setting('is_superuser')::boolean AS "isSuperuser", clock_timestam
     standbyNames: v.string(),
     statusInterval: v.number(),
     seesReplies: v.nullable(v.boolean()),
+    unnamedSessions: v.number(),
   }),
 }
 

@@ -180,7 +180,7 @@ export const DATABASE = defineSection('database', 'Where the grants are kept: Po
     3,
     0,
     300,
-    'With require_sync: the longest silence of a synchronous standby. After that time the gate accepts no answer of the primary, and the relay stays closed. 0: no limit.',
+    'With require_sync: the longest silence of a synchronous standby. After that time the gate accepts no answer of the primary, and the relay stays closed; tcprules_cdb follows a tcprules_interval later. 0: no limit.',
   ),
   patroni_port: integer(
     8008,

@@ -2,6 +2,7 @@ import { execFile, execFileSync, spawnSync } from 'node:child_process'
 import { chmodSync, chownSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { idsOf } from '../../src/process/privileges.ts'
+import { eventually } from '../harness/eventually.ts'
 import type { NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
 import { debianPostgres } from '../harness/postgres-cluster.ts'
 import { descendantsOf, type ProcessStatus } from '../harness/process-status.ts'
@@ -353,20 +354,18 @@ export class DatabaseNode {
     }
   }
 
+  /** Makes another node the leader; throws unless Patroni reports it. */
   async switchover(from: string, to: string): Promise<void> {
-    const config = `${this.directory}/patroni.json`
-    await this.#run([
-      '/usr/bin/patronictl',
-      '-c',
-      config,
-      'switchover',
-      SCOPE,
-      '--master',
-      from,
-      '--candidate',
-      to,
-      '--force',
-    ])
+    const command = ['/usr/bin/patronictl', '-c', `${this.directory}/patroni.json`, 'switchover']
+    // The option has another name in each major release; Patroni 4 has no --master.
+    const help = (await this.#run([...command, '--help'])) ?? ''
+    const option = ['--leader', '--primary'].find(name => help.includes(name)) ?? '--master'
+    await this.#run([...command, SCOPE, option, from, '--candidate', to, '--force'])
+    await eventually(
+      `${to} is the leader after the switchover`,
+      async () => (await this.members())?.some(({ name, role }) => name === to && role === 'leader'),
+      TTL * 1000,
+    )
   }
 
   /**

@@ -94,7 +94,10 @@ export const FAULTS: readonly Fault[] = [
     strike: async ({ leader, others }) => {
       cut(leader, others, 'out')
       await seconds(1.5)
-      await leader.psql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+      const cancelled = await leader.psql(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+      )
+      if (cancelled?.includes('t') !== true) throw new Error('no wait for the standby was cancelled')
       leader.setLink('down')
       leader.killDatabase()
       await seconds(28)

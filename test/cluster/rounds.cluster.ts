@@ -235,6 +235,9 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
         report(`after round ${n + 1}`, [round])
       }
       await load.stop()
+      expect(rounds.length, `CLUSTER_MINUTES=${MINUTES} ended the run early: set more minutes or fewer rounds`).toBe(
+        ROUNDS,
+      )
       const { leader, others } = await cluster.whole()
       // Every queued login is stored in the end, without a manual step.
       await eventually(
@@ -266,7 +269,7 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
   async function oneRound(
     title: string,
     kind: ClusterOptions,
-    faultOf: (traffic: Traffic) => Fault,
+    faultOf: (traffic: Traffic, operator: Pop3Host) => Fault,
   ): Promise<Round & { readonly resets: number }> {
     const random = new Random(SEED)
     const site = new Site()
@@ -276,7 +279,9 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
       const load = new Traffic({ ...site.parts(), clients }, new Random(SEED, 1))
       traffic = load
       load.start()
-      const round = await playRound(faultOf(load), site, cluster, load, random)
+      const [operator] = site.pop3
+      if (operator === undefined) throw new Error('no POP3 host')
+      const round = await playRound(faultOf(load, operator), site, cluster, load, random)
       report(title, [round])
       await load.stop()
       return { ...round, resets: cluster.nodes.filter(({ wasReset }) => wasReset).length }
@@ -318,10 +323,17 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
 })
 
 /**
- * Stops Patroni on the leader until another node is the leader and has committed logins. Then
- * continues it.
+ * Time for which both primaries run after a block on the new one: beyond the limit for a positive
+ * answer, in milliseconds.
  */
-const longStop = (traffic: Traffic): Fault => ({
+const TWO_PRIMARIES = 10_000
+
+/**
+ * Stops Patroni on the leader until another node is the leader and has committed logins and a block.
+ * The old primary runs on for TWO_PRIMARIES, and the gates ask about the blocked address. Then
+ * Patroni continues.
+ */
+const longStop = (traffic: Traffic, operator: Pop3Host): Fault => ({
   name: 'Patroni stalls for longer than ttl',
   strike: async ({ leader, others: [asked] }) => {
     leader.stop('patroni')
@@ -333,6 +345,8 @@ const longStop = (traffic: Traffic): Fault => ({
     )
     const known = traffic.committedCount
     await eventually('logins are committed on the new leader', () => traffic.committedCount > known + 20, 60_000)
+    await eventually('an address is blocked on the new leader', () => traffic.block(operator), 60_000)
+    await pause(TWO_PRIMARIES)
     leader.resume()
   },
 })

@@ -21,6 +21,11 @@ export type Violation = { readonly rule: string; readonly ip: string; readonly d
 
 /** Number of newest logins that are looked up, so that each is looked up several times. */
 const RECENT = 60
+/**
+ * One of eight queries of a gate is about a blocked address. The address has left the newest logins
+ * by the time at which a positive answer counts.
+ */
+const BLOCKED_ONE_IN = 8
 /** Pause between two logins of one host, and between two queries of one gate, in milliseconds. */
 const PAUSE = 60
 
@@ -103,14 +108,15 @@ export class Traffic {
     return login.isByClockAhead
   }
 
-  /** Blocks an address that has a grant. */
-  async block(host: Pop3Host): Promise<void> {
+  /** Blocks an address that has a grant. True if the command reported success. */
+  async block(host: Pop3Host): Promise<boolean> {
     const candidates = this.#order.slice(-RECENT).filter(ip => !this.blocked.has(ip))
     const ip = candidates.length === 0 ? undefined : this.#random.pick(candidates)
-    if (ip === undefined) return
+    if (ip === undefined) return false
     this.blocked.set(ip, undefined)
     const code = await host.block(ip)
     if (code === 0) this.blocked.set(ip, performance.now())
+    return code === 0
   }
 
   #fresh(): string {
@@ -159,10 +165,17 @@ export class Traffic {
     }
   }
 
+  /** An address for a query: a blocked one, one without a login, or one of the newest logins. */
+  #asked(): string {
+    const blocked = [...this.blocked.keys()].slice(-RECENT)
+    if (blocked.length > 0 && this.#random.oneIn(BLOCKED_ONE_IN)) return this.#random.pick(blocked)
+    if (this.#order.length === 0 || this.#random.oneIn(4)) return this.#clientWithoutLogin()
+    return this.#random.pick(this.#order.slice(-RECENT))
+  }
+
   async #gateLoop(gate: GateHost): Promise<void> {
     while (this.#running) {
-      const hasNoLogin = this.#random.oneIn(4) || this.#order.length === 0
-      const ip = hasNoLogin ? this.#clientWithoutLogin() : this.#random.pick(this.#order.slice(-RECENT))
+      const ip = this.#asked()
       const askedAt = performance.now()
       const answer = await gate.ask(ip).catch(() => 'unknown' as const)
       const login = this.logins.get(ip)
@@ -179,7 +192,7 @@ export class Traffic {
             detail: `${excess} ms after the block was answered`,
           })
         }
-      } else if (!hasNoLogin && !this.blocked.has(ip)) {
+      } else if (login !== undefined && !this.blocked.has(ip)) {
         this.lastNegative = performance.now()
         if (answer === 'no' && !this.mayBeInvalid(ip)) {
           this.violations.push({

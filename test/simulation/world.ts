@@ -69,6 +69,8 @@ const SLOW_MS = 4000
 const GRAIN_MS = 1000
 /** Time limit of the cdb export's queries. */
 const CDB_TIMEOUT_MS = 3000
+/** In a cluster, the cdb has no grants after this time and an interval without an answer. */
+const STANDBY_AGE_MS = 3000
 /** Interval of the checks of the cdb itself. */
 const CDB_LOOK_MS = 7000
 /** The delays of the simulated parts that may follow grant_wait. */
@@ -178,6 +180,10 @@ class World {
     | undefined
   /** The begin of the last query of the export that was answered. */
   #cdbAsked = Number.NEGATIVE_INFINITY
+  /** The time of that answer. */
+  #cdbAnswered = Number.NEGATIVE_INFINITY
+  /** Whether the export is that of a cluster; every second plan. */
+  readonly #cdbIsProven: boolean
   readonly #administrator: ReturnType<typeof createGrantAdmin>
   /** For each row of grants, the last proof. */
   readonly #proofs = new Map<string, Proof>()
@@ -214,6 +220,7 @@ class World {
     this.#isNarrow = isNarrow
     this.#onlyRule = bug?.rule
     const mutants = bug === undefined ? [] : [bug.mutant]
+    this.#cdbIsProven = seed % 2 === 0
     this.#mutants = new Set(mutants)
     this.#sockets = new SimulatedSockets(time, this.#random, stage.handle)
     stage.sockets = this.#sockets
@@ -442,6 +449,7 @@ class World {
         const rows = await reader.current({ signal })
         if (running.isKilled) return new Promise(() => {})
         this.#cdbAsked = asked
+        this.#cdbAnswered = this.#time.now
         return rows.map(({ network, until, login }) => ({
           network,
           until: until === null || !hasEnds ? undefined : Math.floor(until.getTime() / 1000),
@@ -452,7 +460,9 @@ class World {
       refusal: ip => this.#policy.neverList.refusal(ip),
       timeoutMs: CDB_TIMEOUT_MS,
       intervalMs,
+      unprovenMs: this.#cdbIsProven ? STANDBY_AGE_MS + intervalMs : undefined,
       clock: this.#machineClock,
+      monotonic: () => this.#time.now,
       log: SILENT,
     })
     const until = this.#time.now + milliseconds
@@ -517,8 +527,8 @@ class World {
 
   /**
    * Every address in the cdb may relay, or could before the export's last query. After a fault that
-   * may have been a query without an answer, and the last one with an answer counts. Every address
-   * with a promise is in the cdb.
+   * may have been a query without an answer, and the last one with an answer counts. In a cluster
+   * it counts for STANDBY_AGE_MS and an interval. Every address with a promise is in the cdb.
    */
   #checkCdb(texts: readonly string[]): void {
     if (this.#cdb === undefined || this.#time.now < this.#cdb.since) return
@@ -544,6 +554,9 @@ class World {
       )
       if (block !== undefined && block.answered > this.#lostAt && this.#disturbedUntil < looked)
         this.#fail('a block reaches the cdb', `${ip} was blocked before the last look and is in the cdb`)
+      const proven = this.#cdbAnswered + STANDBY_AGE_MS + this.#cdb.intervalMs + 100
+      if (this.#cdbIsProven && this.#time.now > proven)
+        this.#fail('no cdb entry without a login', `${ip} is in the cdb of a cluster, and the last answer is too old`)
     }
   }
 

@@ -6,17 +6,25 @@
 import * as v from 'valibot'
 import { messageOf } from '../../base/errors.ts'
 import type { RoleFacts } from '../../grants/database-setup.ts'
+import type { DatabaseRole } from '../../settings/database-connection.ts'
 import { formatDuration } from '../../settings/duration.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { advice, type Finding, fine, unsafe } from './finding.ts'
 
-/** Checks the settings of synchronous replication that are in force for a role in its database. */
-export function checkReplication(settings: Pick<Settings, 'database'>, seen: RoleFacts, user: string): Finding[] {
+/**
+ * Checks the settings of synchronous replication that are in force for a role in its database. The
+ * reader commits nothing.
+ */
+export function checkReplication(
+  settings: Pick<Settings, 'database'>,
+  seen: RoleFacts,
+  { user, role }: { readonly user: string; readonly role: DatabaseRole },
+): Finding[] {
   const { require_sync: requireSync, standby_age: standbyAge } = settings.database
   const { synchronousCommit: commit, standbyNames, statusInterval, seesReplies } = seen
   const found: Finding[] = []
   const lowered = requireSync ? ['off', 'local', 'remote_write'] : ['off']
-  if (lowered.includes(commit)) {
+  if (role === 'writer' && lowered.includes(commit)) {
     found.push(
       advice(
         'synchronous_commit',
@@ -31,8 +39,12 @@ export function checkReplication(settings: Pick<Settings, 'database'>, seen: Rol
       ...found,
       advice(
         'database.require_sync',
-        'the server waits for synchronous standbys, but auth-relay does not require them',
-        'set require_sync = true if a failover must not lose logins',
+        role === 'writer'
+          ? 'the server waits for synchronous standbys, but auth-relay does not require them'
+          : 'the server has synchronous standbys, but the gate also accepts an answer of a primary that was replaced',
+        role === 'writer'
+          ? 'set require_sync = true if a failover must not lose logins'
+          : 'set require_sync = true as on the POP3 hosts if a failover must not undo a block',
       ),
     ]
   }
@@ -65,6 +77,21 @@ export function checkReplication(settings: Pick<Settings, 'database'>, seen: Rol
     )
   }
   return found
+}
+
+/**
+ * Advises about mail servers that read the grants by SQL (`may_relay`, `relay_clients`) with the
+ * gate's role: in a cluster their answers have no proof.
+ */
+export function checkViewReaders({ database }: Pick<Settings, 'database'>, seen: RoleFacts, user: string): Finding[] {
+  if (!database.require_sync || seen.unnamedSessions === 0) return []
+  return [
+    advice(
+      'database.require_sync',
+      `a mail server reads the grants by SQL as ${user}: after a failover it may get answers of a primary that was replaced`,
+      'use the policy service, the socketmap or the query service of the gate',
+    ),
+  ]
 }
 
 /**

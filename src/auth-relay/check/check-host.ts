@@ -11,13 +11,14 @@ import { DeviceAdmin } from '../../grants/devices/device-admin.ts'
 import { NetworkFacts } from '../../grants/devices/network-facts.ts'
 import { ownAddresses } from '../../grants/never-list.ts'
 import { type DatabaseRole, databaseConnection } from '../../settings/database-connection.ts'
+import { setupCommand } from '../../settings/database-remedy.ts'
 import { formatDuration } from '../../settings/duration.ts'
 import type { Settings } from '../../settings/settings.ts'
-import { knownSchema, setupCommand, withDatabase } from '../site-database.ts'
+import { knownSchema, withDatabase } from '../site-database.ts'
 import { lockDirectory } from '../stack/directory-lock.ts'
 import { type PartsInUse, partsInUseHere } from '../stack/plan.ts'
 import { warningsAbout } from '../verbs/device.ts'
-import { checkPatroni, checkReplication } from './check-cluster.ts'
+import { checkPatroni, checkReplication, checkViewReaders } from './check-cluster.ts'
 import { checkListeners } from './check-listeners.ts'
 import { advice, closedPath, type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 import { socketsAt } from './processes.ts'
@@ -168,7 +169,7 @@ export function rolesInUse({ database }: Settings, parts: PartsInUse): readonly 
 }
 
 async function checkRoles(settings: Settings, roles: readonly DatabaseRole[]): Promise<Finding[]> {
-  return (await Promise.all(roles.map(role => checkRole(settings, role)))).flat()
+  return (await Promise.all(roles.map(role => checkRole(settings, role, roles)))).flat()
 }
 
 /** Devices with a rule that nothing on this host enforces. */
@@ -184,7 +185,7 @@ async function checkDevices(settings: Settings): Promise<Finding[]> {
   )
 }
 
-async function checkRole(settings: Settings, role: DatabaseRole): Promise<Finding[]> {
+async function checkRole(settings: Settings, role: DatabaseRole, roles: readonly DatabaseRole[]): Promise<Finding[]> {
   const about = `database.${{ writer: 'dbuser', reader: 'wrap_dbuser', status: 'status_dbuser' }[role]}`
   try {
     const connection = databaseConnection(settings, role)
@@ -217,7 +218,10 @@ async function checkRole(settings: Settings, role: DatabaseRole): Promise<Findin
           `${makeRoles}, then leave ${about.slice('database.'.length)} at its default`,
         ),
       )
-    if (role === 'writer') found.push(...checkReplication(settings, seen, connection.user))
+    // On an SMTP host the reader alone is checked, and the proof is the gate's.
+    const replication = role === 'writer' || (role === 'reader' && !roles.includes('writer'))
+    if (replication) found.push(...checkReplication(settings, seen, { user: connection.user, role }))
+    if (role === 'reader') found.push(...checkViewReaders(settings, seen, connection.user))
     if (role === 'writer' && state.state === 'up' && state.pooled) {
       found.push(
         advice(

@@ -67,7 +67,7 @@ function halves<T>(items: readonly T[]): [readonly T[], readonly T[]] {
 
 /** Logins in one transaction. */
 export const MAX_BATCH = 1000
-/** After a search for locked addresses that did not end in time, a batch is so much smaller. */
+/** Divides the size of a batch after a search for locked addresses that did not end in time. */
 const SMALLER = 8
 
 /**

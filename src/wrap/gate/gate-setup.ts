@@ -187,7 +187,9 @@ export class GateSetup {
     uid === undefined || uid === 0 || uid === process.geteuid?.() || this.#mailUids.has(uid)
 
   cdbOptions(): CdbExportOptions {
-    const { wrap } = this.settings
+    const { wrap, database } = this.settings
+    // The same limits as those of a decision: without a limit of the proof there is none here.
+    const isProven = database.require_sync && database.standby_age > 0
     return {
       path: wrap.tcprules_cdb,
       rulesPath: wrap.tcprules_static,
@@ -197,7 +199,9 @@ export class GateSetup {
       refusal: this.#source.refusal,
       timeoutMs: wrap.wrap_timeout * 1000,
       intervalMs: wrap.tcprules_interval,
+      unprovenMs: isProven ? database.standby_age * 1000 + wrap.tcprules_interval : undefined,
       clock: systemClock,
+      monotonic: () => performance.now(),
       log: this.log,
     }
   }

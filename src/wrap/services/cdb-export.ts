@@ -42,7 +42,14 @@ export type CdbExportOptions = {
    * store is unavailable.
    */
   readonly intervalMs: number
+  /**
+   * In a cluster: time after the last answer of the store at which the file loses its grants,
+   * because another server may be the primary by then. Undefined: each grant stays until its end.
+   */
+  readonly unprovenMs: number | undefined
   readonly clock: Clock
+  /** A clock that never steps, in milliseconds: measures the time since the last answer. */
+  readonly monotonic: Clock
   readonly log: Log
 }
 
@@ -58,8 +65,9 @@ const STOP_RETRY_MS = 200
  * Keeps a tcprules cdb up to date for sites that use tcpserver.
  *
  * The file has two parts that fail independently. The grants are always the current ones: each
- * expiry and each change of the store leads to a new file. The site's rules are the last valid
- * ones: a rules text that is missing or invalid is logged and changes nothing. After a restart the
+ * expiry and each change of the store leads to a new file. While the store does not answer, the
+ * known grants stay until their end, in a cluster at most for `unprovenMs`. The site's rules are
+ * the last valid ones: a rules text that is missing or invalid is logged and changes nothing. After a restart the
  * last valid rules come from the cdb.
  *
  * tcpserver does not check the end of a grant, so the grants of a killed gate stay in the file
@@ -68,6 +76,8 @@ const STOP_RETRY_MS = 200
 export class CdbExport {
   #options: CdbExportOptions
   #grants: readonly ListedGrant[] = []
+  /** Time of the store's last answer, by the monotonic clock. */
+  #answeredAt = Number.NEGATIVE_INFINITY
   #site = SiteRules.NONE
   /** Version of the rules text that was read last, valid or not. */
   #siteVersion = ''
@@ -176,9 +186,10 @@ export class CdbExport {
     const { list, timeoutMs, log } = this.#options
     try {
       this.#grants = await list(AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#closing.signal]))
+      this.#answeredAt = this.#options.monotonic()
     } catch (error) {
       if (this.#isClosed) return
-      // The known grants stay until they expire, and no new grant is added.
+      // The known grants stay until they expire or count no longer, and no new grant is added.
       log.error('decision_failed', {
         service: 'cdb',
         relay: false,
@@ -191,8 +202,14 @@ export class CdbExport {
     return this.#closing.signal.aborted
   }
 
+  /** Milliseconds for which the known grants count without a further answer of the store. */
+  #proofLeft(): number {
+    const { unprovenMs = Infinity, monotonic } = this.#options
+    return this.#answeredAt + unprovenMs - monotonic()
+  }
+
   #live(): readonly ListedGrant[] {
-    if (this.#isClosed) return []
+    if (this.#isClosed || this.#proofLeft() <= 0) return []
     const now = this.#options.clock() / 1000
     return this.#grants.filter(
       ({ network, until }) => (until ?? Infinity) > now && this.#options.refusal(network.base) === undefined,
@@ -262,14 +279,16 @@ export class CdbExport {
   }
 
   /**
-   * Schedules the next write: at the next expiry of a grant in the file, or for a retry. A grant
-   * that expired during the write is still in the file, so it counts too.
+   * Schedules the next write: at the next expiry of a grant in the file, when the grants count no
+   * longer, or for a retry. A grant that expired during the write is still in the file, so it counts
+   * too.
    */
   #awaitEnd(isWritten: boolean, grants: readonly ListedGrant[]): void {
     const { clock, intervalMs } = this.#options
     if (this.#isClosed) return
     const now = clock()
-    const firstEnd = grants.reduce((first, { until = Infinity }) => Math.min(first, until * 1000 - now), Infinity)
+    const proofLeft = grants.length === 0 ? Infinity : this.#proofLeft()
+    const firstEnd = grants.reduce((first, { until = Infinity }) => Math.min(first, until * 1000 - now), proofLeft)
     const wait = isWritten ? firstEnd : Math.min(firstEnd, intervalMs)
     if (wait === Infinity) return
     this.#endTimer = setTimeout(() => this.#write(), Math.min(Math.max(10, wait), MAX_TIMER_MS))

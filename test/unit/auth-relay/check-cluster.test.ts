@@ -1,6 +1,11 @@
 import { createServer, type Server } from 'node:http'
 import { afterEach, describe, expect, it } from 'vitest'
-import { checkPatroni, checkReplication, patroniFindings } from '../../../src/auth-relay/check/check-cluster.ts'
+import {
+  checkPatroni,
+  checkReplication,
+  checkViewReaders,
+  patroniFindings,
+} from '../../../src/auth-relay/check/check-cluster.ts'
 import { parseSettings } from '../../../src/settings/settings.ts'
 
 const SEEN = {
@@ -11,13 +16,40 @@ const SEEN = {
   standbyNames: '"n2"',
   statusInterval: 1,
   seesReplies: true,
+  unnamedSessions: 0,
 }
 const settingsWith = (lines: string) => parseSettings(`[database]\n${lines}\n`, 'test.toml', {}).settings
 const CLUSTER = settingsWith('require_sync = true')
 
+describe('on an SMTP host', () => {
+  const about = (settings: typeof CLUSTER, change: Partial<typeof SEEN>): readonly string[] =>
+    checkReplication(settings, { ...SEEN, ...change }, { user: 'authwrap', role: 'reader' }).map(
+      ({ verdict, about, text }) => `${verdict} ${about}: ${text}`,
+    )
+
+  it('the missing require_sync is found, and the reader need not commit durably', () => {
+    expect(about(settingsWith(''), {})).toEqual([expect.stringMatching(/^advice database.require_sync: .* the gate /)])
+    expect(about(CLUSTER, { synchronousCommit: 'off' })).toEqual([])
+  })
+
+  it('a standby_age that does not fit the interval of the standbys is found', () => {
+    expect(about(CLUSTER, { statusInterval: 10 })).toEqual([expect.stringMatching(/^unsafe database.standby_age/)])
+  })
+
+  it('a mail server that reads the grants by SQL gets an advice in a cluster', () => {
+    const found = (settings: typeof CLUSTER, unnamedSessions: number) =>
+      checkViewReaders(settings, { ...SEEN, unnamedSessions }, 'authwrap').map(({ verdict }) => verdict)
+    expect(found(CLUSTER, 1)).toEqual(['advice'])
+    expect(found(CLUSTER, 0)).toEqual([])
+    expect(found(settingsWith(''), 1)).toEqual([])
+  })
+})
+
 describe('checkReplication', () => {
   const about = (settings: typeof CLUSTER, change: Partial<typeof SEEN>): readonly string[] =>
-    checkReplication(settings, { ...SEEN, ...change }, 'pop3authd').map(({ verdict, about }) => `${verdict} ${about}`)
+    checkReplication(settings, { ...SEEN, ...change }, { user: 'pop3authd', role: 'writer' }).map(
+      ({ verdict, about }) => `${verdict} ${about}`,
+    )
 
   it.each([
     [{}, []],

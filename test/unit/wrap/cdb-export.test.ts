@@ -48,7 +48,9 @@ function newExport(options: Partial<CdbExportOptions> = {}): CdbExport {
     refusal: () => undefined,
     timeoutMs: 1000,
     intervalMs: 60_000,
+    unprovenMs: undefined,
     clock: () => now,
+    monotonic: () => now,
     log: createLog('wrap', { write: line => lines.push(line) }),
     ...options,
   })
@@ -166,6 +168,56 @@ test('a grant that ends is removed while the store does not answer', async () =>
   })
   await exported.start()
   await eventually('the grant is removed', () => !relays('192.0.2.60'))
+})
+
+describe('a store that does not answer', () => {
+  const failing = () => Promise.reject(new Error('may not be the primary any more'))
+
+  test('in a cluster: the grants and allowances are removed when they count no longer, and are there with the next answer', async () => {
+    writeFileSync(rules(), '203.0.113.:deny\n:allow\n')
+    grants = [grant('192.0.2.60', now / 1000 + 3600), grant('192.0.2.61')]
+    let isCut = false
+    const exported = await started({ unprovenMs: 4000, list: () => (isCut ? failing() : Promise.resolve(grants)) })
+    isCut = true
+    now += 3900
+    await exported.refresh()
+    expect(['192.0.2.60', '192.0.2.61'].map(relays)).toEqual([true, true])
+    now += 200
+    await exported.refresh()
+    expect(['192.0.2.60', '192.0.2.61'].map(relays)).toEqual([false, false])
+    // The site's own rules stay.
+    expect(ruleFor('203.0.113.9').allow).toBe(false)
+    isCut = false
+    await exported.refresh()
+    expect(['192.0.2.60', '192.0.2.61'].map(relays)).toEqual([true, true])
+  })
+
+  test('in a cluster: the grants are removed also while a query is under way', async () => {
+    writeFileSync(rules(), ':allow\n')
+    grants = [grant('192.0.2.61')]
+    const answers = [Promise.resolve(grants)]
+    const began = performance.now()
+    const exported = newExport({
+      list: () => answers.shift() ?? new Promise(() => {}),
+      monotonic: () => performance.now() - began,
+      intervalMs: 20,
+      unprovenMs: 300,
+      timeoutMs: 60_000,
+    })
+    await exported.start()
+    await eventually('the allowance is removed', () => !relays('192.0.2.61'))
+  })
+
+  test('on a single server: an allowance stays', async () => {
+    writeFileSync(rules(), ':allow\n')
+    grants = [grant('192.0.2.61')]
+    let isCut = false
+    const exported = await started({ list: () => (isCut ? failing() : Promise.resolve(grants)) })
+    isCut = true
+    now += 3_600_000
+    await exported.refresh()
+    expect(relays('192.0.2.61')).toBe(true)
+  })
 })
 
 describe('a directory that cannot be written', () => {

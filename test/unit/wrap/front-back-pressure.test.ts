@@ -1,6 +1,8 @@
 import { afterEach, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
-import { TwoWaySocket } from '../../../src/sockets/two-way-socket.ts'
+import { epollEngine } from '../../../src/sockets/epoll-engine.ts'
+import { OwnedDescriptor } from '../../../src/sockets/owned-descriptor.ts'
+import type { TwoWayListener, TwoWaySocket } from '../../../src/sockets/two-way-socket.ts'
 import { SmtpFront } from '../../../src/wrap/front/smtp-front.ts'
 import { ip } from '../../harness/addresses.ts'
 import { eventually } from '../../harness/eventually.ts'
@@ -22,8 +24,8 @@ class Peer {
   #written = 0
   readonly socket: TwoWaySocket
 
-  constructor(fd: number, onText: (text: string) => void = () => {}) {
-    this.socket = new TwoWaySocket(fd, {
+  constructor(end: OwnedDescriptor, onText: (text: string) => void = () => {}) {
+    this.socket = epollEngine.twoWay(end, {
       data: octets => {
         const text = Buffer.from(octets).toString('latin1')
         this.received += text
@@ -49,18 +51,23 @@ class Peer {
 
 /** A front between a client that reads nothing and a server that numbers its replies. */
 function start() {
-  const [clientEnd, frontToClient] = TwoWaySocket.pair()
-  const [serverEnd, frontToServer] = TwoWaySocket.pair()
+  const [clientEnd, frontToClient] = OwnedDescriptor.pair()
+  const [serverEnd, frontToServer] = OwnedDescriptor.pair()
   const permit = { giveBack: () => {} }
-  const front = new SmtpFront(frontToClient, frontToServer, {
+  const [toClient, toServer] = [frontToClient, frontToServer].map(
+    end => (listener: TwoWayListener) => epollEngine.twoWay(end, listener),
+  )
+  if (toClient === undefined || toServer === undefined) throw new Error('no pair')
+  const front = new SmtpFront(toClient, toServer, {
     ip: ip('192.0.2.7'),
     rules: { sender: () => undefined, message: () => permit, recipient: () => permit },
     renewRules: async () => {},
     lineEndings: 'strict',
     auth: 'pass',
     lineEndingAdvice: '',
+    onRefusal: () => {},
     log: createLog('wrap', { write: () => {} }),
-    fields: { ip: ip('192.0.2.7') },
+    fields: () => ({ ip: ip('192.0.2.7') }),
   })
   let [lines, pending] = [0, '']
   const server = new Peer(serverEnd, text => {
