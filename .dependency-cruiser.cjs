@@ -7,7 +7,7 @@ const floors = [
     wire: [],
     base: [],
     libc: ['base'],
-    database: ['wire', 'base'],
+    database: ['wire', 'base', 'libc'],
   },
   {
     sockets: ['wire', 'base', 'libc'],

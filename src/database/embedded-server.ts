@@ -1,7 +1,26 @@
-/** The embedded PostgreSQL: its files, its first start, its supervision and its end. */
+/**
+ * The embedded PostgreSQL: its files, its first start, its supervision and its end.
+ *
+ * A start has these steps, in order. Each can be repeated after a crash of this process:
+ *
+ * 1. The lock on `owner.pid` makes this process the only owner of the directory. The kernel
+ *    releases the lock with the process.
+ * 2. The program is unpacked, the superuser gets a random password, and initdb makes the cluster
+ *    in `data.new`. The rename to `data` is the last act, so a `data` directory is always
+ *    complete.
+ * 3. A server of an earlier owner may still run. It is stopped, because two servers would damage
+ *    the cluster. A pid file that names another program is removed.
+ * 4. The supervisor starts the server under its account. PostgreSQL refuses root, so setpriv takes
+ *    the account and lets the kernel stop the server when this process ends.
+ *
+ * The supervisor starts the server again after each crash, with a delay that doubles. It kills a
+ * server that does not answer pings, or that is not ready in time. `stop` requests a fast
+ * shutdown, then an immediate one, then kills. The socket directory and the lock end only after
+ * the server.
+ */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, unlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -15,13 +34,12 @@ import type { ConnectionOptions } from './connection-options.ts'
 import { EmbeddedServerFault } from './errors.ts'
 import {
   canReach,
-  formatIdentity,
   giveTo,
   giveTreeTo,
   identityOf,
   initialAccount,
-  isAlive,
   type ServerAccount,
+  takeOwnership,
 } from './server-account.ts'
 import { installServerProgram } from './server-program.ts'
 
@@ -98,7 +116,7 @@ type Place = { readonly base: string; readonly account: ServerAccount | undefine
  */
 export async function startEmbeddedServer(options: EmbeddedServerOptions): Promise<EmbeddedServer> {
   const place = await findPlace(options)
-  const owner = await takeOwnership(place.base)
+  const release = takeOwnership(place.base)
   try {
     const program = await installServerProgram(place.base)
     const password = await superuserPassword(place.base)
@@ -126,11 +144,11 @@ export async function startEmbeddedServer(options: EmbeddedServerOptions): Promi
       async stop() {
         await server.stop()
         await rm(socketDir, { recursive: true, force: true })
-        await rm(owner, { force: true })
+        release()
       },
     }
   } catch (error) {
-    await rm(owner, { force: true })
+    release()
     throw error
   }
 }
@@ -164,34 +182,6 @@ async function makeBase(base: string): Promise<string> {
   await mkdir(base, { recursive: true })
   await chmod(base, 0o755)
   return base
-}
-
-/**
- * Ensures a single owner: writes the identity of this process, or throws with the identity of the
- * other owner.
- */
-async function takeOwnership(base: string): Promise<string> {
-  const file = join(base, 'owner.pid')
-  const self = await identityOf(process.pid)
-  const text = self === undefined ? `${process.pid} 0\n` : formatIdentity(self)
-  for (let attempt = 0; attempt < 5; attempt++) {
-    try {
-      await writeFile(file, text, { flag: 'wx' })
-      return file
-    } catch (error) {
-      if (!isFileExists(error))
-        throw new EmbeddedServerFault(`cannot write to ${base}: ${textOf(error)}`, { cause: error })
-    }
-    const other = await readFile(file, 'utf8').catch(() => '')
-    if (await isAlive(other)) {
-      throw new EmbeddedServerFault(
-        `process ${other.trim().split(' ')[0]} already runs the database in ${base}: stop it, or use another directory`,
-      )
-    }
-    // Another process may have removed the file too. The next round decides.
-    await unlink(file).catch(() => undefined)
-  }
-  throw new EmbeddedServerFault(`cannot take ${file}: several programs are starting at once; try again`)
 }
 
 /** A random password, made once; only the account of this process can read it. */
@@ -488,8 +478,6 @@ function signalProcess(pid: number, signal: 'SIGINT' | 'SIGQUIT' | 'SIGKILL'): v
     // ESRCH: the process has ended, as intended
   }
 }
-
-const isFileExists = (error: unknown): boolean => errorCodeOf(error) === 'EEXIST'
 
 function textOf(error: unknown): string {
   const isMissing = errorCodeOf(error) === 'ENOENT' && error instanceof Error && 'path' in error

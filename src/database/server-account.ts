@@ -1,6 +1,9 @@
-/** The account and the process of the embedded server. */
+/** The account of the embedded server, its process, and the owner of its directory. */
+import { closeSync, constants, fchmodSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { chown, lchown, readdir, readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { messageOf } from '../base/errors.ts'
+import { tryLock } from '../libc/descriptors.ts'
 import { EmbeddedServerFault } from './errors.ts'
 
 /** Ids under which the embedded server runs. */
@@ -62,7 +65,7 @@ export async function giveTreeTo(directory: string, account: ServerAccount | und
  * A process, distinguished from a later one with the same number by its start time (proc(5), field
  * 22 of stat, in clock ticks).
  */
-export type ProcessIdentity = { readonly pid: number; readonly start: string }
+type ProcessIdentity = { readonly pid: number; readonly start: string }
 
 /** The process with this id; undefined if there is none. A zombie does not count. */
 export async function identityOf(pid: number): Promise<ProcessIdentity | undefined> {
@@ -74,11 +77,35 @@ export async function identityOf(pid: number): Promise<ProcessIdentity | undefin
   return start === undefined || fields?.[0] === 'Z' ? undefined : { pid, start }
 }
 
-/** `PID START`, as written into a file. */
-export const formatIdentity = ({ pid, start }: ProcessIdentity): string => `${pid} ${start}\n`
-
-/** True if the process that wrote this text still runs. */
-export async function isAlive(text: string): Promise<boolean> {
-  const [pid = '', start = ''] = text.trim().split(' ')
-  return /^\d+$/.test(pid) && (await identityOf(Number(pid)))?.start === start
+/**
+ * Ensures a single owner. The kernel keeps the lock on `owner.pid`, so a killed process leaves
+ * none. The file contains the process id of the last owner, for the message. Returns a function
+ * that releases the lock.
+ */
+export function takeOwnership(base: string): () => void {
+  const file = join(base, 'owner.pid')
+  let fd: number
+  try {
+    fd = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+    // Each account that can open the file can lock it. Older versions made it readable.
+    fchmodSync(fd, 0o600)
+  } catch (error) {
+    throw new EmbeddedServerFault(`cannot write to ${base}: ${messageOf(error)}`, { cause: error })
+  }
+  if (!tryLock(fd)) {
+    const buffer = Buffer.alloc(16)
+    const text = buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0))
+    closeSync(fd)
+    throw new EmbeddedServerFault(
+      `process ${text.trim()} already runs the database in ${base}: stop it, or use another directory`,
+    )
+  }
+  ftruncateSync(fd)
+  writeSync(fd, `${process.pid}\n`, 0)
+  let isHeld = true
+  return () => {
+    // A second close could close a file that another part of the process has opened since.
+    if (isHeld) closeSync(fd)
+    isHeld = false
+  }
 }

@@ -85,7 +85,12 @@ describe('the embedded server', () => {
     const { pid } = first
     await first.stop()
     expect(await hasEnded(pid)).toBe(true)
-    expect(readdirSync(base()).sort()).toEqual(['data', expect.stringContaining('program-'), 'superuser.secret'])
+    expect(readdirSync(base()).sort()).toEqual([
+      'data',
+      'owner.pid',
+      expect.stringContaining('program-'),
+      'superuser.secret',
+    ])
     const began = performance.now()
     const second = await start()
     expect(performance.now() - began).toBeLessThan(firstStart)
@@ -190,6 +195,13 @@ describe('the embedded server', () => {
     const failure = await start().catch((error: unknown) => error)
     expect(failure).toBeInstanceOf(EmbeddedServerFault)
     expect(failure).toMatchObject({ message: expect.stringContaining(`process ${process.pid} already runs`) })
+  })
+
+  test('starts although a copied owner file names a process that runs', async () => {
+    const self = await identityOf(process.pid)
+    mkdirSync(base(), { recursive: true })
+    writeFileSync(`${base()}/owner.pid`, `${process.pid} ${self?.start}\n`)
+    await expect(run(await start(), 'SELECT 1')).resolves.toBeUndefined()
   })
 
   test('starts although a pid file left by a crash names a process of another program', async () => {
