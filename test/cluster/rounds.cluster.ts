@@ -329,9 +329,9 @@ describeWith(NEEDS, 'a cluster of three databases, two POP3 hosts and two gates'
 const TWO_PRIMARIES = 10_000
 
 /**
- * Stops Patroni on the leader until another node is the leader and has committed logins and a block.
- * The old primary runs on for TWO_PRIMARIES, and the gates ask about the blocked address. Then
- * Patroni continues.
+ * Stops Patroni on the leader until another node is the leader and has committed logins and a
+ * block. The old primary runs on for TWO_PRIMARIES, and the gates ask about the blocked address.
+ * Then Patroni continues.
  */
 const longStop = (traffic: Traffic, operator: Pop3Host): Fault => ({
   name: 'Patroni stalls for longer than ttl',

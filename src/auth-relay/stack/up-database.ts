@@ -78,7 +78,7 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
   }
 }
 
-/** The uid of nobody, with which the kernel shows accounts of other user namespaces. */
+/** The uid with which the kernel shows accounts of other user namespaces (proc(5), overflowuid). */
 const NOBODY = 65_534
 
 /**

@@ -157,7 +157,11 @@ export class GateSetup {
         this.log.warn('sender_mismatched', { ...session, ...rules.logFields, sender })
       const term = new GrantTerm(grant, () => this.#decide(ip))
       const onAccepted = this.#reportMessages(ip)
-      const rules: GrantRules = new GrantRules(term, current => mailRules(site, ip, current, onForeignSender), onAccepted)
+      const rules: GrantRules = new GrantRules(
+        term,
+        current => mailRules(site, ip, current, onForeignSender),
+        onAccepted,
+      )
       return new SmtpFront(client, server, {
         ip,
         rules,

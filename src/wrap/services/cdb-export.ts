@@ -67,8 +67,8 @@ const STOP_RETRY_MS = 200
  * The file has two parts that fail independently. The grants are always the current ones: each
  * expiry and each change of the store leads to a new file. While the store does not answer, the
  * known grants stay until their end, in a cluster at most for `unprovenMs`. The site's rules are
- * the last valid ones: a rules text that is missing or invalid is logged and changes nothing. After a restart the
- * last valid rules come from the cdb.
+ * the last valid ones: a rules text that is missing or invalid is logged and changes nothing. After
+ * a restart the last valid rules come from the cdb.
  *
  * tcpserver does not check the end of a grant, so the grants of a killed gate stay in the file
  * until the gate starts again. Each start first writes the file without grants.
@@ -280,8 +280,8 @@ export class CdbExport {
 
   /**
    * Schedules the next write: at the next expiry of a grant in the file, when the grants count no
-   * longer, or for a retry. A grant that expired during the write is still in the file, so it counts
-   * too.
+   * longer, or for a retry. A grant that expired during the write is still in the file, so it
+   * counts too.
    */
   #awaitEnd(isWritten: boolean, grants: readonly ListedGrant[]): void {
     const { clock, intervalMs } = this.#options
