@@ -18,6 +18,7 @@ import { describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
 import { freePort } from '../harness/free-port.ts'
 import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { Stack, TEST_IDS } from '../harness/stack.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const PGBOUNCER = {
@@ -168,6 +169,22 @@ ${lines.join('\n')}
       await database.close()
     },
   )
+
+  test('in the mode for transactions: authd logs the remedy, and check has the fault', async () => {
+    const port = await startPooler('pool_mode = transaction', 'ignore_startup_parameters = statement_timeout')
+    const access = { dbhost: '127.0.0.1', dbport: port, dbname: 'postgres', dbuser: 'postgres' }
+    const database = { ...access, dbpass: PostgresCluster.password }
+    const stack = new Stack({ database, authd: { user: `${TEST_IDS.authd}` } })
+    const authd = stack.launch('authd')
+    const line = await authd.waitForLine(/event=database_unavailable /)
+    expect(line).toMatch(
+      / remedy="set pool_mode = session in the pooler at 127\.0\.0\.1:\d+, or connect to PostgreSQL directly; /,
+    )
+    await stack.stop()
+    const site = formatSettings({ database, popup: { listen: [] } }, { head: [], withDefaults: false })
+    const findings = await checkHost(parseSettings(site, 'x.toml').settings)
+    expect(findings.map(({ text }) => text).join('\n')).toContain('set pool_mode = session in the pooler')
+  })
 
   describe('each kind of refusal has its own remedy', () => {
     test.each([

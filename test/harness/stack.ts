@@ -32,6 +32,8 @@ export const TEST_IDS = {
   gate: id(61213),
   smtpd: id(61214),
   database: id(61215),
+  status: id(61216),
+  alerts: id(61217),
 } as const
 
 /** A mailbox of a test. */

@@ -219,7 +219,8 @@ export class GrantStatements {
       ...rest,
       // No device binds a login in a simulation.
       device: null,
-      logins: rest.source === 'login' ? neighboursOf(tables, String(row), now - number(exp ?? 0) * 1000) : [],
+      logins: rest.source === 'login' ? neighboursOf(tables, String(row), now, number(exp ?? 0)) : [],
+      devices: [],
       until: moment(until),
       age: (now - since) / 1000,
       secondsLeft: Number.isFinite(until) ? (until - now) / 1000 : null,
@@ -256,7 +257,7 @@ export class GrantStatements {
       until: moment(row.until),
       secondsLeft: Number.isFinite(row.until) ? (row.until - now) / 1000 : null,
       hasDevice: false,
-      logins: row.source === 'login' ? neighboursOf(tables, row.network, now - number(exp ?? 0) * 1000) : [],
+      logins: row.source === 'login' ? neighboursOf(tables, row.network, now, number(exp ?? 0)) : [],
     }))
   }
 }
@@ -291,9 +292,10 @@ function loginsOfOthers(
   return [...received.values()]
 }
 
-const neighboursOf = ({ neighbours }: Tables, network: string, since: number): readonly string[] =>
-  [...neighbours.values()]
-    .filter(row => row.network === network && row.last > since)
+const neighboursOf = (tables: Tables, network: string, now: number, expSeconds: number): readonly string[] =>
+  [...tables.neighbours.values()]
+    .filter(row => row.network === network && row.last > now - expSeconds * 1000)
+    .filter(row => !tables.blocks.some(({ login, until }) => login === row.login && until > now))
     .sort((a, b) => b.last - a.last || (a.login < b.login ? -1 : 1))
     .map(({ login }) => login)
 

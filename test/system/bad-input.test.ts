@@ -306,7 +306,7 @@ describe('no database', () => {
     for (const args of [
       ['show'],
       ['allow', '192.0.2.7'],
-      ['revoke', '192.0.2.7'],
+      ['block', '192.0.2.7'],
       ['explain', '192.0.2.7'],
       ['migrate'],
     ]) {

@@ -53,6 +53,8 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
       sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
       authd: { user: `${TEST_IDS.authd}` },
       wrap: { listen: ['127.0.0.1:0'] },
+      'status-page': { listen: '127.0.0.1:0', user: `${TEST_IDS.status}` },
+      alerts: { program: ['/bin/true'], user: `${TEST_IDS.alerts}` },
     })
     ann = stack.account('ann', ['Subject: for ann\n\nsecret of ann\n'])
     bob = stack.account('bob', ['Subject: for bob\n\nsecret of bob\n'])
@@ -356,6 +358,63 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
       const secrets = databaseSecrets().map(path => readFileSync(path, 'utf8').trim())
       expect(memoryOf(find('wrap').pid, secrets)).toBe(true)
       for (const { pid } of starters()) expect(memoryOf(pid, secrets)).toBe(false)
+    })
+  })
+
+  describe('embedded PostgreSQL', () => {
+    const server = (): ProcessStatus => {
+      const found = processes.find(
+        ({ commandLine: [program = '', first] }) => /\/postgres$/.test(program) && first === '-D',
+      )
+      if (found === undefined) throw new Error('no server runs')
+      return found
+    }
+
+    test('runs under a separate account, and cannot become root again', () =>
+      hasGivenUpRoot(server(), TEST_IDS.database))
+    test('has no socket in the network', () => expect(internetSocketsOf(server().pid)).toEqual([]))
+    test('cannot read mail, secrets, keys, nor the password of the superuser', async () => {
+      await cannotList(TEST_IDS.database, ann.maildir)
+      const secrets = ['passwd', 'sslhack.pass', 'tls.key', 'popup.key', 'state/postgresql/superuser.secret'].map(file)
+      for (const path of [...secrets, ...databaseSecrets()]) await cannotRead(TEST_IDS.database, path)
+    })
+  })
+
+  /** The only process of `auth-relay` with this verb. */
+  const ofVerb = (verb: string): ProcessStatus => {
+    const found = processes.filter(({ commandLine }) => {
+      const at = commandLine.findIndex(word => word.endsWith('/dist/auth-relay.js'))
+      return at >= 0 && commandLine[at + 1] === verb
+    })
+    const [only] = found
+    if (found.length !== 1 || only === undefined) throw new Error(`${found.length} processes of ${verb}`)
+    return only
+  }
+
+  describe('status page', () => {
+    test('runs under a separate account, and cannot become root again', () =>
+      hasGivenUpRoot(ofVerb('status-page'), TEST_IDS.status, TEST_IDS.database))
+    test('listens on loopback alone', () => {
+      const listening = internetSocketsOf(ofVerb('status-page').pid).filter(({ state }) => state === 'listening')
+      expect(listening.map(({ local }) => local)).toEqual([expect.stringMatching(/^0100007F:/)])
+    })
+    test('cannot read mail, secrets, keys, nor the passwords of other roles', async () => {
+      await cannotList(TEST_IDS.status, ann.maildir)
+      for (const name of ['passwd', 'sslhack.pass', 'tls.key', 'popup.key'])
+        await cannotRead(TEST_IDS.status, file(name))
+      for (const path of databaseSecrets()) await cannotRead(TEST_IDS.status, path)
+    })
+  })
+
+  describe('alerts', () => {
+    test('run under their account, and cannot become root again', () =>
+      hasGivenUpRoot(ofVerb('alerts'), TEST_IDS.alerts, TEST_IDS.database))
+    test('listen on nothing', () =>
+      expect(internetSocketsOf(ofVerb('alerts').pid).filter(({ state }) => state === 'listening')).toEqual([]))
+    test('cannot read mail, passwords of users, keys', async () => {
+      await cannotList(TEST_IDS.alerts, ann.maildir)
+      for (const name of ['passwd', 'sslhack.pass', 'tls.key', 'popup.key'])
+        await cannotRead(TEST_IDS.alerts, file(name))
     })
   })
 

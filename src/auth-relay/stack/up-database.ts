@@ -78,7 +78,7 @@ async function startOurs(settings: Settings, log: Log): Promise<UpDatabase> {
   }
 }
 
-/** The uid with which the kernel shows accounts of other user namespaces (proc(5), overflowuid). */
+/** The uid with which the kernel shows accounts of other user namespaces (user_namespaces(7)). */
 const NOBODY = 65_534
 
 /**
