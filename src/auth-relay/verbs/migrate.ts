@@ -44,12 +44,12 @@ Examples:
   psql -d pop3authd -f sql/pop3authd.sql       the same; then set the passwords
   auth-relay migrate --check && systemctl restart auth-relay
 
-Without --password-file root connects to a database of this host through its Unix socket, as the
-account named by --user.
+Without --password-file root connects to a database of this host through its Unix socket,
+as the account named by --user.
 The embedded database is brought up to date by auth-relay up at every start.
---check needs the password of one role of this host. Exit status of --check: 0 if the programs of
-this version can use the database, or if no program of this host needs it; 1 if the schema is older;
-111 if the database is unreachable.`,
+--check needs the password of one role of this host. Exit status of --check: 0 if the
+programs of this version can use the database, or if no program of this host needs it;
+1 if the schema is older; 111 if the database is unreachable.`,
     )
     .action((options: Options) => {
       const waitSeconds = readPeriod(options.wait, '--wait') ?? 0
