@@ -158,7 +158,7 @@ test('a client that its proxy does not name has no relay, and counts as never', 
   expect(verdictOf(UNNAMED_CLIENT)).toBe('never')
 })
 
-test('the relay of a shared address names its logins; without the rule none is shared', async () => {
+test('the relay of an address with several logins has them, and says whether it is shared', async () => {
   const rules = {
     withoutDevice: 'relay',
     sharedAddresses: 'devices',
@@ -175,11 +175,12 @@ test('the relay of a shared address names its logins; without the rule none is s
       ...(given === undefined ? {} : { rules: given }),
     })
   const opened = { relay: true, until: 5, login: 'ann' }
-  expect(await decisionOf(['ben', 'ann'], rules)).toEqual({ ...opened, sharedBy: ['ben', 'ann'] })
+  const neighbours = { logins: ['ben', 'ann'], devices: [], isShared: true, onlyDevices: false }
+  expect(await decisionOf(['ben', 'ann'], rules)).toEqual({ ...opened, neighbours })
   const alone = await decisionOf([], rules)
   expect(alone).toEqual(opened)
-  expect(alone).not.toHaveProperty('sharedBy')
-  expect(await decisionOf(['ben', 'ann'])).toEqual(opened)
+  expect(alone).not.toHaveProperty('neighbours')
+  expect(await decisionOf(['ben', 'ann'])).toEqual({ ...opened, neighbours: { ...neighbours, isShared: false } })
 })
 
 test('the deadline aborts the statement, and no timer is left', async () => {
