@@ -183,7 +183,9 @@ ${lines.join('\n')}
     await stack.stop()
     const site = formatSettings({ database, popup: { listen: [] } }, { head: [], withDefaults: false })
     const findings = await checkHost(parseSettings(site, 'x.toml').settings)
-    expect(findings.map(({ text, remedy }) => `${text}: ${remedy}`).join('\n')).toContain('set pool_mode = session in the pooler')
+    expect(findings.map(({ text, remedy }) => `${text}: ${remedy}`).join('\n')).toContain(
+      'set pool_mode = session in the pooler',
+    )
   })
 
   describe('each kind of refusal has its own remedy', () => {

@@ -29,7 +29,7 @@ describeWith([DEBIAN_POSTGRES], 'several hosts with one database, with the lines
     const [, block = ''] = /^```pg_hba\n([\s\S]*?)^```/m.exec(OPERATING) ?? []
     const lines = block.split('\n').filter(line => line.startsWith('hostssl '))
     expect(lines).toHaveLength(3)
-    const chosen = lines.filter(line => roles.some(role => line.split(/\s+/)[2] === role))
+    const chosen = lines.filter(line => roles.some(role => line.split(/\s+/)[2]?.split(',').includes(role)))
     expect(chosen).toHaveLength(roles.length)
     return `${chosen.map(line => line.replace(/192\.0\.2\.\d+/, '127.0.0.1')).join('\n')}\n`
   }
