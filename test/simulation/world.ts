@@ -797,7 +797,7 @@ class World {
     for (const [row, { until }] of this.#server.primary.grants) {
       const proof = this.#proofs.get(row)
       if (proof === undefined)
-        return ['no grant for an address without a login', `a grant for ${row}, from which nobody logged in`]
+        return ['no grant for an address without a login', `a grant for ${row}, which had no login`]
       const end = proof.byDatabase + EXP_TIME_S * 1000 + this.#slack()
       if (until > end)
         return [
