@@ -1,9 +1,8 @@
 /** The account of the embedded server, its process, and the owner of its directory. */
-import { closeSync, constants, fchmodSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { chown, lchown, readdir, readFile, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { messageOf } from '../base/errors.ts'
-import { tryLock } from '../libc/descriptors.ts'
+import { lockPidFile, type PidLock } from '../libc/descriptors.ts'
 import { EmbeddedServerFault } from './errors.ts'
 
 /** Ids under which the embedded server runs. */
@@ -83,29 +82,14 @@ export async function identityOf(pid: number): Promise<ProcessIdentity | undefin
  * that releases the lock.
  */
 export function takeOwnership(base: string): () => void {
-  const file = join(base, 'owner.pid')
-  let fd: number
+  let lock: PidLock
   try {
-    fd = openSync(file, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
-    // Each account that can open the file can lock it. Older versions made it readable.
-    fchmodSync(fd, 0o600)
+    lock = lockPidFile(join(base, 'owner.pid'))
   } catch (error) {
     throw new EmbeddedServerFault(`cannot write to ${base}: ${messageOf(error)}`, { cause: error })
   }
-  if (!tryLock(fd)) {
-    const buffer = Buffer.alloc(16)
-    const text = buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0))
-    closeSync(fd)
-    throw new EmbeddedServerFault(
-      `process ${text.trim()} already runs the database in ${base}: stop it, or use another directory`,
-    )
-  }
-  ftruncateSync(fd)
-  writeSync(fd, `${process.pid}\n`, 0)
-  let isHeld = true
-  return () => {
-    // A second close could close a file that another part of the process has opened since.
-    if (isHeld) closeSync(fd)
-    isHeld = false
-  }
+  if ('release' in lock) return lock.release
+  throw new EmbeddedServerFault(
+    `process ${lock.holder} already runs the database in ${base}: stop it, or use another directory`,
+  )
 }

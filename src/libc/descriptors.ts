@@ -1,4 +1,5 @@
 /** System calls about descriptors: flags, copies, pipes and locks. */
+import { closeSync, constants, fchmodSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'
 import { checked, lastErrno, nativeFunction, SystemCallError } from './native-function.ts'
 
 const fcntl = nativeFunction('int fcntl(int fd, int command, int argument)')
@@ -66,4 +67,39 @@ export function tryLock(descriptor: number): boolean {
   const errno = lastErrno()
   if (errno === EWOULDBLOCK) return false
   throw new SystemCallError('flock', errno)
+}
+
+/** A lock on a file: the function that releases it, or the process id in the file of its holder. */
+export type PidLock = { readonly release: () => void } | { readonly holder: string }
+
+/**
+ * Takes the lock of a file, and writes the id of this process into it, for messages. Makes a
+ * missing file. The lock ends with `release` or with the process. Throws if the file cannot be
+ * opened.
+ */
+export function lockPidFile(path: string): PidLock {
+  const descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600)
+  try {
+    // Each account that can open the file can lock it. Older versions made it readable.
+    fchmodSync(descriptor, 0o600)
+    if (!tryLock(descriptor)) {
+      const buffer = Buffer.alloc(16)
+      const holder = buffer.toString('latin1', 0, readSync(descriptor, buffer, 0, buffer.length, 0)).trim()
+      closeSync(descriptor)
+      return { holder }
+    }
+    ftruncateSync(descriptor)
+    writeSync(descriptor, `${process.pid}\n`, 0)
+  } catch (error) {
+    closeSync(descriptor)
+    throw error
+  }
+  let isHeld = true
+  return {
+    release: () => {
+      // A second close could close a file that another part of the process has opened since.
+      if (isHeld) closeSync(descriptor)
+      isHeld = false
+    },
+  }
 }

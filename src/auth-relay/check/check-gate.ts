@@ -1,13 +1,14 @@
 /** Checks of the gate's surroundings on this host: the cdb of tcprules, Postfix and Exim. */
 
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, existsSync, readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { messageOf } from '../../base/errors.ts'
 import { idsOf, isRoot } from '../../process/privileges.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import type { Settings, ShownSetting } from '../../settings/settings.ts'
 import { parseTcpRule, parseTcpRules } from '../../wire/tcprules.ts'
+import { isReadable } from '../readable-file.ts'
 import {
   accountWithGroups,
   mayAccount,
@@ -281,15 +282,6 @@ const logicalLines = (text: string): readonly string[] =>
     .join('\n')
     .replace(/\n\s+/g, ' ')
     .split('\n')
-
-function isReadable(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK)
-    return true
-  } catch {
-    return false
-  }
-}
 
 function textOf(path: string): string {
   try {

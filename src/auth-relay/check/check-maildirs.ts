@@ -1,21 +1,12 @@
 /** Finds maildrops, and checks that pop3d can serve them. */
 
-import {
-  accessSync,
-  constants,
-  type Dirent,
-  lstatSync,
-  opendirSync,
-  readdirSync,
-  readFileSync,
-  type Stats,
-  statSync,
-} from 'node:fs'
+import { type Dirent, lstatSync, opendirSync, readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { baseNameOf, isUniqueId } from '../../wire/message-name.ts'
 import { remedyForMissing } from '../maildrop.ts'
+import { isReadable } from '../readable-file.ts'
 import { count } from '../text/terminal.ts'
 import { advice, type Finding, unsafe } from './finding.ts'
 
@@ -91,15 +82,6 @@ export function checkMissingMaildrops({ popup }: Settings): readonly Finding[] {
       first.remedy,
     ),
   ]
-}
-
-function isReadable(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK)
-    return true
-  } catch {
-    return false // missing or not accessible: another finding reports both
-  }
 }
 
 /** As popup reads it: relative to the home. */

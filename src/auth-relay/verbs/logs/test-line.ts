@@ -1,4 +1,3 @@
-import { accessSync, constants } from 'node:fs'
 import { resolve } from 'node:path'
 import { UsageFault } from '../../../base/errors.ts'
 import { type GrantPolicy, policyOf } from '../../../grants/grant-policy.ts'
@@ -7,6 +6,7 @@ import { ContainerLines, isOfContainer } from '../../../syslog/container-lines.t
 import type { Dialect } from '../../../syslog/dialect.ts'
 import { DIALECTS, dialectNamed } from '../../../syslog/dialects.ts'
 import { LoginRecognizer, recognizerOptions, type Verdict } from '../../../syslog/login-recognizer.ts'
+import { isReadable } from '../../readable-file.ts'
 import { count, printable } from '../../text/terminal.ts'
 import type { Surroundings, Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
@@ -89,15 +89,6 @@ async function testLines(
 function settingsFor(config: string, environment: Surroundings['environment']): Settings {
   if (config === SETTINGS_FILE && !isReadable(config)) return parseSettings('', SETTINGS_FILE, {}).settings
   return loadSettingsFile(resolve(config), environment).settings
-}
-
-function isReadable(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK)
-    return true
-  } catch {
-    return false
-  }
 }
 
 /**
