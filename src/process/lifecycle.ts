@@ -3,7 +3,7 @@
  * the administrator, the service manager and `auth-relay up`.
  */
 import { writeFileSync, writeSync } from 'node:fs'
-import { EXIT, isAccessDenied, TemporaryFault, UsageFault } from '../base/errors.ts'
+import { EXIT, isAccessDenied, stackOf, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, printToStandardError } from '../base/log.ts'
 import { notifySocket } from '../libc/sockets.ts'
 import { forbidDumps, unblockSignal } from '../libc/this-process.ts'
@@ -192,7 +192,7 @@ const faultLines = (program: string, error: unknown, prefix = ''): string =>
 function faultsOf(error: unknown): string[] {
   if (error instanceof UsageFault) return [...error.faults]
   if (error instanceof TemporaryFault) return [error.message]
-  return [`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`]
+  return [`internal error: ${stackOf(error)}`]
 }
 
 /** Reports to systemd that the program is ready, and triggers its watchdog from the event loop. */
