@@ -1,5 +1,7 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, rmSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { text } from 'node:stream/consumers'
 import { closingLine, REPORT, readReport } from './closing-line.ts'
 import { installPackages, missingPackages } from './debian-packages.ts'
 
@@ -7,12 +9,35 @@ import { installPackages, missingPackages } from './debian-packages.ts'
 const strict = process.env['CI'] === 'true'
 const failed: string[] = []
 
-/** Runs one check until it ends. All checks are run, so that one run shows every fault. */
+/** Runs one check until it ends, and reports it. */
 function check(name: string, command: string, ...args: string[]): void {
   const start = Date.now()
   const { status } = spawnSync(command, args, { stdio: 'inherit' })
+  reportCheck(name, status, start)
+}
+
+/** Prints the result of a check. All checks are run, so that one run shows every fault. */
+function reportCheck(name: string, status: number | null, start: number): void {
   console.log(`${status === 0 ? 'ok' : 'FAILED'}: ${name} (${((Date.now() - start) / 1000).toFixed(1)} s)`)
   if (status !== 0) failed.push(name)
+}
+
+/** Runs checks of one thread each, as many at once as there are cores. Each prints at its end. */
+async function checkTogether(checks: readonly (readonly [name: string, ...command: string[]])[]): Promise<void> {
+  const remaining = checks.values()
+  const runNext = async (): Promise<void> => {
+    for (const [name, command = '', ...args] of remaining) {
+      const start = Date.now()
+      const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+      const ended = new Promise<number | null>(resolve =>
+        child.once('error', () => resolve(null)).once('close', resolve),
+      )
+      const [output, errors, status] = await Promise.all([text(child.stdout), text(child.stderr), ended])
+      process.stdout.write(output + errors)
+      reportCheck(name, status, start)
+    }
+  }
+  await Promise.all(Array.from({ length: availableParallelism() }, runNext))
 }
 
 const missing = missingPackages()
@@ -26,14 +51,16 @@ if (missing.length > 0) {
 }
 
 check('build', 'node', 'scripts/build.ts')
-check('types', 'tsc', '--noEmit', '-p', '.')
-check('lint', 'biome', 'ci', '--error-on-warnings', '.')
-check('rooms', 'node', 'scripts/check-rooms.ts')
-check('unused', 'knip')
-check('dependencies', 'node', 'scripts/check-dependencies.ts')
-check('commits', 'node', 'scripts/check-commits.ts')
-check('prose', 'node', 'scripts/check-prose.ts')
-check('spelling', 'cspell', 'lint', '--no-progress')
+await checkTogether([
+  ['types', 'tsc', '--noEmit', '-p', '.'],
+  ['lint', 'biome', 'ci', '--error-on-warnings', '.'],
+  ['rooms', 'node', 'scripts/check-rooms.ts'],
+  ['unused', 'knip'],
+  ['dependencies', 'node', 'scripts/check-dependencies.ts'],
+  ['commits', 'node', 'scripts/check-commits.ts'],
+  ['prose', 'node', 'scripts/check-prose.ts'],
+  ['spelling', 'cspell', 'lint', '--no-progress'],
+])
 mkdirSync(new URL('.', REPORT), { recursive: true })
 // If vitest writes no report, the counts of an earlier run must not be printed.
 rmSync(REPORT, { force: true })

@@ -1,8 +1,9 @@
 /** The certificates that TLS listeners show, as a client on this host gets them. */
 
 import type { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { connect } from 'node:tls'
-import { messageOf } from '../base/errors.ts'
+import { describeDenial, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
 import { formatSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type PartsInUse, partsInUseHere } from './stack/plan.ts'
@@ -84,3 +85,16 @@ const namesOf = (text: string): string => text.replaceAll(/\b(DNS|IP Address|CN)
  */
 export const isSelfSigned = (certificate: X509Certificate): boolean =>
   certificate.issuer === certificate.subject && certificate.verify(certificate.publicKey)
+
+/**
+ * Content of a file with a certificate or a key.
+ * @throws UsageFault if this account cannot read the file.
+ */
+export function pemFile(file: string): Buffer {
+  try {
+    return readFileSync(file)
+  } catch (error) {
+    const remedy = isAccessDenied(error) ? describeDenial(file) : messageOf(error)
+    throw new UsageFault(`cannot read ${file}: ${remedy}`, error)
+  }
+}

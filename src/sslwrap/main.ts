@@ -7,12 +7,16 @@ import { EXIT } from '../base/errors.ts'
 import { nameProcess, runCommand, runDaemon } from '../process/lifecycle.ts'
 import { loadDaemonSettings } from '../settings/settings.ts'
 import { parseCommandLine } from './command-line.ts'
-import { serveStandardInput } from './inetd.ts'
 import { planOf } from './plan.ts'
-import { startSupervisor } from './supervisor.ts'
-import { runWorker } from './worker.ts'
+import type { Planned } from './supervisor.ts'
 
-const script = process.argv[1] ?? ''
+/** Each case loads its own code alone: a worker needs no supervisor. */
+async function supervise(readPlan: () => Planned): Promise<void> {
+  await runDaemon('sslwrap', async () => {
+    const { startSupervisor } = await import('./supervisor.ts')
+    return startSupervisor(readPlan, process.argv[1] ?? '')
+  })
+}
 
 await runCommand('sslwrap', async () => {
   const invocation = parseCommandLine(process.argv.slice(2), process.env)
@@ -20,22 +24,24 @@ await runCommand('sslwrap', async () => {
     case 'about':
       process.stdout.write(invocation.text)
       return EXIT.done
-    case 'worker':
+    case 'worker': {
       nameProcess('sslwrap-worker')
+      const { runWorker } = await import('./worker.ts')
       runWorker(status => process.exit(status))
       return EXIT.done
-    case 'inetd':
+    }
+    case 'inetd': {
+      const { serveStandardInput } = await import('./inetd.ts')
       return serveStandardInput(invocation.plan, invocation.program, invocation.user)
+    }
     case 'stand-alone':
-      await runDaemon('sslwrap', () => startSupervisor(() => ({ plan: invocation.plan, settings: undefined }), script))
+      await supervise(() => ({ plan: invocation.plan, settings: undefined }))
       return EXIT.done
-    case 'daemon': {
-      const readPlan = () => {
+    case 'daemon':
+      await supervise(() => {
         const settings = loadDaemonSettings('sslwrap', invocation.config)
         return { plan: planOf(settings), settings }
-      }
-      await runDaemon('sslwrap', () => startSupervisor(readPlan, script))
+      })
       return EXIT.done
-    }
   }
 })

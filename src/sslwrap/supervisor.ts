@@ -13,7 +13,6 @@ import { describeEnding, endingFields, startWorker, type WorkerProcess } from '.
 import { restartFields } from '../settings/reload.ts'
 import type { Settings } from '../settings/settings.ts'
 import { daysLeft, watchFiles } from '../tunnel/certificate.ts'
-import { writeSelfSigned } from '../tunnel/self-signed.ts'
 import { rotateTicketKeys, type TicketKeys } from '../tunnel/tls-contexts.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
 import { parseTlsWorkerAnswer, type ServeOrder } from '../wire/workers/tls-worker.ts'
@@ -36,8 +35,42 @@ export type Planned = { readonly plan: Plan; readonly settings: Settings | undef
  * @throws UsageFault, TemporaryFault
  */
 export async function startSupervisor(readPlan: () => Planned, script: string): Promise<RunningDaemon> {
-  const supervisor = new Supervisor(readPlan, script)
-  return supervisor.start()
+  const started = readPlan()
+  const log = createLog('sslwrap', { level: started.plan.logLevel })
+  const ids = isRoot() ? idsOf(started.plan.user, 'sslwrap.user') : undefined
+  if (ids === undefined)
+    log.warn('privileges_shared', {
+      reason: 'not started as root: keys are read and TLS is spoken under one account',
+    })
+  await makeFirstCertificate(started.plan, log)
+  return new Supervisor({ started, readPlan, script, ids, log }).start()
+}
+
+/**
+ * Makes a self-signed certificate if a listener needs the file of the settings and the file is
+ * missing.
+ * @throws UsageFault
+ */
+async function makeFirstCertificate({ selfSigned, listeners }: Plan, log: Log): Promise<void> {
+  if (selfSigned === undefined || existsSync(selfSigned.cert) || existsSync(selfSigned.key)) return
+  const isUsed = listeners.some(({ certificates }) => certificates.some(({ cert }) => cert === selfSigned.cert))
+  if (!isUsed) return
+  // Loaded here alone, because node-forge is half of the code of sslwrap.
+  const { writeSelfSigned } = await import('../tunnel/self-signed.ts')
+  try {
+    writeSelfSigned(selfSigned, { names: selfSigned.names, now: Date.now() })
+  } catch (error) {
+    const why = messageOf(error)
+    throw new UsageFault(
+      `cannot make a first certificate: ${why}: name your own as sslwrap.cert and sslwrap.key`,
+      error,
+    )
+  }
+  log.warn('certificate_self_signed', {
+    path: selfSigned.cert,
+    names: selfSigned.names.join(' '),
+    reason: 'clients show a warning: install a certificate of an authority, see auth-relay cert --help',
+  })
 }
 
 /** One run of a worker. `started` is fulfilled when it serves, and rejects with TemporaryFault. */
@@ -46,6 +79,16 @@ type ServingWorker = Pick<WorkerProcess, 'ended'> & {
   readonly orders: Orders
   readonly started: Promise<void>
   readonly hasServed: () => boolean
+}
+
+/** The parts of a supervisor that are known before it reads certificates. */
+type Start = {
+  readonly started: Planned
+  readonly readPlan: () => Planned
+  readonly script: string
+  /** Ids of the workers. Undefined without the rights to change them. */
+  readonly ids: Ids | undefined
+  readonly log: Log
 }
 
 class Supervisor {
@@ -68,18 +111,13 @@ class Supervisor {
   #materials: Materials
   #ticketKeys: TicketKeys = rotateTicketKeys()
 
-  constructor(readPlan: () => Planned, script: string) {
+  constructor({ started, readPlan, script, ids, log }: Start) {
     this.#readPlan = readPlan
-    this.#started = readPlan()
-    this.#plan = this.#started.plan
+    this.#started = started
+    this.#plan = started.plan
     this.#script = script
-    this.#log = createLog('sslwrap', { level: this.#plan.logLevel })
-    if (isRoot()) this.#ids = idsOf(this.#plan.user, 'sslwrap.user')
-    else
-      this.#log.warn('privileges_shared', {
-        reason: 'not started as root: keys are read and TLS is spoken under one account',
-      })
-    this.#makeFirstCertificate()
+    this.#ids = ids
+    this.#log = log
     this.#materials = this.#readMaterials(this.#plan)
   }
 
@@ -286,29 +324,6 @@ class Supervisor {
       if (days < 0) this.#log.error('certificate_expired', fields)
       else if (days <= EXPIRY_WARNING_DAYS) this.#log.warn('certificate_expiring', fields)
     }
-  }
-
-  #makeFirstCertificate(): void {
-    const { selfSigned } = this.#plan
-    if (selfSigned === undefined || existsSync(selfSigned.cert) || existsSync(selfSigned.key)) return
-    const isUsed = this.#plan.listeners.some(({ certificates }) =>
-      certificates.some(({ cert }) => cert === selfSigned.cert),
-    )
-    if (!isUsed) return
-    try {
-      writeSelfSigned(selfSigned, { names: selfSigned.names, now: Date.now() })
-    } catch (error) {
-      const why = messageOf(error)
-      throw new UsageFault(
-        `cannot make a first certificate: ${why}: name your own as sslwrap.cert and sslwrap.key`,
-        error,
-      )
-    }
-    this.#log.warn('certificate_self_signed', {
-      path: selfSigned.cert,
-      names: selfSigned.names.join(' '),
-      reason: 'clients show a warning: install a certificate of an authority, see auth-relay cert --help',
-    })
   }
 }
 

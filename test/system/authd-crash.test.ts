@@ -11,7 +11,8 @@ import { Stack } from '../harness/stack.ts'
 import { storedGrants } from '../harness/stored-grants.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
-const ROUNDS = 50
+/** `npm run test:soak -- kills` runs more. */
+const ROUNDS = 20
 /** The default of the setting. */
 const COMMIT_WAIT_MS = 800
 const IN_FLIGHT = 64

@@ -1,13 +1,10 @@
-import { createPrivateKey, generateKeyPairSync, type KeyObject, X509Certificate } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
-import { isIP } from 'node:net'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import forge from 'node-forge'
-import { describeDenial, isAccessDenied, messageOf, UsageFault } from '../../base/errors.ts'
+import { messageOf, UsageFault } from '../../base/errors.ts'
 import { formatDuration } from '../../settings/duration.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
-import { isSelfSigned } from '../certificates.ts'
-import { writePrivateFile } from '../secrets.ts'
+import { isSelfSigned, pemFile } from '../certificates.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import { type Verb, withConfigOption } from '../verb.ts'
@@ -36,6 +33,8 @@ Exit status 1 if a certificate is missing, has ended, or is not that of its key.
         run: async () => {
           const { sslwrap } = loadSettingsFile(resolve(options.config), environment).settings
           if (options.csr !== undefined) {
+            // Loaded here alone, because node-forge is a third of the code of auth-relay.
+            const { certificateRequest } = await import('../certificate-request.ts')
             print(certificateRequest(options.csr, resolve(options.key ?? sslwrap.key)))
             return 0
           }
@@ -85,7 +84,7 @@ type CertificateFiles = { readonly cert: string; readonly key?: string | undefin
 
 function factsOf(file: string, key: string): Facts {
   let certificate: X509Certificate
-  const octets = contentOf(file)
+  const octets = pemFile(file)
   try {
     certificate = new X509Certificate(octets)
   } catch (error) {
@@ -107,21 +106,11 @@ function factsOf(file: string, key: string): Facts {
 
 /** @throws UsageFault if the key is missing or cannot be used. */
 function isKeyOf(certificate: X509Certificate, file: string): boolean {
-  const octets = contentOf(file)
+  const octets = pemFile(file)
   try {
     return certificate.checkPrivateKey(createPrivateKey(octets))
   } catch (error) {
     throw new UsageFault(`${file} does not contain a private key in PEM form: ${messageOf(error)}`, error)
-  }
-}
-
-/** @throws UsageFault if this account cannot read the file. */
-function contentOf(file: string): Buffer {
-  try {
-    return readFileSync(file)
-  } catch (error) {
-    const remedy = isAccessDenied(error) ? describeDenial(file) : messageOf(error)
-    throw new UsageFault(`cannot read ${file}: ${remedy}`, error)
   }
 }
 
@@ -134,56 +123,4 @@ function formatFacts({ file, key, keyFits, names, issuer, selfSigned, from, unti
   key     ${key} ${keyFits ? 'belongs to the certificate' : 'DOES NOT BELONG TO THE CERTIFICATE: name the pair that belongs together'}
   sha256  ${sha256}
 `
-}
-
-/**
- * A request in PEM. The key is read or made (RSA 2048, mode 0600), because node-forge signs with
- * RSA only.
- */
-function certificateRequest(names: readonly string[], keyFile: string): string {
-  for (const name of names) {
-    if (isIP(name) === 0 && !/^(\*\.)?[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$/i.test(name)) {
-      throw new UsageFault(
-        `${printable(name)} is neither a host name nor an address: write pop.example.org or 192.0.2.7`,
-      )
-    }
-  }
-  const privateKey = forge.pki.privateKeyFromPem(keyFor(keyFile).export({ type: 'pkcs1', format: 'pem' }).toString())
-  const request = forge.pki.createCertificationRequest()
-  request.publicKey = forge.pki.setRsaPublicKey(privateKey.n, privateKey.e)
-  request.setSubject([{ name: 'commonName', value: names[0] ?? '' }])
-  const altNames = names.map(name => (isIP(name) === 0 ? { type: 2, value: name } : { type: 7, ip: name }))
-  request.setAttributes([{ name: 'extensionRequest', extensions: [{ name: 'subjectAltName', altNames }] }])
-  request.sign(privateKey, forge.md.sha256.create())
-  return forge.pki.certificationRequestToPem(request).replaceAll('\r\n', '\n')
-}
-
-/** @throws UsageFault if the key cannot be made, cannot be read, or is of another kind. */
-function keyFor(file: string): KeyObject {
-  if (!existsSync(file)) {
-    const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
-    try {
-      writePrivateFile(file, privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
-    } catch (error) {
-      throw new UsageFault(
-        `cannot write ${file}: ${messageOf(error)}: start as root, or name another file with --key`,
-        error,
-      )
-    }
-    return privateKey
-  }
-  let key: KeyObject
-  const octets = contentOf(file)
-  try {
-    key = createPrivateKey(octets)
-  } catch (error) {
-    throw new UsageFault(
-      `${file} does not contain a private key in PEM form: ${messageOf(error)}: name another file with --key`,
-      error,
-    )
-  }
-  if (key.asymmetricKeyType !== 'rsa') {
-    throw new UsageFault(`${file} is not an RSA key: name another file with --key; a missing file is made`)
-  }
-  return key
 }

@@ -56,3 +56,15 @@ test('a run of the tests that ends with status 0 and without a report is a failu
   expect(stdout).toContain('FAILED: test report\n')
   expect(status).toBe(1)
 })
+
+test('a check that fails or cannot start is named at the end, with its output, and all others run', () => {
+  program('knip', 'echo an unused file; exit 1')
+  program('cspell', '')
+  chmodSync(`${path}/bin/cspell`, 0o644)
+  const { status, stdout } = runChecks(`echo '${report(9)}' >node_modules/.cache/auth-relay/tests.json`)
+  expect(stdout).toMatch(/\nan unused file\nFAILED: unused \(/)
+  for (const name of ['types', 'lint', 'rooms', 'dependencies', 'commits', 'prose', 'tests'])
+    expect(stdout).toContain(`\nok: ${name} (`)
+  expect(stdout).toMatch(/\nFAILED: unused\nFAILED: spelling\n9 passed, 0 failed\n$/)
+  expect(status).toBe(1)
+})
