@@ -14,7 +14,8 @@ import { eventually } from './eventually.ts'
 const networks = (...texts: readonly string[]): NetworkSet =>
   new NetworkSet(texts.flatMap(text => parseNetwork(text) ?? []))
 
-const SETTINGS: LoginSettings = {
+/** Settings of a login process without TLS and without limits that a test reaches. */
+export const LOGIN_SETTINGS: LoginSettings = {
   ids: null,
   logLevel: 'debug',
   engine: 'auto',
@@ -84,7 +85,7 @@ export class LoginServerForTests {
     }
     this.#monitor = new MonitorRequests(channel)
     const log = createLog('popup', { level: 'debug', write: line => this.lines.push(line) })
-    this.server = new LoginServer({ ...SETTINGS, ...settings }, this.#monitor, engine, log)
+    this.server = new LoginServer({ ...LOGIN_SETTINGS, ...settings }, this.#monitor, engine, log)
   }
 
   /** Answers a request as the monitor does. */

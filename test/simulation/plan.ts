@@ -15,6 +15,8 @@ export const ADDRESSES = [
   '192.0.2.200',
   '64:ff9b::a00:1',
 ] as const
+/** Addresses of the proxies, which are listed in `proxy_trust` of popup and of the gate. */
+export const PROXIES = ['10.0.0.2', '2001:db8:ffff::2'] as const
 const NAMED = ['copier', 'till-1', 'till-2', 'Scanner', 'scanner', 'ann', 'ben', 'jürgen']
 /** More devices than addresses: several share one. */
 export const DEVICES: readonly string[] = [...NAMED, ...Array.from({ length: 16 }, (_, n) => `device-${n}`)]
@@ -41,6 +43,16 @@ const PROCESS_FAULTS = [
   'reload',
 ] as const
 
+/**
+ * Headers of connections behind a proxy. `itself` names the proxy. The peer of `unlisted` is in no
+ * list.
+ */
+const HEADERS = ['version 1', 'version 2', 'itself', 'LOCAL', 'UNKNOWN', 'UNSPEC', 'unlisted'] as const
+export type Header = (typeof HEADERS)[number]
+
+/** A connection by way of a proxy: its header, and the address of its client. */
+export type Proxied = { readonly header: Header; readonly proxy: string; readonly ip: string }
+
 /** One event, `gapMs` after the previous one. */
 export type Step = { readonly gapMs: number } & Deed
 
@@ -48,6 +60,8 @@ export type Deed =
   | { readonly kind: 'login' | 'guess'; readonly device: string; readonly ip: string }
   | { readonly kind: 'line'; readonly device: string; readonly ip: string; readonly lateSeconds: number }
   | { readonly kind: 'ask'; readonly ip: string }
+  | { readonly kind: 'proxied-login'; readonly device: string; readonly proxied: Proxied }
+  | { readonly kind: 'proxied-mail'; readonly proxied: Proxied }
   | { readonly kind: 'compare' }
   | { readonly kind: 'export'; readonly seconds: number; readonly intervalSeconds: number }
   | { readonly kind: 'allow' | 'block'; readonly network: string; readonly seconds: number | null }
@@ -76,6 +90,13 @@ const mostly = <T>(...choices: readonly (readonly [number, fc.Arbitrary<T>])[]):
 const kinds = <K extends Deed['kind']>(...names: readonly K[]): fc.Arbitrary<{ kind: K }> =>
   fc.record({ kind: fc.constantFrom(...names) })
 
+/** Half of the connections name their client. */
+const proxied = fc.record({
+  header: fc.oneof(fc.constantFrom(...HEADERS), fc.constantFrom('version 1', 'version 2')),
+  proxy: fc.constantFrom(...PROXIES),
+  ip: address,
+})
+
 /** A long export sees the end of a grant, and has rare queries, so that a plan stays short. */
 const exported = fc.oneof(
   fc.record({
@@ -93,10 +114,12 @@ const exported = fc.oneof(
 const everyDay = mostly<Deed>(
   [40, fc.record({ kind: fc.constant('login'), device, ip: address })],
   [4, fc.record({ kind: fc.constant('guess'), device, ip: address })],
-  [6, fc.record({ kind: fc.constant('line'), device, ip: address, lateSeconds: fc.integer({ min: -300, max: 4000 }) })],
+  [8, fc.record({ kind: fc.constant('line'), device, ip: address, lateSeconds: fc.integer({ min: -300, max: 4000 }) })],
   [30, fc.record({ kind: fc.constant('ask'), ip: address })],
+  [5, fc.record({ kind: fc.constant('proxied-login'), device, proxied })],
+  [5, fc.record({ kind: fc.constant('proxied-mail'), proxied })],
   [3, kinds('compare', 'sweep')],
-  [1, exported],
+  [2, exported],
   [3, fc.record({ kind: fc.constantFrom('allow', 'block'), network, seconds: period })],
   [3, fc.record({ kind: fc.constantFrom('disallow', 'unblock'), network })],
   [1, fc.record({ kind: fc.constant('block-login'), login: device, seconds: period })],
@@ -106,7 +129,7 @@ const everyDay = mostly<Deed>(
 const faults = mostly<Deed>(
   [1, kinds('cut')],
   [5, kinds(...PROCESS_FAULTS)],
-  [2, fc.record({ kind: fc.constantFrom('database-down', 'database-slow'), seconds: outage })],
+  [3, fc.record({ kind: fc.constantFrom('database-down', 'database-slow'), seconds: outage })],
   [2, fc.record({ kind: fc.constant('outcomes-unknown'), statements: fc.integer({ min: 1, max: 4 }) })],
   [2, kinds('fail-over', 'asynchronous', 'synchronous')],
 )

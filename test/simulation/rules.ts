@@ -20,6 +20,15 @@ export const RULES = [
   'a block holds at its answer',
   'a block holds later',
   'a block reaches the cdb',
+  // Behind a trusted proxy only the client that the header names counts.
+  'no grant for a proxy',
+  'popup serves no client without a name',
+  'popup takes names from trusted proxies only',
+  'a named client gets its grant',
+  'no relay for a proxy',
+  'no relay for a client without a name',
+  'the gate takes names from trusted proxies only',
+  'the gate decides about the named client',
   // An end never grows without a login.
   'no grant outlives its login',
   // A committed grant stays.

@@ -52,7 +52,16 @@ import {
   SimulatedServerPair,
   STANDBY_LAG_MS,
 } from './model-database.ts'
-import { ADDRESSES, DEVICES, type Deed, type Plan } from './plan.ts'
+import { ADDRESSES, DEVICES, type Deed, type Plan, PROXIES, type Proxied } from './plan.ts'
+import {
+  clientOf,
+  ProxiedGate,
+  type ProxiedLogin,
+  ProxiedPopup,
+  type ProxyMutant,
+  type StartedSmtpd,
+  UNLISTED,
+} from './proxies.ts'
 import { Random } from './random.ts'
 import { BrokenPromise, type Rule as RuleName } from './rules.ts'
 import { SimulatedSockets } from './simulated-sockets.ts'
@@ -85,6 +94,8 @@ const NARROW_EVENTS = 3
 /** Bugs that a test plants. */
 export type WorldMutant =
   | Mutant
+  | ProxyMutant
+  | 'a proxy is grantable'
   | 'queued is called committed'
   | 'queued logins are dropped'
   | 'every login is queued'
@@ -160,6 +171,7 @@ class World {
   #offsets = { least: 0, most: 0 }
   #authd: Authd
   #monitor: Monitor
+  #popup: ProxiedPopup
   #gate: Gate
   readonly #directory: string
   /** Incremented by each kill of the cdb export. A killed one may write only to its former file. */
@@ -233,13 +245,16 @@ class World {
     this.#ownPolicy = policyOf()
     this.#policy = this.#mutants.has('no address is ungrantable')
       ? grantPolicy({ grantLoopback: true })
-      : this.#ownPolicy
+      : this.#mutants.has('a proxy is grantable')
+        ? policyOf(['10.0.0.1/32'])
+        : this.#ownPolicy
     this.#server.onCommit = () => {
       const broken = this.#brokenRow()
       if (broken !== undefined) this.#fail(...broken)
     }
     this.#authd = this.#startAuthd()
     this.#monitor = this.#startMonitor()
+    this.#popup = this.#startPopup()
     this.#gate = this.#startGate()
     this.#administrator = createGrantAdmin(new SimulatedDatabase(this.#server), this.#policy)
   }
@@ -259,6 +274,12 @@ class World {
       case 'ask':
         this.#watch(this.#ask(ipOf(deed.ip)))
         this.#checkCdb([deed.ip])
+        return
+      case 'proxied-login':
+        this.#logInBehindProxy(deed.device, deed.proxied)
+        return
+      case 'proxied-mail':
+        this.#watch(this.#sendBehindProxy(deed.proxied))
         return
       case 'compare':
         this.#watch(this.#compare())
@@ -345,29 +366,68 @@ class World {
       this.#prove(ip, device)
       started = this.#time.now
     }
-    this.#monitor.logIn({ n, id, login: device, ip, isRight: true, proved }, grant => {
-      const row = this.#policy.rowOf(ip)
-      const took = this.#time.now - started
-      if (took > GRANT_WAIT + LATE_MS)
-        this.#fail('+OK waits at most grant_wait', `+OK for ${id} went out ${took} ms after the password`)
-      if (grant === undefined)
-        return this.#fail('+OK waits for its answer', `+OK for ${id} went out before its event was answered`)
-      if (grant.verdict === 'committed') {
-        if (this.#lostAt >= started || this.#mayBeBlocked(ip, device, started)) return
-        this.#expectRelay(ip, grant.until * 1000, id)
-        this.#promised.set(row, { until: grant.until * 1000, at: this.#time.now, ip, login: device })
-        return
-      }
-      if (grant.verdict === 'queued') {
-        if (this.#disturbedUntil < started && took < COMMIT_WAIT && this.#fullAt < started)
-          this.#fail('queued needs a fault', `+OK for ${id} went out queued after ${took} ms without a fault`)
-        if (this.#ownPolicy.neverList.loginRefusal(ip) === undefined && started > this.#stoppedAt)
-          this.#owed.set(id, { row, at: started, ip, login: device })
-        return
-      }
-      const isExpected =
-        this.#ownPolicy.neverList.loginRefusal(ip) !== undefined || this.#mayBeBlocked(ip, device, started)
-      if (!isExpected) this.#fail('refused needs a block', `${ip} was refused: ${grant.reason}`)
+    this.#monitor.logIn({ n, id, login: device, ip, isRight: true, proved }, grant =>
+      this.#checkGrant({ id, ip, login: device, started }, grant, DIRECT),
+    )
+  }
+
+  /** `rules`: the names of the rules about the answers `committed` and `refused`. */
+  #checkGrant(
+    { id, ip, login, started }: { id: string; ip: IpAddress; login: string; started: number },
+    grant: GrantResult | undefined,
+    rules: { readonly committed: RuleName; readonly refused: RuleName },
+  ): void {
+    const row = this.#policy.rowOf(ip)
+    const took = this.#time.now - started
+    if (took > GRANT_WAIT + LATE_MS)
+      this.#fail('+OK waits at most grant_wait', `+OK for ${id} went out ${took} ms after the password`)
+    if (grant === undefined) {
+      this.#fail('+OK waits for its answer', `+OK for ${id} went out before its event was answered`)
+      return
+    }
+    if (grant.verdict === 'committed') {
+      if (this.#lostAt >= started || this.#mayBeBlocked(ip, login, started)) return
+      this.#expectRelay(ip, grant.until * 1000, id, rules.committed)
+      this.#promised.set(row, { until: grant.until * 1000, at: this.#time.now, ip, login })
+      return
+    }
+    if (grant.verdict === 'queued') {
+      if (this.#disturbedUntil < started && took < COMMIT_WAIT && this.#fullAt < started)
+        this.#fail('queued needs a fault', `+OK for ${id} went out queued after ${took} ms without a fault`)
+      if (this.#ownPolicy.neverList.loginRefusal(ip) === undefined && started > this.#stoppedAt)
+        this.#owed.set(id, { row, at: started, ip, login })
+      return
+    }
+    const isExpected =
+      this.#ownPolicy.neverList.loginRefusal(ip) !== undefined || this.#mayBeBlocked(ip, login, started)
+    if (!isExpected) this.#fail(rules.refused, `${ip} was refused: ${grant.reason}`)
+  }
+
+  /** A login by way of a proxy, which announces the client in a header. */
+  #logInBehindProxy(device: string, proxied: Proxied): void {
+    this.#attempts += 1
+    const n = this.#attempts
+    this.#popup.connect(device, `secret-${n}`, proxied, login => this.#logInNamed(n, device, proxied, login))
+  }
+
+  /** popup's login process has accepted a client behind a proxy, and asks about its login. */
+  #logInNamed(n: number, device: string, proxied: Proxied, { client, accept }: ProxiedLogin): void {
+    const id = `51.${n}`
+    const { header } = proxied
+    if (header === 'unlisted')
+      this.#fail('popup takes names from trusted proxies only', `${UNLISTED} named the client ${client}`)
+    else if (clientOf(proxied) === undefined)
+      this.#fail('popup serves no client without a name', `${client} may log in after a header ${header}`)
+    // The password is right in every case, so that only the address of the client can be wrong.
+    const ip = clientOf(proxied) ?? client
+    let started = this.#time.now
+    const proved = (): void => {
+      this.#prove(ip, device)
+      started = this.#time.now
+    }
+    this.#monitor.logIn({ n, id, login: device, ip: client, isRight: true, proved }, grant => {
+      accept()
+      this.#checkGrant({ id, ip, login: device, started }, grant, NAMED_BY_PROXY)
     })
   }
 
@@ -399,7 +459,14 @@ class World {
     const clockThen = this.#server.clock
     const way = WAYS[this.#random.below(WAYS.length)] ?? 'gate'
     const relay = await this.#gate.ask(ip, way)
-    if (relay === undefined) return
+    if (relay !== undefined) this.#checkAnswer(ip, relay, { asked, clockThen, way })
+  }
+
+  #checkAnswer(
+    ip: IpAddress,
+    relay: boolean,
+    { asked, clockThen, way }: { asked: number; clockThen: number; way: string },
+  ): void {
     if (!relay) {
       if (this.#isOwed(ip, asked))
         this.#fail(
@@ -408,18 +475,49 @@ class World {
         )
       return
     }
-    if (this.#ownPolicy.neverList.refusal(ip) !== undefined)
-      return this.#fail(
+    if (this.#ownPolicy.neverList.refusal(ip) !== undefined) {
+      this.#fail(
         'no relay for an ungrantable address',
         `the relay opened for ${ip}, which is ungrantable, by the ${way}`,
       )
+      return
+    }
     const block = this.#blocks.find(
       rule => rule.answered <= asked && this.#isInForce(rule, asked) && this.#covers(rule, ip),
     )
     if (block !== undefined && block.answered > this.#lostAt)
-      return this.#fail('a block holds later', `the relay opened for ${ip}, which was blocked before, by the ${way}`)
-    if (!this.#mayRelay(ip, asked, clockThen))
+      this.#fail('a block holds later', `the relay opened for ${ip}, which was blocked before, by the ${way}`)
+    else if (!this.#mayRelay(ip, asked, clockThen))
       this.#fail('no relay without a login', `the relay opened for ${ip} without a login that counts, by the ${way}`)
+  }
+
+  /** An SMTP connection to the resident gate by way of a proxy. */
+  async #sendBehindProxy(proxied: Proxied): Promise<void> {
+    const asked = this.#time.now
+    const clockThen = this.#server.clock
+    const smtpd = await this.#gate.connectProxied(proxied)
+    if (smtpd === undefined) return
+    const { header, proxy, ip } = proxied
+    switch (header) {
+      case 'unlisted':
+        if (smtpd.relay || smtpd.client !== UNLISTED)
+          this.#fail(
+            'the gate takes names from trusted proxies only',
+            `${UNLISTED} named the client ${smtpd.client}, relay ${smtpd.relay}`,
+          )
+        return
+      case 'itself':
+        if (smtpd.relay) this.#fail('no relay for a proxy', `the relay opened for ${proxy}, which named itself`)
+        return
+      case 'LOCAL':
+      case 'UNKNOWN':
+      case 'UNSPEC':
+        if (smtpd.relay) this.#fail('no relay for a client without a name', `the relay opened after ${header}`)
+        return
+      default:
+        if (smtpd.client === ip) this.#checkAnswer(ipOf(ip), smtpd.relay, { asked, clockThen, way: 'resident gate' })
+        else this.#fail('the gate decides about the named client', `the smtpd of ${ip} got ${smtpd.client}`)
+    }
   }
 
   /**
@@ -702,12 +800,14 @@ class World {
         this.#owed.clear()
         void this.#monitor.stop()
         this.#monitor = this.#startMonitor()
+        this.#popup = this.#startPopup()
         return
       case 'kill-monitor':
         this.#owed.clear()
         this.#sockets.cutAll()
         void this.#monitor.kill()
         this.#monitor = this.#startMonitor()
+        this.#popup = this.#startPopup()
         return
       case 'kill-gate':
         this.#gate.kill()
@@ -728,6 +828,7 @@ class World {
         return
       case 'reload':
         this.#monitor.reload(this.#policy)
+        this.#popup.reload()
         this.#gate.reload()
         return
       case 'database-down':
@@ -794,6 +895,10 @@ class World {
   /** After every commit: no row is in force longer than its last proof allows. */
   #brokenRow(): readonly [RuleName, string] | undefined {
     const now = this.#time.now
+    for (const proxy of PROXIES) {
+      if (this.#server.primary.grants.has(this.#policy.rowOf(ipOf(proxy))))
+        return ['no grant for a proxy', `a grant for ${proxy}`]
+    }
     for (const [row, { until }] of this.#server.primary.grants) {
       const proof = this.#proofs.get(row)
       if (proof === undefined)
@@ -823,11 +928,10 @@ class World {
   }
 
   /** At the time of +OK the address may relay, unless a block applies. */
-  #expectRelay(ip: IpAddress, until: number, id: string): void {
+  #expectRelay(ip: IpAddress, until: number, id: string, rule: RuleName): void {
     if (until <= this.#server.clock) return
     if (this.#clocksHaveStepped) return
-    if (!this.#sureRelay(ip))
-      this.#fail('committed opens the relay', `${id}: +OK went out as committed, and ${ip} may not relay`)
+    if (!this.#sureRelay(ip)) this.#fail(rule, `${id}: +OK went out as committed, and ${ip} may not relay`)
   }
 
   /** All services and tables give the same answer for the same address at the same time. */
@@ -986,6 +1090,16 @@ class World {
     return new Gate(this.#server, this.#sockets, this.#policy, this.#customers, this.#mutants, () => this.#time.now)
   }
 
+  #startPopup(): ProxiedPopup {
+    return new ProxiedPopup({
+      time: this.#time,
+      random: this.#random,
+      customers: this.#customers,
+      mutants: this.#mutants,
+      log: SILENT,
+    })
+  }
+
   #startMonitor(): Monitor {
     return new Monitor({
       policy: this.#policy,
@@ -1013,6 +1127,10 @@ class World {
     })
   }
 }
+
+/** The rules about the answer to a login, from the client's own connection and behind a proxy. */
+const DIRECT = { committed: 'committed opens the relay', refused: 'refused needs a block' } as const
+const NAMED_BY_PROXY = { committed: 'a named client gets its grant', refused: 'a named client gets its grant' } as const
 
 type AuthdParts = {
   readonly server: SimulatedServerPair
@@ -1411,6 +1529,7 @@ class Gate {
   readonly #sockets: SimulatedSockets
   readonly #policy: GrantPolicy
   readonly #services: readonly { stopListening(): void }[]
+  readonly #resident: ProxiedGate
   readonly #clock: Clock
   #database: SimulatedDatabase
   #decide: ReturnType<typeof shareDecisions>
@@ -1442,6 +1561,7 @@ class Gate {
       limits: { maxConnections: 64, maxOpen: 100 },
       log: SILENT,
     }
+    this.#resident = new ProxiedGate({ decide: options.decide, customers, mutants, log: SILENT })
     const rates = new PolicyRates(NO_RATES, () => 0)
     const policyOptions = {
       ...options,
@@ -1507,8 +1627,14 @@ class Gate {
     this.stop()
   }
 
+  /** A connection by way of a proxy to the gate itself. */
+  connectProxied(proxied: Proxied): Promise<StartedSmtpd | undefined> {
+    return this.#resident.connect(proxied)
+  }
+
   stop(): void {
     for (const service of this.#services) service.stopListening()
+    this.#resident.close()
   }
 
   async #answer(way: Way, request: string, meanings: Readonly<Record<string, boolean>>): Promise<boolean | undefined> {
@@ -1560,12 +1686,12 @@ const NO_RATES = {
 
 const pathOf = (way: Way): string => `/run/auth-relay/gate/${way}.sock`
 
-const policyOf = (): GrantPolicy =>
+const policyOf = (proxies: readonly string[] = ['10.0.0.1/32', ...PROXIES]): GrantPolicy =>
   grantPolicy({
     expTime: EXP_TIME_S,
     ipv6Prefix: 64,
     neverGrant: new NetworkSet([networkOf('192.0.2.200/32')]),
-    trusted: { 'popup.proxy_trust': new NetworkSet([networkOf('10.0.0.1/32')]) },
+    trusted: { 'popup.proxy_trust': new NetworkSet(proxies.map(networkOf)) },
   })
 
 const SILENT: Log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {}, with: () => SILENT }
