@@ -5,6 +5,7 @@ export const RULES = [
   'no grant for an address without a login',
   'a wrong password opens nothing',
   'no cdb entry without a login',
+  'the cdb of a cluster needs answers',
   'a stopped cdb is empty',
   'a cdb starts empty',
   // +OK means an open relay, unless grant_wait is over.

@@ -106,6 +106,7 @@ export type WorldMutant =
   | '+OK waits without end'
   | 'no address is ungrantable'
   | 'the cdb has no ends'
+  | 'the cdb of a cluster needs no answer'
   | 'a stopped cdb keeps its grants'
   | 'a started cdb keeps its grants'
   | 'a service caches its answers'
@@ -558,7 +559,7 @@ class World {
       refusal: ip => this.#policy.neverList.refusal(ip),
       timeoutMs: CDB_TIMEOUT_MS,
       intervalMs,
-      unprovenMs: this.#cdbIsProven ? STANDBY_AGE_MS + intervalMs : undefined,
+      unprovenMs: this.#unprovenMs(intervalMs),
       clock: this.#machineClock,
       monotonic: () => this.#time.now,
       log: SILENT,
@@ -581,6 +582,11 @@ class World {
       else this.#watch(this.#endExport())
     }
     this.#time.after(CDB_LOOK_MS, look)
+  }
+
+  #unprovenMs(intervalMs: number): number | undefined {
+    if (!this.#cdbIsProven || this.#mutants.has('the cdb of a cluster needs no answer')) return undefined
+    return STANDBY_AGE_MS + intervalMs
   }
 
   async #endExport(): Promise<void> {
@@ -654,7 +660,7 @@ class World {
         this.#fail('a block reaches the cdb', `${ip} was blocked before the last look and is in the cdb`)
       const proven = this.#cdbAnswered + STANDBY_AGE_MS + this.#cdb.intervalMs + 100
       if (this.#cdbIsProven && this.#time.now > proven)
-        this.#fail('no cdb entry without a login', `${ip} is in the cdb of a cluster, and the last answer is too old`)
+        this.#fail('the cdb of a cluster needs answers', `${ip} is in the cdb, and the last answer is too old`)
     }
   }
 
