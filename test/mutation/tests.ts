@@ -7,6 +7,7 @@ const chosen = process.env['MUTATION_TESTS']
 export const MUTATION_TESTS: string[] = chosen?.split(',') ?? [
   'test/unit/pop3/**/*.test.ts',
   'test/unit/grants/**/*.test.ts',
+  'test/unit/wrap/mail-rules.test.ts',
   'test/unit/wire/**/*.test.ts',
   'test/unit/syslog/**/*.test.ts',
 ]

@@ -4,7 +4,7 @@
  */
 
 import { domainToASCII } from 'node:url'
-import { systemClock } from '../../base/clock.ts'
+import { type Clock, systemClock } from '../../base/clock.ts'
 import { type IpAddress, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
 import { printableAscii } from '../../wire/lines.ts'
 import { loginKey } from '../../wire/login-event.ts'
@@ -54,9 +54,9 @@ export function addressRulesOf({ wrap, grants }: AddressSettings): AddressRules 
   }
 }
 
-/** Minute of the day by the clock and the time zone of this host. */
-export function localMinute(): number {
-  const now = new Date(systemClock())
+/** Minute of the day, from 0 to 1439, by the clock and the time zone of this host. */
+export function localMinute(clock: Clock = systemClock): number {
+  const now = new Date(clock())
   return now.getHours() * 60 + now.getMinutes()
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { senderBelongsTo } from '../../../src/grants/devices/mail-rules.ts'
+import { senderBelongsTo } from '../../../../src/grants/devices/mail-rules.ts'
 
 test.each<[string, string, readonly string[], boolean]>([
   ['ann@example.org', 'ann@example.org', [], true],
