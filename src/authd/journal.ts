@@ -1,7 +1,7 @@
 /** The systemd journal as a login source: its entries, and the child that reads them. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Log } from '../base/log.ts'
-import { watchForStop } from '../base/supervised-child.ts'
+import { type Run, SupervisedChild, watchForStop } from '../base/supervised-child.ts'
 import type { SyslogLine } from '../syslog/syslog-line.ts'
 import { LineSplitter } from '../wire/lines.ts'
 import type { FilePlaces } from './file-places.ts'
@@ -56,13 +56,14 @@ export type JournalOptions = {
 const MAX_ENTRY_OCTETS = 65_536
 /** Reason of the end of a journalctl that authd has killed. */
 const STOPPED = 'a signal had stopped it, so authd killed it'
-/** Pause before journalctl is started again, in milliseconds. */
-const RESTART_MS = 2000
 /**
  * Entries with logins that are not stored yet. Above this number authd stops reading from
  * journalctl.
  */
 const MAX_OPEN = 2000
+
+/** A journalctl that was started. `ended`: the reason of its end. */
+type Journalctl = Run<string> & { readonly child: ChildProcess }
 
 /**
  * Follows the systemd journal through a child `journalctl -f -o json`, from the last entry that was
@@ -70,9 +71,10 @@ const MAX_OPEN = 2000
  */
 export class Journal {
   readonly #options: JournalOptions
-  #child: ChildProcess | undefined
-  #stopped = false
-  #timer: NodeJS.Timeout | undefined
+  readonly #journalctl = new SupervisedChild<Journalctl>({
+    launch: () => this.#launch(),
+    ended: reason => this.#ended(reason),
+  })
   /**
    * Cursors in the order of the journal. A position is saved when every entry before it is
    * processed.
@@ -81,25 +83,29 @@ export class Journal {
 
   constructor(options: JournalOptions) {
     this.#options = options
-    this.#start()
+    this.#journalctl.start()
   }
 
+  /** Ends journalctl. Returns at once. */
   close(): void {
-    this.#stopped = true
-    clearTimeout(this.#timer)
-    this.#child?.kill()
-    // A stopped process ends only when it continues.
-    this.#child?.kill('SIGCONT')
+    void this.#journalctl.stop({
+      after: 0,
+      act: ({ child }) => {
+        child.kill()
+        // A stopped process ends only when it continues.
+        child.kill('SIGCONT')
+      },
+    })
   }
 
-  #start(): void {
+  #launch(): Journalctl {
     const [program = 'journalctl', ...own] = this.#options.command
     const { cursor } = this.#options.places
     const place = cursor === undefined ? ['--lines=0'] : [`--after-cursor=${cursor}`]
     const child = spawn(program, [...own, '--follow', '--output=json', '--quiet', ...place], {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
-    this.#child = child
+    const { promise: ended, resolve } = Promise.withResolvers<string>()
     const splitter = new LineSplitter(MAX_ENTRY_OCTETS)
     // If no descriptor is free, the runtime makes no streams and emits `error` later.
     const { stdout, stderr }: ChildProcess = child
@@ -119,19 +125,15 @@ export class Journal {
       complaint = STOPPED
       child.kill('SIGKILL')
     })
-    const ended = (why: string): void => {
-      watch.end()
-      this.#ended(child, why)
-    }
-    child.on('error', error => ended(error.message))
-    child.on('exit', (code, signal) => ended(`${complaint.trim() || 'no message'} (${signal ?? code})`))
+    void ended.then(() => watch.end())
+    child.on('error', error => resolve(error.message))
+    child.on('exit', (code, signal) => resolve(`${complaint.trim() || 'no message'} (${signal ?? code})`))
+    return { child, ended }
   }
 
-  #ended(child: ChildProcess, why: string): void {
-    if (this.#stopped || this.#child !== child) return
-    this.#child = undefined
-    this.#options.log.warn('journal_ended', { reason: why, in_ms: RESTART_MS })
-    this.#timer = setTimeout(() => this.#start(), RESTART_MS)
+  #ended(reason: string): void {
+    if (this.#journalctl.isStopped) return
+    this.#options.log.warn('journal_ended', { reason, in_ms: this.#journalctl.restart() })
   }
 
   #entry(text: string): void {
@@ -151,6 +153,6 @@ export class Journal {
     while (this.#open[done]?.settled === true) done += 1
     const last = this.#open.splice(0, done).at(-1)
     if (last !== undefined) this.#options.places.cursor = last.cursor
-    if (this.#open.length <= MAX_OPEN / 2) this.#child?.stdout?.resume()
+    if (this.#open.length <= MAX_OPEN / 2) this.#journalctl.run?.child.stdout?.resume()
   }
 }

@@ -190,7 +190,7 @@ export const POPUP_AND_POP3D = {
   },
   logger_ended: {
     levels: ['warn'],
-    fields: ['tag', 'reason'],
+    fields: ['tag', 'reason', 'in_ms'],
     meaning: '`logger` ended, through which popup writes to syslog. popup starts it again.',
     action: 'Start the syslog daemon, or set `syslog = false`.',
   },

@@ -2,17 +2,19 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import type { Log } from '../../base/log.ts'
-import { watchForStop } from '../../base/supervised-child.ts'
+import { type Run, SupervisedChild, watchForStop } from '../../base/supervised-child.ts'
 
 /** Octets of the lines that wait for a slow logger; further lines are dropped. */
 const MAX_WAITING_OCTETS = 1_048_576
-const RESTART_AFTER_MS = 1_000
 /** Reason of the end of a logger that popup has killed. */
 const STOPPED = 'a signal had stopped it, so popup killed it'
 
+/** A logger that was started. `ended`: the reason of its end. */
+type Logger = Run<string | Error> & { readonly child: ChildProcess }
+
 /**
- * Writes lines to syslog under one tag, facility mail, through one long-lived logger(1) child.
- * Never throws, never waits.
+ * Writes lines to syslog under one tag, facility mail, through one long-lived logger(1) child,
+ * which the first line starts. Never throws, never waits.
  */
 export class SyslogWriter {
   readonly #tag: string
@@ -20,8 +22,10 @@ export class SyslogWriter {
   readonly #log: Log
   /** Found out at the start: later no descriptor may be free for reading it. */
   readonly #idOption = processIdOption()
-  #child: ChildProcess | undefined
-  #restartNotBefore = 0
+  readonly #logger = new SupervisedChild<Logger>({
+    launch: () => this.#launch(),
+    ended: reason => this.#ended(reason),
+  })
   #dropped = 0
   #complained = false
 
@@ -33,7 +37,7 @@ export class SyslogWriter {
 
   /** Sends one message; it must be one line of printable ASCII. */
   write(message: string): void {
-    const input = this.#running()?.stdin
+    const input = this.#logger.start()?.child.stdin
     if (input === undefined || input === null || !input.writable || input.writableLength > MAX_WAITING_OCTETS) {
       this.#dropped += 1
       if (!this.#complained) this.#log.warn('syslog_lines_lost', { tag: this.#tag, count: this.#dropped })
@@ -43,35 +47,31 @@ export class SyslogWriter {
     input.write(`${message}\n`)
   }
 
-  /** Lets logger write its remaining input, and ends it. */
+  /** Lets logger write its remaining input, and ends it. Returns at once. */
   close(): void {
-    this.#restartNotBefore = Number.POSITIVE_INFINITY
-    this.#child?.stdin?.end()
+    void this.#logger.stop({ after: 0, act: ({ child }) => child.stdin?.end() })
   }
 
-  #running(): ChildProcess | undefined {
-    if (this.#child !== undefined || performance.now() < this.#restartNotBefore) return this.#child
+  #launch(): Logger {
     const args = ['-t', this.#tag, '-p', `mail.${this.#severity}`, this.#idOption]
     const child = spawn('logger', args, { stdio: ['pipe', 'ignore', 'ignore'] })
-    this.#child = child
+    const { promise: ended, resolve } = Promise.withResolvers<string | Error>()
     let isStopped = false
     const watch = watchForStop(child.pid, () => {
       isStopped = true
       child.kill('SIGKILL')
     })
-    const gone = (reason: string | Error): void => {
-      watch.end()
-      if (this.#child !== child) return
-      this.#child = undefined
-      if (this.#restartNotBefore === Number.POSITIVE_INFINITY) return
-      this.#restartNotBefore = performance.now() + RESTART_AFTER_MS
-      this.#log.warn('logger_ended', { tag: this.#tag, reason })
-    }
-    child.on('error', gone)
-    child.on('exit', (code, signal) => gone(isStopped ? STOPPED : (signal ?? `exit status ${code}`)))
+    void ended.then(() => watch.end())
+    child.on('error', resolve)
+    child.on('exit', (code, signal) => resolve(isStopped ? STOPPED : (signal ?? `exit status ${code}`)))
     child.stdin?.on('error', () => {}) // EPIPE: logger has ended, and `exit` reports it
     this.#complained = false
-    return child
+    return { child, ended }
+  }
+
+  #ended(reason: string | Error): void {
+    if (this.#logger.isStopped) return
+    this.#log.warn('logger_ended', { tag: this.#tag, reason, in_ms: this.#logger.restart() })
   }
 }
 

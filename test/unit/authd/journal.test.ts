@@ -32,6 +32,19 @@ test('journalctl that cannot be started for want of descriptors is started again
   expect(lines).toHaveLength(2)
 })
 
+test('journalctl that ends at once is started again with the back-off of every child', async () => {
+  const lines: string[] = []
+  journal = new Journal({
+    command: ['false'],
+    places: new FilePlaces('/nonexistent/places.json'),
+    sources: { acceptJournalEntry: () => false },
+    counters: new Counters(),
+    log: createLog('authd', { write: line => lines.push(line) }),
+  })
+  await eventually('four runs', () => lines.length === 4)
+  expect(lines.map(line => /in_ms=(\d+)/.exec(line)?.[1])).toEqual(['100', '200', '400', '800'])
+})
+
 test('journalctl that a signal has stopped is killed within 15 s and started again', async () => {
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
   const lines: string[] = []
