@@ -25,6 +25,7 @@ import type { Log } from '../../base/log.ts'
 import { ConnectionLimits } from '../../process/connection-limits.ts'
 import type { AcceptedSocket, Acceptor, Engine, ListeningSocket } from '../../sockets/engine.ts'
 import { type OpenSocket, OwnedDescriptor } from '../../sockets/owned-descriptor.ts'
+import { readProxyHeaderExactly } from '../../sockets/proxy-header.ts'
 import type { OpenTwoWay } from '../../sockets/two-way-socket.ts'
 import {
   CONNECTION_VARIABLES,
@@ -36,7 +37,6 @@ import {
   formatEnvironment,
 } from '../../ucspi/environment.ts'
 import { type ConnectionProgram, type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd-child.ts'
-import { readProxyHeaderExactly } from '../../ucspi/unwatched-sockets.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
 import { type Decision, logDecision, type RelayGrant, relayVariables, UNNAMED_CLIENT } from '../decision.ts'
@@ -95,8 +95,6 @@ const CLOSED: EnvironmentChanges = { RELAYCLIENT: undefined }
 const CANNOT_RUN = '421 unable to run smtpd (#4.3.0)\r\n'
 /** Time for the last replies of the fronts to reach their clients. */
 const LAST_REPLIES_MS = 1_000
-/** Time for a proxy to send its header. */
-const PROXY_DEADLINE_MS = 3_000
 
 /**
  * Accepts SMTP connections without reading from them, decides whether the client may relay, and
@@ -371,10 +369,12 @@ const without = (names: readonly string[]): EnvironmentChanges =>
 
 /**
  * Returns the ends that the proxy announces. For a health check or an unknown client these are the
- * proxy's own ends, and the client is not named.
+ * proxy's own ends, and the client is not named. Rejects if no valid header comes in time.
  */
 async function readProxiedConnection({ descriptor }: AcceptedSocket, own: Connection): Promise<Served> {
-  const header = await readProxyHeaderExactly(descriptor, PROXY_DEADLINE_MS)
+  const read = await readProxyHeaderExactly(descriptor)
+  if ('reason' in read) throw new Error(read.reason)
+  const { header } = read
   if (header.kind !== 'proxied') return { connection: own, isNamed: false }
   const { source, destination } = header
   const connection = {
