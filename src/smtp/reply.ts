@@ -1,5 +1,6 @@
 /** SMTP replies: reading those of the server, filtering EHLO, and formatting those of the front. */
-import { LineReader, printableAscii } from '../wire/lines.ts'
+import { printableAscii } from '../wire/key-values.ts'
+import { LineReader } from '../wire/lines.ts'
 
 /** A line of a server's reply. `octets` include its line end. */
 export type ReplyLine = { readonly octets: Buffer; readonly code: number; readonly isLast: boolean }

@@ -1,6 +1,6 @@
 /** Login events between popup and authd, ids of sessions, and names of logins. */
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
-import { parseKeyValues, percentDecode, percentEncode } from './lines.ts'
+import { parseKeyValues, percentDecode, percentEncode } from './key-values.ts'
 
 declare const checked: unique symbol
 /** The id of a POP3 session, `7f3a.12`, the same in the log lines of all programs. */

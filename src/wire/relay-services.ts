@@ -1,6 +1,6 @@
 /** The protocols of the gate's services: Postfix's policy delegation, socketmap, and the query. */
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
-import { parseKeyValues, percentDecode, percentEncode } from './lines.ts'
+import { parseKeyValues, percentDecode, percentEncode } from './key-values.ts'
 
 /** Attributes of one request of Postfix's policy delegation (SMTPD_POLICY_README). */
 export type PolicyRequest = ReadonlyMap<string, string>

@@ -1,6 +1,6 @@
 /** Reports of the gate to authd: used grants, and counts of decisions. */
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
-import { parseKeyValues } from './lines.ts'
+import { parseKeyValues } from './key-values.ts'
 
 /**
  * A usage event: a mail server let this address relay because of a grant. The gate sends it to

@@ -6,7 +6,7 @@
 import { domainToASCII } from 'node:url'
 import { type Clock, systemClock } from '../../base/clock.ts'
 import { type IpAddress, NetworkSet, parseNetwork } from '../../wire/ip-address.ts'
-import { printableAscii } from '../../wire/lines.ts'
+import { printableAscii } from '../../wire/key-values.ts'
 import { loginKey } from '../../wire/login-event.ts'
 import type { GrantedDevice, LoginDevice } from '../grant-store.ts'
 import { NetworkFacts } from './network-facts.ts'

@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot'
 import { type IpAddress, parseIpAddress } from '../ip-address.ts'
-import { percentDecode, percentEncode, percentEncodePath } from '../lines.ts'
+import { percentDecode, percentEncode, percentEncodePath } from '../key-values.ts'
 import { isLoginMethod, isSessionId, type LoginMethod, type SessionId } from '../login-event.ts'
 import { readMessage, requireMessage } from './control-channel.ts'
 

@@ -1,5 +1,6 @@
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { LineSplitter, parseKeyValues } from '../../../src/wire/lines.ts'
+import { parseKeyValues } from '../../../src/wire/key-values.ts'
+import { LineSplitter } from '../../../src/wire/lines.ts'
 import {
   formatLoginAnswer,
   formatLoginEvent,

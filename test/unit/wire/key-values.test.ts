@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { parseKeyValues } from '../../../src/wire/lines.ts'
+import { parseKeyValues } from '../../../src/wire/key-values.ts'
 
 const key = fc.string({ unit: fc.constantFrom(...'abcz_'), minLength: 1, maxLength: 32 })
 const value = fc.string({ unit: 'grapheme-ascii' }).map(text => text.replaceAll(' ', ''))
