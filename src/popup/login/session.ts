@@ -19,12 +19,8 @@ import {
 } from '../../pop3/authorization.ts'
 import { err, ok } from '../../pop3/reply.ts'
 import type { Secret } from '../../settings/secret.ts'
-import {
-  type Connection,
-  type ConnectionListener,
-  type HalfClosable,
-  joinConnections,
-} from '../../sockets/connection.ts'
+import type { Connection, ConnectionListener, HalfClosable } from '../../sockets/connection.ts'
+import { joinConnections } from '../../sockets/join-connections.ts'
 import { StreamConnection } from '../../sockets/stream-connection.ts'
 import { acceptTls, isOldTls } from '../../tunnel/accept-tls.ts'
 import { relay } from '../../tunnel/relay.ts'
