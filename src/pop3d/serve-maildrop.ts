@@ -12,8 +12,8 @@ import type { Connection } from '../sockets/connection.ts'
 import { EncoderPool } from './encoding/line-encoder.ts'
 import { CHUNK } from './encoding/send-message.ts'
 import type { Maildrop } from './maildir/maildrop.ts'
-import { MaildropCache } from './maildir/maildrop-cache.ts'
-import { lockMaildrop, MaildropInUse, MaildropMissing, MaildropUnreadable } from './maildir/maildrop-lock.ts'
+import { MaildropCache, MaildropMissing, MaildropUnreadable } from './maildir/maildrop-cache.ts'
+import { lockMaildrop, MaildropInUse } from './maildir/maildrop-lock.ts'
 import { Session, type SessionEnd } from './session.ts'
 
 /** The settings of pop3d in the form that its sessions use. */

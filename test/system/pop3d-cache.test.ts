@@ -1,8 +1,7 @@
 import { chmodSync, lutimesSync, renameSync, rmSync, symlinkSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
 import { EncoderPool } from '../../src/pop3d/encoding/line-encoder.ts'
-import { MaildropCache } from '../../src/pop3d/maildir/maildrop-cache.ts'
-import { MaildropMissing, MaildropUnreadable } from '../../src/pop3d/maildir/maildrop-lock.ts'
+import { MaildropCache, MaildropMissing, MaildropUnreadable } from '../../src/pop3d/maildir/maildrop-cache.ts'
 import { makeMaildir, parseFile } from '../harness/maildir.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 

@@ -1,11 +1,13 @@
-/** The cache of scanned maildrops: when a scan is valid, and how many messages are kept. */
+/**
+ * The opening of maildrops, and the cache of their scans: when a scan is valid, and how many
+ * messages are kept.
+ */
 import { accessSync, constants } from 'node:fs'
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import type { EncoderPool } from '../encoding/line-encoder.ts'
 import { areQuiet, areSame, cleanTmp, type Folders, statFolders } from './folders.ts'
 import { Maildrop, type MaildropRules } from './maildrop.ts'
-import { MaildropMissing, MaildropUnreadable } from './maildrop-lock.ts'
 import { scanMaildir } from './scan-maildir.ts'
 
 /** Messages in all cached maildrops of the process, at a few hundred octets each. */
@@ -13,6 +15,31 @@ const MAX_MESSAGES = 200_000
 
 /** Milliseconds between two cleanings of tmp/. Files there are removed after 36 hours. */
 const CLEAN_TMP_EVERY_MS = 3_600_000
+
+/**
+ * The maildrop is missing, or its owner may not enter it. The administrator must create the
+ * maildrop or correct its owner.
+ */
+export class MaildropMissing extends Error {
+  override readonly name = 'MaildropMissing'
+  readonly path: string
+
+  constructor(path: string, cause: unknown) {
+    super(`no maildrop at ${path}`, { cause })
+    this.path = path
+  }
+}
+
+/** new/ or cur/ is missing or cannot be read. */
+export class MaildropUnreadable extends Error {
+  override readonly name = 'MaildropUnreadable'
+  readonly path: string
+
+  constructor(path: string, cause: unknown) {
+    super(`cannot scan maildrop ${path}`, { cause })
+    this.path = path
+  }
+}
 
 interface Entry {
   readonly maildrop: Maildrop

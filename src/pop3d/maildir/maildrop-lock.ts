@@ -1,32 +1,6 @@
+/** The lock of a maildrop against other sessions (RFC 1939 §4). */
 import { closeSync, constants, openSync } from 'node:fs'
 import { tryLock } from '../../libc/descriptors.ts'
-
-/** Reasons why a maildrop cannot be opened, and the lock that causes one of them. */
-
-/**
- * The maildrop is missing, or its owner may not enter it. The administrator must create the
- * maildrop or correct its owner.
- */
-export class MaildropMissing extends Error {
-  override readonly name = 'MaildropMissing'
-  readonly path: string
-
-  constructor(path: string, cause: unknown) {
-    super(`no maildrop at ${path}`, { cause })
-    this.path = path
-  }
-}
-
-/** new/ or cur/ is missing or cannot be read. */
-export class MaildropUnreadable extends Error {
-  override readonly name = 'MaildropUnreadable'
-  readonly path: string
-
-  constructor(path: string, cause: unknown) {
-    super(`cannot scan maildrop ${path}`, { cause })
-    this.path = path
-  }
-}
 
 /**
  * Another session holds the maildrop, and `lock = "exclusive"` is set. The client can try again
