@@ -22,7 +22,8 @@ const PURE = /^src\/(pop3|smtp|wire|syslog)\//
 const SQL_ROOM = 'src/grants/'
 /** Files with statements about the server and not about grants, each with its purpose. */
 const SQL_EXEMPT: ReadonlyMap<string, string> = new Map([
-  ['src/database/database.ts', 'query for the role of a server; transactions'],
+  ['src/database/database.ts', 'transactions'],
+  ['src/database/find-primary.ts', 'query for the role of a server'],
   ['src/database/connect.ts', 'settings of a session; detection of a pooler'],
   ['src/database/replication.ts', 'replication of a commit; answers of standbys'],
   ['src/database/migrate.ts', 'ledger of migrations'],

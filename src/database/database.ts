@@ -1,13 +1,50 @@
-/** The database for the rest of the program: statements at the current primary, with deadlines. */
-import type { ClientConfig } from 'pg'
-import * as v from 'valibot'
+/**
+ * The database for the rest of the program: statements at the current primary, with deadlines.
+ *
+ * Promise. A statement is sent at most once, to a server that accepted writes when it was found.
+ * Its promise is fulfilled with the server's answer, or rejected with one of three errors.
+ * StatementRefused: the server answered with an error. DatabaseUnavailable: nothing was done.
+ * OutcomeUnknown: the statement was sent, and may have been done. (v.ValiError: the rows do not
+ * fit; the statement was done.) This file repeats no statement, because only the caller knows
+ * whether it may run twice.
+ *
+ * States. `connecting` until the end of the first round, then `up` with a primary, or `down`
+ * without one. The primary is lost in five cases: it takes no new connection; a statement breaks
+ * the connection; a connection breaks that no statement uses; a deadline passes, and the server has
+ * sent nothing since the statement began; in a cluster, another host is the primary of a later
+ * timeline. Then its connections are closed, and a round begins at once with the next host. So a
+ * failover is always visible as `down`, and then `up`.
+ *
+ * Rounds. A round tries each host once (find-primary.ts); one round runs at a time. A statement
+ * without a primary waits for the round, and fails with its error. After a round without a primary
+ * the next one begins after 0.2 s, later after up to 5 s. A new statement begins it earlier, but
+ * not within 0.2 s of the end of the last round; until then it fails with the last error.
+ *
+ * Deadlines. One limit covers the wait for a primary, the wait for a connection, and every
+ * statement of a transaction with its commit. The limit is the caller's signal, at most
+ * `statementTimeoutMs` and 1 s, so that the server's own time limit comes first. Before the
+ * statement is sent, the deadline gives DatabaseUnavailable, and afterwards OutcomeUnknown. The
+ * connection is then closed, because the answer may still come.
+ *
+ * Unsure commits, in a cluster. A durable statement counts only after the wait for a standby's
+ * disk. The outcome is unknown if the deadline passes, if the server reports a cancelled wait, or
+ * if the settings of the session require no wait. A commit that waits for a standby in vain keeps
+ * its locks and its server process. So after a deadline the host is `unsure` in its timeline: each
+ * further durable statement first reads whether a standby streams, and is not sent without one. A
+ * durable statement that succeeds ends this. Otherwise retries would fill the server with commits
+ * that wait.
+ *
+ * Proofs, in a cluster. The answer to a `proven` statement counts only if every synchronous standby
+ * has answered this primary within `standbyAgeMs`, before the statement and after it. Only such a
+ * standby can be promoted, so no other primary existed meanwhile (replication.ts).
+ */
 import { messageOf } from '../base/errors.ts'
-import { clientConfig, DEFAULT_STATEMENT_TIMEOUT_MS, poolsTransactions, TRANSACTION_POOLING } from './connect.ts'
-import { nameOf } from './connection-options.ts'
+import { DEFAULT_STATEMENT_TIMEOUT_MS } from './connect.ts'
 import { deadlineOf, raced } from './deadline.ts'
 import { ConnectionsBusy, DatabaseUnavailable, failureOf, OutcomeUnknown } from './errors.ts'
+import { type Primary, PrimarySearch } from './find-primary.ts'
 import { REPLICATION, requireReplicated, STANDBY_REPLIES, StandbyWatch } from './replication.ts'
-import { type LentConnection, ServerConnections, type ServerOptions } from './server-connections.ts'
+import type { LentConnection, ServerConnections, ServerOptions } from './server-connections.ts'
 import { type RawResult, type Result, type Run, runStatement, type Statement, type Value } from './statement.ts'
 
 export type DatabaseOptions = ServerOptions
@@ -86,39 +123,11 @@ const LONGEST_PAUSE_MS = 5000
 /** A statement may shorten the pause between two rounds, but not below this time. */
 const LEAST_PAUSE_MS = 200
 
-/**
- * Whether the server takes writes, its timeline, and the process that answers. Runs once for each
- * server. Each promotion begins a new timeline, so of two primaries the older has the lower one.
- */
-const FIRST_QUERY: Statement<{ read_only: boolean; timeline: number; pid: number }> = {
-  text: `SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only,
-  CASE WHEN pg_is_in_recovery() THEN 0
-       ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
-  pg_backend_pid() AS pid`,
-  row: v.object({ read_only: v.boolean(), timeline: v.number(), pid: v.number() }),
-}
-/**
- * In a cluster, the time that other hosts get after the first primary has answered, in
- * milliseconds.
- */
-const OTHER_PRIMARY_MS = 500
-
-/** A server that accepted writes when it was found. */
-type Primary = {
-  readonly connections: ServerConnections
-  readonly host: string
-  readonly pooled: boolean
-  readonly timeline: number
-  index: number
-  lastAnswer: number
-  /** Watches the synchronous standbys; made for the first answer that must be proven. */
-  watch: StandbyWatch | undefined
-}
-
 class PrimaryDatabase implements Database {
   readonly #options: DatabaseOptions
   readonly #listeners = new Set<(state: DatabaseState) => void>()
   readonly #closing = new AbortController()
+  readonly #searches: PrimarySearch
   #state: DatabaseState = { state: 'connecting' }
   #primary: Primary | undefined
   #round: Promise<Primary> | undefined
@@ -139,6 +148,14 @@ class PrimaryDatabase implements Database {
 
   constructor(options: DatabaseOptions) {
     this.#options = options
+    this.#searches = new PrimarySearch({
+      options,
+      signal: this.#closing.signal,
+      broke: (connections, reason) => {
+        if (this.#primary?.connections === connections) this.#lost(this.#primary, reason)
+      },
+      end: connections => this.#endConnections(connections),
+    })
     // The state has the error, and each waiting statement receives it.
     this.#search().catch(() => undefined)
   }
@@ -306,7 +323,8 @@ class PrimaryDatabase implements Database {
     if (this.#options.cluster === undefined || this.#options.hosts.length < 2) return
     if (this.#lookingAround || this.#primary !== primary) return
     this.#lookingAround = true
-    void this.#tryEveryHost(primary.index)
+    void this.#searches
+      .find(this.#next, primary.index)
       .then(
         found => {
           const isLater = found.timeline > primary.timeline && this.#primary === primary
@@ -341,7 +359,8 @@ class PrimaryDatabase implements Database {
     if (this.#round !== undefined) return this.#round
     if (performance.now() - this.#roundEnded < LEAST_PAUSE_MS) return Promise.reject(this.#lastFailure)
     clearTimeout(this.#retry)
-    this.#round = this.#tryEveryHost()
+    this.#round = this.#searches
+      .find(this.#next)
       .then(
         primary => this.#found(primary),
         (error: unknown) => this.#foundNobody(error),
@@ -350,79 +369,6 @@ class PrimaryDatabase implements Database {
         this.#round = undefined
       })
     return this.#round
-  }
-
-  /**
-   * A primary among the hosts, without the host `except`. In a cluster, the primary with the latest
-   * timeline.
-   */
-  async #tryEveryHost(except?: number): Promise<Primary> {
-    const { hosts } = this.#options
-    const order = hosts.map((_, step) => (this.#next + step) % hosts.length).filter(index => index !== except)
-    const reasons: string[] = []
-    if (this.#options.cluster !== undefined && order.length > 1) {
-      const latest = await this.#latestPrimary(order, reasons)
-      if (latest !== undefined) return latest
-    } else {
-      for (const index of order) {
-        if (this.#closing.signal.aborted) break
-        const found = await this.#tryHost(index)
-        if (typeof found !== 'string') return found
-        reasons.push(found)
-      }
-    }
-    throw new DatabaseUnavailable(`no primary among the database hosts (${reasons.join('; ')})`)
-  }
-
-  /**
-   * Queries all hosts at once. After the first primary has answered, the others get
-   * OTHER_PRIMARY_MS.
-   */
-  async #latestPrimary(order: readonly number[], reasons: string[]): Promise<Primary | undefined> {
-    let latest: Primary | undefined
-    let isOver = false
-    let timer: NodeJS.Timeout | undefined
-    const over = Promise.withResolvers<void>()
-    const asked = order.map(async index => {
-      const found = await this.#tryHost(index)
-      if (typeof found === 'string') reasons.push(found)
-      else if (isOver || (latest !== undefined && latest.timeline >= found.timeline)) this.#end(found)
-      else {
-        if (latest !== undefined) this.#end(latest)
-        latest = found
-        timer ??= setTimeout(over.resolve, OTHER_PRIMARY_MS)
-      }
-    })
-    await Promise.race([Promise.all(asked), over.promise])
-    isOver = true
-    clearTimeout(timer)
-    return latest
-  }
-
-  /** A primary, or the reason why this host is not one. */
-  async #tryHost(index: number): Promise<Primary | string> {
-    const host = this.#options.hosts[index]
-    if (host === undefined) return 'no such host'
-    const connections = new ServerConnections(this.#options, host, reason => {
-      if (this.#primary?.connections === connections) this.#lost(this.#primary, reason)
-    })
-    try {
-      const connection = await connections.lend()
-      let isUnusable = true
-      try {
-        const found = await lookAt(connection, clientConfig(this.#options, host))
-        if (typeof found === 'string') throw new DatabaseUnavailable(found)
-        isUnusable = false
-        return {
-          ...{ connections, host: nameOf(host), index, ...found, lastAnswer: performance.now(), watch: undefined },
-        }
-      } finally {
-        connection.release(isUnusable)
-      }
-    } catch (error) {
-      this.#endConnections(connections)
-      return `${nameOf(host)}: ${messageOf(error)}`
-    }
   }
 
   #found(primary: Primary): Primary {
@@ -484,15 +430,4 @@ class PrimaryDatabase implements Database {
     if (same) return
     for (const listener of this.#listeners) listener(state)
   }
-}
-
-/** Reads the facts about the server of a connection; throws the reason if it is refused. */
-async function lookAt({ client, run }: LentConnection, config: ClientConfig) {
-  const [answer] = (await runStatement(run, FIRST_QUERY)).rows
-  if (answer?.read_only !== false) return 'a standby'
-  // PostgreSQL sends each client the id of the process that serves it (BackendKeyData). A pooler
-  // sends another number.
-  const pooled = Reflect.get(client, 'processID') !== answer.pid
-  if (pooled && (await poolsTransactions(client, config))) return TRANSACTION_POOLING
-  return { pooled, timeline: answer.timeline }
 }
