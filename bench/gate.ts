@@ -180,7 +180,7 @@ async function startStack(): Promise<{ readonly clear: Server; readonly secured:
     popup: { listen: [] },
     authd: {
       socket: at('up/run/authd.sock'),
-      usage_socket: at('up/run/uses.sock'),
+      usage_socket: at('up/run/usage.sock'),
       ...(isRoot ? { user: `${IDS.authd}` } : {}),
     },
     wrap: { ...alone, listen: [`127.0.0.1:${port}`], proxy_trust: ['127.0.0.1/32'] },

@@ -234,7 +234,7 @@ backend = "127.0.0.1:${clearPort}"
 [authd]
 user = "61190:61190"
 socket = "${own}/run/authd.sock"
-usage_socket = "${own}/run/uses.sock"
+usage_socket = "${own}/run/usage.sock"
 `
   const file = `${own}/auth-relay.toml`
   writeFileSync(file, settings)

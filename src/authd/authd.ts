@@ -125,7 +125,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     if (path !== '') makeSocketDirectory({ type: 'unix', path }, { runDir: top.run_dir, setting, owner })
   }
   if (authd.socket !== '') ready.unshift(`listen=${formatSocketAddress(await socket.listen())}`)
-  const uses = new UsageSocket({
+  const usage = new UsageSocket({
     path: authd.usage_socket,
     uids: new Set([...uidsOf(authd.usage_users, 'authd.usage_users'), ...uidOfGate(settings)]),
     owner,
@@ -136,7 +136,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     log,
   })
   if (authd.usage_socket !== '') {
-    await uses.listen()
+    await usage.listen()
     ready.push(`usage=unix:${authd.usage_socket}`)
   }
   if (authd.metrics_listen !== undefined) {
@@ -175,9 +175,9 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       await Promise.all(sources.map(async source => source.close()))
       const lost = await queue.drain(FLUSH_MS, LONGEST_FLUSH_MS)
       if (lost > 0) log.error('logins_lost', { logins: lost, reason: 'the database did not come back in time' })
-      await uses.write()
+      await usage.write()
       socket.close()
-      uses.close()
+      usage.close()
       queue.close()
       housekeeper.close()
       reportCounters(counters, queue, log)

@@ -49,8 +49,8 @@ const PER_SECOND = 50
 const BURST_OF_ALL = 20_000
 const PER_SECOND_OF_ALL = 100
 /**
- * Uses of this minute and of the previous one that are remembered, so that each address has one row
- * a minute.
+ * Usage events of this minute and of the previous one that are remembered, so that each address has
+ * one row a minute.
  */
 const MAX_SEEN = 100_000
 /**
@@ -68,8 +68,8 @@ const WARN_EVERY_MS = 60_000
  * cannot write the database. Nothing is answered.
  *
  * A line becomes at most one row. An attacker may have the account of the gate, so rows have a
- * rate: one use for an address, a service and a minute; tallies for known services and the last
- * hour, added up in one row for a service and a minute; and a number of lines a second.
+ * rate: one usage event for an address, a service and a minute; tallies for known services and the
+ * last hour, added up in one row for a service and a minute; and a number of lines a second.
  */
 export class UsageSocket {
   readonly #options: UsageSocketOptions
@@ -132,7 +132,7 @@ export class UsageSocket {
     if (this.#writing || this.#waiting.length + this.#tallies.length === 0) return
     this.#writing = true
     try {
-      await this.#writeUses()
+      await this.#writeUsageEvents()
       await this.#writeTallies()
     } catch (error) {
       this.#options.log.debug('usage_delayed', { reason: asError(error) })
@@ -141,12 +141,12 @@ export class UsageSocket {
     }
   }
 
-  async #writeUses(): Promise<void> {
-    const uses = this.#waiting.splice(0)
+  async #writeUsageEvents(): Promise<void> {
+    const events = this.#waiting.splice(0)
     try {
-      await this.#options.store.recordUsageEvents(uses, { signal: AbortSignal.timeout(DEADLINE_MS) })
+      await this.#options.store.recordUsageEvents(events, { signal: AbortSignal.timeout(DEADLINE_MS) })
     } catch (error) {
-      this.#waiting = [...uses, ...this.#waiting].slice(-MAX_WAITING)
+      this.#waiting = [...events, ...this.#waiting].slice(-MAX_WAITING)
       throw error
     }
   }
@@ -177,15 +177,15 @@ export class UsageSocket {
       this.#tallies.push(tally)
       return
     }
-    const use = parseUsageEvent(line)
-    if (use === undefined || !RELAY_SERVICES.has(use.service)) {
+    const event = parseUsageEvent(line)
+    if (event === undefined || !RELAY_SERVICES.has(event.service)) {
       counters.badAnnouncements += 1
       return
     }
     counters.usageEvents += 1
-    if (!this.#isFirstOfMinute(`${use.service} ${use.ip}`, Math.floor(use.at / 60))) return
+    if (!this.#isFirstOfMinute(`${event.service} ${event.ip}`, Math.floor(event.at / 60))) return
     if (this.#waiting.length >= MAX_WAITING) this.#waiting.shift()
-    this.#waiting.push({ ip: use.ip, service: use.service, at: new Date(use.at * 1000) })
+    this.#waiting.push({ ip: event.ip, service: event.service, at: new Date(event.at * 1000) })
   }
 
   #isFirstOfMinute(key: string, minute: number): boolean {

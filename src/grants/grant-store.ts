@@ -130,7 +130,7 @@ export interface GrantWriter {
    */
   record(logins: readonly Login[], options?: QueryOptions): Promise<readonly Outcome[]>
   /** Stores a use of a grant; never decides anything. */
-  recordUsageEvents(uses: readonly UsageEvent[], options?: QueryOptions): Promise<void>
+  recordUsageEvents(events: readonly UsageEvent[], options?: QueryOptions): Promise<void>
   /**
    * Adds what the gate of this host counted to its minutes, and keeps its sample of refused
    * addresses until the next one; never decides anything. After

@@ -132,8 +132,8 @@ SELECT string_agg(coalesce(refused, floor(date_part('epoch', until))::bigint::te
 FROM answered`,
 }
 
-const RECORD_USES: Statement<unknown> = {
-  name: 'record-uses',
+const RECORD_USAGE_EVENTS: Statement<unknown> = {
+  name: 'record-usage-events',
   row: ignored,
   text: `
 INSERT INTO usage_event (at, ip, service, host)
@@ -299,10 +299,15 @@ export function createGrantWriter(
       return words.map(outcomeOf)
     },
 
-    async recordUsageEvents(uses: readonly UsageEvent[], { signal }: QueryOptions = {}): Promise<void> {
-      if (uses.length === 0) return
-      const values = [uses.map(({ at }) => at), uses.map(({ ip }) => ip), uses.map(({ service }) => service), host]
-      await database.query(RECORD_USES, values, { signal })
+    async recordUsageEvents(events: readonly UsageEvent[], { signal }: QueryOptions = {}): Promise<void> {
+      if (events.length === 0) return
+      const values = [
+        events.map(({ at }) => at),
+        events.map(({ ip }) => ip),
+        events.map(({ service }) => service),
+        host,
+      ]
+      await database.query(RECORD_USAGE_EVENTS, values, { signal })
     },
 
     async recordTallies(tallies: readonly RelayTally[], { signal }: QueryOptions = {}): Promise<void> {
@@ -387,7 +392,7 @@ export function openGrantWriter(options: DatabaseOptions, policy: GrantPolicy): 
   let writer = createGrantWriter(database, policy)
   return {
     record: (logins, query) => writer.record(logins, query),
-    recordUsageEvents: (uses, query) => writer.recordUsageEvents(uses, query),
+    recordUsageEvents: (events, query) => writer.recordUsageEvents(events, query),
     recordTallies: (tallies, query) => writer.recordTallies(tallies, query),
     publishUngrantable: query => writer.publishUngrantable(query),
     sweep: query => writer.sweep(query),

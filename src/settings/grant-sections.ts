@@ -199,7 +199,7 @@ export const AUTHD = defineSection('authd', 'Reads logins and stores the grants.
   socket: socketInRunDir('authd.sock', 'Unix socket where popup announces logins. An empty text means no socket.'),
   socket_users: list([], "Accounts besides authd's own that may announce logins on socket."),
   usage_socket: socketInRunDir(
-    'uses.sock',
+    'usage.sock',
     'Unix socket where the gate reports used grants and its decisions. An empty text means no socket.',
     { formerNames: ['uses_socket'] },
   ),

@@ -25,16 +25,20 @@ export const RELAY_SERVICES: ReadonlySet<string> = new Set([
 
 const SERVICE = /^[a-z]{1,16}$/
 
-/** A gate that was not restarted after an upgrade still sends the former key `door`. */
+/**
+ * A gate that was not restarted after an upgrade still sends the former key `door`, and the former
+ * word `use`.
+ */
 const serviceOf = (pairs: ReadonlyMap<string, string>): string => pairs.get('service') ?? pairs.get('door') ?? ''
 
 /** The line of a usage event, without LF. It gets no answer. */
 export const formatUsageEvent = ({ ip, at, service }: UsageEvent): string =>
-  `use v=1 ip=${ip} at=${at} service=${service}`
+  `usage v=1 ip=${ip} at=${at} service=${service}`
 
 /** Inverse of formatUsageEvent; undefined for anything else. */
 export function parseUsageEvent(line: string): UsageEvent | undefined {
-  const pairs = line.startsWith('use ') ? parseKeyValues(line.slice('use '.length)) : undefined
+  const [, fields] = /^(?:usage|use) (.*)$/s.exec(line) ?? []
+  const pairs = fields === undefined ? undefined : parseKeyValues(fields)
   if (pairs === undefined || pairs.size !== 4 || pairs.get('v') !== '1') return undefined
   const ip = parseIpAddress(pairs.get('ip') ?? '')
   const at = pairs.get('at') ?? ''

@@ -47,7 +47,7 @@ test('authd receives the refused commands and the accepted messages of a session
       reports += String(piece)
     }),
   )
-  authd.listen(`${directory.path}/uses.sock`)
+  authd.listen(`${directory.path}/usage.sock`)
   await once(authd, 'listening')
   onTestFinished(() => void authd.close())
   const { host, port } = inject('postgres')
@@ -59,7 +59,7 @@ dbport = ${port}
 dbname = "${database.name}"
 wrap_dbpass = "authwrap"
 [authd]
-usage_socket = "${directory.path}/uses.sock"
+usage_socket = "${directory.path}/usage.sock"
 [wrap]
 front = true
 sender_binding = "refuse"

@@ -104,7 +104,7 @@ export class Stack {
       },
       authd: {
         socket: `${this.directory}/run/authd.sock`,
-        usage_socket: `${this.directory}/run/uses.sock`,
+        usage_socket: `${this.directory}/run/usage.sock`,
         usage_users: [`${TEST_IDS.gate}`],
       },
       wrap: {

@@ -222,7 +222,7 @@ describe('no descriptor is left', () => {
     ['wrap.policy_listen', 'wrap', 'dist/wrap.js', () => ports.policy],
     ['wrap.socketmap_listen', 'wrap', 'dist/wrap.js', () => ports.socketmap],
     ['authd.socket', 'authd', 'dist/authd.js', () => `${site.stack.directory}/run/authd.sock`],
-    ['authd.usage_socket', 'authd', 'dist/authd.js', () => `${site.stack.directory}/run/uses.sock`],
+    ['authd.usage_socket', 'authd', 'dist/authd.js', () => `${site.stack.directory}/run/usage.sock`],
     ['authd.syslog_listen', 'authd', 'dist/authd.js', () => ports.syslog],
   ]
 

@@ -64,7 +64,7 @@ describeWith(
       },
     )
 
-    test.each(['run/authd.sock', 'run/uses.sock'])('%s is removed: authd makes it again', async socket => {
+    test.each(['run/authd.sock', 'run/usage.sock'])('%s is removed: authd makes it again', async socket => {
       const path = `${site.stack.directory}/${socket}`
       rmSync(path)
       const ip = site.newcomer()

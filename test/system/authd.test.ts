@@ -34,7 +34,7 @@ function configure(settings: TestSettings = {}): void {
     ...settings,
     authd: {
       socket: `${stack.directory}/run/authd.sock`,
-      usage_socket: `${stack.directory}/run/uses.sock`,
+      usage_socket: `${stack.directory}/run/usage.sock`,
       ...settings['authd'],
     },
   })
@@ -262,7 +262,7 @@ describe('life of the process', () => {
 
   it('stores the uses that the gate reports', async () => {
     await start()
-    const socket = createConnection({ path: `${stack.directory}/run/uses.sock` })
+    const socket = createConnection({ path: `${stack.directory}/run/usage.sock` })
     socket.end('nonsense\nuse v=1 ip=203.0.113.7 at=1764000000 door=gate\n')
     const text = 'SELECT host(ip) AS ip, service, extract(epoch FROM at)::int AS at FROM usage_event'
     await eventually('the usage event is stored', async () => {
@@ -275,7 +275,7 @@ describe('life of the process', () => {
   })
   it('adds up the decisions that the gate reports', async () => {
     await start({ authd: { metrics_listen: '127.0.0.1:0' } })
-    const socket = createConnection({ path: `${stack.directory}/run/uses.sock` })
+    const socket = createConnection({ path: `${stack.directory}/run/usage.sock` })
     // Decisions of one minute, as old as a gate's report can be.
     const at = Math.floor(Date.now() / 60_000) * 60
     const line = `tally v=1 at=${at} door=policy relayed=1 refused=20 undecided=3 never=0 recent=`

@@ -115,7 +115,7 @@ describeWith([NETWORK_NAMESPACES], 'check while programs run', () => {
         'authd.metrics_listen: authd listens on 127.0.0.1:9633',
         'authd.syslog_listen: authd listens on 127.0.0.1:6514',
         'authd.socket: authd listens on unix:/run/authd.sock',
-        'authd.usage_socket: authd listens on unix:/run/uses.sock',
+        'authd.usage_socket: authd listens on unix:/run/usage.sock',
         'wrap.policy_listen: wrap listens on 127.0.0.1:10040',
         'wrap.policy_listen: wrap listens on unix:/run/gate/policy.sock',
       ]),

@@ -301,7 +301,7 @@ describeWith([ROOT, command('psql', 'postgresql')], 'each process has only its p
       }
     })
     test("the smtpd's account cannot report the use of a grant", () =>
-      expectRefused(TEST_IDS.smtpd, file('run/uses.sock')))
+      expectRefused(TEST_IDS.smtpd, file('run/usage.sock')))
     test('its role in the database can only read', async () => {
       const socket = readFileSync(file('state/database-socket'), 'utf8').trim()
       const secret = readFileSync(file('state/wrap-dbpass'), 'utf8').trim()

@@ -68,7 +68,7 @@ describeWith([NETWORK_NAMESPACES], 'a file that init writes for a site', () => {
         WRAP_DBPASS: 'authwrap',
         AUTHD_USER: String(TEST_IDS.authd),
         AUTHD_SOCKET: `${directory}/run/authd.sock`,
-        AUTHD_USAGE_SOCKET: `${directory}/run/uses.sock`,
+        AUTHD_USAGE_SOCKET: `${directory}/run/usage.sock`,
         POPUP_LOGIN_USER: String(TEST_IDS.login),
         SSLWRAP_USER: String(TEST_IDS.tls),
         SSLWRAP_CERT: `${directory}/tls.crt`,

@@ -82,7 +82,7 @@ describeWith(
           }
         }),
       )
-      const path = `${stack.directory}/run/uses.sock`
+      const path = `${stack.directory}/run/usage.sock`
       server.listen({ path, writableAll: true })
       await once(server, 'listening')
       onTestFinished(() => void server.close())

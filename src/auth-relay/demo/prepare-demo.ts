@@ -111,7 +111,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
       authd: {
         user: separated ? account(IDS.authd) : '',
         socket: join(runtime, 'run', 'authd.sock'),
-        usage_socket: join(runtime, 'run', 'uses.sock'),
+        usage_socket: join(runtime, 'run', 'usage.sock'),
         usage_users: [account(IDS.gate)],
       },
       wrap: {

@@ -40,9 +40,9 @@ export class UsageReporter {
     this.#retryMs = retryMs
   }
 
-  report(use: UsageEvent): void {
+  report(event: UsageEvent): void {
     if (this.#waiting.length >= MAX_WAITING) this.#waiting.shift()
-    this.#waiting.push(`${formatUsageEvent(use)}\n`)
+    this.#waiting.push(`${formatUsageEvent(event)}\n`)
     this.#flushIn(FLUSH_MS)
   }
 
@@ -87,10 +87,10 @@ export class UsageReporter {
   }
 
   #take(): readonly string[] {
-    const uses = this.#waiting.splice(0)
-    if (!this.#tallyIsDue) return uses
+    const events = this.#waiting.splice(0)
+    if (!this.#tallyIsDue) return events
     this.#tallyIsDue = false
-    return [...uses, ...this.#tallies.take().map(tally => `${formatRelayTally(tally)}\n`)]
+    return [...events, ...this.#tallies.take().map(tally => `${formatRelayTally(tally)}\n`)]
   }
 
   #connect(): void {

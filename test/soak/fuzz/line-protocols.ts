@@ -19,7 +19,7 @@ const EVENTS = [
 ]
 const ANSWERS = ['ok id=7f3a.12 committed until=1764000000', 'ok id=7f3a.12 queued', 'refused id=- reason=loopback']
 const OTHERS = [
-  'use v=1 ip=192.0.2.7 at=1764000000 service=gate',
+  'usage v=1 ip=192.0.2.7 at=1764000000 service=gate',
   `session v=1 id=7f3a.12 ip=192.0.2.7 tls=1 method=pass expires=1764000000 user=ann maildir=/home/ann mac=${'0a'.repeat(32)}`,
 ]
 const ALL = [...EVENTS, ...ANSWERS, ...OTHERS]

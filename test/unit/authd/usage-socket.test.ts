@@ -68,7 +68,7 @@ async function open() {
   }
 }
 
-const use = (ip: string, at = NOW_S, service = 'gate') => `use v=1 ip=${ip} at=${at} service=${service}\n`
+const use = (ip: string, at = NOW_S, service = 'gate') => `usage v=1 ip=${ip} at=${at} service=${service}\n`
 const tally = (service: string, at: number) =>
   `tally v=1 at=${at} service=${service} relayed=1 refused=0 undecided=0 never=0 recent=\n`
 

@@ -15,6 +15,7 @@ function program(name: string, text: string): void {
 beforeAll(() => {
   mkdirSync(`${path}/bin`)
   mkdirSync(`${path}/etc`)
+  mkdirSync(`${path}/run`)
   mkdirSync(`${path}/systemd`)
   for (const name of ['systemd-sysusers', 'systemd-tmpfiles', 'systemctl', 'chown']) program(name, 'exit 0')
   program('auth-relay-setup-database', 'exit "$DATABASE"')
@@ -26,6 +27,7 @@ function upgrade(database: number) {
   const text = readFileSync(SCRIPT, 'utf8')
     .replaceAll('/etc/auth-relay', `${path}/etc/auth-relay`)
     .replaceAll('/run/systemd/system', `${path}/systemd`)
+    .replaceAll('/run/auth-relay', `${path}/run`)
   const env = { PATH: `${path}/bin:/usr/bin:/bin`, DATABASE: `${database}` }
   const words = ['-c', text, 'postinst', 'configure', '1.0']
   const { status, stdout, stderr } = spawnSync('sh', words, { encoding: 'utf8', env })
@@ -39,6 +41,13 @@ test('an upgrade restarts every running program when the database has the schema
   expect(upgrade(0)).toEqual({ status: 0, restarted: all, stderr: '' })
 })
 
+test('an upgrade restarts a socket unit that listens at the former path of usage events', () => {
+  const others = restarts('popup', 'sslwrap', 'wrap', 'status-page', 'alerts')
+  writeFileSync(`${path}/run/uses.sock`, '')
+  expect(upgrade(0).restarted).toEqual(['try-restart auth-relay-authd.socket', ...others])
+  expect(readdirSync(`${path}/run`)).toEqual([])
+})
+
 test.each([
   ['a database elsewhere', 1, /^ {2}auth-relay migrate --user postgres --password-file FILE$/m],
   ['a server of this host that does not answer', 111, /^ {2}auth-relay-setup-database && systemctl try-restart /m],
@@ -48,7 +57,7 @@ test.each([
     const { status, restarted, stderr } = upgrade(code)
     expect({ status, restarted }).toEqual({ status: 0, restarted: restarts('popup', 'sslwrap') })
     expect(stderr).toMatch(command)
-    expect(stderr).toMatch(/ && systemctl try-restart auth-relay-authd auth-relay-wrap /)
+    expect(stderr).toMatch(/ && systemctl try-restart auth-relay-authd.socket auth-relay-authd auth-relay-wrap /)
   },
 )
 

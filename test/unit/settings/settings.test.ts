@@ -99,9 +99,9 @@ describe('a good file', () => {
       const { socket, usage_socket } = parseSettings(text, PATH, environment).settings.authd
       return [socket, usage_socket]
     }
-    expect(sockets('')).toEqual(['/run/auth-relay/authd.sock', '/run/auth-relay/uses.sock'])
-    expect(sockets('run_dir = "/srv/run"')).toEqual(['/srv/run/authd.sock', '/srv/run/uses.sock'])
-    expect(sockets('', { RUN_DIR: '/srv/run' })).toEqual(['/srv/run/authd.sock', '/srv/run/uses.sock'])
+    expect(sockets('')).toEqual(['/run/auth-relay/authd.sock', '/run/auth-relay/usage.sock'])
+    expect(sockets('run_dir = "/srv/run"')).toEqual(['/srv/run/authd.sock', '/srv/run/usage.sock'])
+    expect(sockets('', { RUN_DIR: '/srv/run' })).toEqual(['/srv/run/authd.sock', '/srv/run/usage.sock'])
     expect(sockets('run_dir = "/srv/run"\n[authd]\nsocket = ""\nusage_socket = "/srv/u"')).toEqual(['', '/srv/u'])
     expect(sockets('run_dir = ""')).toEqual(sockets(''))
     expect(faultsOf('run_dir = "run"')).toEqual([expect.stringContaining('run_dir: must be an absolute path')])

@@ -275,22 +275,22 @@ describe('usage event', () => {
   })
   test.each([
     '',
-    'use v=1',
-    'use v=2 ip=192.0.2.7 at=1 service=gate',
-    'use v=1 ip=x at=1 service=gate',
-    'use v=1 ip=192.0.2.7 at=-1 service=gate',
-    'use v=1 ip=192.0.2.7 at=1x service=gate',
-    'use v=1 ip=192.0.2.7 at=1 service=gate more=1',
-    'use v=1 ip=192.0.2.7 at=1 more=gate',
-    'use v=1 ip=192.0.2.7 more=1 service=gate',
-    'use v=1 more=192.0.2.7 at=1 service=gate',
-    'USE v=1 ip=192.0.2.7 at=1 service=gate',
+    'usage v=1',
+    'usage v=2 ip=192.0.2.7 at=1 service=gate',
+    'usage v=1 ip=x at=1 service=gate',
+    'usage v=1 ip=192.0.2.7 at=-1 service=gate',
+    'usage v=1 ip=192.0.2.7 at=1x service=gate',
+    'usage v=1 ip=192.0.2.7 at=1 service=gate more=1',
+    'usage v=1 ip=192.0.2.7 at=1 more=gate',
+    'usage v=1 ip=192.0.2.7 more=1 service=gate',
+    'usage v=1 more=192.0.2.7 at=1 service=gate',
+    'USAGE v=1 ip=192.0.2.7 at=1 service=gate',
   ])('%j is not a usage event', line => {
     expect(parseUsageEvent(line)).toBeUndefined()
   })
 })
 
-test('the former key of the service is accepted', () => {
+test('the former word and the former key of the service are accepted', () => {
   expect(parseUsageEvent('use v=1 ip=192.0.2.7 at=1 door=gate')).toEqual({ ip: '192.0.2.7', at: 1, service: 'gate' })
 })
 

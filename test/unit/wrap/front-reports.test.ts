@@ -19,7 +19,7 @@ log_level = "error"
 [database]
 dbhost = "${directory.path}"
 [authd]
-usage_socket = "${directory.path}/uses.sock"
+usage_socket = "${directory.path}/usage.sock"
 [wrap]
 front = true
 wrap_timeout = "1s"
@@ -48,7 +48,7 @@ test('MAIL without an answer of the database counts for authd as an undecided de
       reports += String(piece)
     }),
   )
-  authd.listen(`${directory.path}/uses.sock`)
+  authd.listen(`${directory.path}/usage.sock`)
   await once(authd, 'listening')
   onTestFinished(() => void authd.close())
   const { settings } = parseSettings(SETTINGS, 'test.toml')

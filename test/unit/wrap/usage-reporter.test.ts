@@ -11,7 +11,7 @@ const directory = temporaryDirectory()
 afterAll(() => directory.remove())
 
 test('usage events reach authd, also those from a time without authd, and no report waits for authd', async () => {
-  const path = `${directory.path}/uses.sock`
+  const path = `${directory.path}/usage.sock`
   const ip = parseIpAddress('192.0.2.7')
   if (ip === undefined) throw new Error('no address')
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
