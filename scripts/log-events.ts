@@ -30,9 +30,10 @@ export function logEventsPage(): string {
   const sections = LOG_EVENT_SECTIONS.map(({ title, rows }) => {
     const lines = Object.entries(rows)
       .sort(([one], [other]) => (one < other ? -1 : 1))
-      .map(([event, { levels, fields, meaning, action }]) =>
-        row([code(event), levels.join(', '), fields.map(code).join(' '), meaning, action ?? '']),
-      )
+      .map(([event, { levels, fields, reasons, meaning, action }]) => {
+        const causes = reasons === undefined ? '' : ` Values of \`reason\`: ${reasons.map(code).join(', ')}.`
+        return row([code(event), levels.join(', '), fields.map(code).join(' '), meaning + causes, action ?? ''])
+      })
     return `## ${title}\n\n${head(['event', 'level', 'fields', 'meaning', 'what to do'])}${lines.join('')}`
   })
   const fields = Object.entries(LOG_FIELDS).map(([name, meaning]) => row([code(name), meaning]))
@@ -54,6 +55,18 @@ export function logEventsOnDisk(): string {
   } catch {
     return '' // the page does not exist yet
   }
+}
+
+/** Every string literal in src/ outside the tables of log events. */
+export const literalsOfSource = (): ReadonlySet<string> => {
+  const found = new Set<string>()
+  const visit = (node: ts.Node): void => {
+    if (ts.isStringLiteral(node)) found.add(node.text)
+    ts.forEachChild(node, visit)
+  }
+  for (const file of globSync('src/**/*.ts', { cwd: root, exclude: ['src/base/log-events/**'] }))
+    visit(ts.createSourceFile(file, readFileSync(`${root}${file}`, 'utf8'), ts.ScriptTarget.Latest, true))
+  return found
 }
 
 /**

@@ -44,5 +44,12 @@ export type LogEventAt<Level extends LogLevel> = {
   [Event in LogEvent]: Level extends Rows[Event]['levels'][number] ? Event : never
 }[LogEvent]
 
+/** The texts of the field `reason` of an event: the fixed ones, or `Free`. */
+export type LogReasonOf<Event extends LogEvent, Free> = Rows[Event] extends {
+  readonly reasons: readonly (infer Reason extends string)[]
+}
+  ? Reason | undefined
+  : Free
+
 /** Names of the fields of an event. */
 export type LogFieldOf<Event extends LogEvent> = Rows[Event]['fields'][number]

@@ -4,7 +4,7 @@ import { writeSync } from 'node:fs'
 import { BoundedMap } from './bounded-map.ts'
 import { errorCodeOf, messageOf } from './errors.ts'
 import type { LogContextField, LogLevel } from './log-events/row.ts'
-import type { LogEvent, LogEventAt, LogFieldOf } from './log-events.ts'
+import type { LogEvent, LogEventAt, LogFieldOf, LogReasonOf } from './log-events.ts'
 
 /**
  * Writes octets to a descriptor and returns the number that was accepted; throws as write(2) fails.
@@ -123,7 +123,11 @@ export type Fields = Readonly<Record<string, string | number | bigint | boolean 
 const NO_FIELDS: Fields = {}
 
 /** The fields of an event, as the table of log events lists them. */
-export type FieldsOf<Event extends LogEvent> = { readonly [Name in LogFieldOf<Event>]?: Fields[string] }
+export type FieldsOf<Event extends LogEvent> = {
+  readonly [Name in LogFieldOf<Event>]?: Name extends 'reason'
+    ? LogReasonOf<Event, Fields[string]> & Fields[string]
+    : Fields[string]
+}
 
 /** Fields that every line of a part of a program carries. */
 export type ContextFields = { readonly [Name in LogContextField]?: Fields[string] }

@@ -2,6 +2,7 @@
 import { type AddressRules, addressRulesOf, closedBy } from '../grants/devices/mail-rules.ts'
 import { policyOf } from '../grants/grant-policy.ts'
 import { openGrantReader } from '../grants/grant-reader.ts'
+import type { Ungrantable } from '../grants/never-list.ts'
 import { databaseConnection } from '../settings/database-connection.ts'
 import { loadSettingsFile, parseSettings, type Settings } from '../settings/settings.ts'
 import { type Environment, remoteIpOf } from '../ucspi/environment.ts'
@@ -18,7 +19,7 @@ export type GrantSource = {
   readonly onChange: (changed: () => void) => void
   readonly rules: AddressRules
   /** Returns why an address can never be granted; undefined if it can. */
-  readonly refusal: (ip: IpAddress) => string | undefined
+  readonly refusal: (ip: IpAddress) => Ungrantable | undefined
   close(): Promise<void>
 }
 

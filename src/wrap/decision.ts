@@ -13,6 +13,7 @@ import {
   type OpenedBy,
 } from '../grants/devices/mail-rules.ts'
 import type { GrantedDevice } from '../grants/grant-store.ts'
+import type { Ungrantable } from '../grants/never-list.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
 
@@ -35,12 +36,16 @@ export type AskGrant = (
   signal: AbortSignal,
 ) => Promise<(Omit<RelayGrant, 'neighbours'> & OpenedBy) | undefined>
 
+/** Why the relay stays closed although the store can answer. */
+type RefusalReason = NonNullable<FieldsOf<'relay_refused'>['reason']>
+
 /** Whether an address may relay. Only `relay: true` opens the relay. */
 export type Decision =
   | ({ readonly relay: true } & RelayGrant)
   | {
       readonly relay: false
-      readonly reason: string
+      /** `error`: the store gave no certain answer. `mail`: a rule for the mail refuses it. */
+      readonly reason: RefusalReason | 'error' | 'mail'
       readonly error?: Error
       /** The device whose rule keeps the relay closed. */
       readonly device?: GrantedDevice | undefined
@@ -49,7 +54,7 @@ export type Decision =
 export type DecideOptions = {
   readonly ask: AskGrant
   /** Returns why an address can never be granted; undefined if it can. */
-  readonly refusal: (ip: IpAddress) => string | undefined
+  readonly refusal: (ip: IpAddress) => Ungrantable | undefined
   /** Limit for the whole decision. */
   readonly timeoutMs: number
   readonly rules?: AddressRules
@@ -107,6 +112,9 @@ async function within<T>(timeoutMs: number, action: (signal: AbortSignal) => Pro
 /** The proxy did not name its client, so there is no address to look up. */
 export const UNNAMED_CLIENT: Decision = { relay: false, reason: 'unnamed_client' }
 
+/** A rule for the mail of a client with a grant refused it. */
+export const MAIL_REFUSED: Decision = { relay: false, reason: 'mail' }
+
 /** Reasons for which no login can open the relay. */
 const NEVER_REASONS: ReadonlySet<string> = new Set(['loopback', 'never', 'proxy', 'own', 'unnamed_client'])
 
@@ -144,4 +152,7 @@ export function logAnswer(log: Log, decision: Decision, fields: FieldsOf<'relay_
   else log.debug('relay_refused', { ...fields, ...causeOf(decision) })
 }
 
-const causeOf = ({ reason, device }: Extract<Decision, { relay: false }>) => ({ reason, device: device?.name })
+const causeOf = ({ reason, device }: Extract<Decision, { relay: false }>) => ({
+  reason: reason === 'error' || reason === 'mail' ? undefined : reason,
+  device: device?.name,
+})

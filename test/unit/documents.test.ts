@@ -4,7 +4,8 @@ import * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
 import { sentencesOf } from '../../scripts/prose/rules.ts'
 import { commandTree } from '../../src/auth-relay/command-line.ts'
-import { LOG_FIELDS } from '../../src/base/log-events/row.ts'
+import { LOG_LEVELS } from '../../src/base/log.ts'
+import { LOG_FIELDS, type LogEventRow } from '../../src/base/log-events/row.ts'
 import { LOG_EVENTS } from '../../src/base/log-events.ts'
 import { parseSettings, SECTIONS } from '../../src/settings/settings.ts'
 
@@ -145,8 +146,9 @@ const OTHER_PAIRS: ReadonlyMap<string, string> = new Map([
   ['age=SECONDS', 'field of a login event, see WIRE'],
 ])
 
+const isEvent = (name: string): name is keyof typeof LOG_EVENTS => Object.hasOwn(LOG_EVENTS, name)
+
 test('the log events and log fields that documents name exist', () => {
-  const isEvent = (name: string): name is keyof typeof LOG_EVENTS => Object.hasOwn(LOG_EVENTS, name)
   const named = DOCUMENTS.flatMap(name =>
     spans(textOf(name)).flatMap(span => {
       const [, first = '', rest = ''] = /^(\w+)((?: [a-z_]+=\S+)*)$/.exec(span.replace(/^event=/, '')) ?? []
@@ -163,6 +165,49 @@ test('the log events and log fields that documents name exist', () => {
     )
   })
   expect(unknown).toEqual([])
+})
+
+/** Values of a log field that has fixed values: those in its meaning. */
+const valuesOf = (field: string): readonly string[] => {
+  if (field === 'level') return LOG_LEVELS
+  const isField = (name: string): name is keyof typeof LOG_FIELDS => Object.hasOwn(LOG_FIELDS, name)
+  const list = isField(field) ? /^[^`]*: (`\w+`.*)$/.exec(LOG_FIELDS[field])?.[1] : undefined
+  return list === undefined ? [] : spans(list)
+}
+
+/** Values in the examples of log lines in a text that the programs do not log. */
+function wrongValues(text: string): string[] {
+  const rows: readonly (readonly [string, LogEventRow])[] = Object.entries(LOG_EVENTS)
+  const lines = [...spans(text), ...text.split('\n').filter(line => / event=/.test(line))]
+  return lines.flatMap(line => {
+    const [, event = ''] = /^.*\bevent=([a-z_]+)/.exec(line) ?? /^([a-z_]+)(?: |$)/.exec(line) ?? []
+    const reasons = rows.flatMap(([name, row]) => (!isEvent(event) || name === event ? (row.reasons ?? []) : []))
+    const isLine = isEvent(event) || /^(?:[a-z_]+=\S+(?: |$))+$/.test(line)
+    const pairs = isLine ? [...line.matchAll(/(?:^|\s)([a-z_]+)=([\w-]+)(?=\s|$)/g)] : []
+    return pairs
+      .filter(([, field = '', value = '']) => {
+        const known = field === 'reason' ? reasons : valuesOf(field)
+        return (field === 'reason' || known.length > 0) && !known.includes(value)
+      })
+      .map(([, field, value]) => `${event} ${field}=${value}`.trim())
+  })
+}
+
+test('the values of log fields in the examples of documents can be logged', () => {
+  const named = [...DOCUMENTS, 'CHANGELOG.md', 'SECURITY.md']
+  expect(named.flatMap(name => wrongValues(textOf(name)).map(wrong => `${name}: ${wrong}`))).toEqual([])
+})
+
+test.each([
+  ['`front_ended reason=early_replies`', 'front_ended reason=early_replies'],
+  ['`event=relay_refused reason=idle`', 'relay_refused reason=idle'],
+  ['`event=grant_stored reason=soon`', 'grant_stored reason=soon'],
+  ['`reason=timeout`', 'reason=timeout'],
+  ['`grant=stored`', 'grant=stored'],
+  ['```\npopup: level=note event=login_failed reason=temp\n```', 'login_failed level=note'],
+  ['```\nauthd: level=info event=grant_stored source=udp\n```', 'grant_stored source=udp'],
+])('a value that cannot be logged is found in %j', (text, wrong) => {
+  expect(wrongValues(text)).toEqual([wrong])
 })
 
 test('the lists of documents without a subject name documents that exist', () => {

@@ -1,6 +1,7 @@
 import { globSync, readFileSync } from 'node:fs'
 import { describe, expect, expectTypeOf, test } from 'vitest'
 import {
+  literalsOfSource,
   logCalls,
   logCallsOfSource,
   logContexts,
@@ -46,6 +47,17 @@ describe('the table', () => {
       return needsReason && !fields.includes('reason') && !alarms.includes(event)
     })
     expect(withoutReason.map(([event]) => event)).toEqual([])
+  })
+
+  test('has each value of `reason` once, in alphabetical order, and the source has it too', () => {
+    const listed = rows.flatMap(([event, { reasons, fields }]) =>
+      reasons === undefined ? [] : [{ event, reasons, fields }],
+    )
+    expect(listed.length).toBeGreaterThan(3)
+    expect(listed.filter(({ fields }) => !fields.includes('reason'))).toEqual([])
+    for (const { event, reasons } of listed) expect([...new Set(reasons)].sort(), event).toEqual(reasons)
+    const literals = literalsOfSource()
+    expect(listed.flatMap(({ reasons }) => reasons.filter(reason => !literals.has(reason)))).toEqual([])
   })
 
   test('calls every cause `reason`', () => {

@@ -215,6 +215,10 @@ export const GATE = {
       ...(['ip', 'port', 'host', 'pid', 'status', 'front', 'service', 'sender', 'recipient', 'queue'] as const),
       ...(['device', 'reason'] as const),
     ],
+    reasons: [
+      ...(['device_ended', 'device_hours', 'device_network', 'loopback', 'never', 'no_address', 'no_device'] as const),
+      ...(['no_grant', 'own', 'preset', 'proxy', 'shared_address', 'unnamed_client'] as const),
+    ],
     meaning: 'A client may not relay. It may still send to local domains.',
   },
   decision_failed: {
@@ -272,6 +276,10 @@ export const GATE = {
   front_ended: {
     levels: ['info'],
     fields: ['ip', 'service', 'pid', 'user', 'device', 'reason', 'code'],
+    reasons: [
+      ...(['auth_line', 'discarded', 'early_data_refused', 'early_reply', 'idle', 'no_reply', 'server_ended'] as const),
+      ...(['server_reply', 'stopped', 'tls_hello', 'too_many_errors'] as const),
+    ],
     meaning: 'The gate ended an SMTP session that it reads.',
   },
   early_data_sent: {

@@ -117,6 +117,7 @@ export const SEVERAL_PROGRAMS = {
   session_ended: {
     levels: ['debug', 'info'],
     fields: ['id', 'ip', 'reason', 'detail', 'first', 'in', 'out', 'ms', 'retrieved', 'deleted'],
+    reasons: ['aborted', 'dropped', 'ended', 'eof', 'failed', 'idle', 'left', 'lines', 'quit'],
     meaning: 'A session ended.',
   },
   tls_failed: {

@@ -6,12 +6,14 @@ export const POPUP_AND_POP3D = {
   login_accepted: {
     levels: ['info', 'warn'],
     fields: ['id', 'ip', 'user', 'method', 'tls', 'grant', 'grant_ms', 'until', 'reason'],
+    reasons: ['blocked', 'loopback', 'never', 'own', 'private', 'proxy'],
     meaning: 'A login succeeded. The field `grant` names the result. Level `warn`: the address is unknown.',
     action: 'For `ip=unknown`, let the program before popup set TCPREMOTEIP.',
   },
   login_failed: {
     levels: ['info'],
     fields: ['id', 'ip', 'user', 'method', 'tls', 'reason', 'detail'],
+    reasons: ['badauth', 'crash', 'logindelay', 'notls', 'temp', 'toolong', 'uid'],
     meaning:
       'A login failed. Reason `badauth`: wrong name or password. `temp` and `crash`: the checker gave no answer, or the client left before the answer of the server behind.',
   },

@@ -144,9 +144,11 @@ export const LOG_CONTEXTS = [
 /** Name of a field that all lines of a part of a program carry. */
 export type LogContextField = (typeof LOG_CONTEXTS)[number]['fields'][number]
 
-type LogEventRow = {
+export type LogEventRow = {
   readonly levels: readonly LogLevel[]
   readonly fields: readonly LogField[]
+  /** Every text of the field `reason`, if the texts are fixed. */
+  readonly reasons?: readonly string[]
   readonly meaning: string
   /** The action that a warning or an error needs. */
   readonly action?: string

@@ -118,8 +118,11 @@ export const isShared = (ip: IpAddress, { login, logins = [] }: OpenedBy, rules:
   rules.sharedAddresses !== 'as_before' &&
   (logins.length >= rules.sharedLogins || CARRIER_NAT.has(ip))
 
+/** Rule of an address or of a device that keeps the relay closed. */
+export type ClosedBy = 'device_ended' | 'device_network' | 'device_hours' | 'no_device' | 'shared_address'
+
 /** Why the relay stays closed although there is a grant; undefined: it is open. */
-export function closedBy(ip: IpAddress, opened: OpenedBy, rules: AddressRules): string | undefined {
+export function closedBy(ip: IpAddress, opened: OpenedBy, rules: AddressRules): ClosedBy | undefined {
   const { device, login } = opened
   if (device !== undefined) return deviceClosedBy(ip, device, rules)
   if (login !== undefined && rules.withoutDevice === 'refuse') return 'no_device'
@@ -127,7 +130,7 @@ export function closedBy(ip: IpAddress, opened: OpenedBy, rules: AddressRules): 
   return undefined
 }
 
-function deviceClosedBy(ip: IpAddress, device: GrantedDevice, rules: AddressRules): string | undefined {
+function deviceClosedBy(ip: IpAddress, device: GrantedDevice, rules: AddressRules): ClosedBy | undefined {
   if (device.ended) return 'device_ended'
   if (device.elsewhere && !isInPlace(ip, device, rules)) return 'device_network'
   if (device.hours !== null && !isWithin(device.hours, rules.minuteOfDay())) return 'device_hours'

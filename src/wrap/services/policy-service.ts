@@ -4,7 +4,7 @@ import { LineServer, type LineServerLimits, type LineService } from '../../proce
 import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/relay-services.ts'
-import { type Decision, logAnswer, type RelayGrant } from '../decision.ts'
+import { type Decision, logAnswer, MAIL_REFUSED, type RelayGrant } from '../decision.ts'
 import { loggedRules, type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
 import type { QueryServiceOptions } from './query-service.ts'
 
@@ -77,7 +77,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
     const refusal = this.#refusal(request, ip, decision)
     if (refusal !== undefined) {
       log.warn('mail_refused', { ...fields, ...refusal.client, reason: refusal.reason })
-      this.#report(ip, { relay: false, reason: refusal.reason })
+      this.#report(ip, MAIL_REFUSED)
       return refusal.action
     }
     logAnswer(log, decision, fields)

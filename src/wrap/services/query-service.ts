@@ -15,7 +15,7 @@ import {
   type RelayAnswer,
   type RelayQuery,
 } from '../../wire/relay-services.ts'
-import { type Decision, logAnswer } from '../decision.ts'
+import { type Decision, logAnswer, MAIL_REFUSED } from '../decision.ts'
 import {
   loggedRules,
   type MailRules,
@@ -69,7 +69,7 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
     const refusal = rules === undefined ? undefined : refuseEnvelope(rules, sender, recipient)
     const over = rules === undefined || refusal !== undefined ? undefined : count(rules, query, counts(uid))
     const rule = (refusal ?? over)?.rule
-    const decision: Decision = rule === undefined ? granted : { relay: false, reason: rule }
+    const decision = rule === undefined ? granted : MAIL_REFUSED
     const fields = { ip, service: 'query', sender, recipient }
     if (rule === undefined) logAnswer(log, decision, fields)
     else log.warn('mail_refused', { ...fields, ...(rules === undefined ? {} : loggedRules(rules)), reason: rule })

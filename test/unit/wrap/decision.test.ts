@@ -1,11 +1,13 @@
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
+import type { Ungrantable } from '../../../src/grants/never-list.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import {
   type Decision,
   decide,
   logAnswer,
   logDecision,
+  MAIL_REFUSED,
   type RelayGrant,
   relayVariables,
   UNNAMED_CLIENT,
@@ -107,15 +109,16 @@ test('a login cannot end its variable or begin a log line', () => {
 })
 
 test('a decision is counted by its kind: a missing answer does not count as a refusal', async () => {
-  const verdict = async (ask: () => Promise<undefined | { until: number; login: string }>, never?: string) =>
+  const verdict = async (ask: () => Promise<undefined | { until: number; login: string }>, never?: Ungrantable) =>
     verdictOf(await decide(ip, { ask, refusal: () => never, timeoutMs: 1000 }))
   expect(await verdict(async () => ({ until: 1, login: 'ann' }))).toBe('relayed')
   expect(await verdict(async () => undefined)).toBe('refused')
   expect(await verdict(() => Promise.reject(new Error('away')))).toBe('undecided')
-  for (const reason of ['loopback', 'never', 'proxy', 'own', 'unnamed_client'])
+  for (const reason of ['loopback', 'never', 'proxy', 'own'] as const)
     expect(await verdict(async () => undefined, reason)).toBe('never')
+  expect(verdictOf(UNNAMED_CLIENT)).toBe('never')
   // A refusal of the policy service to a client with a grant.
-  expect(verdictOf({ relay: false, reason: 'sender' })).toBe('refused')
+  expect(verdictOf(MAIL_REFUSED)).toBe('refused')
 })
 
 test('a grant whose device has ended or is at another place opens nothing', async () => {
