@@ -11,6 +11,7 @@ import {
   readMessages,
   readShellOutput,
   readTitles,
+  readValues,
 } from './prose/read-prose.ts'
 import { type Fault, findFaults, readReplacements } from './prose/rules.ts'
 
@@ -20,11 +21,13 @@ const read = (path: string): string => readFileSync(`${root}${path}`, 'utf8')
 const DOCUMENTS = [
   '*.md',
   'bench/README.md',
+  'deploy/**/*.json',
   'deploy/debian/*.8',
   'docs/*.md',
   'docs/decisions/*.md',
   'docs/man/*.[1-8]',
   'docs/spec/*.md',
+  'package.json',
   'src/**/*.md',
   'test/mutation/RESULT.md',
   'test/transcripts/README.md',
@@ -68,12 +71,16 @@ const NO_MESSAGES: ReadonlyMap<string, string> = new Map([
   ['scripts/prose/rules.ts', 'advice, which is shorter than a sentence'],
 ])
 
-/** Messages of a program: strings of TypeScript, descriptions in SQL, output of shell scripts. */
+/**
+ * Messages of a program: strings of TypeScript, descriptions in SQL, JSON and YAML, output of shell
+ * scripts.
+ */
 function messagesOf(path: string, text: string): Block[] {
   if (NO_MESSAGES.has(path)) return []
   if (/^(?:src|scripts)\/.*\.ts$/.test(path)) return readMessages(text)
   // The sentences of a benchmark are the notes of bench/RESULTS.md. Its other strings are settings.
   if (/^bench\/.*\.ts$/.test(path)) return readMessages(text).filter(block => block.text.endsWith('.'))
+  if (/\.(?:json|ya?ml)$/.test(path)) return readValues(text)
   const marker = markerOf(path)
   if (marker === '--') return readDescriptions(text)
   return marker === '#' ? readShellOutput(text) : []

@@ -1,5 +1,6 @@
 import { lexer, type Token } from 'marked'
 import ts from 'typescript'
+import { isScalar, LineCounter, parseAllDocuments, visit as visitYaml } from 'yaml'
 
 /**
  * A heading, a paragraph, a list item, a table cell, a comment or a test's title, without its
@@ -254,6 +255,24 @@ export const readDescriptions = (text: string): Block[] =>
     section: [],
     text: words.replaceAll("''", "'").replaceAll(/\s+/g, ' '),
   }))
+
+/** Keys of YAML and JSON whose values are texts for a reader. */
+const TEXT_KEYS = new Set<unknown>(['description', 'help', 'summary', 'title'])
+
+/** Texts for a reader in YAML, or in JSON, which is a part of YAML. */
+export function readValues(text: string): Block[] {
+  const counter = new LineCounter()
+  const blocks: Block[] = []
+  for (const document of parseAllDocuments(text, { lineCounter: counter }))
+    visitYaml(document, {
+      Pair(_, { key, value }) {
+        if (!isScalar(key) || !TEXT_KEYS.has(key.value) || !isScalar(value) || typeof value.value !== 'string') return
+        const { line } = counter.linePos(value.range?.[0] ?? 0)
+        blocks.push({ kind: 'text', line, section: [], text: value.value.replaceAll(/\s+/g, ' ').trim() })
+      },
+    })
+  return blocks
+}
 
 /**
  * Texts of at least four words that a shell script prints with `echo` or `printf`. A variable is

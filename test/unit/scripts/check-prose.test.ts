@@ -190,19 +190,31 @@ describe('a bad sentence is refused', () => {
     ['deploy/runit/popup/finish', `#!/bin/sh\necho '${BAD}' >&2\n`],
     ['deploy/a.sh', `if a; then printf "%s: ${BAD}\\n" "$1"; fi\n`],
     ['bench/a.ts', `report.note('${BAD}')\n`],
+    ['deploy/prometheus/a.rules.yml', `groups:\n  - rules:\n      - annotations:\n          summary: ${BAD}\n`],
+    ['deploy/prometheus/a.rules.yml', `a:\n  description: >-\n    ${BAD}\n    It ends.\n`],
+    ['deploy/container/a.yaml', `labels:\n  description: "${BAD}"\n`],
+    ['deploy/grafana/a.json', `{ "panels": [{ "title": "Panel", "description": "${BAD}" }] }\n`],
+    ['deploy/a.schema.json', `{ "properties": { "user": { "description": "${BAD}" } } }\n`],
+    ['package.json', `{ "name": "a", "description": "${BAD}" }\n`],
   ])('in a text that %s prints or stores', (path, text) => {
     expect(messageFaultsOf(path, text).map(({ rule }) => rule)).toEqual(expect.arrayContaining(['glossary', 'no-noun']))
     expect(messageFaultsOf(path, text.replace(BAD, 'A client waits for the monitor.'))).toEqual([])
   })
 
-  test('in any text of the package but the generated schema', () => {
+  test('in any text of the package but the generated SQL', () => {
     const files = proseFiles()
     expect(files).toEqual(
       expect.arrayContaining([
         '.ci/run',
         'bench/gate/smtpd.c',
+        'deploy/auth-relay.schema.json',
+        'deploy/container/compose.yaml',
         'deploy/debian/postinst',
+        'deploy/grafana/auth-relay.json',
+        'deploy/patroni/patroni.yml',
+        'deploy/prometheus/auth-relay.rules.yml',
         'docs/man/popup.8',
+        'package.json',
         'README.md',
         'scripts/build.ts',
         'sql/000001-grants.sql',
