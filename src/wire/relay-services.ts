@@ -281,3 +281,32 @@ export function parseDeviceCounts(line: string): DeviceCounts | undefined {
     .map(Number)
   return { messagesPerHour, messagesPerDay, recipientsPerHour, recipientsPerDay }
 }
+
+/** Faults of a client that the front of a gate logs, by the names of their log events. */
+const CLIENT_FAULTS = ['auth_refused', 'hello_replaced', 'line_ends_repaired'] as const
+export type ClientFault = (typeof CLIENT_FAULTS)[number]
+
+/** The last time of each fault of a client that a gate saw since its start. Unix seconds. */
+export type ClientFaults = { readonly [Fault in ClientFault]?: number }
+
+/** `faults v=1 ip=192.0.2.7`, without LF: the faults of a client, on the query socket. */
+export const formatFaultsQuery = (ip: IpAddress): string => `faults v=1 ip=${ip}`
+
+/** Inverse of formatFaultsQuery; undefined for anything else. */
+export function parseFaultsQuery(line: string): IpAddress | undefined {
+  const [, ip = ''] = /^faults v=1 ip=(\S+)\r?$/.exec(line) ?? []
+  return parseIpAddress(ip)
+}
+
+/** `faults auth_refused=1764000000`, without LF. A fault that the gate did not see is left out. */
+export const formatClientFaults = (faults: ClientFaults): string =>
+  ['faults', ...CLIENT_FAULTS.flatMap(name => (faults[name] === undefined ? [] : [`${name}=${faults[name]}`]))].join(
+    ' ',
+  )
+
+/** Inverse of formatClientFaults; undefined for anything else. Unknown faults are left out. */
+export function parseClientFaults(line: string): ClientFaults | undefined {
+  if (!/^faults(?: [a-z_]{1,32}=\d{1,12})*$/.test(line)) return undefined
+  const times = new Map([...line.matchAll(/ ([a-z_]+)=(\d+)/g)].map(([, name = '', time]) => [name, Number(time)]))
+  return Object.fromEntries(CLIENT_FAULTS.flatMap(name => (times.has(name) ? [[name, times.get(name)]] : [])))
+}

@@ -5,6 +5,7 @@ import { parseSettings } from '../../src/settings/settings.ts'
 import { nodeEngine } from '../../src/sockets/node-engine.ts'
 import { OwnedDescriptor } from '../../src/sockets/owned-descriptor.ts'
 import { parseRelayTally } from '../../src/wire/usage-event.ts'
+import { ClientFaultTimes } from '../../src/wrap/front/client-faults.ts'
 import { GateSetup } from '../../src/wrap/gate/gate-setup.ts'
 import { PolicyRates } from '../../src/wrap/services/policy-rates.ts'
 import { ip } from '../harness/addresses.ts'
@@ -69,7 +70,7 @@ smtpd = ["/bin/cat"]
   )
   const gate = new GateSetup(settings, { PATH: '/bin' })
   onTestFinished(() => gate.close())
-  const { front } = gate.gateOptions(nodeEngine, new PolicyRates(settings.wrap, () => 0))
+  const { front } = gate.gateOptions(nodeEngine, new PolicyRates(settings.wrap, () => 0), new ClientFaultTimes(() => 0))
   const [[client, clientEnd], [server, serverEnd]] = [OwnedDescriptor.pair(), OwnedDescriptor.pair()]
   const session = { ip: ip('192.0.2.7'), grant: { until: undefined, login: 'ann@example.org' }, pid: 1 }
   const opened = front?.(

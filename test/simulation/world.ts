@@ -1589,7 +1589,7 @@ class Gate {
       ),
       this.#publish(
         'query',
-        queryService(() => policyOptions),
+        queryService(() => ({ ...policyOptions, faultsOf: () => ({}) })),
       ),
     ]
   }

@@ -6,6 +6,7 @@ import type { FrontRules } from '../../smtp/transaction.ts'
 import { IdleTimer } from '../../sockets/connection.ts'
 import type { OpenTwoWay, TwoWaySocket } from '../../sockets/two-way-socket.ts'
 import { familyOf, type IpAddress } from '../../wire/ip-address.ts'
+import type { ClientFault } from '../../wire/relay-services.ts'
 import { scanContent } from './content-scan.ts'
 
 export type SmtpFrontOptions = {
@@ -17,6 +18,8 @@ export type SmtpFrontOptions = {
   readonly auth: 'pass' | 'hide'
   /** Advice in the reply that refuses wrong line ends. */
   readonly lineEndingAdvice: string
+  /** Called for each fault of the client, once a session. */
+  readonly onFault: (fault: ClientFault) => void
   /** Called for each refused command or message, also for those that are not logged. */
   readonly onRefusal: (reason: string) => void
   readonly log: Log
@@ -214,7 +217,7 @@ export class SmtpFront {
   }
 
   #log(name: FrontEvent, event: Readonly<Record<string, string>>): void {
-    const { log } = this.#options
+    const { log, onFault } = this.#options
     const fields = { ...this.#options.fields(), ...event }
     switch (name) {
       case 'refused':
@@ -230,12 +233,15 @@ export class SmtpFront {
         return
       case 'bare_end':
         log.info('line_ends_repaired', fields)
+        onFault('line_ends_repaired')
         return
       case 'auth_unoffered':
         log.info('auth_refused', fields)
+        onFault('auth_refused')
         return
       case 'hello_replaced':
         log.info('hello_replaced', fields)
+        onFault('hello_replaced')
         return
     }
   }

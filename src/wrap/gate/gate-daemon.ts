@@ -1,6 +1,6 @@
 /** The gate as a daemon: its accounts, its listening sockets, its start, reload and stop. */
 import type { Server } from 'node:net'
-import { monotonicClock } from '../../base/clock.ts'
+import { monotonicClock, systemClock } from '../../base/clock.ts'
 import { UsageFault } from '../../base/errors.ts'
 import { watchDescriptors } from '../../process/connection-limits.ts'
 import type { RunningDaemon } from '../../process/lifecycle.ts'
@@ -16,6 +16,7 @@ import type { Engine } from '../../sockets/engine.ts'
 import { selectEngine } from '../../sockets/select-engine.ts'
 import { ownEnvironment } from '../../ucspi/environment.ts'
 import { shareOpenFilesLimit } from '../../ucspi/run-next.ts'
+import { ClientFaultTimes } from '../front/client-faults.ts'
 import { CdbExport } from '../services/cdb-export.ts'
 import { PolicyRates } from '../services/policy-rates.ts'
 import { policyService } from '../services/policy-service.ts'
@@ -76,12 +77,13 @@ export async function startGate(load: () => Settings): Promise<RunningDaemon> {
   }
 }
 
-/** State that survives a reload: sockets, running smtpds, counts. */
+/** State that survives a reload: sockets, running smtpds, counts, faults of clients. */
 class Services {
   #setup: GateSetup
   readonly #started: Settings
   readonly #servers: Server[] = []
   readonly #rates: PolicyRates
+  readonly #faults = new ClientFaultTimes(systemClock)
   readonly #owner: Ids | undefined
   readonly #engine: Engine
   #starters: Starters | undefined
@@ -106,7 +108,7 @@ class Services {
   }
 
   readonly policyOptions = () => this.#setup.policyOptions(this.#rates)
-  readonly queryOptions = () => this.#setup.queryOptions(this.#rates)
+  readonly queryOptions = () => this.#setup.queryOptions(this.#rates, this.#faults)
 
   /** Opens a server for each address of a setting. Returns the addresses for the ready line. */
   async listen<Request>(
@@ -153,7 +155,7 @@ class Services {
 
   #gateOptions(setup: GateSetup): ResidentGateOptions {
     const starters = this.#starters
-    const options = setup.gateOptions(this.#engine, this.#rates)
+    const options = setup.gateOptions(this.#engine, this.#rates, this.#faults)
     if (starters === undefined) return options
     return { ...options, programOf: (...program) => starters.program(...program) }
   }

@@ -13,13 +13,14 @@ import type { IpAddress } from '../../wire/ip-address.ts'
 import type { RelayVerdict } from '../../wire/usage-event.ts'
 import { askDatabase, type GrantSource } from '../ask-database.ts'
 import { type Decision, decide, verdictOf } from '../decision.ts'
+import type { ClientFaultTimes } from '../front/client-faults.ts'
 import { GrantRules } from '../front/grant-rules.ts'
 import { GrantTerm } from '../front/grant-term.ts'
 import { SmtpFront } from '../front/smtp-front.ts'
 import { mailRules, type SiteMailRules } from '../mail-rules.ts'
 import type { CdbExportOptions } from '../services/cdb-export.ts'
 import type { PolicyRates } from '../services/policy-rates.ts'
-import type { QueryServiceOptions, ServiceOptions } from '../services/query-service.ts'
+import type { FaultsSource, QueryServiceOptions, ServiceOptions } from '../services/query-service.ts'
 import type { OpenFront, ResidentGateOptions } from './resident-gate.ts'
 import { reverseDns } from './reverse-dns.ts'
 import { TcpRulesFile } from './tcp-rules-file.ts'
@@ -108,7 +109,7 @@ export class GateSetup {
   }
 
   /** Throws UsageFault if the smtpd does not exist. */
-  gateOptions(engine: Engine, rates: PolicyRates): ResidentGateOptions {
+  gateOptions(engine: Engine, rates: PolicyRates, faults: ClientFaultTimes): ResidentGateOptions {
     const { wrap } = this.settings
     const argv = smtpdCommand(this.settings)
     const own = this.#environment
@@ -132,7 +133,7 @@ export class GateSetup {
       maxConnections: wrap.connections,
       maxPerAddress: wrap.connections_per_address,
       customers: this.#customers,
-      front: wrap.front ? this.#openFront(rates) : undefined,
+      front: wrap.front ? this.#openFront(rates, faults) : undefined,
     }
   }
 
@@ -147,7 +148,7 @@ export class GateSetup {
     }
   }
 
-  #openFront(rates: PolicyRates): OpenFront {
+  #openFront(rates: PolicyRates, faults: ClientFaultTimes): OpenFront {
     const site = this.#siteRules(rates)
     const { front_auth: auth } = this.settings.wrap
     return (client, server, { ip, grant, pid }) => {
@@ -172,6 +173,7 @@ export class GateSetup {
           device === undefined
             ? 'the sending program must end each line with CR LF'
             : `auth-relay device set ${device.name} --line-endings repair`,
+        onFault: fault => faults.add(ip, fault),
         onRefusal: reason => this.#countMail(ip, reason === 'undecided' ? 'undecided' : 'refused'),
         log: this.log,
         fields: () => ({ ...session, ...rules.logFields }),
@@ -183,8 +185,13 @@ export class GateSetup {
     return { ...this.serviceOptions('policy'), ...this.#siteRules(rates), counts: this.#counts }
   }
 
-  queryOptions(rates: PolicyRates): QueryServiceOptions {
-    return { ...this.serviceOptions('query'), ...this.#siteRules(rates), counts: this.#counts }
+  queryOptions(rates: PolicyRates, faults: ClientFaultTimes): QueryServiceOptions & FaultsSource {
+    return {
+      ...this.serviceOptions('query'),
+      ...this.#siteRules(rates),
+      counts: this.#counts,
+      faultsOf: ip => faults.of(ip),
+    }
   }
 
   readonly #counts = (uid: number | undefined): boolean =>

@@ -7,10 +7,13 @@ import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { LineSplitter } from '../../wire/lines.ts'
 import {
+  type ClientFaults,
+  formatClientFaults,
   formatDeviceCounts,
   formatRelayAnswer,
   MAX_RELAY_QUERY_LINE,
   parseCountsQuery,
+  parseFaultsQuery,
   parseRelayQuery,
   type RelayAnswer,
   type RelayQuery,
@@ -36,9 +39,9 @@ const MAX_INSTANCES = 10_000
  * Makes the query service: lines `relay v=1 ip=ADDRESS`, answered in order, for exec mode and for
  * Exim's `readsocket` (docs/WIRE.md). If a query names sender and recipient, they are checked. If a
  * query names an instance, it counts against the limits. `counts v=1 device=NAME` queries the
- * counts. `options` is called for each query.
+ * counts, and `faults v=1 ip=ADDRESS` the faults of a client. `options` is called for each query.
  */
-export function queryService(options: () => QueryServiceOptions): LineServer<string> {
+export function queryService(options: () => QueryServiceOptions & FaultsSource): LineServer<string> {
   const instances = new BoundedMap<string, true>(MAX_INSTANCES)
 
   /**
@@ -83,6 +86,8 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
   const answer = async (line: string, uid: number | undefined): Promise<string> => {
     const device = parseCountsQuery(line)
     if (device !== undefined) return formatDeviceCounts(options().rates.countsOf(device))
+    const client = parseFaultsQuery(line)
+    if (client !== undefined) return formatClientFaults(options().faultsOf(client))
     const query = parseRelayQuery(line)
     return formatRelayAnswer(query === undefined ? { verdict: 'unknown' } : await answerTo(query, uid))
   }
@@ -112,6 +117,9 @@ export function queryService(options: () => QueryServiceOptions): LineServer<str
 const refuseEnvelope = (rules: MailRules, sender: string | undefined, recipient: string | undefined) =>
   (sender === undefined ? undefined : refuseSender(rules, sender)) ??
   (recipient === undefined ? undefined : refuseRecipient(rules, recipient))
+
+/** Where the faults of clients of the front are found. */
+export type FaultsSource = { readonly faultsOf: (ip: IpAddress) => ClientFaults }
 
 /** Rules for the mail of a granted client, and the options of a service. */
 export type QueryServiceOptions = ServiceOptions &

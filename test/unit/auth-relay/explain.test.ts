@@ -3,6 +3,7 @@ import { createServer } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import {
   explainMail,
+  faultsOf,
   formatExplanation,
   jsonOf as jsonOfExplanation,
   limitsLeft,
@@ -140,8 +141,8 @@ describe('the answer of the gate to mail', () => {
     logins: [],
     devices: [],
   }
-  const inWords = (mail: Parameters<typeof formatExplanation>[4]) =>
-    formatExplanation({ ...explanation(grant), lastRelay: null }, false, 1800, plain, mail)
+  const inWords = (mail: ReturnType<typeof withLimits> | ReturnType<typeof explainMail>) =>
+    formatExplanation({ ...explanation(grant), lastRelay: null }, false, 1800, plain, { mail })
   const explained = (grant: Partial<Grant>, envelope: { sender?: string; to?: string }, wrap = '') =>
     explainMail({ ...found, ...grant }, ip, parseSettings(`[wrap]\n${wrap}\n`, 'test', {}).settings, envelope)
 
@@ -149,7 +150,7 @@ describe('the answer of the gate to mail', () => {
     const mail = explained({}, { sender: 'ceo@example.org', to: 'bob@example.org' })
     expect(mail).toMatchObject({ refused: true, closed: null, sender: { rule: 'device_sender' }, recipient: null })
     expect(
-      formatExplanation(explanation(grant, none), false, 1800, plain, mail),
+      formatExplanation(explanation(grant, none), false, 1800, plain, { mail }),
     ).toBe(`Mail from 192.0.2.7 is relayed, but this sender or recipient is refused.
   Opened by: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 19:00:00 (30 min left)
   Device: copier-2, sends as scan@example.org; to example.org; at most 60 messages an hour
@@ -195,6 +196,33 @@ Also known:
     expect(await limitsLeft(null, listen(1))).toEqual({})
   })
 
+  test('a device that tries AUTH: its administrator switches authentication off', async () => {
+    const server = createServer(socket =>
+      socket.once('data', query => {
+        expect(String(query)).toBe('faults v=1 ip=192.0.2.7\n')
+        socket.end('faults auth_refused=1764000000 of_later_version=1\n')
+      }),
+    ).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const address = server.address()
+    if (address === null || typeof address === 'string') expect.unreachable()
+    const settings = (front: boolean) =>
+      parseSettings(`[wrap]\nfront = ${front}\nquery_listen = ["127.0.0.1:${address.port}"]\n`, 'test', {}).settings
+    const faults = await faultsOf(ip, settings(true))
+    expect(faults).toEqual({ auth_refused: 1_764_000_000 })
+    const text = formatExplanation(explanation(none), false, 1800, plain, { faults })
+    expect(text).toMatch(
+      /\n {2}Fault of the client: it tried AUTH, which the mail server does not offer, last at 20\d\d-.*\n {2}What to do: switch authentication off in the device\n$/,
+    )
+    expect(jsonOfExplanation(explanation(none), { faults })).toMatchObject({
+      faults: { auth_refused: '2025-11-24T16:00:00.000Z' },
+    })
+    expect(await faultsOf(ip, settings(false))).toEqual({})
+    server.close()
+    await once(server, 'close')
+    expect(await faultsOf(ip, settings(true))).toEqual({})
+  })
+
   test('a device that may not send now is closed for every envelope', () => {
     expect(explained({ device: { ...device, ended: true } }, {})).toMatchObject({
       refused: true,
@@ -226,7 +254,7 @@ Also known:
     const mail = explained(changes, {}, wrap)
     expect(inWords(mail)).toMatch(/^Mail from 192\.0\.2\.7 is not relayed\.\n/)
     expect(inWords(mail)).toContain(`  Closed by: ${rule}\n  What to do: ${remedy}\n`)
-    expect(jsonOfExplanation(explanation(grant), mail)).toMatchObject({ relay: false, mail: { closed: rule } })
+    expect(jsonOfExplanation(explanation(grant), { mail })).toMatchObject({ relay: false, mail: { closed: rule } })
   })
 
   test('a shared address: its logins, and that only they may send', () => {

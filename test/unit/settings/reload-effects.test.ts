@@ -21,6 +21,7 @@ import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { loginOctets, loginText } from '../../../src/wire/login-event.ts'
 import { readExecSettings } from '../../../src/wrap/exec/exec-mode.ts'
+import { ClientFaultTimes } from '../../../src/wrap/front/client-faults.ts'
 import { GateSetup } from '../../../src/wrap/gate/gate-setup.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { ip } from '../../harness/addresses.ts'
@@ -171,7 +172,7 @@ async function allOf(settings: Settings): Promise<string> {
         probes.map(each => [policy.rowOf(each), policy.embeddedIpv4(each), policy.neverList.loginRefusal(each)]),
       ],
       wrap: [
-        gate.gateOptions(nodeEngine, rates),
+        gate.gateOptions(nodeEngine, rates, new ClientFaultTimes(() => 0)),
         policyOptions,
         policyOptions.counts(1),
         rates,
@@ -266,7 +267,7 @@ async function namesReadByGate(): Promise<ReadonlySet<string>> {
   const { proxy, names } = watched(settings.wrap)
   const gate = new GateSetup({ ...settings, wrap: proxy }, {})
   try {
-    gate.gateOptions(nodeEngine, new PolicyRates(settings.wrap, () => 0))
+    gate.gateOptions(nodeEngine, new PolicyRates(settings.wrap, () => 0), new ClientFaultTimes(() => 0))
     return names
   } finally {
     await gate.close()

@@ -119,7 +119,7 @@ async function policy(client: Client): Promise<Ask> {
 
 async function query(client: Client): Promise<Ask> {
   const options = optionsFor(client)
-  const path = await listen(queryService(() => options))
+  const path = await listen(queryService(() => ({ ...options, faultsOf: () => ({}) })))
   return async ({ sender, recipient, message }) => {
     const conversation = new Conversation('query', connect({ path }))
     const line = formatRelayQuery({ ip: CLIENT, instance: `${message}` })

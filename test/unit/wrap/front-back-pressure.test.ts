@@ -65,6 +65,7 @@ function start() {
     lineEndings: 'strict',
     auth: 'pass',
     lineEndingAdvice: '',
+    onFault: () => {},
     onRefusal: () => {},
     log: createLog('wrap', { write: () => {} }),
     fields: () => ({ ip: ip('192.0.2.7') }),

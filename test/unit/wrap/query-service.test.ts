@@ -4,8 +4,16 @@ import { afterAll, afterEach, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
-import { formatCountsQuery, formatRelayQuery, parseDeviceCounts } from '../../../src/wire/relay-services.ts'
+import type { IpAddress } from '../../../src/wire/ip-address.ts'
+import {
+  formatCountsQuery,
+  formatFaultsQuery,
+  formatRelayQuery,
+  parseClientFaults,
+  parseDeviceCounts,
+} from '../../../src/wire/relay-services.ts'
 import type { Decision } from '../../../src/wrap/decision.ts'
+import { ClientFaultTimes } from '../../../src/wrap/front/client-faults.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { type QueryServiceOptions, queryService } from '../../../src/wrap/services/query-service.ts'
 import { ip } from '../../harness/addresses.ts'
@@ -48,6 +56,7 @@ async function open(options: Partial<QueryServiceOptions> = {}) {
   const lines: string[] = []
   let now = 1_764_000_000_000
   const rates = new PolicyRates(NO_LIMITS, () => now)
+  const faults = new ClientFaultTimes(() => now)
   const { server } = queryService(() => ({
     limits: { maxConnections: 50, maxOpen: 100 },
     counts: () => true,
@@ -59,6 +68,7 @@ async function open(options: Partial<QueryServiceOptions> = {}) {
     recipientDomains: [],
     rates,
     customers: new CustomerNetworks(),
+    faultsOf: address => faults.of(address),
     ...options,
   }))
   const path = `${directory.path}/query${services++}.sock`
@@ -79,6 +89,8 @@ async function open(options: Partial<QueryServiceOptions> = {}) {
   return {
     recipient,
     counts,
+    faults,
+    faultsOf: async (address: IpAddress) => parseClientFaults(await ask(formatFaultsQuery(address), /^faults/)),
     lines,
     later(ms: number): void {
       now += ms
@@ -144,4 +156,15 @@ test('the same instance of another address is another message', async () => {
 test('a device without any mail has counts of zero', async () => {
   const { counts } = await open()
   expect(await counts()).toEqual({ messagesPerHour: 0, messagesPerDay: 0, recipientsPerHour: 0, recipientsPerDay: 0 })
+})
+
+test('the faults of a client are those that the front saw, with the last time of each', async () => {
+  const { faults, faultsOf, later } = await open()
+  expect(await faultsOf(CLIENT)).toEqual({})
+  faults.add(CLIENT, 'auth_refused')
+  later(60_000)
+  faults.add(CLIENT, 'auth_refused')
+  faults.add(CLIENT, 'line_ends_repaired')
+  faults.add(ip('192.0.2.8'), 'hello_replaced')
+  expect(await faultsOf(CLIENT)).toEqual({ auth_refused: 1_764_000_060, line_ends_repaired: 1_764_000_060 })
 })

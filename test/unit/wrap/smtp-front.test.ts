@@ -50,6 +50,7 @@ type Options = {
 async function start({ ask, argv, messages = 0, times }: Options = {}) {
   const lines: string[] = []
   const refusals: string[] = []
+  const faults: string[] = []
   runs += 1
   const file = `${directory.path}/saw${runs}`
   const rates = new PolicyRates(
@@ -97,6 +98,7 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
         lineEndings: 'strict',
         auth: 'pass',
         lineEndingAdvice: 'mend it',
+        onFault: fault => void faults.push(fault),
         onRefusal: reason => void refusals.push(reason),
         log,
         fields: () => ({ ip: session.ip }),
@@ -120,6 +122,7 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
     gate,
     lines,
     refusals,
+    faults,
     client,
     fronts: () => fronts,
     smtp: () => SmtpConversation.over(client()),
@@ -153,6 +156,19 @@ describe('behind the front', () => {
     expect(messages()).toBe('message ann@example.org x@far.example\n')
     await eventually('ended', () => lines.some(line => line.includes('event=smtpd_ended')))
     expect(lines[0]).toContain('front=yes')
+  })
+
+  test('AUTH that the server does not offer is a fault of the client, once a session', async () => {
+    const { smtp, faults, lines } = await start()
+    const session = smtp()
+    await session.expectSmtp(/^220/)
+    for (const command of ['HELO c_1', 'AUTH LOGIN', 'AUTH PLAIN']) {
+      session.say(command)
+      await session.expectSmtp(command.startsWith('HELO') ? /^250/ : /^50/)
+    }
+    await session.quit()
+    expect(faults).toEqual(['hello_replaced', 'auth_refused'])
+    expect(lines.filter(line => line.includes('event=auth_refused'))).toHaveLength(1)
   })
 
   test('a sender of another mailbox is refused, and the server receives nothing of it', async () => {

@@ -19,7 +19,14 @@ import { formatSocketAddress } from '../../../process/socket-address.ts'
 import { formatDuration, parseDuration } from '../../../settings/duration.ts'
 import type { Settings } from '../../../settings/settings.ts'
 import type { IpAddress } from '../../../wire/ip-address.ts'
-import { type DeviceCounts, formatCountsQuery, parseDeviceCounts } from '../../../wire/relay-services.ts'
+import {
+  type ClientFaults,
+  type DeviceCounts,
+  formatCountsQuery,
+  formatFaultsQuery,
+  parseClientFaults,
+  parseDeviceCounts,
+} from '../../../wire/relay-services.ts'
 import { readAddress } from '../../grant-target.ts'
 import { queryLine } from '../../query-line.ts'
 import { withSiteDatabase } from '../../site-database.ts'
@@ -51,7 +58,8 @@ Examples:
 
 For the present, the output also names the device of the login with its rules, and the other
 logins of the address. The gate of this host reports how much of the device's limits is left.
-Each gate counts separately (wrap.query_listen).
+Each gate counts separately (wrap.query_listen). Behind wrap.front the output also has the faults
+of the client that this gate saw since its start, for example AUTH, and what to do about them.
 Exit status 0 if mail would be relayed, 1 if not.`,
     )
     .action((address: string, options: Options) => {
@@ -71,10 +79,11 @@ Exit status 0 if mail would be relayed, 1 if not.`,
                 : undefined
             const mail = decided && withLimits(decided, await limitsLeft(decided.device, settings))
             const { exp_time } = settings.grants
+            const known = { mail, faults: at === null ? await faultsOf(ip, settings) : {} }
             print(
               options.json === true
-                ? `${JSON.stringify(jsonOf(explanation, mail))}\n`
-                : formatExplanation(explanation, at !== null, exp_time, styleFor(isTerminal, environment), mail),
+                ? `${JSON.stringify(jsonOf(explanation, known))}\n`
+                : formatExplanation(explanation, at !== null, exp_time, styleFor(isTerminal, environment), known),
             )
             return explanation.relay && mail?.refused !== true ? 0 : 1
           }),
@@ -141,6 +150,46 @@ export async function limitsLeft(device: GrantedDevice | null, { wrap }: Pick<Se
     return { leftUnknown: `the gate at ${formatSocketAddress(address)} does not answer: ${messageOf(error)}` }
   }
 }
+
+/**
+ * Queries the gate of this host for the faults of a client. Empty: the gate has no front, does not
+ * answer, or has seen none since its start.
+ */
+export async function faultsOf(ip: IpAddress, { wrap }: Pick<Settings, 'wrap'>): Promise<ClientFaults> {
+  const [address] = wrap.query_listen
+  if (address === undefined || !wrap.front) return {}
+  try {
+    return parseClientFaults(await queryLine(address, formatFaultsQuery(ip), GATE_DEADLINE_MS)) ?? {}
+  } catch {
+    return {}
+  }
+}
+
+/** Faults of a client in words, with the action of its administrator. */
+const FAULTS = [
+  {
+    name: 'auth_refused',
+    text: 'it tried AUTH, which the mail server does not offer',
+    action: 'switch authentication off in the device',
+  },
+  {
+    name: 'hello_replaced',
+    text: 'it greeted with an invalid name, which the gate replaced',
+    action: 'nothing, or set a host name in the device',
+  },
+  {
+    name: 'line_ends_repaired',
+    text: 'it ended lines without CR LF, which the gate repaired',
+    action: 'if the device hangs at the end of a message, update its firmware',
+  },
+] as const
+
+const faultsInWords = (faults: ClientFaults): readonly string[] =>
+  FAULTS.flatMap(({ name, text, action }) => {
+    const at = faults[name]
+    if (at === undefined) return []
+    return [`Fault of the client: ${text}, last at ${formatMoment(new Date(at * 1000))}`, `What to do: ${action}`]
+  })
 
 /** Decides as the gate does, by the same rules. */
 export function explainMail(
@@ -236,10 +285,16 @@ function readMoment(text: string | undefined): Date | null {
   return moment
 }
 
+/** The answer for the envelope, and the faults of the client that the gate of this host saw. */
+type KnownOfMail = {
+  readonly mail?: (MailExplanation & LimitsLeft) | undefined
+  readonly faults?: ClientFaults
+}
+
 /** `relay` is the answer for the address, and `mail` the answer for the envelope. */
 export const jsonOf = (
   { ip, at, relay, decided, rules, lastRelay }: Explanation,
-  mail?: MailExplanation & LimitsLeft,
+  { mail, faults = {} }: KnownOfMail = {},
 ) => ({
   ip,
   at: at.toISOString(),
@@ -256,6 +311,13 @@ export const jsonOf = (
   })),
   lastRelay: lastRelay === null ? null : { ...lastRelay, at: lastRelay.at.toISOString() },
   ...(mail === undefined ? {} : { mail }),
+  ...(Object.keys(faults).length === 0
+    ? {}
+    : {
+        faults: Object.fromEntries(
+          Object.entries(faults).map(([name, time]) => [name, new Date(time * 1000).toISOString()]),
+        ),
+      }),
 })
 
 /**
@@ -267,7 +329,7 @@ export function formatExplanation(
   isPast: boolean,
   expTime: number,
   style: Pick<ReturnType<typeof styleFor>, 'good' | 'bad' | 'faint'>,
-  mail?: MailExplanation & LimitsLeft,
+  { mail, faults = {} }: KnownOfMail = {},
 ): string {
   const when = isPast ? `At ${formatMoment(at)} mail from ${ip} was` : `Mail from ${ip} is`
   const isOpen = relay && (mail === undefined || (mail.closed === null && !isExhausted(mail)))
@@ -283,6 +345,7 @@ export function formatExplanation(
   ]
   const advice = isPast ? undefined : adviceFor(decided, expTime)
   if (advice !== undefined) lines.push(`  ${advice}`)
+  lines.push(...faultsInWords(faults).map(line => `  ${line}`))
   const others = rules.filter(rule => rule !== decided)
   const known = [
     ...others.map(rule => ruleInWords(rule, at)),
