@@ -434,7 +434,7 @@ export class FrontDialogue {
   #beginContent(): void {
     const { lineEndings, scan } = this.#options
     this.#content =
-      lineEndings === 'strict' ? new StrictContent(scan) : new RepairedContent(() => this.#reportOnce('bare_end'))
+      lineEndings() === 'strict' ? new StrictContent(scan) : new RepairedContent(() => this.#reportOnce('bare_end'))
     this.#state = 'content'
     if (this.#reader.pending === 0) return
     this.#reportOnce('early_data')
@@ -469,7 +469,7 @@ export class FrontDialogue {
     this.#output.event('refused', { reason: 'line_endings' })
     this.#output.toClient(
       formatReply(
-        `550 5.5.2 the message has a line that does not end with CR LF, or NUL; ${this.#options.lineEndingAdvice}`,
+        `550 5.5.2 the message has a line that does not end with CR LF, or NUL; ${this.#options.lineEndingAdvice()}`,
       ),
     )
     this.#close()

@@ -34,10 +34,11 @@ export type FrontOptions = {
   readonly output: FrontOutput
   /** Replaces an invalid name of the client: `[192.0.2.7]`, `[IPv6:2001:db8::7]`. */
   readonly helloName: string
-  readonly lineEndings: 'strict' | 'repair'
+  /** Called at the start of each message, after its MAIL. */
+  readonly lineEndings: () => 'strict' | 'repair'
   readonly auth: 'pass' | 'hide'
   /** Advice in the reply that refuses wrong line ends. */
-  readonly lineEndingAdvice: string
+  readonly lineEndingAdvice: () => string
   /** Finds plain octets in content with strict line ends. Default: octets are read one by one. */
   readonly scan?: PlainScan
 }

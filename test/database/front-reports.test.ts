@@ -41,16 +41,8 @@ function peer(descriptor: OwnedDescriptor) {
   return { say: (line: string) => socket.write(Buffer.from(`${line}\r\n`)), reads }
 }
 
-test('authd receives the refused commands and the accepted messages of a session behind the front', async () => {
-  let reports = ''
-  const authd = createServer(socket =>
-    socket.on('data', piece => {
-      reports += String(piece)
-    }),
-  )
-  authd.listen(`${directory.path}/usage.sock`)
-  await once(authd, 'listening')
-  onTestFinished(() => void authd.close())
+/** A session of 192.0.2.7 behind the front of a gate with these settings. */
+async function openSession(authd: string, wrap: string) {
   const { host, port } = inject('postgres')
   const { settings } = parseSettings(
     `log_level = "error"
@@ -60,11 +52,11 @@ dbport = ${port}
 dbname = "${database.name}"
 wrap_dbpass = "authwrap"
 [authd]
-usage_socket = "${directory.path}/usage.sock"
+usage_socket = "${authd}"
 [wrap]
 front = true
-sender_binding = "refuse"
 smtpd = ["/bin/cat"]
+${wrap}
 `,
     'test.toml',
   )
@@ -81,14 +73,44 @@ smtpd = ["/bin/cat"]
   const [sender, smtpd] = [peer(client), peer(server)]
   smtpd.say('220 mx.example.org')
   await sender.reads('220 mx')
+  let answers = 0
+  return {
+    sender,
+    smtpd,
+    /** Sends commands that the smtpd accepts. */
+    accepted: async (...commands: readonly string[]): Promise<void> => {
+      for (const line of commands) {
+        answers += 1
+        sender.say(line)
+        await smtpd.reads(line)
+        smtpd.say(`${line === 'DATA' ? 354 : 250} answer ${answers}`)
+        await sender.reads(`answer ${answers}`)
+      }
+    },
+    end: async (): Promise<void> => {
+      opened?.endSession('end', '421 4.3.2 end')
+      await opened?.closed
+    },
+  }
+}
+
+test('authd receives the refused commands and the accepted messages of a session behind the front', async () => {
+  let reports = ''
+  const authd = createServer(socket =>
+    socket.on('data', piece => {
+      reports += String(piece)
+    }),
+  )
+  authd.listen(`${directory.path}/usage.sock`)
+  await once(authd, 'listening')
+  onTestFinished(() => void authd.close())
+  const { sender, smtpd, accepted, end } = await openSession(
+    `${directory.path}/usage.sock`,
+    'sender_binding = "refuse"',
+  )
   sender.say('MAIL FROM:<ceo@example.org>')
   await sender.reads('550 5.7.1 sender address does not belong')
-  for (const [n, line] of ['MAIL FROM:<ann@example.org>', 'RCPT TO:<x@far.example>', 'DATA'].entries()) {
-    sender.say(line)
-    await smtpd.reads(line)
-    smtpd.say(`${line === 'DATA' ? 354 : 250} answer ${n}`)
-    await sender.reads(`answer ${n}`)
-  }
+  await accepted('MAIL FROM:<ann@example.org>', 'RCPT TO:<x@far.example>', 'DATA')
   sender.say('text\r\n.')
   await smtpd.reads('text\r\n.\r\n')
   smtpd.say('250 accepted')
@@ -101,6 +123,27 @@ smtpd = ["/bin/cat"]
   }
   await eventually('the reports', () => counted().relayed > 0)
   expect(counted()).toEqual({ relayed: 1, refused: 1, undecided: 0 })
-  opened?.endSession('end', '421 4.3.2 end')
-  await opened?.closed
+  await end()
+})
+
+test('line ends are repaired for the mail of the device whose sender it has, also if another login is the last one', async () => {
+  await database.owner.script(`
+    INSERT INTO devices (name, senders, networks, recipient_domains, messages_per_hour, messages_per_day, recipients_per_hour,
+      recipients_per_day, line_endings, until, owner, note)
+    VALUES ('copier-2', '{scan@example.org}', '{}', '{}', 0, 0, 0, 0, 'repair', 'infinity', '', '');
+    INSERT INTO device_logins (login, device) VALUES ('copier2@example.org', 'copier-2');
+    INSERT INTO neighbours (network, login, last) VALUES
+      ('192.0.2.7', 'copier2@example.org', now()), ('192.0.2.7', 'ann@example.org', now());`)
+  const { sender, smtpd, accepted, end } = await openSession('', '')
+  await accepted('MAIL FROM:<scan@example.org>', 'RCPT TO:<x@far.example>', 'DATA')
+  sender.say('bare\nline\r\n.')
+  await smtpd.reads('bare\r\nline\r\n.\r\n')
+  smtpd.say('250 accepted')
+  await sender.reads('250 accepted')
+  await accepted('MAIL FROM:<ann@example.org>', 'RCPT TO:<y@far.example>', 'DATA')
+  sender.say('another\nline\r\n.')
+  await sender.reads(
+    '550 5.5.2 the message has a line that does not end with CR LF, or NUL; the sending program must end',
+  )
+  await end()
 })

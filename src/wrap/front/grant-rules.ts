@@ -29,6 +29,19 @@ export class GrantRules implements FrontRules {
     return loggedRules(this.#rules)
   }
 
+  /** Line ends for the content behind the latest MAIL: by the device whose rules hold for it. */
+  get lineEndings(): 'strict' | 'repair' {
+    return this.#rules.device?.lineEndings ?? 'strict'
+  }
+
+  /** Advice for a message with other line ends. */
+  get lineEndingAdvice(): string {
+    const { device } = this.#rules
+    return device === undefined
+      ? 'the sending program must end each line with CR LF'
+      : `auth-relay device set ${device.name} --line-endings repair`
+  }
+
   sender(sender: Mailbox | undefined): Refusal | undefined {
     const from = sender === undefined ? '' : addressOf(sender)
     const rules = rulesOfSender(this.#rulesFor(this.#term.grant), from)

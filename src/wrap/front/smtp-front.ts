@@ -14,10 +14,11 @@ export type SmtpFrontOptions = {
   readonly rules: FrontRules
   /** Looks up the grant before each MAIL. Has a deadline and never rejects. */
   readonly renewRules: () => Promise<void>
-  readonly lineEndings: 'strict' | 'repair'
+  /** Called at the start of each message, after its MAIL. */
+  readonly lineEndings: () => 'strict' | 'repair'
   readonly auth: 'pass' | 'hide'
   /** Advice in the reply that refuses wrong line ends. */
-  readonly lineEndingAdvice: string
+  readonly lineEndingAdvice: () => string
   /** Called for each fault of the client, once a session. */
   readonly onFault: (fault: ClientFault) => void
   /** Called for each refused command or message, also for those that are not logged. */

@@ -152,7 +152,6 @@ export class GateSetup {
     const site = this.#siteRules(rates)
     const { front_auth: auth } = this.settings.wrap
     return (client, server, { ip, grant, pid }) => {
-      const { device } = grant
       const session = { ip, service: 'front', pid }
       const onForeignSender = (sender: string): void =>
         this.log.warn('sender_mismatched', { ...session, ...rules.logFields, sender })
@@ -167,12 +166,9 @@ export class GateSetup {
         ip,
         rules,
         renewRules: () => term.renew(),
-        lineEndings: device?.lineEndings ?? 'strict',
+        lineEndings: () => rules.lineEndings,
         auth,
-        lineEndingAdvice:
-          device === undefined
-            ? 'the sending program must end each line with CR LF'
-            : `auth-relay device set ${device.name} --line-endings repair`,
+        lineEndingAdvice: () => rules.lineEndingAdvice,
         onFault: fault => faults.add(ip, fault),
         onRefusal: reason => this.#countMail(ip, reason === 'undecided' ? 'undecided' : 'refused'),
         log: this.log,

@@ -72,7 +72,8 @@ function usualReply(verb: string): string {
   return '250'
 }
 
-export type SessionOptions = Partial<Pick<FrontOptions, 'lineEndings' | 'auth'>> & {
+export type SessionOptions = Partial<Pick<FrontOptions, 'auth'>> & {
+  readonly lineEndings?: 'strict' | 'repair'
   readonly rules?: FrontRules
   readonly replies?: Replies
   /** The rules are renewed when nothing else happens, in place of at once. */
@@ -111,10 +112,10 @@ export class FrontSession {
     this.server = new ServerDouble(replies)
     this.dialogue = new FrontDialogue({
       rules,
-      lineEndings,
+      lineEndings: () => lineEndings,
       auth,
       helloName: '[192.0.2.7]',
-      lineEndingAdvice: 'device "copier-2": set line_endings = "repair"',
+      lineEndingAdvice: () => 'device "copier-2": set line_endings = "repair"',
       output: {
         toServer: piece => {
           this.#toServer += Buffer.from(piece).toString('latin1')
