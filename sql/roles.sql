@@ -33,6 +33,7 @@ GRANT EXECUTE ON FUNCTION may_relay(text) TO pop3authd, authwrap;
 GRANT EXECUTE ON FUNCTION standby_replies() TO pop3authd, authwrap;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON grants, ungrantable, devices, device_logins, neighbours, alarm, device_hours TO pop3authd;
+GRANT SELECT, INSERT, UPDATE, DELETE ON device_messages TO pop3authd;
 GRANT SELECT, INSERT ON blocks, allowances, login_event, usage_event TO pop3authd;
 GRANT UPDATE (until) ON blocks TO pop3authd;
 GRANT UPDATE (until, ended) ON allowances TO pop3authd;

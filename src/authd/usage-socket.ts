@@ -9,7 +9,9 @@ import { openListener } from '../process/listener.ts'
 import type { Ids } from '../process/privileges.ts'
 import { LineSplitter } from '../wire/lines.ts'
 import {
+  type DeviceMessages,
   MAX_RELAY_TALLY_LINE,
+  parseDeviceMessages,
   parseRelayTally,
   parseUsageEvent,
   RELAY_SERVICES,
@@ -23,7 +25,7 @@ export type UsageSocketOptions = {
   readonly uids: ReadonlySet<number>
   /** Account that owns the socket; by default the account of authd. */
   readonly owner?: Ids | undefined
-  readonly store: Pick<GrantWriter, 'recordUsageEvents' | 'recordTallies'>
+  readonly store: Pick<GrantWriter, 'recordUsageEvents' | 'recordTallies' | 'recordDeviceMessages'>
   readonly counters: Counters
   readonly clock: Clock
   /** Milliseconds of a monotonic clock. */
@@ -40,6 +42,8 @@ const LIMITS = { maxConnections: 64, maxOpen: 1, idleMs: 0 }
 const MAX_WAITING = 10_000
 /** The same for tallies: one hour of one service. */
 const MAX_TALLIES = 3_600
+/** The same for messages of devices. */
+const MAX_DEVICE_MESSAGES = 10_000
 /**
  * Burst of lines, and lines a second in the long run: of one connection, and of all connections.
  * The burst holds the reports that a gate keeps while authd does not run.
@@ -64,12 +68,13 @@ const DEADLINE_MS = 10_000
 const WARN_EVERY_MS = 60_000
 
 /**
- * The Unix socket where the gate reports used grants and tallies of its decisions, because it
- * cannot write the database. Nothing is answered.
+ * The Unix socket where the gate reports used grants, tallies of its decisions and messages of
+ * devices, because it cannot write the database. Nothing is answered.
  *
  * A line becomes at most one row. An attacker may have the account of the gate, so rows have a
  * rate: one usage event for an address, a service and a minute; tallies for known services and the
- * last hour, added up in one row for a service and a minute; and a number of lines a second.
+ * last hour, added up in one row for a service and a minute; messages of known devices and the last
+ * hour, added up in one row for a device and an hour; and a number of lines a second.
  */
 export class UsageSocket {
   readonly #options: UsageSocketOptions
@@ -79,6 +84,7 @@ export class UsageSocket {
   readonly #seen = new BoundedMap<string, number>(MAX_SEEN)
   #waiting: UsageEvent[] = []
   #tallies: RelayTally[] = []
+  #messages: DeviceMessages[] = []
   #writing = false
   #dropped = 0
   #warnedAt = Number.NEGATIVE_INFINITY
@@ -129,11 +135,12 @@ export class UsageSocket {
 
   /** Stores the reports. While the store is unavailable, history is lost and nothing else. */
   async write(): Promise<void> {
-    if (this.#writing || this.#waiting.length + this.#tallies.length === 0) return
+    if (this.#writing || this.#waiting.length + this.#tallies.length + this.#messages.length === 0) return
     this.#writing = true
     try {
       await this.#writeUsageEvents()
       await this.#writeTallies()
+      await this.#writeMessages()
     } catch (error) {
       this.#options.log.debug('usage_delayed', { reason: asError(error) })
     } finally {
@@ -163,8 +170,28 @@ export class UsageSocket {
     }
   }
 
+  async #writeMessages(): Promise<void> {
+    const messages = this.#messages.splice(0)
+    try {
+      await this.#options.store.recordDeviceMessages(messages, { signal: AbortSignal.timeout(DEADLINE_MS) })
+    } catch (error) {
+      this.#messages = [...messages, ...this.#messages].slice(-MAX_DEVICE_MESSAGES)
+      throw error
+    }
+  }
+
   #receive(line: string): void {
     const { counters, clock } = this.#options
+    const messages = parseDeviceMessages(line)
+    if (messages !== undefined) {
+      if (clock() / 1000 - messages.at > MAX_TALLY_AGE_S) {
+        counters.badAnnouncements += 1
+        return
+      }
+      if (this.#messages.length >= MAX_DEVICE_MESSAGES) this.#messages.shift()
+      this.#messages.push(messages)
+      return
+    }
     const tally = parseRelayTally(line)
     if (tally !== undefined) {
       const age = clock() / 1000 - tally.at

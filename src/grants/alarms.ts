@@ -40,7 +40,7 @@ export const ALARM_RULES: readonly AlarmRule[] = [
   },
   {
     name: 'device_rate',
-    summary: 'A device is busy far above its own median. It may be infected.',
+    summary: 'A device sends mail far above its own median. It may be infected.',
     remedy: 'auth-relay device show NAME, then auth-relay block its login',
     severity: 'critical',
     isOfDatabase: true,
@@ -133,6 +133,8 @@ const MOST_CLAIMED = 20
  */
 const QUIET_MINUTES = 30
 
+/** Messages of an hour below which a device has no alarm about its rate. */
+const FEWEST_MESSAGES = 10
 /** A device that is usually busy for more minutes of an hour has no alarm about its rate. */
 const MOST_USUAL_MINUTES = 45
 /** More busy minutes of an hour are an alarm with every factor of the median. */
@@ -188,8 +190,11 @@ ON CONFLICT (device, hour) DO UPDATE SET minutes = excluded.minutes WHERE h.minu
  * factor, $6 silent days, $7 end days; $8 rules, $9 subjects, $10 details of facts that were found
  * elsewhere; $11 rules that are off.
  *
- * The median of a device is that of the hours in which it was busy, of which there must be 20. An
- * hour has 60 minutes, so a device that is nearly always busy has no unusual hours.
+ * The median of a device is that of the hours in which it sent messages, of which there must be 20.
+ * A gate of an older release, or one that does not read the envelope, counts no messages. So the
+ * busy minutes decide for a device without such a median, and in an hour with fewer messages than
+ * busy minutes. An hour has 60 minutes, so by its minutes a device that is nearly always busy has
+ * no unusual hours.
  */
 const LOOK: Statement<unknown> = {
   row: ignored,
@@ -208,6 +213,11 @@ WITH clock AS (
 ), medians AS (
   SELECT device, percentile_cont(0.5) WITHIN GROUP (ORDER BY minutes) AS median
   FROM device_hours, clock WHERE hour < date_trunc('hour', clock.now) GROUP BY device HAVING count(*) >= 20
+), usual_messages AS (
+  SELECT device, percentile_cont(0.5) WITHIN GROUP (ORDER BY messages) AS median
+  FROM device_messages, clock WHERE hour < date_trunc('hour', clock.now, 'UTC') GROUP BY device HAVING count(*) >= 20
+), messages AS (
+  SELECT device, messages FROM device_messages, clock WHERE hour = date_trunc('hour', clock.now, 'UTC')
 ), facts AS (
   (SELECT 'login_spread' AS rule, login AS subject, count(*) || ' addresses within an hour' AS detail
    FROM pairs GROUP BY login HAVING count(*) >= $2::int ORDER BY count(*) DESC LIMIT ${MOST_OF_A_RULE})
@@ -220,6 +230,13 @@ WITH clock AS (
    FROM device_hours h JOIN medians m USING (device) JOIN devices d ON d.name = h.device, clock
    WHERE h.hour = date_trunc('hour', clock.now) AND h.minutes >= 10
      AND m.median <= ${MOST_USUAL_MINUTES} AND h.minutes > least($4::float8 * m.median, ${ALWAYS_BUSY_MINUTES})
+     AND NOT EXISTS (SELECT FROM usual_messages u JOIN messages n USING (device)
+                     WHERE u.device = h.device AND n.messages >= h.minutes)
+   LIMIT ${MOST_OF_A_RULE})
+  UNION ALL
+  (SELECT 'device_rate', n.device, n.messages || ' messages of an hour, usually ' || u.median
+   FROM messages n JOIN usual_messages u USING (device) JOIN devices d ON d.name = n.device
+   WHERE n.messages >= ${FEWEST_MESSAGES} AND n.messages > $4::float8 * u.median
    LIMIT ${MOST_OF_A_RULE})
   UNION ALL
   SELECT 'refusals_rise', 'gates', lately || ' in ten minutes, usually ' || round(before)
@@ -299,6 +316,12 @@ const FORGET: Statement<unknown> = {
   text: "DELETE FROM alarm WHERE until < coalesce($1::timestamptz, now()) - interval '90 days'",
 }
 
+/** $1 now or null. The median is that of 30 days. */
+const FORGET_MESSAGES: Statement<unknown> = {
+  row: ignored,
+  text: "DELETE FROM device_messages WHERE hour < coalesce($1::timestamptz, now()) - interval '30 days'",
+}
+
 /** A start or an end to report. */
 export type AlarmChange = { readonly state: 'start' | 'end'; readonly alarm: Alarm }
 
@@ -341,6 +364,7 @@ export class Alarms {
         arrayLiteral(off),
       ])
       await session.query(FORGET, [now])
+      await session.query(FORGET_MESSAGES, [now])
     })
   }
 

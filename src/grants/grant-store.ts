@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { type IpAddress, type Network, parseNetwork } from '../wire/ip-address.ts'
 import type { LoginEvent } from '../wire/login-event.ts'
-import type { RelayTally } from '../wire/usage-event.ts'
+import type { DeviceMessages, RelayTally } from '../wire/usage-event.ts'
 
 /** inet and cidr as PostgreSQL prints them. */
 export const networkColumn = v.pipe(
@@ -131,6 +131,11 @@ export interface GrantWriter {
   record(logins: readonly Login[], options?: QueryOptions): Promise<readonly Outcome[]>
   /** Stores a use of a grant; never decides anything. */
   recordUsageEvents(events: readonly UsageEvent[], options?: QueryOptions): Promise<void>
+  /**
+   * Adds messages to the hours of their devices; never decides anything. A device that does not
+   * exist is ignored. After OutcomeUnknown, recording again may count twice.
+   */
+  recordDeviceMessages(messages: readonly DeviceMessages[], options?: QueryOptions): Promise<void>
   /**
    * Adds what the gate of this host counted to its minutes, and keeps its sample of refused
    * addresses until the next one; never decides anything. After

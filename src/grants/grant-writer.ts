@@ -4,7 +4,7 @@ import { type Clock, systemClock } from '../base/clock.ts'
 import { type Database, type DatabaseOptions, type DatabaseState, openDatabase } from '../database/database.ts'
 import { ignored, int8, type Statement } from '../database/statement.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
-import { RELAY_VERDICTS, type RelayTally } from '../wire/usage-event.ts'
+import { type DeviceMessages, RELAY_VERDICTS, type RelayTally } from '../wire/usage-event.ts'
 import { Alarms } from './alarms.ts'
 import { ChangeNotifier } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
@@ -165,6 +165,18 @@ INSERT INTO gate_refusals AS r (host, service, at, addresses)
 SELECT $1::text, t.service, coalesce($10::timestamptz, now()), array_agg(t.ip)
 FROM unnest($8::text[], $9::inet[]) AS t(service, ip) GROUP BY t.service ORDER BY t.service
 ON CONFLICT (host, service) DO UPDATE SET (at, addresses) = (excluded.at, excluded.addresses)`,
+}
+
+/** $1 time, $2 device, $3 number of messages: one of each for a report. $4 now or null. */
+const RECORD_DEVICE_MESSAGES: Statement<unknown> = {
+  name: 'record-device-messages',
+  row: ignored,
+  text: `
+INSERT INTO device_messages AS m (device, hour, messages)
+SELECT d.name, date_trunc('hour', least(t.at, coalesce($4::timestamptz, now())), 'UTC'), sum(t.messages)
+FROM unnest($1::timestamptz[], $2::text[], $3::bigint[]) AS t(at, device, messages) JOIN devices d ON d.name = t.device
+GROUP BY 1, 2 ORDER BY 1, 2
+ON CONFLICT (device, hour) DO UPDATE SET messages = m.messages + excluded.messages`,
 }
 
 /**
@@ -328,6 +340,17 @@ export function createGrantWriter(
       await database.query(RECORD_TALLIES, [...values, now()], { signal })
     },
 
+    async recordDeviceMessages(messages: readonly DeviceMessages[], { signal }: QueryOptions = {}): Promise<void> {
+      if (messages.length === 0) return
+      const values = [
+        messages.map(({ at }) => new Date(at * 1000)),
+        messages.map(({ device }) => device),
+        messages.map(({ count }) => count),
+        now(),
+      ]
+      await database.query(RECORD_DEVICE_MESSAGES, values, { signal })
+    },
+
     async publishUngrantable({ signal }: QueryOptions = {}): Promise<void> {
       const published = policy.neverList.published()
       const networks = published.map(({ network }) => formatNetwork(network))
@@ -394,6 +417,7 @@ export function openGrantWriter(options: DatabaseOptions, policy: GrantPolicy): 
     record: (logins, query) => writer.record(logins, query),
     recordUsageEvents: (events, query) => writer.recordUsageEvents(events, query),
     recordTallies: (tallies, query) => writer.recordTallies(tallies, query),
+    recordDeviceMessages: (messages, query) => writer.recordDeviceMessages(messages, query),
     publishUngrantable: query => writer.publishUngrantable(query),
     sweep: query => writer.sweep(query),
     keepHistory: (keepDays, query) => writer.keepHistory(keepDays, query),

@@ -64,7 +64,7 @@ export const ALERTS = defineSection(
       5,
       2,
       1000,
-      'device_rate: multiple of the median number of busy minutes of an hour. More than 55 busy minutes also raise it, up to a median of 45.',
+      'device_rate: multiple of the median number of messages of an hour. Without a count of messages the busy minutes decide, and more than 55 of them always raise it, up to a median of 45.',
     ),
     refusal_factor: integer(5, 2, 1000, 'refusals_rise: multiple of the mean number of refusals of the day before.'),
     silent_days: integer(7, 1, 365, 'device_silent: days without a login.'),

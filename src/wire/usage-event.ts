@@ -1,6 +1,6 @@
-/** Reports of the gate to authd: used grants, and counts of decisions. */
+/** Reports of the gate to authd: used grants, counts of decisions, and messages of devices. */
 import { type IpAddress, parseIpAddress } from './ip-address.ts'
-import { parseKeyValues } from './key-values.ts'
+import { parseKeyValues, percentDecode, percentEncode } from './key-values.ts'
 
 /**
  * A usage event: a mail server let this address relay because of a grant. The gate sends it to
@@ -101,4 +101,24 @@ function parseRecent(text: string | undefined): readonly IpAddress[] | undefined
   const words = text?.split(',') ?? []
   const addresses = words.map(parseIpAddress).filter(ip => ip !== undefined)
   return words.length === 0 || words.length > MAX_RECENT || addresses.length < words.length ? undefined : addresses
+}
+
+/** The number of messages of a device since the last report of a gate. */
+export type DeviceMessages = {
+  /** Unix seconds of the last message. All messages are of one hour. */
+  readonly at: number
+  readonly device: string
+  readonly count: number
+}
+
+/** `messages v=1 at=1764000000 device=copier-2 count=3`, without LF. It gets no answer. */
+export const formatDeviceMessages = ({ at, device, count }: DeviceMessages): string =>
+  `messages v=1 at=${at} device=${percentEncode(device)} count=${count}`
+
+/** Inverse of formatDeviceMessages; undefined for anything else. */
+export function parseDeviceMessages(line: string): DeviceMessages | undefined {
+  const [, at, name = '', count] = /^messages v=1 at=(\d{1,12}) device=(\S{1,765}) count=(\d{1,9})$/.exec(line) ?? []
+  const device = percentDecode(name)
+  if (at === undefined || device === undefined || device === '' || device.includes('\0')) return undefined
+  return { at: Number(at), device, count: Number(count) }
 }

@@ -1,5 +1,9 @@
+import * as v from 'valibot'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { timestamptz } from '../../src/database/statement.ts'
 import { ALARM_RULES, type AlarmLimits, Alarms } from '../../src/grants/alarms.ts'
+import { createGrantWriter } from '../../src/grants/grant-writer.ts'
+import { grantPolicy } from '../harness/grant-policy.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 let database: TestDatabase
@@ -11,7 +15,7 @@ beforeAll(async () => {
 afterAll(() => database.remove())
 beforeEach(() =>
   database.owner.script(
-    'TRUNCATE alarm, login_event, usage_event, gate_decisions, devices, device_logins, device_hours',
+    'TRUNCATE alarm, login_event, usage_event, gate_decisions, devices, device_logins, device_hours, device_messages',
   ),
 )
 
@@ -91,6 +95,56 @@ describe('rules', () => {
     }
     expect(await used(30, quiet)).toEqual([])
     expect(await used(31, busy)).toEqual(['device_rate copier'])
+  })
+
+  test.each([
+    [2, 10, 11],
+    [20, 100, 101],
+    [400, 2000, 2001],
+  ])('a device of %i messages an hour: not %i, but %i are an alarm', async (usual, quiet, busy) => {
+    await sql(`${device('copier')}
+      INSERT INTO device_logins (login, device) VALUES ('scan', 'copier');
+      INSERT INTO device_messages (device, hour, messages)
+      SELECT 'copier', ${at(minutes(0))}::timestamptz + n * interval '1 hour', ${usual} FROM generate_series(0, 29) AS n;`)
+    const sent = async (hour: number, count: number): Promise<readonly string[]> => {
+      const writer = createGrantWriter(database.open('pop3authd'), grantPolicy())
+      const seconds = minutes(hour * 60).getTime() / 1000
+      await writer.recordDeviceMessages([
+        { at: seconds, device: 'copier', count: count - 1 },
+        { at: seconds + 3540, device: 'copier', count: 1 },
+        { at: seconds, device: 'unknown', count: 5 },
+      ])
+      await alarms.look(LIMITS, { now: minutes(hour * 60 + 59) })
+      return shown()
+    }
+    expect(await sent(30, quiet)).toEqual([])
+    expect(await sent(31, busy)).toEqual(['device_rate copier'])
+    expect((await alarms.list(3650))[0]?.detail).toBe(`${busy} messages of an hour, usually ${usual}`)
+  })
+
+  test('busy minutes are no alarm in an hour whose messages are counted, and are one where a gate counts none', async () => {
+    const hours = 'generate_series(0, 29) AS n'
+    const hour = `${at(minutes(0))}::timestamptz + n * interval '1 hour'`
+    await sql(`${device('copier')}
+      INSERT INTO device_messages SELECT 'copier', ${hour}, 20 FROM ${hours};
+      INSERT INTO device_hours SELECT 'copier', ${hour}, 2 FROM ${hours};
+      INSERT INTO device_messages VALUES ('copier', ${at(minutes(30 * 60))}, 30);
+      INSERT INTO device_hours VALUES ('copier', ${at(minutes(30 * 60))}, 30);`)
+    await alarms.look(LIMITS, { now: minutes(30 * 60 + 59) })
+    expect(await shown()).toEqual([])
+    await sql(`UPDATE device_messages SET messages = 3 WHERE hour = ${at(minutes(30 * 60))};`)
+    await alarms.look(LIMITS, { now: minutes(30 * 60 + 59) })
+    expect(await shown()).toEqual(['device_rate copier'])
+  })
+
+  test('messages of more than 30 days ago are forgotten', async () => {
+    await sql(`INSERT INTO device_messages VALUES ('a', ${at(later(0))}, 1), ('a', ${at(later(2 * DAY))}, 1);`)
+    await alarms.look(LIMITS, { now: later(31 * DAY) })
+    const { rows } = await database.owner.query({
+      text: 'SELECT hour FROM device_messages',
+      row: v.object({ hour: timestamptz }),
+    })
+    expect(rows).toEqual([{ hour: later(2 * DAY) }])
   })
 
   test('a device that is nearly always busy has no alarm about its rate', async () => {

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, inject, onTestFinished, test } from 'vites
 import { parseSettings } from '../../src/settings/settings.ts'
 import { nodeEngine } from '../../src/sockets/node-engine.ts'
 import { OwnedDescriptor } from '../../src/sockets/owned-descriptor.ts'
-import { parseRelayTally } from '../../src/wire/usage-event.ts'
+import { parseDeviceMessages, parseRelayTally } from '../../src/wire/usage-event.ts'
 import { ClientFaultTimes } from '../../src/wrap/front/client-faults.ts'
 import { GateSetup } from '../../src/wrap/gate/gate-setup.ts'
 import { PolicyRates } from '../../src/wrap/services/policy-rates.ts'
@@ -39,6 +39,21 @@ function peer(descriptor: OwnedDescriptor) {
   onTestFinished(() => socket.destroy())
   const reads = (text: string): Promise<unknown> => eventually(`receives ${text}`, () => received.includes(text))
   return { say: (line: string) => socket.write(Buffer.from(`${line}\r\n`)), reads }
+}
+
+/** The socket of authd, whose lines are kept. */
+async function openAuthd(name: string) {
+  const path = `${directory.path}/${name}.sock`
+  let reports = ''
+  const authd = createServer(socket =>
+    socket.on('data', piece => {
+      reports += String(piece)
+    }),
+  )
+  authd.listen(path)
+  await once(authd, 'listening')
+  onTestFinished(() => void authd.close())
+  return { path, lines: () => reports.split('\n') }
 }
 
 /** A session of 192.0.2.7 behind the front of a gate with these settings. */
@@ -95,19 +110,8 @@ ${wrap}
 }
 
 test('authd receives the refused commands and the accepted messages of a session behind the front', async () => {
-  let reports = ''
-  const authd = createServer(socket =>
-    socket.on('data', piece => {
-      reports += String(piece)
-    }),
-  )
-  authd.listen(`${directory.path}/usage.sock`)
-  await once(authd, 'listening')
-  onTestFinished(() => void authd.close())
-  const { sender, smtpd, accepted, end } = await openSession(
-    `${directory.path}/usage.sock`,
-    'sender_binding = "refuse"',
-  )
+  const authd = await openAuthd('decisions')
+  const { sender, smtpd, accepted, end } = await openSession(authd.path, 'sender_binding = "refuse"')
   sender.say('MAIL FROM:<ceo@example.org>')
   await sender.reads('550 5.7.1 sender address does not belong')
   await accepted('MAIL FROM:<ann@example.org>', 'RCPT TO:<x@far.example>', 'DATA')
@@ -116,7 +120,7 @@ test('authd receives the refused commands and the accepted messages of a session
   smtpd.say('250 accepted')
   await sender.reads('250 accepted')
   const counted = () => {
-    const tallies = reports.split('\n').flatMap(line => parseRelayTally(line) ?? [])
+    const tallies = authd.lines().flatMap(line => parseRelayTally(line) ?? [])
     const sum = (verdict: 'relayed' | 'refused' | 'undecided') =>
       tallies.reduce((count, { service, counts }) => count + (service === 'front' ? counts[verdict] : 0), 0)
     return { relayed: sum('relayed'), refused: sum('refused'), undecided: sum('undecided') }
@@ -126,7 +130,7 @@ test('authd receives the refused commands and the accepted messages of a session
   await end()
 })
 
-test('line ends are repaired for the mail of the device whose sender it has, also if another login is the last one', async () => {
+test('the sender chooses the device, whose line ends are repaired and whose messages are counted', async () => {
   await database.owner.script(`
     INSERT INTO devices (name, senders, networks, recipient_domains, messages_per_hour, messages_per_day, recipients_per_hour,
       recipients_per_day, line_endings, until, owner, note)
@@ -134,7 +138,8 @@ test('line ends are repaired for the mail of the device whose sender it has, als
     INSERT INTO device_logins (login, device) VALUES ('copier2@example.org', 'copier-2');
     INSERT INTO neighbours (network, login, last) VALUES
       ('192.0.2.7', 'copier2@example.org', now()), ('192.0.2.7', 'ann@example.org', now());`)
-  const { sender, smtpd, accepted, end } = await openSession('', '')
+  const authd = await openAuthd('messages')
+  const { sender, smtpd, accepted, end } = await openSession(authd.path, '')
   await accepted('MAIL FROM:<scan@example.org>', 'RCPT TO:<x@far.example>', 'DATA')
   sender.say('bare\nline\r\n.')
   await smtpd.reads('bare\r\nline\r\n.\r\n')
@@ -146,4 +151,7 @@ test('line ends are repaired for the mail of the device whose sender it has, als
     '550 5.5.2 the message has a line that does not end with CR LF, or NUL; the sending program must end',
   )
   await end()
+  const messages = () => authd.lines().flatMap(line => parseDeviceMessages(line) ?? [])
+  await eventually('the messages of the device', () => messages().length > 0)
+  expect(messages()).toMatchObject([{ device: 'copier-2', count: 1 }])
 })

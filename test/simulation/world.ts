@@ -1577,6 +1577,7 @@ class Gate {
       rates,
       customers,
       counts: () => true,
+      onMessage: () => {},
     } as const
     this.#services = [
       this.#publish(

@@ -11,10 +11,14 @@ export class GrantRules implements FrontRules {
   readonly #rulesFor: (grant: RelayGrant) => MailRules
   /** The rules of the sender of the latest MAIL. */
   #mail: MailRules | undefined
-  readonly #onAccepted: () => void
+  readonly #onAccepted: (device: string | undefined) => void
 
-  /** `onAccepted` is called for each message that the server has accepted. */
-  constructor(term: GrantTerm, rulesFor: (grant: RelayGrant) => MailRules, onAccepted: () => void) {
+  /** `onAccepted` is called with the device of each message that the server has accepted. */
+  constructor(
+    term: GrantTerm,
+    rulesFor: (grant: RelayGrant) => MailRules,
+    onAccepted: (device: string | undefined) => void,
+  ) {
     this.#term = term
     this.#rulesFor = rulesFor
     this.#onAccepted = onAccepted
@@ -50,8 +54,9 @@ export class GrantRules implements FrontRules {
   }
 
   message(): Refusal | Reservation {
-    const reserved = reserve(messageCounts(this.#rules))
-    return 'rule' in reserved ? reserved : { ...reserved, accept: this.#onAccepted }
+    const rules = this.#rules
+    const reserved = reserve(messageCounts(rules))
+    return 'rule' in reserved ? reserved : { ...reserved, accept: () => this.#onAccepted(rules.device?.name) }
   }
 
   recipient(recipient: Mailbox | undefined): Refusal | Reservation {

@@ -96,12 +96,13 @@ export class GateSetup {
    * Makes the report of a session's accepted messages. Each one counts. The first one of a minute
    * is also a usage event, except in the minute of the session's own event.
    */
-  #reportMessages(ip: IpAddress): () => void {
+  #reportMessages(ip: IpAddress): (device: string | undefined) => void {
     const minuteOf = (at: number): number => Math.floor(at / 60)
     let reported = minuteOf(systemClock() / 1000)
-    return () => {
+    return device => {
       this.#countMail(ip, 'relayed')
       const at = Math.floor(systemClock() / 1000)
+      if (device !== undefined) this.#usage?.countMessage(device, at)
       if (minuteOf(at) === reported) return
       reported = minuteOf(at)
       this.#usage?.report({ ip, at, service: 'front' })
@@ -178,7 +179,12 @@ export class GateSetup {
   }
 
   policyOptions(rates: PolicyRates): QueryServiceOptions {
-    return { ...this.serviceOptions('policy'), ...this.#siteRules(rates), counts: this.#counts }
+    return {
+      ...this.serviceOptions('policy'),
+      ...this.#siteRules(rates),
+      counts: this.#counts,
+      onMessage: this.#countMessage,
+    }
   }
 
   queryOptions(rates: PolicyRates, faults: ClientFaultTimes): QueryServiceOptions & FaultsSource {
@@ -186,9 +192,12 @@ export class GateSetup {
       ...this.serviceOptions('query'),
       ...this.#siteRules(rates),
       counts: this.#counts,
+      onMessage: this.#countMessage,
       faultsOf: ip => faults.of(ip),
     }
   }
+
+  readonly #countMessage = (device: string): void => this.#usage?.countMessage(device, Math.floor(systemClock() / 1000))
 
   readonly #counts = (uid: number | undefined): boolean =>
     uid === undefined || uid === 0 || uid === process.geteuid?.() || this.#mailUids.has(uid)

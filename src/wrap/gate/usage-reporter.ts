@@ -1,8 +1,10 @@
-/** The reports of the gate to authd: usage events, and counts of decisions. */
+/** The reports of the gate to authd: usage events, counts of decisions, and messages of devices. */
 import { connect, type Socket } from 'node:net'
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import {
+  type DeviceMessages,
+  formatDeviceMessages,
   formatRelayTally,
   formatUsageEvent,
   MAX_RECENT,
@@ -18,6 +20,8 @@ const FLUSH_MS = 200
 /** Time between two reports of counts. */
 const TALLY_MS = 1_000
 const RETRY_MS = 5_000
+/** Devices whose messages of an hour wait for authd. The oldest are dropped first. */
+const MAX_DEVICE_HOURS = 10_000
 
 /**
  * Reports used grants and counts of decisions to authd, for the history. Reports may be lost: the
@@ -29,6 +33,7 @@ export class UsageReporter {
   #socket: Socket | undefined
   #timer: NodeJS.Timeout | undefined
   readonly #tallies = new DecisionTallies()
+  readonly #messages = new BoundedMap<string, DeviceMessages>(MAX_DEVICE_HOURS)
   #tallyTimer: NodeJS.Timeout | undefined
   #tallyIsDue = false
 
@@ -49,6 +54,17 @@ export class UsageReporter {
   /** Counts a decision. Counts are sent once a second. `at`: Unix seconds. */
   count(service: string, verdict: RelayVerdict, ip: IpAddress | undefined, at: number): void {
     this.#tallies.count(service, verdict, ip, at)
+    this.#tallySoon()
+  }
+
+  /** Counts a message of a device. Counts are sent once a second. `at`: Unix seconds. */
+  countMessage(device: string, at: number): void {
+    const key = `${Math.floor(at / 3600)} ${device}`
+    this.#messages.set(key, { at, device, count: (this.#messages.get(key)?.count ?? 0) + 1 })
+    this.#tallySoon()
+  }
+
+  #tallySoon(): void {
     if (this.#tallyIsDue) return
     this.#tallyTimer ??= setTimeout(() => {
       this.#tallyTimer = undefined
@@ -83,14 +99,17 @@ export class UsageReporter {
   }
 
   get #hasTally(): boolean {
-    return this.#tallyIsDue && !this.#tallies.isEmpty
+    return this.#tallyIsDue && !(this.#tallies.isEmpty && this.#messages.size === 0)
   }
 
   #take(): readonly string[] {
     const events = this.#waiting.splice(0)
     if (!this.#tallyIsDue) return events
     this.#tallyIsDue = false
-    return [...events, ...this.#tallies.take().map(tally => `${formatRelayTally(tally)}\n`)]
+    const messages = [...this.#messages.values()]
+    this.#messages.clear()
+    const counts = [...this.#tallies.take().map(formatRelayTally), ...messages.map(formatDeviceMessages)]
+    return [...events, ...counts.map(line => `${line}\n`)]
   }
 
   #connect(): void {

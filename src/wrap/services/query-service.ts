@@ -48,19 +48,25 @@ export function queryService(options: () => QueryServiceOptions & FaultsSource):
    * Counts a recipient, and with the first recipient of an instance the message. Undefined: no
    * limit is reached.
    */
-  const count = (rules: MailRules, { ip, instance }: RelayQuery, isMail: boolean): Refusal | undefined => {
+  const count = (
+    rules: MailRules,
+    { ip, instance }: RelayQuery,
+    { isMail, onMessage }: { readonly isMail: boolean; readonly onMessage: (device: string) => void },
+  ): Refusal | undefined => {
     if (instance === undefined) return undefined
     const key = `${ip} ${instance}`
-    const counted = [...(instances.has(key) ? [] : messageCounts(rules)), ...recipientCounts(rules)]
+    const isNewMessage = !instances.has(key)
+    const counted = [...(isNewMessage ? messageCounts(rules) : []), ...recipientCounts(rules)]
     const over = refuseCount(counted)
     if (over !== undefined || !isMail) return over
     for (const { rate, key: name, limit } of counted) rate.add(name, limit)
     instances.renew(key, true)
+    if (isNewMessage && rules.device !== undefined) onMessage(rules.device.name)
     return undefined
   }
 
   const answerTo = async (query: RelayQuery, uid: number | undefined): Promise<RelayAnswer> => {
-    const { decide, onDecision, log, counts, ...site } = options()
+    const { decide, onDecision, log, counts, onMessage, ...site } = options()
     const { ip, sender, recipient } = query
     const granted = await decide(ip)
     const rules = granted.relay
@@ -70,7 +76,8 @@ export function queryService(options: () => QueryServiceOptions & FaultsSource):
         )
       : undefined
     const refusal = rules === undefined ? undefined : refuseEnvelope(rules, sender, recipient)
-    const over = rules === undefined || refusal !== undefined ? undefined : count(rules, query, counts(uid))
+    const over =
+      rules === undefined || refusal !== undefined ? undefined : count(rules, query, { isMail: counts(uid), onMessage })
     const rule = (refusal ?? over)?.rule
     const decision = rule === undefined ? granted : MAIL_REFUSED
     const fields = { ip, service: 'query', sender, recipient }
@@ -129,6 +136,8 @@ export type QueryServiceOptions = ServiceOptions &
      * answer, but change no count.
      */
     readonly counts: (uid: number | undefined) => boolean
+    /** Called for each message of a device that counts. */
+    readonly onMessage: (device: string) => void
   }
 
 /** Unix seconds for the end of an allowance without an end, because the answer needs a number. */

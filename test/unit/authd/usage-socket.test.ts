@@ -5,7 +5,7 @@ import { Counters } from '../../../src/authd/metrics.ts'
 import { UsageSocket } from '../../../src/authd/usage-socket.ts'
 import { createLog } from '../../../src/base/log.ts'
 import type { UsageEvent } from '../../../src/grants/grant-store.ts'
-import type { RelayTally } from '../../../src/wire/usage-event.ts'
+import type { DeviceMessages, RelayTally } from '../../../src/wire/usage-event.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -22,6 +22,7 @@ const NOW_S = 1_764_000_000
 async function open() {
   const uses: UsageEvent[] = []
   const tallies: RelayTally[] = []
+  const messages: DeviceMessages[] = []
   const lines: string[] = []
   const counters = new Counters()
   let monotonic = 0
@@ -32,6 +33,7 @@ async function open() {
     store: {
       recordUsageEvents: async more => void uses.push(...more),
       recordTallies: async more => void tallies.push(...more),
+      recordDeviceMessages: async more => void messages.push(...more),
     },
     counters,
     clock: () => NOW_S * 1000,
@@ -52,6 +54,7 @@ async function open() {
   return {
     uses,
     tallies,
+    messages,
     lines,
     counters,
     report,
@@ -134,3 +137,14 @@ test('an account that reports without end writes a hundred rows a second, with o
   })
   expect(uses.length).toBe(21_000)
 }, 60_000)
+
+test('messages of devices are stored, except those of more than an hour ago', async () => {
+  const { messages, report, client, write } = await open()
+  const line = (device: string, at: number) => `messages v=1 at=${at} device=${device} count=3\n`
+  await report(await client(), line('copier-2', NOW_S) + line('old', NOW_S - 3701) + line('scanner%202', NOW_S - 3600))
+  await write()
+  expect(messages).toEqual([
+    { at: NOW_S, device: 'copier-2', count: 3 },
+    { at: NOW_S - 3600, device: 'scanner 2', count: 3 },
+  ])
+})

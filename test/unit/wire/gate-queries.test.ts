@@ -24,10 +24,12 @@ import {
   parseSocketmapQuery,
 } from '../../../src/wire/relay-services.ts'
 import {
+  formatDeviceMessages,
   formatRelayTally,
   formatUsageEvent,
   MAX_RECENT,
   MAX_RELAY_TALLY_LINE,
+  parseDeviceMessages,
   parseRelayTally,
   parseUsageEvent,
 } from '../../../src/wire/usage-event.ts'
@@ -341,5 +343,30 @@ describe('tally of a service', () => {
   ])('%j is not a tally', line => {
     expect(parseRelayTally(good)).toBeDefined()
     expect(parseRelayTally(line)).toBeUndefined()
+  })
+})
+
+describe('messages of a device', () => {
+  test('are parsed back', () => {
+    const device = fc.string({ minLength: 1, maxLength: 64, unit: 'grapheme' }).filter(name => !name.includes('\0'))
+    fc.assert(
+      fc.property(device, fc.nat({ max: 999_999_999 }), fc.nat({ max: 999_999_999_999 }), (name, count, at) => {
+        expect(parseDeviceMessages(formatDeviceMessages({ device: name, count, at }))).toEqual({
+          device: name,
+          count,
+          at,
+        })
+      }),
+    )
+  })
+  test.each([
+    'messages v=1 at=1 device= count=1',
+    'messages v=2 at=1 device=a count=1',
+    'messages v=1 at=1 device=a%00 count=1',
+    'messages v=1 at=1 device=a count=-1',
+    'messages v=1 at=1 device=a count=1 more=1',
+    `messages v=1 at=1 device=${'a'.repeat(766)} count=1`,
+  ])('%j is not a number of messages', line => {
+    expect(parseDeviceMessages(line)).toBeUndefined()
   })
 })

@@ -70,6 +70,9 @@ type Mail = { readonly sender: string; readonly recipient: string; readonly mess
 /** Sends the recipient of one message; returns `ok` or the SMTP reply. */
 type Ask = (mail: Mail) => Promise<string>
 
+/** Devices of the messages that counted. */
+const sent: string[] = []
+
 const octetsOf = (address: string): string => Buffer.from(address).toString('latin1')
 const text = (octets: string): string => Buffer.from(octets, 'latin1').toString()
 
@@ -78,6 +81,7 @@ function optionsFor({ limits = NO_LIMITS, ...client }: Client): QueryServiceOpti
   return {
     limits: { maxConnections: 10, maxOpen: 100 },
     counts: () => true,
+    onMessage: device => void sent.push(device),
     decide: async () => ({ relay: true, until, login, device, neighbours }),
     onDecision: () => {},
     log: createLog('wrap', { write: () => {} }),
@@ -139,7 +143,7 @@ async function front(client: Client): Promise<Ask> {
     rules: new GrantRules(
       term,
       grant => mailRules(options, CLIENT, grant, () => {}),
-      () => {},
+      device => void sent.push(device ?? ''),
     ),
   })
   const say = (line: string): string => {
@@ -273,3 +277,16 @@ describe.each(Object.entries(SERVICES))('%s', (_, open) => {
     expect(await ask({ sender: 'scan@example.org', recipient: 'u@example.org', message: 2 })).toBe('ok')
   })
 })
+
+test.each(Object.entries(SERVICES))(
+  '%s: each message of a device counts once, with all its recipients',
+  async (_, open) => {
+    sent.length = 0
+    const ask = await open(DEVICE)
+    const mail = { sender: 'scan@example.org', recipient: 'u@example.org' }
+    for (const message of [1, 1, 2]) expect(await ask({ ...mail, message })).toBe('ok')
+    // The front counts a message when the server has accepted it: here at the next MAIL.
+    expect(await ask({ ...mail, sender: 'ceo@example.org', message: 3 })).toMatch(/^550 /)
+    expect(sent).toEqual(['copier-2', 'copier-2'])
+  },
+)

@@ -34,6 +34,7 @@ async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<
   const { server } = policyService(() => ({
     limits: { maxConnections: 10, maxOpen: 100 },
     counts: () => true,
+    onMessage: () => {},
     decide: async () => GRANTED,
     onDecision: (ip, { relay }) => void (relay && relayed.push(ip ?? '')),
     log: createLog('wrap', { write: line => lines.push(line) }),

@@ -60,6 +60,7 @@ async function open(options: Partial<QueryServiceOptions> = {}) {
   const { server } = queryService(() => ({
     limits: { maxConnections: 50, maxOpen: 100 },
     counts: () => true,
+    onMessage: () => {},
     decide: async () => GRANTED,
     onDecision: () => {},
     log: createLog('wrap', { write: line => lines.push(line) }),

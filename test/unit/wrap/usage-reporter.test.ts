@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { afterAll, expect, onTestFinished, test, vi } from 'vitest'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
-import { parseUsageEvent } from '../../../src/wire/usage-event.ts'
+import { parseDeviceMessages, parseUsageEvent } from '../../../src/wire/usage-event.ts'
 import { UsageReporter } from '../../../src/wrap/gate/usage-reporter.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -63,5 +63,24 @@ test('decisions are counted and arrive as one line for each service, also those 
   reporter.close()
   await eventually('the last report arrives', () => lines.length === 3)
   expect(lines[2]).toContain('refused=1 ')
+  server.close()
+})
+
+test('messages of devices are counted by hour and arrive with the tallies', async () => {
+  const path = `${directory.path}/messages.sock`
+  const reporter = new UsageReporter(path, 20)
+  for (const at of [3598, 3599, 3600]) reporter.countMessage('copier 2', at)
+  reporter.countMessage('scanner', 3601)
+  const lines: string[] = []
+  const server = createServer(socket => socket.on('data', piece => lines.push(...String(piece).trim().split('\n'))))
+  server.listen(path)
+  await once(server, 'listening')
+  await eventually('the counts arrive', () => lines.length === 3)
+  expect(lines.map(parseDeviceMessages)).toEqual([
+    { at: 3599, device: 'copier 2', count: 2 },
+    { at: 3600, device: 'copier 2', count: 1 },
+    { at: 3601, device: 'scanner', count: 1 },
+  ])
+  reporter.close()
   server.close()
 })
