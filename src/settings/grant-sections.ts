@@ -399,12 +399,12 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   without_device: choice(
     ['relay', 'refuse'],
     'relay',
-    'relay: a login without a device opens the relay under the rules of this section. refuse: such a login opens nothing.',
+    'relay: a login without a device opens the relay under the rules of this section. refuse: such a login opens nothing, and closes the address for services that do not know the sender.',
   ),
   shared_addresses: choice(
     ['devices', 'nobody', 'as_before'],
     'devices',
-    'Mail that is relayed from an address that several logins open. devices: mail with a sender of a device or of one of these logins (policy service, query service and front). The second value: mail of devices alone, while the last login is that of a device. as_before: all mail.',
+    'Mail that is relayed from an address that several logins open. devices: mail with a sender of a device or of one of these logins (policy service, query service and front). The second value: mail of devices alone; services that do not know the sender relay it only while the last login is that of a device. as_before: all mail.',
   ),
   shared_logins: integer(
     3,

@@ -11,6 +11,7 @@ import {
   type Neighbours,
   neighboursOf,
   type OpenedBy,
+  ownerOf,
 } from '../grants/devices/mail-rules.ts'
 import type { GrantedDevice } from '../grants/grant-store.ts'
 import type { Ungrantable } from '../grants/never-list.ts'
@@ -49,6 +50,11 @@ export type Decision =
       readonly error?: Error
       /** The device whose rule keeps the relay closed. */
       readonly device?: GrantedDevice | undefined
+      /**
+       * The last login closes the address, which has other logins. One of them may send, see
+       * decisionOfSender.
+       */
+      readonly bySender?: { readonly until: number | undefined; readonly neighbours: Neighbours }
     }
 
 export type DecideOptions = {
@@ -85,12 +91,30 @@ export async function decide(
     if (grant === undefined) return { relay: false, reason: 'no_grant' }
     const closed = closedBy(ip, grant, rules)
     const { until, login, device } = grant
-    if (closed !== undefined) return { relay: false, reason: closed, device }
     const neighbours = neighboursOf(ip, grant, rules)
+    if (closed !== undefined)
+      return {
+        relay: false,
+        reason: closed,
+        device,
+        ...(neighbours === undefined ? {} : { bySender: { until, neighbours } }),
+      }
     return { relay: true, until, login, device, ...(neighbours === undefined ? {} : { neighbours }) }
   } catch (error) {
     return { relay: false, reason: 'error', error: asError(error) }
   }
+}
+
+/**
+ * The decision about the mail of a sender. Only a sender that belongs to a login which may send now
+ * opens an address that its last login closes, so that the order of the logins changes nothing. All
+ * other decisions stay as they are.
+ */
+export function decisionOfSender(decision: Decision, sender: string, senderDomains: readonly string[]): Decision {
+  if (decision.relay || decision.bySender === undefined) return decision
+  const { until, neighbours } = decision.bySender
+  const owner = ownerOf(neighbours, sender, senderDomains)
+  return owner === undefined ? decision : { relay: true, until, login: owner.login, device: owner.device }
 }
 
 /** Runs an action with a deadline, which holds even if the action ignores its signal. */

@@ -11,7 +11,8 @@ import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { createStatusFeed } from '../../src/grants/status-feed.ts'
 import { crypt } from '../../src/libc/accounts.ts'
-import { decide } from '../../src/wrap/decision.ts'
+import { parseSettings } from '../../src/settings/settings.ts'
+import { decide, decisionOfSender } from '../../src/wrap/decision.ts'
 import { ip, net } from '../harness/addresses.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { mmdb } from '../harness/mmdb.ts'
@@ -461,6 +462,36 @@ describe('logins of one address', () => {
     await received(['08:00:00', 'copier-9'])
     expect((await reader.lookup(ip('192.0.2.77')))?.devices).toEqual([])
     await admin.remove('neighbour')
+  })
+  test.each([
+    ['within the time of its grant', '08:06:00', '', true],
+    ['after the time of its grant', '08:31:00', '', false],
+    ['while it is blocked', '08:06:00', 'copier-9', false],
+  ])('a device whose address a later login closes is relayed %s: %s', async (_, moment, blocked, isRelayed) => {
+    const admin = new DeviceAdmin(database.owner)
+    await admin.store({ ...COPIER, name: 'neighbour', logins: ['copier-9'] }, true)
+    await received(['08:00:00', 'copier-9'], ['08:05:00', 'ann'])
+    await database.owner.script(
+      `INSERT INTO blocks (login, since, until, reason, owner) VALUES ('${blocked}', '2026-03-02T08:05:30Z', 'infinity', 'test', 'test')`,
+    )
+    const reader = createGrantReader(database.open('authwrap'), policy, { now: () => at(moment) })
+    const { wrap } = parseSettings('[wrap]\nwithout_device = "refuse"\n', 'test', {}).settings
+    const decision = await decide(ip('192.0.2.77'), {
+      ask: async asked => {
+        const grant = await reader.lookup(asked)
+        return (
+          grant && { ...grant, until: undefined, login: grant.login ?? undefined, device: grant.device ?? undefined }
+        )
+      },
+      refusal: () => undefined,
+      timeoutMs: 10_000,
+      rules: addressRulesOf({ wrap: { ...wrap, shared_logins: 9 }, grants: { mmdb_files: [] } }),
+    })
+    expect(decision).toMatchObject({ relay: false, reason: 'no_device' })
+    expect(decisionOfSender(decision, 'ceo@example.org', []).relay).toBe(false)
+    expect(decisionOfSender(decision, 'scan@example.org', []).relay).toBe(isRelayed)
+    await admin.remove('neighbour')
+    await database.owner.script('DELETE FROM blocks')
   })
   test('a blocked login is none of them', async () => {
     await received(['08:00:00', 'ann'], ['08:05:00', 'bob'], ['08:05:00', 'eve'])

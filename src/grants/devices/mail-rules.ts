@@ -214,15 +214,9 @@ export function rulesOfSender<R extends EnvelopeRules>(rules: R, sender: string)
   const { login, device, neighbours, senderDomains, senderBinding } = rules
   if (neighbours === undefined) return rules
   if (sender === '') return { ...rules, neighbours: undefined }
-  const { logins, devices, isShared: shared, onlyDevices } = neighbours
-  const open = devices.filter(each => each.isOpen)
-  const people = onlyDevices ? [] : logins.filter(name => !devices.some(each => each.login === name))
-  const belongs = (name: string): boolean => senderBelongsTo(name, sender, senderDomains)
-  const unbound = open.filter(each => each.device.senders.length === 0)
-  const owner =
-    open.find(each => each.device.senders.some(own => senderBelongsTo(own, sender, []))) ??
-    loginWithoutDevice(people.find(belongs)) ??
-    unbound.find(each => belongs(each.login))
+  const { people, unbound } = sendersAllowed(neighbours)
+  const { isShared: shared } = neighbours
+  const owner = ownerOf(neighbours, sender, senderDomains)
   if (owner !== undefined) return { ...rules, login: owner.login, device: owner.device, neighbours: undefined }
   // Without sender binding such a login may use every sender, also if it is not the last login.
   const last = login === undefined ? undefined : loginKey(login)
@@ -231,6 +225,38 @@ export function rulesOfSender<R extends EnvelopeRules>(rules: R, sender: string)
       ? undefined
       : (loginWithoutDevice(people.find(name => device === undefined && name === last) ?? people[0]) ?? unbound[0])
   return free === undefined ? rules : { ...rules, login: free.login, device: free.device, neighbours: undefined }
+}
+
+/** The login to which a sender belongs, and its device. */
+export type SenderOwner = { readonly login: string; readonly device: GrantedDevice | undefined }
+
+/**
+ * The open device or the login without a device to which a sender belongs. Undefined: the sender is
+ * the null sender, or belongs to no login that may send from the address now.
+ */
+export function ownerOf(
+  neighbours: Neighbours,
+  sender: string,
+  senderDomains: readonly string[],
+): SenderOwner | undefined {
+  if (sender === '') return undefined
+  const { open, people, unbound } = sendersAllowed(neighbours)
+  const belongs = (name: string): boolean => senderBelongsTo(name, sender, senderDomains)
+  return (
+    open.find(each => each.device.senders.some(own => senderBelongsTo(own, sender, []))) ??
+    loginWithoutDevice(people.find(belongs)) ??
+    unbound.find(each => belongs(each.login))
+  )
+}
+
+/** The logins of an address that may send now: open devices, and logins without a device. */
+function sendersAllowed({ logins, devices, onlyDevices }: Neighbours) {
+  const open = devices.filter(each => each.isOpen)
+  return {
+    open,
+    people: onlyDevices ? [] : logins.filter(name => !devices.some(each => each.login === name)),
+    unbound: open.filter(each => each.device.senders.length === 0),
+  }
 }
 
 const loginWithoutDevice = (login: string | undefined) =>

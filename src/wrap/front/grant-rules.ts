@@ -48,9 +48,15 @@ export class GrantRules implements FrontRules {
 
   sender(sender: Mailbox | undefined): Refusal | undefined {
     const from = sender === undefined ? '' : addressOf(sender)
-    const rules = rulesOfSender(this.#rulesFor(this.#term.grant), from)
+    const last = this.#rulesFor(this.#term.grant)
+    const grant = this.#term.ofSender(from, last.senderDomains)
+    if ('rule' in grant) {
+      this.#mail = rulesOfSender(last, from)
+      return grant
+    }
+    const rules = rulesOfSender(this.#rulesFor(grant), from)
     this.#mail = rules
-    return this.#term.refusal() ?? refuseSender(rules, from) ?? refuseCount(messageCounts(rules))
+    return refuseSender(rules, from) ?? refuseCount(messageCounts(rules))
   }
 
   message(): Refusal | Reservation {

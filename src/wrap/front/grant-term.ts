@@ -1,5 +1,5 @@
 import { type MailRefusal, refuseSession } from '../../grants/devices/mail-rules.ts'
-import type { Decision, RelayGrant } from '../decision.ts'
+import { type Decision, decisionOfSender, type RelayGrant } from '../decision.ts'
 
 /**
  * The grant of a session. During the session a login may renew the grant, a block may end it, and
@@ -9,12 +9,13 @@ import type { Decision, RelayGrant } from '../decision.ts'
 export class GrantTerm {
   readonly #decide: () => Promise<Decision>
   #grant: RelayGrant
-  /** Why the relay is closed now. */
-  #closed: string | undefined
+  /** The latest answer. */
+  #decision: Decision
 
   /** `decide` never rejects and has a deadline. */
   constructor(grant: RelayGrant, decide: () => Promise<Decision>) {
     this.#grant = grant
+    this.#decision = { relay: true, ...grant }
     this.#decide = decide
   }
 
@@ -26,17 +27,15 @@ export class GrantTerm {
   /** Looks up the grant again. */
   async renew(): Promise<void> {
     const decision = await this.#decide()
-    if (decision.relay) {
-      this.#grant = decision
-      this.#closed = undefined
-    } else {
-      this.#closed = decision.error === undefined ? decision.reason : 'undecided'
-      if (decision.device !== undefined) this.#grant = { ...this.#grant, device: decision.device }
-    }
+    this.#decision = decision
+    if (decision.relay) this.#grant = decision
+    else if (decision.device !== undefined) this.#grant = { ...this.#grant, device: decision.device }
   }
 
-  /** Checks MAIL by the latest answer. Undefined: the grant is in force. */
-  refusal(): MailRefusal | undefined {
-    return this.#closed === undefined ? undefined : refuseSession(this.#closed, this.#grant.device)
+  /** The grant for the mail of a sender, or the refusal of MAIL, by the latest answer. */
+  ofSender(sender: string, senderDomains: readonly string[]): RelayGrant | MailRefusal {
+    const decision = decisionOfSender(this.#decision, sender, senderDomains)
+    if (decision.relay) return decision
+    return refuseSession(decision.error === undefined ? decision.reason : 'undecided', this.#grant.device)
   }
 }

@@ -4,7 +4,7 @@ import { LineServer, type LineServerLimits, type LineService } from '../../proce
 import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/relay-services.ts'
-import { type Decision, logAnswer, MAIL_REFUSED, type RelayGrant } from '../decision.ts'
+import { type Decision, decisionOfSender, logAnswer, MAIL_REFUSED, type RelayGrant } from '../decision.ts'
 import { loggedRules, type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
 import type { QueryServiceOptions } from './query-service.ts'
 
@@ -59,8 +59,9 @@ class PolicyConnection implements LineService<PolicyRequest> {
     return answer
   }
 
-  #actionFor(request: PolicyRequest, decision: Decision): string {
-    const { log } = this.#options()
+  #actionFor(request: PolicyRequest, ofAddress: Decision): string {
+    const { log, senderDomains } = this.#options()
+    const decision = decisionOfSender(ofAddress, request.get('sender') ?? '', senderDomains)
     const ip = clientOf(request)
     const fields = {
       ip,

@@ -18,7 +18,7 @@ import {
   type RelayAnswer,
   type RelayQuery,
 } from '../../wire/relay-services.ts'
-import { type Decision, logAnswer, MAIL_REFUSED } from '../decision.ts'
+import { type Decision, decisionOfSender, logAnswer, MAIL_REFUSED } from '../decision.ts'
 import {
   loggedRules,
   type MailRules,
@@ -68,7 +68,7 @@ export function queryService(options: () => QueryServiceOptions & FaultsSource):
   const answerTo = async (query: RelayQuery, uid: number | undefined): Promise<RelayAnswer> => {
     const { decide, onDecision, log, counts, onMessage, ...site } = options()
     const { ip, sender, recipient } = query
-    const granted = await decide(ip)
+    const granted = decisionOfSender(await decide(ip), sender ?? '', site.senderDomains)
     const rules = granted.relay
       ? rulesOfSender(
           mailRules(site, ip, granted, () => {}),

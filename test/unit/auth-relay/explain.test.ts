@@ -267,6 +267,27 @@ Also known:
     expect(explained({ device: null }, {}, 'without_device = "refuse"')?.closed).toBe('no_device')
   })
 
+  test('an address that its last login closes: the sender of another device there is relayed by the services that know it', () => {
+    const copier = { login: 'copier2', device }
+    const last = { login: 'bob', device: null, logins: ['bob', 'copier2'], devices: [copier] }
+    const wrap = 'without_device = "refuse"\npolicy_listen = ["unix:/run/policy.sock"]'
+    const mail = explained(last, { sender: 'scan@example.org' }, wrap)
+    expect(mail).toMatchObject({ login: 'copier2', closed: null, closedForOthers: 'no_device', refused: false })
+    expect(inWords(mail)).toMatch(/^Mail from 192\.0\.2\.7 is relayed\.\n/)
+    expect(inWords(mail)).toContain('Only the policy service and the query service relay this sender.')
+    for (const [envelope, settings] of [
+      [{}, wrap],
+      [{ sender: 'bob@example.org' }, wrap],
+      [{ sender: '' }, wrap],
+      [{ sender: 'scan@example.org' }, 'without_device = "refuse"'],
+    ] as const)
+      expect(explained(last, envelope, settings)).toMatchObject({
+        closed: 'no_device',
+        closedForOthers: null,
+        refused: true,
+      })
+  })
+
   test('an allowance has no rules of a login', () => {
     const mail = explained(
       { source: 'allowance', login: null, device: null },

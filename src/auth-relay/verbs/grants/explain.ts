@@ -7,6 +7,7 @@ import {
   formatHours,
   type MailRefusal,
   neighboursOf,
+  ownerOf,
   refuseRecipient,
   refuseSender,
   rulesOfSender,
@@ -104,6 +105,8 @@ type MailExplanation = {
   readonly places: readonly string[]
   /** The rule that keeps the relay closed; null: none. */
   readonly closed: string | null
+  /** The rule of the last login that closes the address for all other senders; null: none. */
+  readonly closedForOthers: string | null
   /** The refusal of each requested part; null: the part is accepted. */
   readonly sender?: MailRefusal | null
   readonly recipient?: MailRefusal | null
@@ -214,18 +217,28 @@ export function explainMail(
     recipientDomains: recipient_domains,
     onForeignSender: () => {},
   }
-  const rules = sender === undefined ? last : rulesOfSender(last, sender)
+  // Only these services decide about an address by the sender.
+  const isBySender = closed !== null && settings.wrap.policy_listen.length + settings.wrap.query_listen.length > 0
+  const owner = isBySender && neighbours !== undefined ? ownerOf(neighbours, sender ?? '', sender_domains) : undefined
+  const rules =
+    owner !== undefined
+      ? { ...last, ...owner, neighbours: undefined }
+      : sender === undefined
+        ? last
+        : rulesOfSender(last, sender)
   const refusals = {
     ...(sender === undefined ? {} : { sender: refuseSender(rules, sender) ?? null }),
     ...(to === undefined ? {} : { recipient: refuseRecipient(rules, to) ?? null }),
   }
-  const refused = closed !== null || Object.values(refusals).some(refusal => refusal !== null)
+  const isClosed = closed !== null && owner === undefined
+  const refused = isClosed || Object.values(refusals).some(refusal => refusal !== null)
   return {
     login: rules.login ?? null,
     device: rules.device ?? null,
     sharedBy: neighbours?.isShared === true ? neighbours.logins : [],
     places: addressRules.placesOf(ip),
-    closed,
+    closed: isClosed ? closed : null,
+    closedForOthers: isClosed ? null : closed,
     ...refusals,
     refused,
   }
@@ -233,7 +246,7 @@ export function explainMail(
 
 /** The rules for mail in words, one line each. */
 function mailInWords(mail: MailExplanation & LimitsLeft): readonly string[] {
-  const { device, sharedBy, places, closed, sender, recipient, login, left, leftUnknown } = mail
+  const { device, sharedBy, places, closed, closedForOthers, sender, recipient, login, left, leftUnknown } = mail
   const lines: string[] = []
   if (device !== null) {
     const limits = limitsOf(device).filter(({ limit }) => limit > 0)
@@ -253,6 +266,10 @@ function mailInWords(mail: MailExplanation & LimitsLeft): readonly string[] {
   if (places.length > 0) lines.push(`Place: ${places.join(', ')}`)
   if (sharedBy.length > 0) lines.push(`Shared address: ${sharedBy.join(', ')}`)
   if (closed !== null) lines.push(`Closed by: ${closed}`, `What to do: ${remedyFor(closed, mail)}`)
+  if (closedForOthers !== null)
+    lines.push(
+      `Only the policy service and the query service relay this sender. Other mail: closed by ${closedForOthers}`,
+    )
   if (sender !== undefined) lines.push(`Sender: ${sender === null ? 'may pass' : `${sender.reply} (${sender.rule})`}`)
   if (recipient !== undefined)
     lines.push(`Recipient: ${recipient === null ? 'may pass' : `${recipient.reply} (${recipient.rule})`}`)
