@@ -1096,3 +1096,17 @@ COMMENT ON TABLE device_messages IS 'Messages that the front, the policy service
 REVOKE ALL ON device_messages FROM PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON device_messages TO pop3authd;
 COMMIT;
+
+-- 000023-granted-neighbours.sql
+BEGIN;
+-- The logins of an address that belong to its present grant. A block of an address removes its
+-- grant, so logins before the block do not open the address again.
+
+INSERT INTO schema_version (v) VALUES (23);
+
+CREATE OR REPLACE VIEW relay_neighbours AS
+  SELECT n.network, n.login, n.last,
+         (SELECT max(b.until) FROM blocks b WHERE b.login = n.login) AS blocked_until,
+         coalesce((SELECT n.last >= g.granted_first FROM grants g WHERE g.ip = n.network), false) AS granted
+  FROM neighbours n;
+COMMIT;

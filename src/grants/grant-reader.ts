@@ -60,6 +60,7 @@ const LOOKUP: Statement<Omit<Grant, 'ip'> & { readonly position: number }> = {
     secondsLeft: v.nullable(v.number()),
     device: v.nullable(grantedDevice),
     logins: v.array(v.string()),
+    granted: v.array(v.string()),
     devices: v.array(v.object({ login: v.string(), device: grantedDevice })),
   }),
   text: `
@@ -72,6 +73,10 @@ LATERAL (
       SELECT n.login FROM relay_neighbours n
       WHERE n.network = asked.network AND yes.source = 'login' AND ${COUNTS}
       ORDER BY n.last DESC, n.login LIMIT 100) AS logins,
+    ARRAY(
+      SELECT n.login FROM relay_neighbours n
+      WHERE n.network = asked.network AND yes.source = 'login' AND ${COUNTS} AND n.granted
+      ORDER BY n.last DESC, n.login LIMIT 100) AS granted,
     (SELECT coalesce(jsonb_agg(jsonb_build_object('login', found.login, 'device', found.device)), '[]')
      FROM (
        SELECT n.login, ${DEVICE} AS device

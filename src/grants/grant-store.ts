@@ -64,6 +64,8 @@ export type Grant = {
    * than one.
    */
   readonly logins: readonly string[]
+  /** Those of `logins` that belong to the present grant, which no command has removed since. */
+  readonly granted: readonly string[]
   /** The devices of `logins`. */
   readonly devices: readonly LoginDevice[]
 }

@@ -44,12 +44,13 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
       const asked = Date.now()
       const grant = await reader.lookup(ip, { signal })
       if (grant === undefined) return undefined
-      const { secondsLeft, login, device, logins, devices } = grant
+      const { secondsLeft, login, device, logins, granted, devices } = grant
       return {
         until: endHere(asked, secondsLeft),
         login: login ?? undefined,
         device: device ?? undefined,
         logins,
+        granted,
         devices,
       }
     },

@@ -10,6 +10,7 @@ import {
   localMinute,
   type Neighbours,
   neighboursOf,
+  neighboursOfClosed,
   type OpenedBy,
   ownerOf,
 } from '../grants/devices/mail-rules.ts'
@@ -91,14 +92,12 @@ export async function decide(
     if (grant === undefined) return { relay: false, reason: 'no_grant' }
     const closed = closedBy(ip, grant, rules)
     const { until, login, device } = grant
+    if (closed !== undefined) {
+      const others = neighboursOfClosed(ip, grant, rules)
+      const bySender = others === undefined ? {} : { bySender: { until, neighbours: others } }
+      return { relay: false, reason: closed, device, ...bySender }
+    }
     const neighbours = neighboursOf(ip, grant, rules)
-    if (closed !== undefined)
-      return {
-        relay: false,
-        reason: closed,
-        device,
-        ...(neighbours === undefined ? {} : { bySender: { until, neighbours } }),
-      }
     return { relay: true, until, login, device, ...(neighbours === undefined ? {} : { neighbours }) }
   } catch (error) {
     return { relay: false, reason: 'error', error: asError(error) }

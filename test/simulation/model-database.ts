@@ -220,6 +220,10 @@ export class GrantStatements {
       // No device binds a login in a simulation.
       device: null,
       logins: rest.source === 'login' ? neighboursOf(tables, String(row), now, number(exp ?? 0)) : [],
+      granted:
+        rest.source === 'login'
+          ? neighboursOf(tables, String(row), now, number(exp ?? 0), grant?.grantedFirst ?? Infinity)
+          : [],
       devices: [],
       until: moment(until),
       age: (now - since) / 1000,
@@ -292,9 +296,15 @@ function loginsOfOthers(
   return [...received.values()]
 }
 
-const neighboursOf = (tables: Tables, network: string, now: number, expSeconds: number): readonly string[] =>
+const neighboursOf = (
+  tables: Tables,
+  network: string,
+  now: number,
+  expSeconds: number,
+  grantedFirst = -Infinity,
+): readonly string[] =>
   [...tables.neighbours.values()]
-    .filter(row => row.network === network && row.last > now - expSeconds * 1000)
+    .filter(row => row.network === network && row.last > now - expSeconds * 1000 && row.last >= grantedFirst)
     .filter(row => !tables.blocks.some(({ login, until }) => login === row.login && until > now))
     .sort((a, b) => b.last - a.last || (a.login < b.login ? -1 : 1))
     .map(({ login }) => login)

@@ -93,6 +93,21 @@ export function neighboursOf(ip: IpAddress, opened: OpenedBy, rules: AddressRule
   }
 }
 
+/**
+ * The neighbours of an address that its last login closes. Only logins of the present grant count,
+ * because they alone have opened the address. Undefined: there are none.
+ */
+export function neighboursOfClosed(ip: IpAddress, opened: OpenedBy, rules: AddressRules): Neighbours | undefined {
+  const neighbours = neighboursOf(ip, opened, rules)
+  if (neighbours === undefined) return undefined
+  const granted = new Set(opened.granted)
+  return {
+    ...neighbours,
+    logins: neighbours.logins.filter(login => granted.has(login)),
+    devices: neighbours.devices.filter(({ login }) => granted.has(login)),
+  }
+}
+
 /** Carrier-grade NAT (RFC 6598): shared before the first login. */
 const CARRIER_NAT = new NetworkSet([parseNetwork('100.64.0.0/10')].filter(network => network !== undefined))
 
@@ -108,6 +123,8 @@ export type OpenedBy = {
    * there was one.
    */
   readonly logins?: readonly string[] | undefined
+  /** Those of `logins` that belong to the present grant. */
+  readonly granted?: readonly string[] | undefined
   /** The devices of `logins`. */
   readonly devices?: readonly LoginDevice[] | undefined
 }

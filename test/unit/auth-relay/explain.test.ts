@@ -139,6 +139,7 @@ describe('the answer of the gate to mail', () => {
     secondsLeft: null,
     device,
     logins: [],
+    granted: [],
     devices: [],
   }
   const inWords = (mail: ReturnType<typeof withLimits> | ReturnType<typeof explainMail>) =>
@@ -269,7 +270,13 @@ Also known:
 
   test('an address that its last login closes: the sender of another device there is relayed by the services that know it', () => {
     const copier = { login: 'copier2', device }
-    const last = { login: 'bob', device: null, logins: ['bob', 'copier2'], devices: [copier] }
+    const last = {
+      login: 'bob',
+      device: null,
+      logins: ['bob', 'copier2'],
+      granted: ['bob', 'copier2'],
+      devices: [copier],
+    }
     const wrap = 'without_device = "refuse"\npolicy_listen = ["unix:/run/policy.sock"]'
     const mail = explained(last, { sender: 'scan@example.org' }, wrap)
     expect(mail).toMatchObject({ login: 'copier2', closed: null, closedForOthers: 'no_device', refused: false })

@@ -76,7 +76,7 @@ const CLOSED: readonly (readonly [string, OpenedBy, Partial<AddressRules>])[] = 
 
 const decideFor = (opened: OpenedBy, rules: Partial<AddressRules>) => (): Promise<Decision> =>
   decide(CLIENT, {
-    ask: async () => ({ until: 1_764_000_000, login: undefined, ...opened }),
+    ask: async () => ({ until: 1_764_000_000, login: undefined, granted: opened.logins, ...opened }),
     refusal: () => undefined,
     timeoutMs: 1000,
     rules: { ...SITE, ...rules },
@@ -192,6 +192,14 @@ describe.each(Object.entries(SERVICES))('%s: an address that its last login clos
     for (const sender of ['scan@example.org', 'far@x.example', BOB, '']) {
       expect(await ask(decideFor(alone, { withoutDevice: 'refuse' }), sender, 'u@example.org')).toBe('closed')
       expect(await ask(decideFor(both, {}), sender, 'u@example.org')).toBe('closed')
+    }
+  })
+
+  test('relays nothing of a login before the present grant', async () => {
+    for (const [, opened, rules] of CLOSED) {
+      const answer = decideFor({ ...opened, granted: [fax.login] }, rules)
+      expect(await ask(answer, 'scan@example.org', 'u@example.org')).toBe('closed')
+      expect(await ask(answer, 'fax@example.org', 'u@example.org')).toBe('relayed')
     }
   })
 

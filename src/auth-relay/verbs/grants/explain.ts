@@ -7,6 +7,7 @@ import {
   formatHours,
   type MailRefusal,
   neighboursOf,
+  neighboursOfClosed,
   ownerOf,
   refuseRecipient,
   refuseSender,
@@ -203,8 +204,8 @@ export function explainMail(
 ): MailExplanation | undefined {
   if (grant === undefined) return undefined
   const addressRules = addressRulesOf(settings)
-  const { logins, devices } = grant
-  const opened = { login: grant.login ?? undefined, device: grant.device ?? undefined, logins, devices }
+  const { logins, granted, devices } = grant
+  const opened = { login: grant.login ?? undefined, device: grant.device ?? undefined, logins, granted, devices }
   const closed = closedBy(ip, opened, addressRules) ?? null
   const neighbours = neighboursOf(ip, opened, addressRules)
   const { sender_binding, sender_domains, recipient_domains } = settings.wrap
@@ -219,7 +220,8 @@ export function explainMail(
   }
   // Only these services decide about an address by the sender.
   const isBySender = closed !== null && settings.wrap.policy_listen.length + settings.wrap.query_listen.length > 0
-  const owner = isBySender && neighbours !== undefined ? ownerOf(neighbours, sender ?? '', sender_domains) : undefined
+  const others = isBySender ? neighboursOfClosed(ip, opened, addressRules) : undefined
+  const owner = others === undefined ? undefined : ownerOf(others, sender ?? '', sender_domains)
   const rules =
     owner !== undefined
       ? { ...last, ...owner, neighbours: undefined }
