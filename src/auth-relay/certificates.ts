@@ -3,7 +3,7 @@
 import type { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:tls'
-import { describeDenial, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
+import { denialOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
 import { formatSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type PartsInUse, partsInUseHere } from './stack/plan.ts'
@@ -94,7 +94,9 @@ export function pemFile(file: string): Buffer {
   try {
     return readFileSync(file)
   } catch (error) {
-    const remedy = isAccessDenied(error) ? describeDenial(file) : messageOf(error)
-    throw new UsageFault(`cannot read ${file}: ${remedy}`, error)
+    const { reason, remedy } = isAccessDenied(error)
+      ? denialOf(file)
+      : { reason: messageOf(error), remedy: 'name a file that exists' }
+    throw new UsageFault({ fact: `cannot read ${file}: ${reason}`, remedy }, error)
   }
 }

@@ -75,20 +75,30 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
   const { hosts, database, user } = connection
   if (error instanceof OutcomeUnknown) {
     return new TemporaryFault(
-      `the outcome is unknown, and a failover may lose the change: ${error.message}: check whether it is there, and repeat the command`,
+      {
+        fact: `the outcome is unknown, and a failover may lose the change: ${error.message}`,
+        remedy: 'check whether it is there, and repeat the command',
+      },
       error,
     )
   }
   if (error instanceof DatabaseUnavailable) {
-    return new TemporaryFault(`no database: ${error.message}: ${databaseRemedy(error.message, connection)}`, error)
+    const remedy = databaseRemedy(error.message, connection)
+    return new TemporaryFault({ fact: `no database: ${error.message}`, remedy }, error)
   }
   if (error instanceof StatementRefused) {
     if (error.code === '42P01')
       return new UsageFault(
-        `the database ${database} has no tables of auth-relay: run ${setupCommand(hosts, 'auth-relay migrate')}`,
+        {
+          fact: `the database ${database} has no tables of auth-relay`,
+          remedy: `run ${setupCommand(hosts, 'auth-relay migrate')}`,
+        },
         error,
       )
-    if (error.code === '42501') return new UsageFault(`role ${user} may not do this: ${error.message}`, error)
+    if (error.code === '42501') {
+      const remedy = setupCommand(hosts, 'auth-relay migrate --user postgres')
+      return new UsageFault({ fact: `role ${user} may not do this: ${error.message}`, remedy }, error)
+    }
     // A value of another type, a missing value, a CHECK: the same command would fail again.
     if (/^(22|235(02|14))/.test(error.code))
       return new UsageFault(`the database refused a value: ${error.message}`, error)
@@ -118,10 +128,16 @@ export async function checkSchema(connection: ConnectionOptions): Promise<number
   const known = await knownSchema()
   if (found < known) {
     const command = setupCommand(connection.hosts, 'auth-relay migrate')
-    throw new UsageFault(`the database has schema ${found}, auth-relay needs ${known}: run ${command}`)
+    throw new UsageFault({
+      fact: `the database has schema ${found}, auth-relay needs ${known}`,
+      remedy: `run ${command}`,
+    })
   }
   if (found > known)
-    throw new UsageFault(`the database has schema ${found}, auth-relay knows ${known}: install a newer auth-relay`)
+    throw new UsageFault({
+      fact: `the database has schema ${found}, auth-relay knows ${known}`,
+      remedy: 'install a newer auth-relay',
+    })
   return found
 }
 
@@ -153,9 +169,10 @@ export function commandConnection(settings: Settings): ConnectionOptions {
   const [writer, reader] = [passwordFileOf(settings, 'writer'), passwordFileOf(settings, 'reader')]
   const isOfGate = wrap_dbpass !== '' || (reader !== '' && existsSync(reader))
   if (writer !== '' && !existsSync(writer) && isOfGate) {
-    throw new UsageFault(
-      `this host has the password of ${wrap_dbuser} alone, and commands need that of ${dbuser}: run the command on a host where authd runs, or write ${writer}`,
-    )
+    throw new UsageFault({
+      fact: `this host has the password of ${wrap_dbuser} alone, and commands need that of ${dbuser}`,
+      remedy: `run the command on a host where authd runs, or write ${writer}`,
+    })
   }
   return databaseConnection(settings, 'writer')
 }

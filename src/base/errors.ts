@@ -4,19 +4,37 @@ import { statSync } from 'node:fs'
 /** Exit statuses of every program. They are stable (docs/OPERATING.md). */
 export const EXIT = { done: 0, no: 1, usage: 100, temporary: 111 } as const
 
+/** One fault for the administrator: name, fact, remedy. */
+export type Fault = {
+  /** The setting, if the fact does not name it. */
+  readonly setting?: string
+  readonly fact: string
+  /** Absent if the fact contains its remedy, or if none is known. */
+  readonly remedy?: string
+}
+
+/** The fault as one line. */
+export const formatFault = ({ setting, fact, remedy }: Fault): string =>
+  [setting, fact, remedy].filter(part => part !== undefined).join(': ')
+
+const asFault = (fault: string | Fault): Fault => (typeof fault === 'string' ? { fact: fault } : fault)
+
 /**
- * Wrong usage or settings: repeating the command as it stands cannot help. Each fault is one line
- * with its remedy.
+ * Wrong usage or settings: repeating the command as it stands cannot help. `faults` has one line
+ * for each fault, and `details` has its parts.
  */
 export class UsageFault extends Error {
-  override readonly name = 'UsageFault'
+  override readonly name: string = 'UsageFault'
   readonly exitStatus = EXIT.usage
   readonly faults: readonly string[]
+  readonly details: readonly Fault[]
 
-  constructor(faults: string | readonly string[], cause?: unknown) {
-    const list = typeof faults === 'string' ? [faults] : faults
-    super(list.join('\n'), { cause })
-    this.faults = list
+  constructor(faults: string | Fault | readonly (string | Fault)[], cause?: unknown) {
+    const details = [faults].flat().map(asFault)
+    const lines = details.map(formatFault)
+    super(lines.join('\n'), { cause })
+    this.faults = lines
+    this.details = details
   }
 }
 
@@ -27,9 +45,12 @@ export class UsageFault extends Error {
 export class TemporaryFault extends Error {
   override readonly name = 'TemporaryFault'
   readonly exitStatus = EXIT.temporary
+  readonly details: readonly Fault[]
 
-  constructor(message: string, cause?: unknown) {
-    super(message, { cause })
+  constructor(fault: string | Fault, cause?: unknown) {
+    const detail = asFault(fault)
+    super(formatFault(detail), { cause })
+    this.details = [detail]
   }
 }
 
@@ -40,14 +61,14 @@ export const isAccessDenied = (error: unknown): boolean =>
 /**
  * The reason why this account may not read the file, with the mode if it is known, and the remedy.
  */
-export function describeDenial(path: string): string {
+export function denialOf(path: string): { readonly reason: string; readonly remedy: string } {
   const remedy = 'use an account that may read it, or give it a group that may'
   try {
     const { mode, uid } = statSync(path)
     const octal = (mode & 0o7777).toString(8).padStart(4, '0')
-    return `mode ${octal} and owner uid ${uid} close it to uid ${process.geteuid?.()}: ${remedy}`
+    return { reason: `mode ${octal} and owner uid ${uid} close it to uid ${process.geteuid?.()}`, remedy }
   } catch {
-    return `a directory above it is closed to uid ${process.geteuid?.()}: ${remedy}`
+    return { reason: `a directory above it is closed to uid ${process.geteuid?.()}`, remedy }
   }
 }
 

@@ -111,10 +111,8 @@ export async function openListener(
         chownSync(address.path, access.uid ?? -1, access.gid ?? -1)
       } catch (error) {
         const why = messageOf(error)
-        throw new UsageFault(
-          `${setting}: cannot give ${address.path} to its account and group: ${why}: start as root, or be a member of the group`,
-          error,
-        )
+        const fact = `cannot give ${address.path} to its account and group: ${why}`
+        throw new UsageFault({ setting, fact, remedy: 'start as root, or be a member of the group' }, error)
       }
     }
     return address
@@ -133,14 +131,15 @@ export async function removeStaleSocket(path: string, setting: string): Promise<
   try {
     const status = lstatSync(path, { throwIfNoEntry: false })
     if (status === undefined) return
-    if (!status.isSocket()) throw new UsageFault(`${path} exists and is not a socket: rename it or change ${setting}`)
-    if (await answers(path)) throw new TemporaryFault(`${path} is in use: stop the other server or change ${setting}`)
+    if (!status.isSocket())
+      throw new UsageFault({ fact: `${path} exists and is not a socket`, remedy: `rename it or change ${setting}` })
+    if (await answers(path)) throw inUse(path, setting)
     rmSync(path, { force: true })
   } catch (error) {
     if (error instanceof UsageFault || error instanceof TemporaryFault) throw error
     const address: SocketAddress = { type: 'unix', path }
     const remedy = isAccessDenied(error) ? remedyWithoutRight(address, setting) : `change ${setting}`
-    throw new UsageFault(`${setting}: cannot use ${path}: ${messageOf(error)}: ${remedy}`, error)
+    throw new UsageFault({ setting, fact: `cannot use ${path}: ${messageOf(error)}`, remedy }, error)
   }
 }
 
@@ -158,25 +157,35 @@ const answers = (path: string): Promise<boolean> =>
     })
   })
 
+const inUse = (where: string, setting: string, cause?: unknown): TemporaryFault =>
+  new TemporaryFault({ fact: `${where} is in use`, remedy: `stop the other server or change ${setting}` }, cause)
+
 function explain(error: unknown, address: SocketAddress, setting: string): Error {
   const code = errorCodeOf(error)
   const where = formatSocketAddress(address)
   switch (code) {
     case 'EADDRINUSE':
-      return new TemporaryFault(`${where} is in use: stop the other server or change ${setting}`, error)
+      return inUse(where, setting, error)
     case 'EACCES':
       // The runtime reports EACCES for a Unix socket in a missing directory.
       if (address.type === 'unix' && !existsSync(dirname(address.path))) {
-        return new UsageFault(
-          `there is no directory ${dirname(address.path)} for ${setting}: create it, or change ${setting}`,
-        )
+        return new UsageFault({
+          fact: `there is no directory ${dirname(address.path)} for ${setting}`,
+          remedy: `create it, or change ${setting}`,
+        })
       }
-      return new UsageFault(`no right to listen on ${where}: ${remedyWithoutRight(address, setting)}`, error)
+      return new UsageFault(
+        { fact: `no right to listen on ${where}`, remedy: remedyWithoutRight(address, setting) },
+        error,
+      )
     case 'EADDRNOTAVAIL':
     case 'ENOTFOUND':
-      return new UsageFault(`this host has no address ${where}: change ${setting}`, error)
+      return new UsageFault({ fact: `this host has no address ${where}`, remedy: `change ${setting}` }, error)
     default:
-      return new TemporaryFault(`cannot listen on ${where} (${setting}): ${messageOf(error)}`, error)
+      return new TemporaryFault(
+        { fact: `cannot listen on ${where}: ${messageOf(error)}`, remedy: `change ${setting}` },
+        error,
+      )
   }
 }
 

@@ -19,12 +19,16 @@ export function idsOf(account: string, setting: string): Ids {
   if (numbers !== undefined) {
     const uid = Number(numbers['uid'])
     const gid = Number(numbers['gid'] ?? uid)
-    if (Math.max(uid, gid) > MAX_ID) throw new UsageFault(`${account} is not an account number: change ${setting}`)
+    if (Math.max(uid, gid) > MAX_ID)
+      throw new UsageFault({ fact: `${account} is not an account number`, remedy: `change ${setting}` })
     return { uid, gid }
   }
   const found = accountNamed(account)
   if (found === undefined) {
-    throw new UsageFault(`there is no account ${account}: create it (useradd --system ${account}) or change ${setting}`)
+    throw new UsageFault({
+      fact: `there is no account ${account}`,
+      remedy: `create it (useradd --system ${account}) or change ${setting}`,
+    })
   }
   return { uid: found.uid, gid: found.gid }
 }
@@ -46,7 +50,10 @@ export const hasAccount = (name: string): boolean => accountNamed(name) !== unde
 export function gidOf(group: string, setting: string): number {
   const gid = /^\d{1,10}$/.test(group) ? Number(group) : groupNamed(group)
   if (gid === undefined || gid > MAX_ID)
-    throw new UsageFault(`there is no group ${group}: create it (groupadd --system ${group}) or change ${setting}`)
+    throw new UsageFault({
+      fact: `there is no group ${group}`,
+      remedy: `create it (groupadd --system ${group}) or change ${setting}`,
+    })
   return gid
 }
 

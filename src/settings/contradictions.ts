@@ -2,17 +2,14 @@
  * Settings that contradict each other. The program that needs them does not start, and `auth-relay
  * check` names them without a start.
  */
-import { UsageFault } from '../base/errors.ts'
+import { type Fault, UsageFault } from '../base/errors.ts'
 import type { Settings } from './settings.ts'
 
-export type Contradiction = { readonly setting: string; readonly fact: string; readonly remedy: string }
-
-/** The fault of a program that does not start. */
-export const faultOf = ({ setting, fact, remedy }: Contradiction): string => `${setting}: ${fact}: ${remedy}`
+export type Contradiction = Required<Fault>
 
 /** @throws UsageFault naming every contradiction. */
 export function refuse(found: readonly Contradiction[]): void {
-  if (found.length > 0) throw new UsageFault(found.map(faultOf))
+  if (found.length > 0) throw new UsageFault(found)
 }
 
 /** The checkers of popup without the settings that they need. */

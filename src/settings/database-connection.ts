@@ -1,7 +1,7 @@
 /** The parameters with which the programs reach the database, by the settings. */
 import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { errorCodeOf, messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
+import { errorCodeOf, type Fault, messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { readSecretFile, Secret } from './secret.ts'
 import type { Settings } from './settings.ts'
 
@@ -53,7 +53,9 @@ export function databaseConnection({ database, top }: Settings, role: DatabaseRo
     .map(host => host.trim())
     .filter(host => host !== '')
     .map(host => ({ host, port: database.dbport }))
-  if (hosts.length === 0) throw new UsageFault('database.dbhost is empty: name the server, or set embedded = true')
+  if (hosts.length === 0) {
+    throw new UsageFault({ fact: 'database.dbhost is empty', remedy: 'name the server, or set embedded = true' })
+  }
   // Without a password the server must require none: peer or trust authentication.
   const password = file !== '' ? readSecretFile(file) : text === '' ? undefined : new Secret(text)
   const { dbtls, dbtls_ca } = database
@@ -93,17 +95,29 @@ function socketOf(stateDir: string): string {
     const isMissing = errorCodeOf(error) === 'ENOENT'
     throw isMissing
       ? new TemporaryFault(notRunning(stateDir), error)
-      : new UsageFault(`the embedded database of ${stateDir} is not for this account: use the one that runs it`, error)
+      : new UsageFault(
+          { fact: `the embedded database of ${stateDir} is not for this account`, remedy: 'use the one that runs it' },
+          error,
+        )
   }
 }
 
-const notRunning = (stateDir: string): string =>
-  `the embedded database of ${stateDir} does not run: start it with auth-relay up`
+const notRunning = (stateDir: string): Fault => ({
+  fact: `the embedded database of ${stateDir} does not run`,
+  remedy: 'start it with auth-relay up',
+})
 
 function readCertificates(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {
-    throw new UsageFault(`cannot read database.dbtls_ca ${path}: ${messageOf(error)}`, error)
+    throw new UsageFault(
+      {
+        setting: 'database.dbtls_ca',
+        fact: `cannot read ${path}: ${messageOf(error)}`,
+        remedy: 'name the file with the certificates of the authorities',
+      },
+      error,
+    )
   }
 }

@@ -2,7 +2,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { inspect } from 'node:util'
-import { describeDenial, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
+import { denialOf, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
 import { handedText } from '../process/inherited-files.ts'
 
 /** A text that cannot be printed, logged or serialised by accident: only `reveal` returns it. */
@@ -42,7 +42,9 @@ const digest = (text: string): Buffer => createHash('sha256').update(text, 'utf8
 const REFUSED = new Set(['', 'password'])
 
 /** The file has no secret that could be used, so that a new one loses nothing. */
-export class SecretMissing extends UsageFault {}
+export class SecretMissing extends UsageFault {
+  override readonly name = 'SecretMissing'
+}
 
 /**
  * Reads the first line of a secret file: 1 to 200 printable ASCII characters (spec/popup.md §6).
@@ -59,29 +61,40 @@ export function readSecretFile(path: string): Secret {
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   } catch (error) {
     if (isAccessDenied(error)) {
-      throw new UsageFault(`cannot read the secret file ${path}: ${describeDenial(path)}`, error)
+      const { reason, remedy } = denialOf(path)
+      throw new UsageFault({ fact: `cannot read the secret file ${path}: ${reason}`, remedy }, error)
     }
-    const fault = `cannot read the secret file ${path}: ${messageOf(error)}: create it with mode 0600`
+    const fault = {
+      fact: `cannot read the secret file ${path}: ${messageOf(error)}`,
+      remedy: 'create it with mode 0600',
+    }
     throw errorCodeOf(error) === 'ENOENT' ? new SecretMissing(fault, error) : new UsageFault(fault, error)
   }
   try {
     const status = fstatSync(fd)
-    if (!status.isFile()) throw new UsageFault(`secret file ${path} is not a regular file: put the secret into a file`)
+    if (!status.isFile()) {
+      throw new UsageFault({ fact: `secret file ${path} is not a regular file`, remedy: 'put the secret into a file' })
+    }
     if ((status.mode & 0o007) !== 0) {
-      throw new UsageFault(`secret file ${path} is open to every user of this host: chmod o-rwx ${path}`)
+      throw new UsageFault({
+        fact: `secret file ${path} is open to every user of this host`,
+        remedy: `chmod o-rwx ${path}`,
+      })
     }
     const buffer = Buffer.alloc(1024)
     const text = buffer.toString('latin1', 0, readSync(fd, buffer, 0, buffer.length, 0))
     const line = text.split(/\r?\n/, 1)[0] ?? ''
     if (REFUSED.has(line)) {
-      throw new SecretMissing(
-        `secret file ${path} holds ${line === '' ? 'no secret' : 'the default secret'}: write a random one`,
-      )
+      throw new SecretMissing({
+        fact: `secret file ${path} holds ${line === '' ? 'no secret' : 'the default secret'}`,
+        remedy: 'write a random one',
+      })
     }
     if (!/^[\x20-\x7e]{1,200}$/.test(line)) {
-      throw new SecretMissing(
-        `secret file ${path}: its first line is not a secret: write 1 to 200 printable ASCII characters`,
-      )
+      throw new SecretMissing({
+        fact: `secret file ${path}: its first line is not a secret`,
+        remedy: 'write 1 to 200 printable ASCII characters',
+      })
     }
     return new Secret(line)
   } finally {

@@ -8,7 +8,7 @@
 import { readFileSync } from 'node:fs'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import * as v from 'valibot'
-import { describeDenial, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
+import { denialOf, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
 import { createLog, type Log } from '../base/log.ts'
 import { handedText } from '../process/inherited-files.ts'
 import { ALERTS, AUTHD, DATABASE, GRANTS, STATUS_PAGE, TOP, WRAP } from './grant-sections.ts'
@@ -118,7 +118,8 @@ export function readSettingsText(path: string): string {
     return readFileSync(path, 'utf8')
   } catch (error) {
     if (isAccessDenied(error)) {
-      throw new UsageFault(`cannot read the settings file ${path}: ${describeDenial(path)}`, error)
+      const { reason, remedy } = denialOf(path)
+      throw new UsageFault({ fact: `cannot read the settings file ${path}: ${reason}`, remedy }, error)
     }
     const why = errorCodeOf(error) === 'ENOENT' ? 'there is none' : messageOf(error)
     throw new UsageFault(

@@ -1,10 +1,10 @@
 /** The plan of sslwrap, the files that it names, and the orders for its workers. */
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { messageOf, UsageFault } from '../base/errors.ts'
+import { formatFault, messageOf, UsageFault } from '../base/errors.ts'
 import type { LogLevel } from '../base/log-events/row.ts'
 import { formatSocketAddress, requireLoopback, type SocketAddress } from '../process/socket-address.ts'
-import { faultOf, tlsContradictions } from '../settings/contradictions.ts'
+import { tlsContradictions } from '../settings/contradictions.ts'
 import { readSecretFile } from '../settings/secret.ts'
 import type { Settings } from '../settings/settings.ts'
 import { type Certificate, type CertificateFiles, CertificateUnusable, readCertificate } from '../tunnel/certificate.ts'
@@ -54,7 +54,7 @@ export type PlannedListener = {
 
 /** Makes the plan of the settings file. @throws UsageFault naming every contradiction. */
 export function planOf({ top, grants, popup, sslwrap }: Settings): Plan {
-  const faults = tlsContradictions({ sslwrap }).map(faultOf)
+  const faults = tlsContradictions({ sslwrap }).map(formatFault)
   const common = { cert: sslwrap.cert, key: sslwrap.key }
   const listeners = sslwrap.listener.length === 0 ? [DEFAULT_LISTENER] : sslwrap.listener
   const planned = listeners.map(

@@ -1,5 +1,6 @@
 /** Finding the logins in log lines (spec/syslog.md §5). */
 import { BoundedMap } from '../base/bounded-map.ts'
+import type { Fault } from '../base/errors.ts'
 import { type IpAddress, parseIpAddress } from '../wire/ip-address.ts'
 import type { LoginMethod } from '../wire/login-event.ts'
 import type { ContainerLines } from './container-lines.ts'
@@ -286,7 +287,7 @@ export type LineSettings = {
  */
 export function recognizerOptions({ authd, grants }: LineSettings): {
   readonly options: RecognizerOptions & { readonly maxAge: number }
-  readonly faults: readonly string[]
+  readonly faults: readonly Fault[]
 } {
   const { tags, faults } = tagsOf(authd)
   const maxAge = authd.max_lag === 0 ? grants.exp_time : Math.min(authd.max_lag, grants.exp_time)
@@ -304,15 +305,17 @@ export function recognizerOptions({ authd, grants }: LineSettings): {
 
 function tagsOf({ vchkpw_tag, daemon_tags }: LineSettings['authd']) {
   const tags = new Map<string, string[]>([['vchkpw', [vchkpw_tag]]])
-  const faults: string[] = []
+  const faults: Fault[] = []
   for (const pair of daemon_tags) {
     const [, name = '', tag = ''] = /^([a-z0-9-]+)=([A-Za-z0-9_./-]{1,32})$/.exec(pair) ?? []
     if (DIALECTS.some(dialect => dialect.name === name)) tags.set(name, [...(tags.get(name) ?? []), tag])
     else {
       const known = DIALECTS.map(dialect => dialect.name).join(', ')
-      faults.push(
-        `authd.daemon_tags: ${JSON.stringify(pair)} is not a dialect with a tag: write DIALECT=TAG with one of ${known}`,
-      )
+      faults.push({
+        setting: 'authd.daemon_tags',
+        fact: `${JSON.stringify(pair)} is not a dialect with a tag`,
+        remedy: `write DIALECT=TAG with one of ${known}`,
+      })
     }
   }
   return { tags: Object.fromEntries(tags), faults }

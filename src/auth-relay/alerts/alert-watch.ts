@@ -55,10 +55,18 @@ export function checkRuleNames({ alerts: { off, close } }: Pick<Settings, 'alert
   for (const [setting, names] of Object.entries({ off, close }))
     for (const name of names)
       if (!ALARM_RULES.some(rule => rule.name === name))
-        throw new UsageFault(`alerts.${setting}: there is no rule ${name}: auth-relay alerts --rules lists the rules`)
+        throw new UsageFault({
+          setting: `alerts.${setting}`,
+          fact: `there is no rule ${name}`,
+          remedy: 'auth-relay alerts --rules lists the rules',
+        })
   for (const name of close)
     if (ruleNamed(name).closes === undefined)
-      throw new UsageFault(`alerts.close: an alarm of ${name} names nothing that a block could close: remove it`)
+      throw new UsageFault({
+        setting: 'alerts.close',
+        fact: `an alarm of ${name} names nothing that a block could close`,
+        remedy: 'remove it',
+      })
 }
 
 /** Computes the alarms of the site at each look, and reports starts and ends. */

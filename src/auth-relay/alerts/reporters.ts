@@ -35,7 +35,11 @@ export function reportersOf({ alerts }: Pick<Settings, 'alerts'>): readonly Repo
   for (const [setting, addresses] of Object.entries({ mail_to, mail_from: mail_from === '' ? [] : [mail_from] }))
     for (const address of addresses)
       if (!/^[\x21-\x7e]+$/.test(address) || address.startsWith('-') || /[<>,;:"]/.test(address))
-        throw new UsageFault(`alerts.${setting}: ${printable(address)} is not an address: write postmaster@example.org`)
+        throw new UsageFault({
+          setting: `alerts.${setting}`,
+          fact: `${printable(address)} is not an address`,
+          remedy: 'write postmaster@example.org',
+        })
   return [
     ...(mail_to.length === 0 ? [] : [mailReporter(mail_to, mail_from, sendmail)]),
     ...(webhook_file === '' ? [] : [webhookReporter(readUrl(webhook_file))]),
@@ -77,7 +81,11 @@ const webhookReporter = (url: Secret): Reporter => ({
 function readUrl(file: string): Secret {
   const url = readSecretFile(file)
   if (!/^https?:$/.test(URL.parse(url.reveal())?.protocol ?? ''))
-    throw new UsageFault(`alerts.webhook_file: ${file} holds no URL: write https://example.org/PATH on its first line`)
+    throw new UsageFault({
+      setting: 'alerts.webhook_file',
+      fact: `${file} holds no URL`,
+      remedy: 'write https://example.org/PATH on its first line',
+    })
   return url
 }
 

@@ -95,8 +95,13 @@ function checkSecrets(settings: Settings, parts: PartsInUse): Finding[] {
       found.push(fine(name, `${path} holds a secret and is closed to others`))
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
-      const finding = unsafeBecause(name, error)
-      found.push(error instanceof SecretMissing ? unsafe(name, finding.text, remedyForSecret(name, path)) : finding)
+      const isMissing = error instanceof SecretMissing
+      const findings = unsafeBecause(name, error)
+      found.push(
+        ...findings.map(({ text, ...rest }) =>
+          isMissing ? unsafe(name, text, remedyForSecret(name, path)) : { text, ...rest },
+        ),
+      )
     }
   }
   if (!parts.popup) return found
@@ -134,9 +139,7 @@ function checkAlerts(settings: Settings): Finding[] {
     return []
   } catch (error) {
     if (!(error instanceof UsageFault)) throw error
-    return error.faults.map(message =>
-      unsafeBecause(/^alerts\.\w+/.exec(message)?.[0] ?? 'alerts.webhook_file', { message }),
-    )
+    return unsafeBecause('alerts.webhook_file', error)
   }
 }
 
@@ -366,7 +369,7 @@ function findingsOfFault(name: string, read: () => unknown): Finding[] {
     return []
   } catch (error) {
     if (!(error instanceof UsageFault)) throw error
-    return [unsafeBecause(name, error)]
+    return unsafeBecause(name, error)
   }
 }
 

@@ -78,7 +78,7 @@ export function checkPlaces({ grants }: Pick<Settings, 'grants'>, now: Date): Fi
     })
   } catch (error) {
     if (!(error instanceof UsageFault)) throw error
-    return [unsafeBecause('grants.mmdb_files', error)]
+    return unsafeBecause('grants.mmdb_files', error)
   }
 }
 
@@ -178,10 +178,9 @@ async function checkDevices(settings: Settings): Promise<Finding[]> {
     new DeviceAdmin(database).list(),
   )
   return devices.flatMap(device =>
-    warningsAbout(device, settings).map(warning => {
-      const [, text = warning, remedy = `auth-relay device show ${device.name}`] = /^(.*): (.+)$/s.exec(warning) ?? []
-      return advice(`device ${device.name}`, text, remedy)
-    }),
+    warningsAbout(device, settings).map(({ fact, remedy = `auth-relay device show ${device.name}` }) =>
+      advice(`device ${device.name}`, fact, remedy),
+    ),
   )
 }
 
@@ -245,6 +244,6 @@ async function checkRole(settings: Settings, role: DatabaseRole, roles: readonly
     return role === 'writer' ? [reached, ...(await checkDevices(settings))] : [reached]
   } catch (error) {
     if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
-    return [unsafeBecause(about, error)]
+    return unsafeBecause(about, error)
   }
 }

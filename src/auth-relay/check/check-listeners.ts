@@ -33,17 +33,14 @@ export async function checkListeners(
   const accounts = accountsOf(settings)
   let free = 0
   for (const planned of plannedSockets(settings, parts)) {
-    const fault = await faultOf(planned)
-    if (fault === undefined) {
+    const faults = await faultsOf(planned)
+    if (faults.length === 0) {
       free += 1
       continue
     }
     const sockets = socketsAt(planned.address)
-    found.push(
-      sockets.length === 0
-        ? fault
-        : checkHeld(planned, sockets, holder => programOf(holder, script, accounts), heldByUnit),
-    )
+    if (sockets.length === 0) found.push(...faults)
+    else found.push(checkHeld(planned, sockets, holder => programOf(holder, script, accounts), heldByUnit))
   }
   return free === 0
     ? found
@@ -51,23 +48,21 @@ export async function checkListeners(
 }
 
 /**
- * The reason why a server cannot listen there now; undefined if it can. A Unix socket is inspected
+ * The reasons why a server cannot listen there now; none if it can. A Unix socket is inspected
  * and not bound.
  */
-async function faultOf({ address, setting }: PlannedListener): Promise<Finding | undefined> {
+async function faultsOf({ address, setting }: PlannedListener): Promise<readonly Finding[]> {
   if (address.type === 'unix') {
     const status = lstatSync(address.path, { throwIfNoEntry: false })
-    if (status === undefined) return undefined
-    if (!status.isSocket()) return unsafe(setting, `${address.path} is not a socket`, `move it, or change ${setting}`)
-    return socketsAt(address).length === 0
-      ? undefined
-      : unsafe(setting, `${address.path} is in use`, `change ${setting}`)
+    if (status === undefined) return []
+    if (!status.isSocket()) return [unsafe(setting, `${address.path} is not a socket`, `move it, or change ${setting}`)]
+    return socketsAt(address).length === 0 ? [] : [unsafe(setting, `${address.path} is in use`, `change ${setting}`)]
   }
   const server = createServer()
   try {
     await openListener(server, address, setting)
     await new Promise(resolve => server.close(resolve))
-    return undefined
+    return []
   } catch (error) {
     if (!(error instanceof UsageFault || error instanceof TemporaryFault)) throw error
     return unsafeBecause(setting, error)

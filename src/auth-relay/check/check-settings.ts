@@ -81,7 +81,7 @@ function checkStart(settings: Settings): Finding[] {
   ] as const
   return [
     ...contradictions.map(({ setting, fact, remedy }) => unsafe(setting, fact, remedy)),
-    ...tags.map(message => unsafeBecause('authd.daemon_tags', { message })),
+    ...unsafeBecause('authd.daemon_tags', { details: tags }),
     ...metrics.flatMap(([name, address]) =>
       address === undefined || isLoopback(address)
         ? []

@@ -1,6 +1,6 @@
 /** The result of one check, and the conversion of a program's fault into such a result. */
 
-import { errorCodeOf, isAccessDenied, messageOf } from '../../base/errors.ts'
+import { errorCodeOf, type Fault, isAccessDenied, messageOf } from '../../base/errors.ts'
 
 /** A result of `auth-relay check` about one thing. */
 export type Finding = {
@@ -23,14 +23,9 @@ export const unsafe = (about: string, text: string, remedy: string): Finding => 
   remedy,
 })
 
-/**
- * A fault of a program as a finding. The text after the last colon of its message is the remedy.
- */
-export function unsafeBecause(about: string, { message }: Pick<Error, 'message'>): Finding {
-  const fault = message.startsWith(`${about}: `) ? message.slice(about.length + 2) : message
-  const [, text = fault, remedy = 'see the message'] = /^(.*): (.+)$/s.exec(fault) ?? []
-  return unsafe(about, text, remedy)
-}
+/** The faults of a program as findings. A fault that names another setting is about that one. */
+export const unsafeBecause = (about: string, { details }: { readonly details: readonly Fault[] }): Finding[] =>
+  details.map(({ setting = about, fact, remedy = 'see the message' }) => unsafe(setting, fact, remedy))
 
 /**
  * The finding of a check that cannot be completed, from the error of a system call about a path.

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { domainToASCII, domainToUnicode } from 'node:url'
-import { UsageFault } from '../../base/errors.ts'
+import { type Fault, formatFault, UsageFault } from '../../base/errors.ts'
 import { type Device, DeviceAdmin } from '../../grants/devices/device-admin.ts'
 import { formatHours } from '../../grants/devices/mail-rules.ts'
 import { isPlace } from '../../grants/devices/network-facts.ts'
@@ -109,7 +109,7 @@ function readAction(action: string, name: string | undefined, options: Options, 
       throw new UsageFault(`the device ${name} exists: change it with device set ${name}`)
     if (refusal !== undefined) return missing(name)
     const password = await change?.()
-    const warnings = warningsAbout(stored, settings)
+    const warnings = warningsAbout(stored, settings).map(formatFault)
     report(
       { ...stored, ...(password === undefined ? {} : { password }), warnings },
       [
@@ -371,42 +371,48 @@ export function warningsAbout(
   stored: Device,
   { wrap, grants }: Settings,
   exim: ReadonlySet<RuleKind> = rulesOfExim(wrap),
-): readonly string[] {
-  const warnings: string[] = []
+): readonly Fault[] {
+  const warnings: Fault[] = []
   const rules = unenforcedRules(stored, wrap, exim)
   if (rules.length > 0)
-    warnings.push(
-      `nothing on this host enforces ${rules.join(', ')}: set wrap.front (qmail-smtpd), wrap.policy_listen (Postfix), or the query of Exim (INSTALL, section Exim)`,
-    )
+    warnings.push({
+      fact: `nothing on this host enforces ${rules.join(', ')}`,
+      remedy:
+        'set wrap.front (qmail-smtpd), wrap.policy_listen (Postfix), or the query of Exim (INSTALL, section Exim)',
+    })
   const blind = [
     ...(wrap.listen.length > 0 && !wrap.front ? ['wrap.listen without wrap.front'] : []),
     ...(wrap.tcprules_cdb === '' ? [] : ['wrap.tcprules_cdb']),
     ...(wrap.socketmap_listen.length === 0 ? [] : ['wrap.socketmap_listen']),
   ]
   if (rules.length === 0 && hasMailRules(stored) && blind.length > 0)
-    warnings.push(
-      `a server that uses ${blind.join(' or ')} checks neither senders nor recipient domains nor limits: put wrap.front or the policy service in its place`,
-    )
+    warnings.push({
+      fact: `a server that uses ${blind.join(' or ')} checks neither senders nor recipient domains nor limits`,
+      remedy: 'put wrap.front or the policy service in its place',
+    })
   if (stored.lineEndings === 'repair' && !(wrap.front && wrap.listen.length > 0))
-    warnings.push('line endings are repaired by wrap.front alone: set it')
+    warnings.push({ fact: 'line endings are repaired by wrap.front alone', remedy: 'set it' })
   if (stored.hours !== null && wrap.tcprules_cdb !== '')
-    warnings.push(
-      'wrap.tcprules_cdb cannot express the hours of the day: let the gate accept connections (wrap.listen)',
-    )
+    warnings.push({
+      fact: 'wrap.tcprules_cdb cannot express the hours of the day',
+      remedy: 'let the gate accept connections (wrap.listen)',
+    })
   if (stored.places.length > 0 && wrap.tcprules_cdb !== '')
-    warnings.push('wrap.tcprules_cdb cannot express places: name networks besides with --from')
+    warnings.push({ fact: 'wrap.tcprules_cdb cannot express places', remedy: 'name networks besides with --from' })
   if (!grants.store_user)
-    warnings.push('grants.store_user is false, so that no grant names its login: no device has an effect')
+    warnings.push({ fact: 'grants.store_user is false, so that no grant names its login: no device has an effect' })
   const never = stored.networks.filter(text => grants.never_grant.has(readNetwork(text).base))
-  if (never.length > 0) warnings.push(`${never.join(', ')}: begins with an address that grants.never_grant excludes`)
+  if (never.length > 0)
+    warnings.push({ fact: `${never.join(', ')}: begins with an address that grants.never_grant excludes` })
   const own = wrap.sender_domains.map(domain => domain.toLowerCase())
   const foreign = stored.senders.filter(
     sender => !own.includes(sender.slice(sender.lastIndexOf('@') + 1).toLowerCase()),
   )
   if (own.length > 0 && foreign.length > 0)
-    warnings.push(
-      `${foreign.join(', ')}: the domain is none of wrap.sender_domains, so that receivers may refuse such mail: change --sender, or add the domain`,
-    )
+    warnings.push({
+      fact: `${foreign.join(', ')}: the domain is none of wrap.sender_domains, so that receivers may refuse such mail`,
+      remedy: 'change --sender, or add the domain',
+    })
   return warnings
 }
 

@@ -50,7 +50,11 @@ export class NetworkFacts {
         return { path, reader: new Reader<never>(readFileSync(path)) }
       } catch (error) {
         throw new UsageFault(
-          `grants.mmdb_files: ${path}: ${messageOf(error)}: install the file, or take it out of the setting`,
+          {
+            setting: 'grants.mmdb_files',
+            fact: `${path}: ${messageOf(error)}`,
+            remedy: 'install the file, or take it out of the setting',
+          },
           error,
         )
       }

@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { asError, messageOf, UsageFault } from '../../base/errors.ts'
+import { asError, type Fault, messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
 import type { Ids } from '../../process/privileges.ts'
-import { checkerContradictions, faultOf } from '../../settings/contradictions.ts'
+import { checkerContradictions } from '../../settings/contradictions.ts'
 import { readSecretFile } from '../../settings/secret.ts'
 import type { Settings } from '../../settings/settings.ts'
 import {
@@ -34,13 +34,13 @@ export function loginSettings(
     readonly handoff: boolean
   },
 ): LoginSettingsMessage {
-  const faults = checkerContradictions({ popup }).map(faultOf)
+  const faults: Fault[] = [...checkerContradictions({ popup })]
   const collect = <T>(read: () => T, fallback: T): T => {
     try {
       return read()
     } catch (error) {
       if (!(error instanceof UsageFault)) throw error
-      faults.push(...error.faults)
+      faults.push(...error.details)
       return fallback
     }
   }

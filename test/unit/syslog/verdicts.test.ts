@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { formatFault } from '../../../src/base/errors.ts'
 import { ContainerLines } from '../../../src/syslog/container-lines.ts'
 import type { Dialect } from '../../../src/syslog/dialect.ts'
 import { DIALECTS } from '../../../src/syslog/dialects.ts'
@@ -217,7 +218,7 @@ describe('the options of the settings', () => {
     'ipop3d=a\n',
   ])('%j in daemon_tags is a fault', pair => {
     const { options, faults } = settings({ daemon_tags: [pair, 'ipop3d=mypop'] })
-    expect(faults).toEqual([
+    expect(faults.map(formatFault)).toEqual([
       `authd.daemon_tags: ${JSON.stringify(pair)} is not a dialect with a tag: write DIALECT=TAG with one of ${DIALECTS.map(({ name }) => name).join(', ')}`,
     ])
     expect(options.tags).toEqual({ vchkpw: ['vpopmail'], ipop3d: ['mypop'] })
