@@ -83,7 +83,7 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
     )
   }
   if (error instanceof DatabaseUnavailable) {
-    const remedy = databaseRemedy(error.message, connection)
+    const remedy = databaseRemedy(error, connection)
     return new TemporaryFault({ fact: `no database: ${error.message}`, remedy }, error)
   }
   if (error instanceof StatementRefused) {

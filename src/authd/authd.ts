@@ -69,8 +69,9 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
   store.onStateChange(state => {
     if (state.state === 'down') {
       log.error('database_unavailable', {
-        ...state,
-        remedy: `${databaseRemedy(state.reason, connection)}; logins wait meanwhile`,
+        state: state.state,
+        reason: state.reason,
+        remedy: `${databaseRemedy({ message: state.reason, refusal: state.refusal }, connection)}; logins wait meanwhile`,
       })
     } else if (state.state === 'up') {
       log.info('database_connected', { state: state.state, host: state.host, pooled: state.pooled })

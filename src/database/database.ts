@@ -41,7 +41,14 @@
 import { messageOf } from '../base/errors.ts'
 import { DEFAULT_STATEMENT_TIMEOUT_MS } from './connect.ts'
 import { deadlineOf, raced } from './deadline.ts'
-import { ConnectionsBusy, DatabaseUnavailable, failureOf, OutcomeUnknown } from './errors.ts'
+import {
+  type ConnectionRefusal,
+  ConnectionsBusy,
+  DatabaseUnavailable,
+  failureOf,
+  OutcomeUnknown,
+  refusalOf,
+} from './errors.ts'
 import { type Primary, PrimarySearch } from './find-primary.ts'
 import { REPLICATION, requireReplicated, STANDBY_REPLIES, StandbyWatch } from './replication.ts'
 import type { LentConnection, ServerConnections, ServerOptions } from './server-connections.ts'
@@ -62,7 +69,7 @@ export type DatabaseState =
       readonly pooled: boolean
       readonly synchronousCommit: string
     }
-  | { readonly state: 'down'; readonly reason: string }
+  | { readonly state: 'down'; readonly reason: string; readonly refusal: ConnectionRefusal | undefined }
 
 /**
  * `signal`: the deadline. Passing it rejects at once, with OutcomeUnknown if the statement was
@@ -346,7 +353,7 @@ class PrimaryDatabase implements Database {
     } catch (error) {
       if (error instanceof ConnectionsBusy) throw error
       const reason = messageOf(error)
-      this.#lost(primary, reason)
+      this.#lost(primary, reason, refusalOf(error))
       throw new DatabaseUnavailable(`cannot connect to ${primary.host}: ${reason}`, { cause: error })
     }
   }
@@ -390,7 +397,7 @@ class PrimaryDatabase implements Database {
       error instanceof DatabaseUnavailable ? error : new DatabaseUnavailable(messageOf(error), { cause: error })
     this.#lastFailure = failure
     this.#roundEnded = performance.now()
-    this.#setState({ state: 'down', reason: failure.message })
+    this.#setState({ state: 'down', reason: failure.message, refusal: failure.refusal })
     if (!this.#closing.signal.aborted) {
       this.#retry = setTimeout(
         () => {
@@ -404,13 +411,13 @@ class PrimaryDatabase implements Database {
   }
 
   /** Drops the server and searches the primary at once, beginning with the next host. */
-  #lost(primary: Primary, reason: string): void {
+  #lost(primary: Primary, reason: string, refusal?: ConnectionRefusal): void {
     if (this.#primary !== primary) return
     this.#primary = undefined
     this.#next = (primary.index + 1) % this.#options.hosts.length
     this.#end(primary)
     if (this.#closing.signal.aborted) return
-    this.#setState({ state: 'down', reason: `${primary.host}: ${reason}` })
+    this.#setState({ state: 'down', reason: `${primary.host}: ${reason}`, refusal })
     this.#search().catch(() => undefined) // the state has the error
   }
 

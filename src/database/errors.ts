@@ -7,15 +7,41 @@ import { DatabaseError } from 'pg'
 import { messageOf } from '../base/errors.ts'
 
 /**
+ * The answer of a server that refused a connection, without the text that `lc_messages` chooses.
+ */
+export type ConnectionRefusal = {
+  /** The SQLSTATE. */
+  readonly code: string
+  /** The function of PostgreSQL that refused. A pooler sends none. */
+  readonly routine: string | undefined
+}
+
+/** The answer of the server in this error, also if the error has it as its cause. */
+export function refusalOf(error: unknown): ConnectionRefusal | undefined {
+  if (error instanceof DatabaseUnavailable) return error.refusal
+  if (!(error instanceof DatabaseError) || error.code === undefined) return undefined
+  return { code: error.code, routine: error.routine }
+}
+
+/**
  * No server that accepts the statements of auth-relay can be reached. Nothing was done, and a later
  * attempt may succeed.
  */
 export class DatabaseUnavailable extends Error {
-  override readonly name = 'DatabaseUnavailable'
+  override readonly name: string = 'DatabaseUnavailable'
+  /** Present if a server refused the connection. */
+  readonly refusal: ConnectionRefusal | undefined
+
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.refusal = refusalOf(options?.cause)
+  }
 }
 
 /** Every connection to a server that works is in use, and none came back in time. */
-export class ConnectionsBusy extends DatabaseUnavailable {}
+export class ConnectionsBusy extends DatabaseUnavailable {
+  override readonly name = 'ConnectionsBusy'
+}
 
 /**
  * The connection broke, or the deadline passed, during a statement, which may have been done or

@@ -4,7 +4,7 @@ import * as v from 'valibot'
 import { messageOf } from '../base/errors.ts'
 import { clientConfig, poolsTransactions, TRANSACTION_POOLING } from './connect.ts'
 import { nameOf } from './connection-options.ts'
-import { DatabaseUnavailable } from './errors.ts'
+import { DatabaseUnavailable, refusalOf } from './errors.ts'
 import type { StandbyWatch } from './replication.ts'
 import { type LentConnection, ServerConnections, type ServerOptions } from './server-connections.ts'
 import { runStatement, type Statement } from './statement.ts'
@@ -38,6 +38,9 @@ export type Primary = {
   /** Watches the synchronous standbys; made for the first answer that must be proven. */
   watch: StandbyWatch | undefined
 }
+
+/** The reason why a host is not used, with the error of the attempt. */
+type HostFailure = { readonly reason: string; readonly error: unknown }
 
 export type PrimarySearchOptions = {
   readonly options: ServerOptions
@@ -75,33 +78,35 @@ export class PrimarySearch {
   async find(first: number, except?: number): Promise<Primary> {
     const { hosts } = this.#options
     const order = hosts.map((_, step) => (first + step) % hosts.length).filter(index => index !== except)
-    const reasons: string[] = []
+    const failures: HostFailure[] = []
     if (this.#options.cluster !== undefined && order.length > 1) {
-      const latest = await this.#latestPrimary(order, reasons)
+      const latest = await this.#latestPrimary(order, failures)
       if (latest !== undefined) return latest
     } else {
       for (const index of order) {
         if (this.#signal.aborted) break
         const found = await this.#tryHost(index)
-        if (typeof found !== 'string') return found
-        reasons.push(found)
+        if (!('reason' in found)) return found
+        failures.push(found)
       }
     }
-    throw new DatabaseUnavailable(`no primary among the database hosts (${reasons.join('; ')})`)
+    const reasons = failures.map(({ reason }) => reason).join('; ')
+    const cause = failures.find(({ error }) => refusalOf(error) !== undefined)?.error
+    throw new DatabaseUnavailable(`no primary among the database hosts (${reasons})`, { cause })
   }
 
   /**
    * Queries all hosts at once. After the first primary has answered, the others get
    * OTHER_PRIMARY_MS.
    */
-  async #latestPrimary(order: readonly number[], reasons: string[]): Promise<Primary | undefined> {
+  async #latestPrimary(order: readonly number[], failures: HostFailure[]): Promise<Primary | undefined> {
     let latest: Primary | undefined
     let isOver = false
     let timer: NodeJS.Timeout | undefined
     const over = Promise.withResolvers<void>()
     const asked = order.map(async index => {
       const found = await this.#tryHost(index)
-      if (typeof found === 'string') reasons.push(found)
+      if ('reason' in found) failures.push(found)
       else if (isOver || (latest !== undefined && latest.timeline >= found.timeline)) this.#end(found.connections)
       else {
         if (latest !== undefined) this.#end(latest.connections)
@@ -116,9 +121,9 @@ export class PrimarySearch {
   }
 
   /** A primary, or the reason why this host is not one. */
-  async #tryHost(index: number): Promise<Primary | string> {
+  async #tryHost(index: number): Promise<Primary | HostFailure> {
     const host = this.#options.hosts[index]
-    if (host === undefined) return 'no such host'
+    if (host === undefined) return { reason: 'no such host', error: undefined }
     const connections = new ServerConnections(this.#options, host, reason => this.#broke(connections, reason))
     try {
       const connection = await connections.lend()
@@ -135,7 +140,7 @@ export class PrimarySearch {
       }
     } catch (error) {
       this.#end(connections)
-      return `${nameOf(host)}: ${messageOf(error)}`
+      return { reason: `${nameOf(host)}: ${messageOf(error)}`, error }
     }
   }
 }

@@ -20,26 +20,39 @@ export function setupCommand(hosts: DatabaseConnection['hosts'], byHand: string,
   return isHere && existsSync(packaged) ? basename(packaged) : byHand
 }
 
-/**
- * The remedy for an error that PostgreSQL or a pooler reports only by its text. The text is English
- * unless `lc_messages` of the server is set.
- */
-export function databaseRemedy(message: string, { hosts, user }: Pick<DatabaseConnection, 'hosts' | 'user'>): string {
+/** The parts of a failed connection that decide the remedy. */
+export type ConnectionFailure = {
+  readonly message: string
+  /**
+   * The SQLSTATE of the server, and the function of PostgreSQL that refused. Both are the same for
+   * every `lc_messages`.
+   */
+  readonly refusal: { readonly code: string; readonly routine: string | undefined } | undefined
+}
+
+/** The remedy for a database that refuses the connection, or that does not answer. */
+export function databaseRemedy(
+  { message, refusal }: ConnectionFailure,
+  { hosts, user }: Pick<DatabaseConnection, 'hosts' | 'user'>,
+): string {
   const where = hosts.map(({ host, port }) => (host.startsWith('/') ? host : `${host}:${port}`)).join(', ')
+  const makeRole = `make the role ${user} and its password with ${setupCommand(hosts, 'auth-relay migrate --user postgres')}, or correct the password in the settings`
+  switch (refusal?.code ?? '') {
+    case '28P01': // invalid_password
+      return makeRole
+    case '3D000': // invalid_catalog_name
+      return setupCommand(hosts, 'make it with createdb, then run auth-relay migrate --user postgres')
+    case '28000': // invalid_authorization_specification
+      if (refusal?.routine === 'InitializeSessionUserId') return makeRole
+      return refusal?.routine === 'auth_failed'
+        ? `run the command as root or as the account ${user}, or give the password of ${user}`
+        : `admit ${user} by a line in pg_hba.conf of ${where}`
+  }
+  // Two texts are English on every host: that of this program, and that of its client library.
   if (message.includes('pool_mode'))
     return `set pool_mode = session in the pooler at ${where}, or connect to PostgreSQL directly`
-  if (/password authentication failed|no password supplied|role ".*" does not exist/.test(message)) {
-    return `make the role ${user} and its password with ${setupCommand(hosts, 'auth-relay migrate --user postgres')}, or correct the password in the settings`
-  }
-  if (/database ".*" does not exist/.test(message)) {
-    return setupCommand(hosts, 'make it with createdb, then run auth-relay migrate --user postgres')
-  }
   if (message.includes('client password must be')) {
     return `write the password of ${user} into the settings, or name it with --password-file; auth-relay migrate as root on the host of PostgreSQL needs none, because it uses the Unix socket`
   }
-  if (/(peer|ident) authentication failed/i.test(message)) {
-    return `run the command as root or as the account ${user}, or give the password of ${user}`
-  }
-  if (message.includes('no pg_hba.conf entry')) return `admit ${user} by a line in pg_hba.conf of ${where}`
   return `start PostgreSQL at ${where}, or change database.dbhost, dbname, dbuser or dbpass`
 }

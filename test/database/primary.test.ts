@@ -180,7 +180,17 @@ describe('one server', () => {
   test('a wrong password gives a readable error', async () => {
     const pool = database.open('postgres', { password: { reveal: () => 'wrong' } })
     await expect(pool.query(ONE)).rejects.toThrow(/no primary among the database hosts.*password authentication failed/)
-    expect(pool.state()).toMatchObject({ state: 'down' })
+    expect(pool.state()).toMatchObject({ state: 'down', refusal: { code: '28P01', routine: 'auth_failed' } })
+  })
+
+  test('an unknown role and an unknown database are known by their SQLSTATE', async () => {
+    for (const [unknown, code] of [
+      [{ database: 'missing' }, '3D000'],
+      [{ user: 'missing' }, '28P01'],
+    ] as const) {
+      const failure = await failureOf(database.open('postgres', unknown).query(ONE))
+      expect(failure).toMatchObject({ name: 'DatabaseUnavailable', refusal: { code } })
+    }
   })
 
   test('an empty list of hosts throws', () => {

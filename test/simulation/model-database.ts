@@ -653,7 +653,7 @@ export class SimulatedDatabase implements Database {
 
   state(): DatabaseState {
     return this.#server.conditions.down
-      ? { state: 'down', reason: 'simulated' }
+      ? { state: 'down', reason: 'simulated', refusal: undefined }
       : { state: 'up', host: 'simulated', pooled: false, synchronousCommit: 'on' }
   }
 
