@@ -16,6 +16,7 @@ import type {
   QueryOptions,
   Refusal,
   Rule,
+  RuleFacts,
 } from './grant-store.ts'
 import { networkColumn } from './grant-store.ts'
 
@@ -41,7 +42,7 @@ ORDER BY last_auth DESC, ip
 LIMIT $2::bigint`,
 }
 
-type Finding = { readonly rule: string; readonly detail: string; readonly since: Date; readonly until: Date | null }
+type FoundRule = RuleFacts & { readonly rule: string; readonly since: Date; readonly until: Date | null }
 
 /**
  * The rows that concern an address at a time.
@@ -54,7 +55,7 @@ type Finding = { readonly rule: string; readonly detail: string; readonly since:
  * one that was refused within the day before. A block removes the grant of a login permanently.
  * `last-login-block`: the block of the last login, granted or not.
  */
-const EXPLAIN: Statement<Finding> = {
+const EXPLAIN: Statement<FoundRule> = {
   row: v.object({
     rule: v.picklist([
       'block',
@@ -66,7 +67,14 @@ const EXPLAIN: Statement<Finding> = {
       'refused-login',
       'expired',
     ]),
-    detail: v.string(),
+    network: v.nullable(v.string()),
+    login: v.nullable(v.string()),
+    owner: v.nullable(v.string()),
+    reason: v.nullable(v.string()),
+    daemon: v.nullable(v.string()),
+    method: v.nullable(v.string()),
+    session: v.nullable(v.string()),
+    host: v.nullable(v.string()),
     since: timestamptz,
     until: endTime,
   }),
@@ -86,33 +94,33 @@ WITH last_login AS (
 ), newest AS (
   SELECT username FROM login_event WHERE network = $2::inet AND at <= $3 AND username IS NOT NULL ORDER BY at DESC LIMIT 1
 )
-SELECT 'block' AS rule, net || ' blocked by ' || owner || ': ' || reason AS detail, since, until
+SELECT 'block' AS rule, net::text AS network, NULL AS login, owner, reason,
+       NULL AS daemon, NULL AS method, NULL AS session, NULL AS host, since, until
 FROM blocks WHERE (net >>= $1::inet OR net >>= $5::inet) AND (since <= $3 OR NOT $4::boolean) AND until > $3
 UNION ALL
-SELECT 'login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
+SELECT 'login-block', NULL, b.login, b.owner, b.reason, NULL, NULL, NULL, NULL, b.since, b.until
 FROM blocks b JOIN named ON b.login = login_key(named.username) WHERE (b.since <= $3 OR NOT $4::boolean) AND b.until > $3
 UNION ALL
-SELECT 'last-login-block', 'login ' || b.login || ' blocked by ' || b.owner || ': ' || b.reason, b.since, b.until
+SELECT 'last-login-block', NULL, b.login, b.owner, b.reason, NULL, NULL, NULL, NULL, b.since, b.until
 FROM blocks b JOIN newest ON b.login = login_key(newest.username) WHERE (b.since <= $3 OR NOT $4::boolean) AND b.until > $3
 UNION ALL
-SELECT 'allowance', net || ' allowed by ' || owner || ': ' || reason, since, at_that_time.until
+SELECT 'allowance', net::text, NULL, owner, reason, NULL, NULL, NULL, NULL, since, at_that_time.until
 FROM allowances, LATERAL (SELECT CASE WHEN $4::boolean THEN coalesce(ended, until) ELSE until END AS until) AS at_that_time
 WHERE net >>= $1::inet AND since <= $3 AND at_that_time.until > $3
 UNION ALL
-SELECT 'grant', concat_ws(' ', daemon, 'login', username, (
-    SELECT 'on ' || e.host FROM login_event e WHERE e.network = $2::inet AND e.at = last_auth AND e.refused IS NULL LIMIT 1
-  )), last_auth, until
+SELECT 'grant', NULL, username, NULL, NULL, daemon, NULL, NULL, (
+    SELECT e.host FROM login_event e WHERE e.network = $2::inet AND e.at = last_auth AND e.refused IS NULL LIMIT 1
+  ), last_auth, until
 FROM grants WHERE ip = $2::inet AND last_auth <= $3 AND until > $3
 UNION ALL
-SELECT 'login', concat_ws(' ', daemon, method, 'login', username, 'session', session, 'on ' || host), at, until FROM last_login
+SELECT 'login', NULL, username, NULL, NULL, daemon, method, session, host, at, until FROM last_login
 UNION ALL
-(SELECT 'refused-login', concat_ws(' ', daemon, method, 'login', username, 'on ' || host, 'refused:', refused), at, NULL
+(SELECT 'refused-login', NULL, username, NULL, refused, daemon, method, NULL, host, at, NULL
  FROM login_event
  WHERE network = $2::inet AND at <= $3 AND at > $3 - interval '1 day' AND refused IS NOT NULL
  ORDER BY at DESC LIMIT 1)
 UNION ALL
-(SELECT 'expired', concat_ws(' ', daemon, method, 'login', username, 'on ' || host)
-   || CASE WHEN until > $3 THEN ', the grant was removed' ELSE '' END, at, until
+(SELECT 'expired', NULL, username, NULL, NULL, daemon, method, NULL, host, at, until
  FROM login_event
  WHERE network = $2::inet AND at <= $3 AND refused IS NULL
  ORDER BY at DESC LIMIT 1)`,
@@ -310,23 +318,22 @@ function explanation(
   policy: GrantPolicy,
   ip: IpAddress,
   at: Date,
-  findings: readonly Finding[],
+  findings: readonly FoundRule[],
 ): Omit<Explanation, 'lastRelay'> {
   const never = policy.neverList.refusal(ip)
   const noLogin = policy.neverList.loginRefusal(ip)
   const rules: Rule[] = []
   const add = (rule: Rule['rule'], relay: boolean, wanted: string): void => {
-    for (const { rule: found, detail, since, until } of findings) {
-      if (found === wanted) rules.push({ rule, relay, detail, since, until })
+    for (const { rule: found, ...facts } of findings) {
+      if (found === wanted) rules.push({ rule, relay, ...facts })
     }
   }
   const addNever = (reason: Refusal): void => {
     rules.push({
+      ...factsOf(ip),
       rule: 'never-granted',
       relay: false,
-      detail: `${ip} is never granted: ${policy.neverList.describe(ip) ?? reason}`,
-      since: null,
-      until: null,
+      reason: policy.neverList.describe(ip) ?? reason,
     })
   }
   if (never !== undefined) addNever(never)
@@ -359,8 +366,22 @@ function addWhyClosed(
   const before = rules.splice(known).sort((a, b) => (b.since?.getTime() ?? 0) - (a.since?.getTime() ?? 0))
   rules.push(...before)
   if (rules.length > 0) return
-  rules.push({ rule: 'never-seen', relay: false, detail: `no login from ${ip} is known`, since: null, until: null })
+  rules.push({ ...factsOf(ip), rule: 'never-seen', relay: false })
 }
+
+/** A rule about the address alone. */
+const factsOf = (ip: IpAddress): Omit<Rule, 'rule' | 'relay'> => ({
+  network: ip,
+  login: null,
+  owner: null,
+  reason: null,
+  daemon: null,
+  method: null,
+  session: null,
+  host: null,
+  since: null,
+  until: null,
+})
 
 const columnsOf = (target: BlockTarget): [string | null, string | null] =>
   target.kind === 'network' ? [formatNetwork(target.network), null] : [null, target.login]

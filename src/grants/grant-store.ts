@@ -176,7 +176,7 @@ export interface GrantReader {
 }
 
 /** A finding about an address at a time. The first finding that permits or refuses decides. */
-export type Rule = {
+export type Rule = RuleFacts & {
   readonly rule:
     | 'never-granted'
     | 'block'
@@ -190,10 +190,25 @@ export type Rule = {
     | 'expired'
     | 'never-seen'
   readonly relay: boolean
-  /** The particular network, login or reason. */
-  readonly detail: string
   readonly since: Date | null
   readonly until: Date | null
+}
+
+/** The facts of a rule. Null: it has none. */
+export type RuleFacts = {
+  /** The network of a block or an allowance, or the address that is explained. */
+  readonly network: string | null
+  /** The login that opened the relay, or that is blocked. */
+  readonly login: string | null
+  /** The operator who made a block or an allowance. */
+  readonly owner: string | null
+  /** The reason of a block, an allowance, a refused login, or an address that is never granted. */
+  readonly reason: string | null
+  /** The source of a login, its method, its session and its host. */
+  readonly daemon: string | null
+  readonly method: string | null
+  readonly session: string | null
+  readonly host: string | null
 }
 
 export type Explanation = {

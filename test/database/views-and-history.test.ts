@@ -275,10 +275,17 @@ describe('the histories', () => {
 
     expect((await admin.list()).map(({ host }) => host)).toEqual(['pop2'])
     const now = await admin.explain(client, null)
-    expect(now.decided).toMatchObject({ rule: 'grant', detail: 'popup login ann on pop2' })
+    expect(now.decided).toMatchObject({ rule: 'grant', daemon: 'popup', login: 'ann', host: 'pop2' })
     expect(now.lastRelay).toEqual({ at: secondMail, service: 'gate', host: 'smtp2' })
     const before = await admin.explain(client, ago(150))
-    expect(before.decided).toMatchObject({ rule: 'login', detail: 'popup pass login ann session a.1 on pop1' })
+    expect(before.decided).toMatchObject({
+      rule: 'login',
+      daemon: 'popup',
+      method: 'pass',
+      login: 'ann',
+      session: 'a.1',
+      host: 'pop1',
+    })
     expect(before.lastRelay).toEqual({ at: firstMail, service: 'policy', host: 'smtp1' })
     expect(await admin.explain(toAddress('192.0.2.8'), null)).toMatchObject({ relay: false, lastRelay: null })
     const seen = [...(await loginsSince(writer, ago(600))), ...(await relaysSince(writer, ago(600)))]
@@ -301,7 +308,7 @@ describe('the histories', () => {
     await database.owner.script('UPDATE login_event SET host = NULL; UPDATE usage_event SET host = NULL')
     expect((await admin.list()).map(({ host }) => host)).toEqual([null])
     expect(await admin.explain(client, null)).toMatchObject({
-      decided: { detail: 'popup login ann' },
+      decided: { daemon: 'popup', login: 'ann', host: null },
       lastRelay: { host: null },
     })
   })

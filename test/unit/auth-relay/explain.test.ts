@@ -22,14 +22,30 @@ function explanation(decided: Rule, ...others: Rule[]): Explanation {
   if (ip === undefined) throw new Error('no address')
   return { ip, at, relay: decided.relay, decided, rules: [decided, ...others], lastRelay: null }
 }
+const none: Rule = {
+  rule: 'never-seen',
+  relay: false,
+  network: '192.0.2.7',
+  login: null,
+  owner: null,
+  reason: null,
+  daemon: null,
+  method: null,
+  session: null,
+  host: null,
+  since: null,
+  until: null,
+}
 const grant: Rule = {
+  ...none,
+  network: null,
   rule: 'grant',
   relay: true,
-  detail: 'popup login ann',
+  daemon: 'popup',
+  login: 'ann',
   since: new Date(2026, 10, 22, 18, 0),
   until: new Date(2026, 10, 22, 19, 0),
 }
-const none: Rule = { rule: 'never-seen', relay: false, detail: 'no login is known', since: null, until: null }
 
 describe('an explanation in words', () => {
   test('of a positive answer: the rule, since when, until when', () => {
@@ -61,11 +77,25 @@ describe('an explanation in words', () => {
     )
   })
 
+  test('of a refused login: the whole reason, also if it contains a colon', () => {
+    const refused: Rule = { ...grant, rule: 'refused-login', relay: false, reason: 'blocked: ticket', host: 'pop1' }
+    const text = formatExplanation(explanation({ ...refused, until: null }), false, 1800, plain)
+    expect(text).toContain('Login refused: popup login ann on pop1 refused: blocked: ticket, since 2026-11-22')
+    expect(text).toContain('the reason for the refusal is blocked: ticket. Change [grants]')
+  })
+
+  test('of a grant that a block removed before its end', () => {
+    const removed: Rule = { ...grant, rule: 'expired', relay: false, method: 'pass', session: 'a.1' }
+    expect(formatExplanation(explanation(removed), false, 1800, plain)).toContain(
+      'Closed again: popup pass login ann session a.1, the grant was removed, at 2026-11-22 18:00:00',
+    )
+  })
+
   test('of the past: no advice, and the other known facts', () => {
-    const block: Rule = { ...none, rule: 'block', detail: 'by root: spam\u001b[2J' }
+    const block: Rule = { ...none, rule: 'block', owner: 'root', reason: 'spam\u001b[2J' }
     expect(formatExplanation(explanation(block, grant), true, 1800, plain)).toBe(
       `At 2026-11-22 18:30:00 mail from 192.0.2.7 was not relayed.
-  Blocked: by root: spam\\u{1b}[2J
+  Blocked: 192.0.2.7 blocked by root: spam\\u{1b}[2J
 Also known:
   Opened by: popup login ann, at 2026-11-22 18:00:00 until 2026-11-22 19:00:00 (30 min left)
 `,
@@ -158,7 +188,7 @@ describe('the answer of the gate to mail', () => {
   Sender: 550 5.7.1 device "copier-2" may not send as <ceo@example.org>; set its sender to scan@example.org (device_sender)
   Recipient: may pass
 Also known:
-  Never seen: no login is known
+  Never seen: no login from 192.0.2.7 is known
 `)
     const right = explained({}, { sender: 'scan@example.org', to: 'bob@example.org' })
     expect(right?.refused).toBe(false)

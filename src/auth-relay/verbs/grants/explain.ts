@@ -319,12 +319,12 @@ export const jsonOf = (
   at: at.toISOString(),
   relay: relay && (mail?.closed ?? null) === null,
   rule: decided.rule,
-  detail: decided.detail,
+  detail: detailOf(decided, at),
   until: decided.until?.toISOString() ?? null,
   rules: rules.map(rule => ({
     rule: rule.rule,
     relay: rule.relay,
-    detail: rule.detail,
+    detail: detailOf(rule, at),
     since: rule.since?.toISOString() ?? null,
     until: rule.until?.toISOString() ?? null,
   })),
@@ -389,7 +389,40 @@ const LEADS: Readonly<Record<Rule['rule'], string>> = {
 const lastRelayInWords = ({ at, service, host }: LastRelay): string =>
   `Last relayed mail: at ${formatMoment(at)} by ${printable(service)}${host === null ? '' : ` on ${printable(host)}`}`
 
-function ruleInWords({ rule, relay, detail, since, until }: Rule, at: Date): string {
+/** The facts of a rule in words. `at`: the time of the explanation. */
+function detailOf(rule: Rule, at: Date): string {
+  const { network, login, owner, reason, daemon, method, session, host } = rule
+  const target = network ?? `login ${login}`
+  const ofLogin = [
+    daemon,
+    method,
+    'login',
+    login,
+    session === null ? null : `session ${session}`,
+    host === null ? null : `on ${host}`,
+  ]
+    .filter(word => word !== null)
+    .join(' ')
+  switch (rule.rule) {
+    case 'never-granted':
+      return `${target} is never granted: ${reason}`
+    case 'block':
+      return `${target} blocked by ${owner}: ${reason}`
+    case 'allowance':
+      return `${target} allowed by ${owner}: ${reason}`
+    case 'refused-login':
+      return `${ofLogin} refused: ${reason}`
+    case 'expired':
+      return rule.until !== null && rule.until > at ? `${ofLogin}, the grant was removed` : ofLogin
+    case 'never-seen':
+      return `no login from ${target} is known`
+    default:
+      return ofLogin
+  }
+}
+
+function ruleInWords(shown: Rule, at: Date): string {
+  const { rule, relay, since, until } = shown
   const left = until === null ? 0 : (until.getTime() - at.getTime()) / 1000
   const distance = left <= 0 ? `${formatDuration(-left)} ago` : `${formatDuration(left)} left`
   const times = [
@@ -399,10 +432,10 @@ function ruleInWords({ rule, relay, detail, since, until }: Rule, at: Date): str
     until === null ? '' : `${rule === 'expired' && left > 0 ? 'would have lasted ' : ''}until ${formatMoment(until)}`,
     until !== null && (relay || (rule === 'expired' && left <= 0)) ? `(${distance})` : '',
   ].filter(text => text !== '')
-  return `${LEADS[rule]}: ${[printable(detail), times.join(' ')].filter(text => text !== '').join(', ')}`
+  return `${LEADS[rule]}: ${[printable(detailOf(shown, at)), times.join(' ')].filter(text => text !== '').join(', ')}`
 }
 
-function adviceFor({ rule, relay, detail }: Rule, expTime: number): string | undefined {
+function adviceFor({ rule, relay, reason }: Rule, expTime: number): string | undefined {
   if (relay) return undefined
   switch (rule) {
     case 'block':
@@ -410,7 +443,7 @@ function adviceFor({ rule, relay, detail }: Rule, expTime: number): string | und
     case 'never-granted':
       return 'What to do: give relay rights to such an address in the SMTP server itself, or change [grants] of the settings.'
     case 'refused-login':
-      return `What to do: the password was right; the reason for the refusal is ${printable(detail.split(': ').at(-1) ?? '')}. Change [grants] in the settings, or end the block: auth-relay unblock TARGET.`
+      return `What to do: the password was right; the reason for the refusal is ${printable(reason ?? 'unknown')}. Change [grants] in the settings, or end the block: auth-relay unblock TARGET.`
     case 'expired':
       return `What to do: open the mailbox by POP3 from this address again; each login opens the relay for ${formatDuration(expTime)}.`
     default:
