@@ -396,7 +396,8 @@ export class LoginSession implements ConnectionListener {
     const { stls } = this.#host
     if (this.#connection.isDestroyed) return this.#finish()
     const raw = this.#connection.toStream()
-    if (stls === undefined || !(raw instanceof Socket)) throw new Error('TLS was offered without a certificate')
+    if (stls === undefined) throw new Error('TLS was offered without a certificate')
+    if (!(raw instanceof Socket)) throw new Error(`TLS needs a socket, and this client has a ${raw.constructor.name}`)
     this.#reader = new LineReader()
     this.#isSecuring = true
     const accepted = await acceptTls(raw, {
@@ -486,7 +487,7 @@ export class LoginSession implements ConnectionListener {
     this.#over = true
     clearTimeout(this.#timer)
     this.#reader.rest()
-    this.#disconnect.happen()
+    this.#disconnect.signal()
     this.#host.left(this)
   }
 }
