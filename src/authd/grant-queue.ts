@@ -85,7 +85,7 @@ export class GrantQueue {
   readonly #commits = new Set<Set<Entry>>()
   #taken = 0
   #pumpIsDue = false
-  #company: NodeJS.Timeout | undefined
+  #joinTimer: NodeJS.Timeout | undefined
   readonly #timing = new CommitTiming()
   #down = false
   #pause: number
@@ -190,7 +190,7 @@ export class GrantQueue {
     this.#closed = true
     clearTimeout(this.#retryTimer)
     clearTimeout(this.#lockedTimer)
-    clearTimeout(this.#company)
+    clearTimeout(this.#joinTimer)
     clearInterval(this.#waitTimer)
   }
 
@@ -202,11 +202,11 @@ export class GrantQueue {
     if (this.#pumpIsDue) return
     const wait = this.#waitForOthers()
     if (wait > 0) {
-      this.#company ??= setTimeout(() => this.#endCompany(), wait)
+      this.#joinTimer ??= setTimeout(() => this.#commitJoined(), wait)
       return
     }
-    clearTimeout(this.#company)
-    this.#company = undefined
+    clearTimeout(this.#joinTimer)
+    this.#joinTimer = undefined
     this.#pumpIsDue = true
     setImmediate(() => {
       this.#pumpIsDue = false
@@ -218,8 +218,8 @@ export class GrantQueue {
     return this.#timing.waitForOthers(this.#pending.length, this.#commits.size)
   }
 
-  #endCompany(): void {
-    this.#company = undefined
+  #commitJoined(): void {
+    this.#joinTimer = undefined
     this.#pump()
   }
 
@@ -254,8 +254,8 @@ export class GrantQueue {
     if (failure === undefined) this.#up()
     else this.#failed(failure, [...left])
     for (const waiter of this.#waiters.splice(0)) waiter()
-    clearTimeout(this.#company)
-    this.#company = undefined
+    clearTimeout(this.#joinTimer)
+    this.#joinTimer = undefined
     if (this.#kept.size > 0 || this.#waitForOthers() === 0) this.#pump()
     else if (this.#pending.length > 0) this.#pumpSoon()
   }

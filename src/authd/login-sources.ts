@@ -25,7 +25,7 @@ type Recognizers = {
   /** For followed files: also the lines that a daemon writes to its own log file. */
   readonly files: LoginRecognizer
   /** For journal entries of senders that do not count, to name the logins that are dropped. */
-  readonly strangers: LoginRecognizer
+  readonly otherSenders: LoginRecognizer
   /** Accounts and units whose journal entries count. */
   readonly senders: { readonly uids: ReadonlySet<number>; readonly units: ReadonlySet<string> }
 }
@@ -130,11 +130,11 @@ export class LoginSources {
     const { counters, clock } = this.#options
     counters.lines.journal += 1
     counters.keepLastLine(clock(), `${line.tag}: ${line.message}`, 'journal')
-    const { syslog, strangers, senders } = this.#recognizers
+    const { syslog, otherSenders, senders } = this.#recognizers
     if ((uid !== undefined && senders.uids.has(uid)) || senders.units.has(unit)) {
       return this.#take({ source: 'journal' }, syslog.recognizeParsed(line, clock()), settled)
     }
-    const verdict = strangers.recognizeParsed(line, clock())
+    const verdict = otherSenders.recognizeParsed(line, clock())
     if (verdict.verdict === 'ignore') counters.countIgnored(verdict.tag)
     else {
       this.#drop({ source: 'journal' }, verdict, 'sender', {
@@ -235,7 +235,7 @@ export function recognizersFor({ authd, grants }: Settings): Recognizers {
   return {
     syslog: new LoginRecognizer(options),
     files: new LoginRecognizer({ ...options, ownFiles: true }),
-    strangers: new LoginRecognizer(options),
+    otherSenders: new LoginRecognizer(options),
     senders: {
       uids: authd.journal ? journalUids(authd.journal_users) : new Set([0]),
       units: new Set(authd.journal_units),

@@ -184,16 +184,16 @@ class Worker {
     this.#begin()
     socket.once('close', discount)
     // The ticket is late, or the login process has exited, so there is no session to serve.
-    const giveUp = () => socket.destroy()
-    socket.on('error', giveUp)
-    socket.setTimeout(TICKET_TIME_MS, giveUp)
+    const closeSocket = () => socket.destroy()
+    socket.on('error', closeSocket)
+    socket.setTimeout(TICKET_TIME_MS, closeSocket)
     const reader = new LineReader()
-    socket.on('end', giveUp)
+    socket.on('end', closeSocket)
     const receive = (chunk: Buffer) => {
       reader.push(chunk)
       const line = reader.next(MAX_SESSION_TICKET_LINE + 1)
       if (line === undefined) return
-      socket.off('data', receive).off('end', giveUp).off('timeout', giveUp).setTimeout(0)
+      socket.off('data', receive).off('end', closeSocket).off('timeout', closeSocket).setTimeout(0)
       // Pause until the session listens, because opening the maildrop may take time.
       socket.pause()
       if (line.type === 'line' && line.text === CHANNEL_LINE) {
@@ -257,7 +257,8 @@ async function firstMessage(channel: ControlChannel): Promise<MaildropWorkerStar
     resolve(message)
   })
   channel.onClose(() => reject(new TemporaryFault('pop3d --worker: there is no monitor; only popup starts a worker')))
-  const timer = setTimeout(() => reject(new TemporaryFault('pop3d --worker: no word from the monitor')), START_TIME_MS)
+  const silent = `pop3d --worker: the monitor sent no message within ${START_TIME_MS / 1000} s`
+  const timer = setTimeout(() => reject(new TemporaryFault(silent)), START_TIME_MS)
   const message = await promise.finally(() => clearTimeout(timer))
   try {
     const start = parseMaildropWorkerStart(message)

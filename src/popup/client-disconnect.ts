@@ -3,11 +3,11 @@
  * per login was measurably slower.
  */
 export class ClientDisconnect {
-  #hasHappened = false
+  #hasDisconnected = false
   #listener: (() => void) | undefined
 
-  get hasHappened(): boolean {
-    return this.#hasHappened
+  get hasDisconnected(): boolean {
+    return this.#hasDisconnected
   }
 
   /** Replaces the listener; undefined removes it. Not called for an earlier event. */
@@ -16,9 +16,9 @@ export class ClientDisconnect {
   }
 
   /** The client has disconnected. */
-  happen(): void {
-    if (this.#hasHappened) return
-    this.#hasHappened = true
+  signal(): void {
+    if (this.#hasDisconnected) return
+    this.#hasDisconnected = true
     this.#listener?.()
   }
 }

@@ -1307,7 +1307,7 @@ function recognizers(): ConstructorParameters<typeof LoginSources>[0]['recognize
   return {
     syslog: recognizer,
     files: recognizer,
-    strangers: recognizer,
+    otherSenders: recognizer,
     senders: { uids: new Set(), units: new Set() },
   }
 }

@@ -94,7 +94,7 @@ export class CheckQueue {
    * listener until then.
    */
   enter(applicant: Applicant): Promise<() => void> {
-    if (applicant.disconnect.hasHappened) return Promise.reject(new CheckCancelled())
+    if (applicant.disconnect.hasDisconnected) return Promise.reject(new CheckCancelled())
     if (this.#running < this.#atOnce) return Promise.resolve(this.#turn())
     return new Promise((resolve, reject) => {
       const share = applicant.isKnown ? this.#known : this.#others

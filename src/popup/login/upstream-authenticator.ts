@@ -34,7 +34,7 @@ export function upstreamAuthenticator(monitor: MonitorRequests, server: Upstream
         const answered = request.answer()
         // An answer before the outcome means that the client has disconnected, or the time is over.
         const cancelled = new ClientDisconnect()
-        void answered.then(() => cancelled.happen())
+        void answered.then(() => cancelled.signal())
         const answer = await loginUpstream(
           server,
           { login, secret },
@@ -160,7 +160,7 @@ async function open(
   client: UpstreamClient,
   cancelled: ClientDisconnect,
 ): Promise<Duplex | undefined> {
-  if (cancelled.hasHappened) return undefined
+  if (cancelled.hasDisconnected) return undefined
   const target = address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port }
   const raw: Socket = connect({ ...target, allowHalfOpen: true, noDelay: true })
   cancelled.listen(() => raw.destroy())

@@ -86,7 +86,7 @@ export class Logins {
         this.#pending.get(process)?.requests.get(message.n)?.outcome?.(message.outcome)
         return
       case 'cancel':
-        this.#pending.get(process)?.requests.get(message.n)?.disconnect.happen()
+        this.#pending.get(process)?.requests.get(message.n)?.disconnect.signal()
         return
       case 'preambleRefused':
         this.#parts.announcer.preambleFailure(message.ip, message.reason)
@@ -98,7 +98,7 @@ export class Logins {
 
   /** The login process has ended, and all its requests with it. */
   processEnded(process: LoginProcess): void {
-    for (const { disconnect } of this.#pending.get(process)?.requests.values() ?? []) disconnect.happen()
+    for (const { disconnect } of this.#pending.get(process)?.requests.values() ?? []) disconnect.signal()
     this.#pending.delete(process)
   }
 
@@ -173,7 +173,7 @@ export class Logins {
     if (counted === undefined) return
     const { attempt, disconnect } = pending
     const [open] = await Promise.all([workers.open(maildrop, attempt, counted), this.#parts.announcer.login(attempt)])
-    if (disconnect.hasHappened) {
+    if (disconnect.hasDisconnected) {
       counted.sessionRefused()
       return
     }
@@ -259,7 +259,7 @@ export class Logins {
   /** Waits for the delay of earlier failures; false if the client disconnects meanwhile. */
   async #waitTurn({ attempt, disconnect }: Pending): Promise<boolean> {
     const delay = this.#parts.delays.delayFor(attempt.ip, attempt.user)
-    if (delay === 0) return !disconnect.hasHappened
+    if (delay === 0) return !disconnect.hasDisconnected
     return new Promise(resolve => {
       const timer = setTimeout(() => resolve(true), delay)
       disconnect.listen(() => {
@@ -286,7 +286,7 @@ export class Logins {
     const late = Promise.withResolvers<{ verdict: 'temporary'; detail: string }>()
     const timer = setTimeout(() => {
       late.resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' })
-      disconnect.happen()
+      disconnect.signal()
     }, this.#parts.checkTimeout())
     try {
       return await Promise.race([late.promise, check()])

@@ -178,7 +178,7 @@ test('a client that disconnects closes the connection to the server', async () =
   const disconnect = new ClientDisconnect()
   const login = logIn(server, 'ann', 'right', disconnect)
   await eventually('the password is sent', () => server.lines.length === 2)
-  disconnect.happen()
+  disconnect.signal()
   await eventually('the connection to the server is closed', () => server.open.size === 0)
   expect((await login).result).toEqual({ outcome: 'failed', failure: 'temporary' })
 })
