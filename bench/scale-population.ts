@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import type { Session } from '../src/database/database.ts'
+import type { DatabaseSession } from '../src/database/database.ts'
 import type { Statement } from '../src/database/statement.ts'
 import { type IpAddress, parseIpAddress } from '../src/wire/ip-address.ts'
 
@@ -46,7 +46,7 @@ FROM pg_indexes WHERE tablename IN ('grants', 'login_event') AND indexname <> 'g
  * time, oldest first. The grants therefore end evenly over the next `lifeSeconds`. The indexes are
  * made afterwards, because this order is faster.
  */
-export async function populate(owner: Session, grants: number, lifeSeconds: number): Promise<void> {
+export async function populate(owner: DatabaseSession, grants: number, lifeSeconds: number): Promise<void> {
   const { rows: indexes } = await owner.query(INDEXES)
   await owner.script(`
     SET maintenance_work_mem = '512MB';

@@ -2,7 +2,7 @@
 import type { Clock } from '../base/clock.ts'
 import { asError, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import type { GrantWriter, Outcome } from '../grants/grant-store.ts'
+import type { GrantOutcome, GrantWriter } from '../grants/grant-store.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { LoginAnswer } from '../wire/login-event.ts'
 import type { Counters } from './metrics.ts'
@@ -298,7 +298,7 @@ export class GrantQueue {
    */
   async #record(logins: readonly Entry[]): Promise<Error | undefined> {
     const started = this.#options.monotonic()
-    let outcomes: readonly Outcome[]
+    let outcomes: readonly GrantOutcome[]
     try {
       const signal = AbortSignal.timeout(this.#deadline)
       outcomes = await this.#options.store.record(
@@ -319,7 +319,7 @@ export class GrantQueue {
     return undefined
   }
 
-  #conclude(entry: Entry, outcome: Outcome): void {
+  #conclude(entry: Entry, outcome: GrantOutcome): void {
     const { event } = entry.reported
     if (outcome.verdict === 'refused') {
       this.#options.log.info('grant_refused', { ...describe(entry.reported), reason: outcome.reason })

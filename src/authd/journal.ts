@@ -1,7 +1,7 @@
 /** The systemd journal as a login source: its entries, and the child that reads them. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import type { Log } from '../base/log.ts'
-import { type Run, SupervisedChild, watchForStop } from '../base/supervised-child.ts'
+import { type ChildRun, SupervisedChild, watchForStop } from '../base/supervised-child.ts'
 import type { SyslogLine } from '../syslog/syslog-line.ts'
 import { LineSplitter } from '../wire/lines.ts'
 import type { FilePlaces } from './file-places.ts'
@@ -63,7 +63,7 @@ const STOPPED = 'a signal had stopped it, so authd killed it'
 const MAX_OPEN = 2000
 
 /** A journalctl that was started. `ended`: the reason of its end. */
-type Journalctl = Run<string> & { readonly child: ChildProcess }
+type Journalctl = ChildRun<string> & { readonly child: ChildProcess }
 
 /**
  * Follows the systemd journal through a child `journalctl -f -o json`, from the last entry that was

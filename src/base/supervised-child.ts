@@ -14,12 +14,12 @@ const LONGEST_MS = 10_000
 const SOUND_RUN_MS = 60_000
 
 /** A launched process. */
-export type Run<Ending> = {
+export type ChildRun<Ending> = {
   /** Fulfilled when the process has ended. */
   readonly ended: Promise<Ending>
 }
 
-export type ChildOptions<R extends Run<Ending>, Ending> = {
+export type ChildOptions<R extends ChildRun<Ending>, Ending> = {
   /** Starts the process. */
   readonly launch: () => R
   /**
@@ -36,7 +36,7 @@ export type StopStep<R> = { readonly after: number; readonly act: (run: R) => vo
  * Runs at most one process at a time and schedules at most one start. The wait before a restart is
  * 0.1 s, doubled at each failure up to 10 s.
  */
-export class SupervisedChild<R extends Run<Ending>, Ending = Awaited<R['ended']>> {
+export class SupervisedChild<R extends ChildRun<Ending>, Ending = Awaited<R['ended']>> {
   readonly #launch: () => R
   readonly #ended: (ending: Ending, run: R) => void
   readonly #clock: Clock

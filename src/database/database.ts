@@ -52,7 +52,7 @@ import {
 import { type Primary, PrimarySearch } from './find-primary.ts'
 import { REPLICATION, requireReplicated, STANDBY_REPLIES, StandbyWatch } from './replication.ts'
 import type { LentConnection, ServerConnections, ServerOptions } from './server-connections.ts'
-import { type RawResult, type Result, type Run, runStatement, type Statement, type Value } from './statement.ts'
+import { type RawResult, type Result, type RunQuery, runStatement, type Statement, type Value } from './statement.ts'
 
 export type DatabaseOptions = ServerOptions
 
@@ -90,7 +90,7 @@ export type RunOptions = {
   readonly durable?: boolean
 }
 
-export interface Session {
+export interface DatabaseSession {
   /**
    * @throws StatementRefused, OutcomeUnknown, DatabaseUnavailable; v.ValiError if the rows do not
    * fit their schema.
@@ -100,11 +100,11 @@ export interface Session {
   script(text: string, options?: RunOptions): Promise<void>
 }
 
-export interface Database extends Session {
+export interface Database extends DatabaseSession {
   /**
    * Commits if `work` resolves, else rolls back. The signal covers everything, the commit included.
    */
-  transaction<T>(work: (session: Session) => Promise<T>, options?: RunOptions): Promise<T>
+  transaction<T>(work: (session: DatabaseSession) => Promise<T>, options?: RunOptions): Promise<T>
   state(): DatabaseState
   /** Calls a listener at each later change; returns the function that ends it. */
   onStateChange(listener: (state: DatabaseState) => void): () => void
@@ -186,7 +186,7 @@ class PrimaryDatabase implements Database {
     })
   }
 
-  transaction<T>(work: (session: Session) => Promise<T>, options: RunOptions = {}): Promise<T> {
+  transaction<T>(work: (session: DatabaseSession) => Promise<T>, options: RunOptions = {}): Promise<T> {
     return this.#withClient(options, async run => {
       await run({ text: 'BEGIN' })
       try {
@@ -223,7 +223,7 @@ class PrimaryDatabase implements Database {
    */
   async #withClient<T>(
     { signal: outer, proven = false, durable = false }: RunOptions,
-    work: (run: Run) => Promise<T>,
+    work: (run: RunQuery) => Promise<T>,
   ): Promise<T> {
     const deadline = deadlineOf(outer, (this.#options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS) + 1000)
     const started = performance.now()
@@ -243,7 +243,7 @@ class PrimaryDatabase implements Database {
       throw error
     }
     let broken = false
-    const run: Run = async config => {
+    const run: RunQuery = async config => {
       if (broken) throw new OutcomeUnknown(`connection to ${primary.host} is closed`)
       try {
         const result = await raced<RawResult>(deadline.signal, connection.run(config))

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import type { Database, Session } from './database.ts'
+import type { Database, DatabaseSession } from './database.ts'
 import { DatabaseUnavailable, MigrationFailed, OutcomeUnknown, SchemaTooNew } from './errors.ts'
 import { ignored, type Statement } from './statement.ts'
 
@@ -112,7 +112,7 @@ async function apply(database: Database, migration: Migration): Promise<void> {
 }
 
 /** The highest migration that was applied to the database; 0 for an empty one. */
-export async function schemaVersion(session: Session): Promise<number> {
+export async function schemaVersion(session: DatabaseSession): Promise<number> {
   const { rows } = await session.query(HAS_LEDGER)
   if (rows[0]?.there !== true) return 0
   const ledger = await session.query(LEDGER)

@@ -9,7 +9,7 @@ import {
 } from './connect.ts'
 import { type ConnectionOptions, type DatabaseHost, nameOf } from './connection-options.ts'
 import { ConnectionsBusy, DatabaseUnavailable } from './errors.ts'
-import type { Run } from './statement.ts'
+import type { RunQuery } from './statement.ts'
 
 export type ServerOptions = ConnectionOptions &
   PreparationOptions & {
@@ -26,7 +26,7 @@ export type ServerOptions = ConnectionOptions &
 /** A connection for one statement or transaction. */
 export type LentConnection = {
   readonly client: Pick<PoolClient, 'query' | 'on'>
-  readonly run: Run
+  readonly run: RunQuery
   /**
    * Why the commit of the last statement may be on one server alone; undefined if it is not. See
    * CancelledWaits.

@@ -19,12 +19,12 @@ export type ArrayElement = string | number | boolean | Date | null
 export type Result<Row> = { readonly rows: readonly Row[]; readonly count: number }
 
 /** Runs the text of a statement on a connection. */
-export type Run = (config: { text: string; values?: unknown[]; name?: string }) => Promise<RawResult>
+export type RunQuery = (config: { text: string; values?: unknown[]; name?: string }) => Promise<RawResult>
 export type RawResult = { readonly rows: readonly unknown[]; readonly rowCount: number | null }
 
 /** Runs a statement. @throws v.ValiError if a row has another shape. */
 export async function runStatement<Row>(
-  run: Run,
+  run: RunQuery,
   { text, name, row }: Statement<Row>,
   values: readonly Value[] = [],
 ): Promise<Result<Row>> {

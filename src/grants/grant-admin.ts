@@ -11,10 +11,10 @@ import type {
   BlockTarget,
   Explanation,
   GrantAdmin,
+  GrantRefusal,
   GrantRow,
   LastRelay,
   QueryOptions,
-  Refusal,
   Rule,
   RuleFacts,
 } from './grant-store.ts'
@@ -328,7 +328,7 @@ function explanation(
       if (found === wanted) rules.push({ rule, relay, ...facts })
     }
   }
-  const addNever = (reason: Refusal): void => {
+  const addNever = (reason: GrantRefusal): void => {
     rules.push({
       ...factsOf(ip),
       rule: 'never-granted',

@@ -16,14 +16,14 @@ export const networkColumn = v.pipe(
 )
 
 /** Why a login does not open the relay. It is the `reason=` of the answer `refused`. */
-export type Refusal = 'loopback' | 'never' | 'proxy' | 'own' | 'private' | 'blocked'
+export type GrantRefusal = 'loopback' | 'never' | 'proxy' | 'own' | 'private' | 'blocked'
 
 /**
  * The result of a login: the address is granted until then (Unix seconds, committed), or it is not.
  */
-export type Outcome =
+export type GrantOutcome =
   | { readonly verdict: 'granted'; readonly until: number }
-  | { readonly verdict: 'refused'; readonly reason: Refusal }
+  | { readonly verdict: 'refused'; readonly reason: GrantRefusal }
 
 /**
  * A login and when it happened by this host's clock; null means now. A time in the future counts
@@ -35,7 +35,7 @@ export type Login = { readonly event: LoginEvent; readonly at: Date | null }
  * A use of a grant: RELAYCLIENT was set, or a policy request got a positive answer. `at`: null
  * means now, and a time in the future counts as now, by the database's clock.
  */
-export type UsageEvent = {
+export type GrantUse = {
   readonly ip: IpAddress
   /** The service: `wrap`, `policy`, `socketmap`, … At most 32 characters. */
   readonly service: string
@@ -130,9 +130,9 @@ export interface GrantWriter {
    * every grant in it is committed. Rejects as a whole: then nothing was done, or (OutcomeUnknown)
    * perhaps everything; recording again does no harm.
    */
-  record(logins: readonly Login[], options?: QueryOptions): Promise<readonly Outcome[]>
+  record(logins: readonly Login[], options?: QueryOptions): Promise<readonly GrantOutcome[]>
   /** Stores a use of a grant; never decides anything. */
-  recordUsageEvents(events: readonly UsageEvent[], options?: QueryOptions): Promise<void>
+  recordUsageEvents(events: readonly GrantUse[], options?: QueryOptions): Promise<void>
   /**
    * Adds messages to the hours of their devices; never decides anything. A device that does not
    * exist is ignored. After OutcomeUnknown, recording again may count twice.
@@ -261,7 +261,9 @@ export interface GrantAdmin {
     network: Network,
     request: AdminRuleRequest,
     options?: QueryOptions,
-  ): Promise<{ readonly refused: Refusal } | { readonly until: Date | null; readonly exceptions: readonly Network[] }>
+  ): Promise<
+    { readonly refused: GrantRefusal } | { readonly until: Date | null; readonly exceptions: readonly Network[] }
+  >
   /** Ends an allowance; how many there were. */
   disallow(network: Network, options?: QueryOptions): Promise<number>
   /**

@@ -8,7 +8,7 @@ import { type DeviceMessages, RELAY_VERDICTS, type RelayTally } from '../wire/us
 import { Alarms } from './alarms.ts'
 import { ChangeNotifier } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
-import type { GrantWriter, Login, Outcome, QueryOptions, Refusal, Swept, UsageEvent } from './grant-store.ts'
+import type { GrantOutcome, GrantRefusal, GrantUse, GrantWriter, Login, QueryOptions, Swept } from './grant-store.ts'
 
 /**
  * Stores a batch of logins in one statement. It checks the blocks, folds the logins to one row per
@@ -285,7 +285,7 @@ export function createGrantWriter(
   let nextPage = 0
 
   return {
-    async record(logins: readonly Login[], { signal }: QueryOptions = {}): Promise<readonly Outcome[]> {
+    async record(logins: readonly Login[], { signal }: QueryOptions = {}): Promise<readonly GrantOutcome[]> {
       if (logins.length === 0) return []
       const values = [
         logins.map(({ event }) => event.ip),
@@ -311,7 +311,7 @@ export function createGrantWriter(
       return words.map(outcomeOf)
     },
 
-    async recordUsageEvents(events: readonly UsageEvent[], { signal }: QueryOptions = {}): Promise<void> {
+    async recordUsageEvents(events: readonly GrantUse[], { signal }: QueryOptions = {}): Promise<void> {
       if (events.length === 0) return
       const values = [
         events.map(({ at }) => at),
@@ -378,10 +378,10 @@ export function createGrantWriter(
   }
 }
 
-const REFUSALS: ReadonlySet<string> = new Set<Refusal>(['loopback', 'never', 'proxy', 'own', 'private', 'blocked'])
-const isRefusal = (word: string): word is Refusal => REFUSALS.has(word)
+const REFUSALS: ReadonlySet<string> = new Set<GrantRefusal>(['loopback', 'never', 'proxy', 'own', 'private', 'blocked'])
+const isRefusal = (word: string): word is GrantRefusal => REFUSALS.has(word)
 
-function outcomeOf(word: string): Outcome {
+function outcomeOf(word: string): GrantOutcome {
   if (isRefusal(word)) return { verdict: 'refused', reason: word }
   if (!/^\d{1,15}$/.test(word)) throw new Error(`a login was neither granted nor refused: ${word}`)
   return { verdict: 'granted', until: Number(word) }

@@ -15,7 +15,7 @@ import {
   PRIVATE_NETWORKS,
   parseIpAddress,
 } from '../wire/ip-address.ts'
-import type { Refusal } from './grant-store.ts'
+import type { GrantRefusal } from './grant-store.ts'
 
 /**
  * The host's own addresses, loopback apart, read again when they are older than `maxAgeMs`:
@@ -71,7 +71,7 @@ export type NeverListOptions = {
 }
 
 /** Why an address is ungrantable. */
-export type Ungrantable = Exclude<Refusal, 'blocked' | 'private'>
+export type Ungrantable = Exclude<GrantRefusal, 'blocked' | 'private'>
 
 /**
  * Decides whether an address can be granted at all, before any table is queried
@@ -96,7 +96,7 @@ export class NeverList {
    * The same for a grant by login, which private addresses may be denied; the administrator may
    * still allow them by name.
    */
-  loginRefusal(ip: IpAddress): Exclude<Refusal, 'blocked'> | undefined {
+  loginRefusal(ip: IpAddress): Exclude<GrantRefusal, 'blocked'> | undefined {
     return this.refusal(ip) ?? (this.isDeniedPrivate(ip) ? 'private' : undefined)
   }
 

@@ -116,7 +116,7 @@ function lengthOf(memory: Uint8Array): Buffer {
 // --- Connections of clients
 
 /** An accepted connection: its descriptor, which the caller owns, and its other end. */
-export type Accepted = { readonly fd: number; readonly peer: SocketName | undefined }
+export type AcceptedConnection = { readonly fd: number; readonly peer: SocketName | undefined }
 
 const peerAddress = Buffer.alloc(ADDRESS_BYTES)
 const peerLength = Buffer.alloc(4)
@@ -126,7 +126,10 @@ const peerLength = Buffer.alloc(4)
  * none. The descriptor is close-on-exec; `blocking`: for a program that is started on the
  * connection.
  */
-export function acceptFrom(listening: number, { blocking }: { readonly blocking: boolean }): Accepted | number {
+export function acceptFrom(
+  listening: number,
+  { blocking }: { readonly blocking: boolean },
+): AcceptedConnection | number {
   peerLength.writeUInt32LE(ADDRESS_BYTES)
   const fd = accept4(listening, peerAddress, peerLength, SOCK_CLOEXEC | (blocking ? 0 : SOCK_NONBLOCK))
   return fd < 0 ? -lastErrno() : { fd, peer: readSocketName(peerAddress, peerLength.readUInt32LE(0)) }

@@ -3,6 +3,7 @@
  */
 
 import type { Line } from '../wire/lines.ts'
+import type { LoginMethod } from '../wire/login-event.ts'
 import { COMMAND_LINE_LIMIT, parseCommand, SASL_LINE_LIMIT, upperCaseAscii } from './command.ts'
 import {
   type Capabilities,
@@ -81,8 +82,6 @@ export type AuthorizationEffect =
    */
   | { readonly type: 'preamble'; readonly argument: string }
   | { readonly type: 'close' }
-
-export type LoginMethod = 'pass' | 'apop' | 'sasl'
 
 /** Why a login failed: the shell's answer to an `authenticate` effect. */
 export type LoginFailure =

@@ -12,7 +12,7 @@ export const COMMAND_LINE_LIMIT = 512
 export const SASL_LINE_LIMIT = 12_288
 
 /** One command line: the verb in upper case, and the argument as sent. One character per octet. */
-export interface Command {
+export interface Pop3Command {
   readonly verb: string
   readonly argument: string
   /** Text behind the first SPACE: the argument with the spaces before it. */
@@ -24,7 +24,7 @@ export interface Command {
  * regard to the case of ASCII letters. Spaces behind the verb are skipped. The argument keeps its
  * inner and trailing spaces. A line that begins with a space has an empty verb.
  */
-export function parseCommand(line: string): Command {
+export function parseCommand(line: string): Pop3Command {
   const space = line.indexOf(' ')
   if (space < 0) return { verb: upperCaseAscii(line), argument: '', afterSpace: '' }
   let start = space + 1

@@ -17,7 +17,7 @@ import { lockMaildrop, MaildropInUse } from './maildir/maildrop-lock.ts'
 import { Session, type SessionEnd } from './session.ts'
 
 /** The settings of pop3d in the form that its sessions use. */
-export interface ServiceOptions {
+export interface MaildropServiceOptions {
   readonly compat: 'none' | 'qmail'
   readonly sizes: 'wire' | 'file'
   readonly extraBlank: boolean
@@ -32,13 +32,13 @@ const MAX_REPORTS = 10_000
 
 /** Serves the maildrops of one owner. It holds the state that all sessions of a process share. */
 export class MaildropService {
-  readonly #options: ServiceOptions
+  readonly #options: MaildropServiceOptions
   readonly #encoders = new EncoderPool(CHUNK)
   readonly #cache: MaildropCache
   /** The last report of left out files, by maildrop. */
   readonly #leftOut = new BoundedMap<string, string>(MAX_REPORTS)
 
-  constructor(options: ServiceOptions, clock: Clock = systemClock) {
+  constructor(options: MaildropServiceOptions, clock: Clock = systemClock) {
     this.#options = options
     this.#cache = new MaildropCache({ sizes: options.sizes, compat: options.compat }, this.#encoders, clock)
   }

@@ -9,7 +9,7 @@ import { StreamConnection } from '../sockets/stream-connection.ts'
 import { formatLoginLine, LOGIN_TAG, type LoginLineFacts } from '../syslog/login-line.ts'
 import { type Environment, remoteIpOf } from '../ucspi/environment.ts'
 import { standardInput, standardOutput } from '../ucspi/standard-streams.ts'
-import { MaildropService, NO_MAILDROP, type ServiceOptions } from './serve-maildrop.ts'
+import { MaildropService, type MaildropServiceOptions, NO_MAILDROP } from './serve-maildrop.ts'
 
 /**
  * One session on descriptors 0 and 1: settings from the environment, the login line for syslog,
@@ -56,7 +56,7 @@ function entered(maildir: string): boolean {
  * Reads COMPAT, SIZES, EXTRA_BLANK, LOCK and POP3D_IDLE_TIME. Their defaults are those of the
  * settings file.
  */
-function optionsFrom(environment: Environment): ServiceOptions {
+function optionsFrom(environment: Environment): MaildropServiceOptions {
   const faults: string[] = []
   const read = <Output>(
     section: Section,

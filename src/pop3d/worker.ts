@@ -28,7 +28,7 @@ import {
   type SessionTicket,
 } from '../wire/workers/maildrop-worker.ts'
 import { HandoffReceiver, type ServeClient } from './handoff-receiver.ts'
-import { MaildropService, type ServiceOptions } from './serve-maildrop.ts'
+import { MaildropService, type MaildropServiceOptions } from './serve-maildrop.ts'
 import { TicketVerifier } from './ticket-verifier.ts'
 
 /** Milliseconds in which the login process must present a ticket after it has connected. */
@@ -239,7 +239,7 @@ class Worker {
 
 const nowSeconds = (): number => Math.floor(systemClock() / 1000)
 
-function optionsOf(settings: MaildropWorkerSettings): ServiceOptions {
+function optionsOf(settings: MaildropWorkerSettings): MaildropServiceOptions {
   const { compat, sizes, extraBlank, lock, idleTime } = settings
   const capabilities = capabilityLines('TRANSACTION', { ...settings.capabilities, stls: false, expire: 'NEVER' })
   return { compat, sizes, extraBlank, lock, idleTime: idleTime * 1000, capabilities }

@@ -15,14 +15,14 @@ export type ContentStep = {
 }
 
 /** Receives octets for the server. The caller may change the octets when the function returns. */
-export type WriteOctets = (octets: Uint8Array) => void
+export type SendOctets = (octets: Uint8Array) => void
 
 /**
  * The content of one message, from the reply to DATA to CRLF.CRLF. The CRLF of the DATA line counts
  * as the first CRLF.
  */
 export interface Content {
-  push(input: Uint8Array, write: WriteOctets): ContentStep
+  push(input: Uint8Array, write: SendOctets): ContentStep
 }
 
 const [NUL, LF, CR, DOT] = [0x00, 0x0a, 0x0d, 0x2e]
@@ -62,7 +62,7 @@ export class StrictContent implements Content {
     this.#scan = scan
   }
 
-  push(input: Uint8Array, write: WriteOctets): ContentStep {
+  push(input: Uint8Array, write: SendOctets): ContentStep {
     const size = input.length
     let at = 0
     while (at < size) {
@@ -133,7 +133,7 @@ export class RepairedContent implements Content {
     this.#onBareEnd = onBareEnd
   }
 
-  push(input: Uint8Array, write: WriteOctets): ContentStep {
+  push(input: Uint8Array, write: SendOctets): ContentStep {
     // One octet can become two, and so can each CR held back. A dot held back adds two more.
     const output = new Uint8Array(2 * (input.length + MAX_RETURNS) + 4)
     let size = 0

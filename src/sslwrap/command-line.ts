@@ -7,7 +7,7 @@ import { parseDaemonWords } from '../process/command-line.ts'
 import type { SocketAddress } from '../process/socket-address.ts'
 import { readSecretFile } from '../settings/secret.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'
-import type { Plan, PlannedListener } from './plan.ts'
+import type { Plan, PlannedTlsListener } from './plan.ts'
 
 /** The meaning of a command line. */
 export type Invocation =
@@ -136,7 +136,7 @@ function parseOriginal(args: readonly string[], environment: Environment, servic
   const cert = resolve(values.get('-cert') ?? 'server.pem')
   const key = values.get('-key')
   const backend: SocketAddress = { type: 'tcp', host, port: port ?? 0 }
-  const listener: PlannedListener = {
+  const listener: PlannedTlsListener = {
     listen: { type: 'tcp', host: '::', port: accept ?? 0 },
     backend,
     preamble: kind,

@@ -14,7 +14,7 @@ import { CustomerNetworks } from '../wire/customer-networks.ts'
 import { parseSocketIp } from '../wire/ip-address.ts'
 import { sessionId } from '../wire/login-event.ts'
 import { type Plan, readMaterials, serveOrder } from './plan.ts'
-import type { Ends, Secured } from './services.ts'
+import type { ClientEndpoints, Secured } from './services.ts'
 import { BackEndUnavailable, connectBackEnd, servicesOf } from './services.ts'
 import { serveClient } from './session.ts'
 
@@ -87,7 +87,7 @@ function openStandardInput(): Socket {
  * The ends of the client's connection. The environment overrides the socket, because another proxy
  * may have put the client's own address there.
  */
-function endsOf(raw: Socket, environment: Environment): Ends {
+function endsOf(raw: Socket, environment: Environment): ClientEndpoints {
   const source = remoteIpOf(environment) ?? parseSocketIp(raw.remoteAddress)
   const destination = localIpOf(environment) ?? parseSocketIp(raw.localAddress)
   if (source === undefined || destination === undefined) {

@@ -16,7 +16,7 @@ import type { ServeOrder, TlsListener } from '../wire/workers/tls-worker.ts'
  * paths of files, not their contents.
  */
 export type Plan = {
-  readonly listeners: readonly PlannedListener[]
+  readonly listeners: readonly PlannedTlsListener[]
   readonly user: string
   readonly workers: number
   /** Files of the self-signed certificate, made if both are missing. Undefined: none is made. */
@@ -40,7 +40,7 @@ export type Plan = {
   readonly metricsListen: SocketAddress | undefined
 }
 
-export type PlannedListener = {
+export type PlannedTlsListener = {
   readonly listen: SocketAddress
   readonly backend: SocketAddress
   readonly preamble: TlsListener['preamble']
@@ -58,7 +58,7 @@ export function planOf({ top, grants, popup, sslwrap }: Settings): Plan {
   const common = { cert: sslwrap.cert, key: sslwrap.key }
   const listeners = sslwrap.listener.length === 0 ? [DEFAULT_LISTENER] : sslwrap.listener
   const planned = listeners.map(
-    (listener): PlannedListener => ({
+    (listener): PlannedTlsListener => ({
       listen: listener.listen,
       backend: listener.backend,
       preamble: listener.preamble,

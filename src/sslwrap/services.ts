@@ -19,7 +19,7 @@ export type Service = {
    * Connects to the server behind, or starts it, after the client's handshake. Rejects with
    * BackEndUnavailable.
    */
-  readonly open: (client: Secured, ends: Ends) => Promise<Duplex>
+  readonly open: (client: Secured, ends: ClientEndpoints) => Promise<Duplex>
   readonly preamble: 'ssl' | 'proxy-v1' | 'proxy-v2' | 'none'
   readonly protocol: 'pop3' | 'smtp' | 'other'
   readonly contexts: TlsContexts
@@ -38,7 +38,7 @@ export type Service = {
 /** A client whose handshake is complete. */
 export type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
 /** Both ends of the client's connection. */
-export type Ends = { readonly source: Endpoint; readonly destination: Endpoint }
+export type ClientEndpoints = { readonly source: Endpoint; readonly destination: Endpoint }
 
 /**
  * Makes the services of an order, one for each listener. Throws OpenSSL's error if a certificate or

@@ -10,7 +10,7 @@ import { relay } from '../tunnel/relay.ts'
 import { type IpAddress, parseSocketIp } from '../wire/ip-address.ts'
 import { type SessionId, sessionIdOfGreeting } from '../wire/login-event.ts'
 import { formatProxyV1, formatProxyV2, formatSslPreamble, type ProxyTls } from '../wire/preamble.ts'
-import { BackEndUnavailable, type Ends, type Secured, type Service } from './services.ts'
+import { BackEndUnavailable, type ClientEndpoints, type Secured, type Service } from './services.ts'
 
 /** Time for the first octet. It is short, because a client of TLS sends first. */
 const FIRST_OCTET_MS = 5_000
@@ -20,7 +20,7 @@ const LAST_REPLY_MS = 5_000
 /** A client whose handshake is not complete. `giveWay` closes it, so that its place is free. */
 export type Handshake = { giveWay(): void }
 
-export type SessionParts = {
+export type TlsSessionParts = {
   readonly service: Service
   readonly limits: ConnectionLimits
   /** If every place is taken, one of these is closed for a new client. */
@@ -35,7 +35,7 @@ export type SessionParts = {
  * server. In each case the socket is closed at the end, and its place is free. `ends`: the
  * addresses of the client, if they differ from those of the socket.
  */
-export async function serveClient(raw: Socket, parts: SessionParts, ends = endsOf(raw)): Promise<void> {
+export async function serveClient(raw: Socket, parts: TlsSessionParts, ends = endsOf(raw)): Promise<void> {
   const ip = ends?.source.ip
   const admitted = ip === undefined || ends === undefined ? 'unknown' : admit(ip, parts)
   if (admitted !== 'ok' || ip === undefined || ends === undefined) {
@@ -64,7 +64,7 @@ function hintFor(reason: string): string | undefined {
 
 function admit(
   ip: IpAddress,
-  { service, limits, handshakes }: SessionParts,
+  { service, limits, handshakes }: TlsSessionParts,
 ): 'ok' | 'network' | 'max_connections' | 'max_per_address' {
   if (service.allow?.has(ip) === false) return 'network'
   // Check this limit first: a client that has reached it must not displace another client.
@@ -78,11 +78,11 @@ function admit(
 class Place implements Handshake {
   readonly #raw: Socket
   readonly #ip: IpAddress
-  readonly #parts: SessionParts
+  readonly #parts: TlsSessionParts
   #isLeft = false
   #gaveWay = false
 
-  constructor(raw: Socket, ip: IpAddress, parts: SessionParts) {
+  constructor(raw: Socket, ip: IpAddress, parts: TlsSessionParts) {
     this.#raw = raw
     this.#ip = ip
     this.#parts = parts
@@ -115,7 +115,7 @@ class Place implements Handshake {
   }
 }
 
-async function secureAndServe(raw: Socket, ends: Ends, place: Place, parts: SessionParts): Promise<void> {
+async function secureAndServe(raw: Socket, ends: ClientEndpoints, place: Place, parts: TlsSessionParts): Promise<void> {
   const { service, log } = parts
   const ip = ends.source.ip
   const accepted = await acceptTls(raw, {
@@ -142,7 +142,7 @@ async function secureAndServe(raw: Socket, ends: Ends, place: Place, parts: Sess
   await joinBackEnd(accepted, ends, parts)
 }
 
-async function joinBackEnd(accepted: Secured, ends: Ends, parts: SessionParts): Promise<void> {
+async function joinBackEnd(accepted: Secured, ends: ClientEndpoints, parts: TlsSessionParts): Promise<void> {
   const { service, log } = parts
   const client = accepted.socket
   const ip = ends.source.ip
@@ -195,7 +195,7 @@ const NOTHING_YET: Greeted = { bytes: Buffer.alloc(0), final: false }
 async function introduce(
   server: Duplex,
   accepted: Secured,
-  ends: Ends,
+  ends: ClientEndpoints,
   id: SessionId,
   service: Service,
 ): Promise<Greeted> {
@@ -262,7 +262,7 @@ function sendLast(client: TLSSocket, bytes: Buffer): Promise<void> {
   })
 }
 
-function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): Ends | undefined {
+function endsOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): ClientEndpoints | undefined {
   const [source, destination] = [parseSocketIp(remoteAddress), parseSocketIp(localAddress)]
   // A client that has already disconnected has no address.
   if (source === undefined || destination === undefined || remotePort === undefined || localPort === undefined)

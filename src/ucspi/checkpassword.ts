@@ -22,7 +22,7 @@ const KILL_AFTER_MS = 5_000
 /** Octets of a checker's standard output that are kept to find the witness's line. */
 const MAX_OUTPUT_OCTETS = 65_536
 
-export type Credentials = {
+export type CheckpasswordCredentials = {
   readonly login: string
   /** The password, or for APOP the digest in hex. */
   readonly password: string
@@ -35,7 +35,7 @@ export type Credentials = {
  * would be longer than 512 octets, or if a field holds a NUL. Such a login must be refused without
  * running the checker, because the checker would read other fields.
  */
-export function checkpasswordMessage({ login, password, timestamp }: Credentials): Uint8Array | undefined {
+export function checkpasswordMessage({ login, password, timestamp }: CheckpasswordCredentials): Uint8Array | undefined {
   if ([login, password, timestamp].some(field => field.includes('\0'))) return undefined
   // The fields have one character per octet, so latin1 gives the octets that the client sent.
   const message = Buffer.from(`${login}\0${password}\0${timestamp}\0`, 'latin1')
@@ -43,10 +43,10 @@ export function checkpasswordMessage({ login, password, timestamp }: Credentials
 }
 
 /** Why a login failed. `badauth` is the only refusal that the client has caused. */
-export type Refusal = { readonly verdict: 'badauth' | 'temporary' | 'crash'; readonly detail: string }
+export type CheckpasswordRefusal = { readonly verdict: 'badauth' | 'temporary' | 'crash'; readonly detail: string }
 
 /** A positive answer: the state that the checker gave to the program behind it. */
-export type Accepted = {
+export type CheckpasswordAccepted = {
   readonly verdict: 'ok'
   readonly uid: number
   readonly gid: number
@@ -72,14 +72,14 @@ const VCHKPW_DENIALS = [1, 3, 12, 13, 15, 20, 21, 23]
  * Returns the meaning of a checker's end without a session. Exit 0 is not a success, because vchkpw
  * exits with 0 when it cannot run the program.
  */
-export function refusalOf(checker: readonly string[], ending: Ending): Refusal {
+export function refusalOf(checker: readonly string[], ending: Ending): CheckpasswordRefusal {
   if ('signal' in ending) return { verdict: 'crash', detail: `checker killed by ${ending.signal}` }
   const denials = basename(checker[0] ?? '') === 'vchkpw' ? VCHKPW_DENIALS : [1]
   const verdict = denials.includes(ending.code) ? 'badauth' : 'temporary'
   return { verdict, detail: `checker exit status ${ending.code}` }
 }
 
-const TOO_LONG: Refusal = {
+const TOO_LONG: CheckpasswordRefusal = {
   verdict: 'badauth',
   detail: 'login and password are too long for the checker, or hold a NUL',
 }
@@ -91,10 +91,10 @@ const TOO_LONG: Refusal = {
  */
 const WITNESS = ['/bin/sh', '-c', `printf '\\0checked %d\\n' $$ && read -r word`, 'pop3d']
 
-export type CheckRequest = {
+export type CheckpasswordRequest = {
   /** The checker's command line without the program behind it. */
   readonly checker: readonly string[]
-  readonly credentials: Credentials
+  readonly credentials: CheckpasswordCredentials
   readonly environment: Environment
   /** Arguments of the program behind the checker, as a run script writes them: `Maildir`. */
   readonly args: readonly string[]
@@ -107,7 +107,9 @@ export type CheckRequest = {
  * run the POP3 server. Never throws because of a checker or client; a checker that cannot be
  * started is `temporary`.
  */
-export async function verifyLogin(request: CheckRequest): Promise<Accepted | Refusal> {
+export async function verifyLogin(
+  request: CheckpasswordRequest,
+): Promise<CheckpasswordAccepted | CheckpasswordRefusal> {
   const message = checkpasswordMessage(request.credentials)
   if (message === undefined) return TOO_LONG
   let running: RunningWitness
@@ -147,7 +149,7 @@ type RunningWitness = {
 }
 
 /** Throws SystemCallError if the checker cannot be started. Then no descriptor stays open. */
-function startWithWitness(request: CheckRequest, message: Uint8Array): RunningWitness {
+function startWithWitness(request: CheckpasswordRequest, message: Uint8Array): RunningWitness {
   const stay = openPipe()
   try {
     const report = openPipe()
@@ -173,7 +175,7 @@ export type ChainRequest = {
   readonly checker: readonly string[]
   /** The POP3 server behind the checker. */
   readonly program: readonly string[]
-  readonly credentials: Credentials
+  readonly credentials: CheckpasswordCredentials
   readonly environment: Environment
   /** Descriptor that becomes 0 and 1 of the chain. The caller closes its own copy afterwards. */
   readonly session: number
@@ -200,7 +202,7 @@ export type Chain = {
  * Runs `checkpassword PROG…` with a session as descriptors 0 and 1. Returns a Refusal if the login
  * does not fit the interface. Throws SystemCallError if the checker cannot be started.
  */
-export function startChain(request: ChainRequest): Chain | Refusal {
+export function startChain(request: ChainRequest): Chain | CheckpasswordRefusal {
   const message = checkpasswordMessage(request.credentials)
   if (message === undefined) return TOO_LONG
   const pid = start(request, request.program, message, { input: request.session, output: request.session })
@@ -328,7 +330,7 @@ function statusOf(pid: number): Map<string, string> {
  * Reads the kernel's data about the witness. The witness itself is not trusted, because its user
  * may control it by ptrace(2).
  */
-function accepted(pid: number, checker: number): Accepted {
+function accepted(pid: number, checker: number): CheckpasswordAccepted {
   if (!descendsFrom(pid, checker)) throw new Error('the witness is no process of the checker')
   // A user who makes the witness exec a set-uid program would otherwise get root's ids.
   if (readlinkSync(`/proc/${pid}/exe`) !== realpathSync('/bin/sh'))

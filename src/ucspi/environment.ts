@@ -66,7 +66,7 @@ function textOrBytes(bytes: Uint8Array): string | Uint8Array {
 /**
  * The two ends of a TCP connection, with the names of UCSPI (tcp-environ(5)). Undefined: unknown.
  */
-export type Connection = {
+export type UcspiConnection = {
   readonly localIp: IpAddress
   readonly localPort: number
   readonly localHost?: string | undefined
@@ -103,7 +103,7 @@ export function portOf(environment: Environment, name: 'TCPREMOTEPORT' | 'TCPLOC
  * must not be inherited. For IPv6, PROTO is TCP6 and the TCP6 names accompany the TCP names, as in
  * ucspi-tcp6.
  */
-export function connectionEnvironment(connection: Connection): EnvironmentChanges {
+export function connectionEnvironment(connection: UcspiConnection): EnvironmentChanges {
   const six = familyOf(connection.remoteIp) === 6
   const ends = {
     LOCALIP: connection.localIp,
@@ -137,7 +137,7 @@ export const CONNECTION_VARIABLES: readonly string[] = [
  * The gate calls this for each connection, and objects with computed names would cost more than all
  * its other work.
  */
-export function connectionLines(connection: Connection): string[] {
+export function connectionLines(connection: UcspiConnection): string[] {
   const { localIp, localPort, localHost, remoteIp, remotePort, remoteHost, remoteInfo } = connection
   const six = familyOf(remoteIp) === 6
   const lines = [

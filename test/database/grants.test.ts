@@ -6,7 +6,7 @@ import { ignored, type Statement, type Value } from '../../src/database/statemen
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import type { GrantPolicyOptions } from '../../src/grants/grant-policy.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
-import type { Outcome } from '../../src/grants/grant-store.ts'
+import type { GrantOutcome } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
 import { type IpAddress, NetworkSet } from '../../src/wire/ip-address.ts'
@@ -57,7 +57,7 @@ const VIEWED: Statement<{ ip: string }> = {
   row: v.object({ ip: v.string() }),
 }
 
-const granted = (seconds: number): Outcome => ({ verdict: 'granted', until: at(seconds).getTime() / 1000 })
+const granted = (seconds: number): GrantOutcome => ({ verdict: 'granted', until: at(seconds).getTime() / 1000 })
 const forEver = { forSeconds: null, reason: 'tests', owner: 'root' }
 
 function suite(open: () => { owner: Database; writer: Database; reader: Database }): void {

@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import type { Database, DatabaseState, RunOptions, Session } from '../../src/database/database.ts'
+import type { Database, DatabaseSession, DatabaseState, RunOptions } from '../../src/database/database.ts'
 import { DatabaseUnavailable, OutcomeUnknown } from '../../src/database/errors.ts'
 import type { Result, Statement, Value } from '../../src/database/statement.ts'
 import {
@@ -639,7 +639,7 @@ export class SimulatedDatabase implements Database {
   /**
    * The only user of transactions also sends the next statement before it reads a row.
    */
-  async transaction<T>(work: (session: Session) => Promise<T>, { signal }: RunOptions = {}): Promise<T> {
+  async transaction<T>(work: (session: DatabaseSession) => Promise<T>, { signal }: RunOptions = {}): Promise<T> {
     const given: Given[] = []
     await work(planner(given, () => []))
     const answers = await this.#reach(given, signal)
@@ -670,7 +670,7 @@ export class SimulatedDatabase implements Database {
   }
 }
 
-function planner(given: Given[], answer: () => Rows): Session {
+function planner(given: Given[], answer: () => Rows): DatabaseSession {
   return {
     async query<Row>(statement: Statement<Row>, values: readonly Value[] = []): Promise<Result<Row>> {
       given.push({ statement, values })
@@ -683,7 +683,7 @@ function planner(given: Given[], answer: () => Rows): Session {
 
 /** Answers at once from the current tables. */
 export function immediateDatabase(statements: GrantStatements, tables: () => Tables, clock: () => number): Database {
-  const session: Session = {
+  const session: DatabaseSession = {
     async query<Row>(statement: Statement<Row>, values: readonly Value[] = []): Promise<Result<Row>> {
       const now = tables()
       const rows = statements.begin(now, statement, values, clock())(now)

@@ -4,7 +4,7 @@ import { PassThrough, Writable } from 'node:stream'
 import { afterAll, expect, test } from 'vitest'
 import { createLog } from '../../src/base/log.ts'
 import { lockMaildrop, MaildropInUse } from '../../src/pop3d/maildir/maildrop-lock.ts'
-import { MaildropService, type ServiceOptions } from '../../src/pop3d/serve-maildrop.ts'
+import { MaildropService, type MaildropServiceOptions } from '../../src/pop3d/serve-maildrop.ts'
 import { StreamConnection } from '../../src/sockets/stream-connection.ts'
 import { makeMaildir, parseFile, stateOf } from '../harness/maildir.ts'
 import { Pop3Client } from '../harness/pop3-client.ts'
@@ -14,7 +14,7 @@ import { temporaryDirectory } from '../harness/temporary-directory.ts'
 const root = temporaryDirectory()
 afterAll(() => root.remove())
 
-const OPTIONS: ServiceOptions = {
+const OPTIONS: MaildropServiceOptions = {
   compat: 'none',
   sizes: 'wire',
   extraBlank: false,
@@ -24,7 +24,7 @@ const OPTIONS: ServiceOptions = {
 }
 
 /** A session over a TCP connection, with its log and its end. */
-async function serve(options: Partial<ServiceOptions>, maildir: string) {
+async function serve(options: Partial<MaildropServiceOptions>, maildir: string) {
   const { client, server } = await socketPair()
   const lines: string[] = []
   const log = createLog('pop3d', { write: line => lines.push(line) })

@@ -9,7 +9,7 @@ import { isRoot, knownUids } from '../../process/privileges.ts'
 import { formatSocketAddress, type SocketAddress } from '../../process/socket-address.ts'
 import type { Settings } from '../../settings/settings.ts'
 import type { PartsInUse } from '../stack/plan.ts'
-import { type PlannedListener, plannedSockets } from '../stack/plan.ts'
+import { type PlannedSocket, plannedSockets } from '../stack/plan.ts'
 import { type Finding, fine, unsafe, unsafeBecause } from './finding.ts'
 import { type HeldSocket, type Holder, ourProgram, socketsAt } from './processes.ts'
 
@@ -51,7 +51,7 @@ export async function checkListeners(
  * The reasons why a server cannot listen there now; none if it can. A Unix socket is inspected
  * and not bound.
  */
-async function faultsOf({ address, setting }: PlannedListener): Promise<readonly Finding[]> {
+async function faultsOf({ address, setting }: PlannedSocket): Promise<readonly Finding[]> {
   if (address.type === 'unix') {
     const status = lstatSync(address.path, { throwIfNoEntry: false })
     if (status === undefined) return []
@@ -70,7 +70,7 @@ async function faultsOf({ address, setting }: PlannedListener): Promise<readonly
 }
 
 function checkHeld(
-  { address, setting, program }: PlannedListener,
+  { address, setting, program }: PlannedSocket,
   sockets: readonly HeldSocket[],
   programOfHolder: (holder: Holder) => string | undefined,
   heldByUnit: (address: SocketAddress) => string | undefined,

@@ -47,7 +47,7 @@ export function serveSmtp(socket: Socket, options: DemoSmtpOptions, log: Log): v
 }
 
 /** Output of a session. */
-export type Client = { write(octets: Buffer): void; close(): void }
+export type DemoClient = { write(octets: Buffer): void; close(): void }
 
 /** The message of which the client sends the content. */
 type Message = { readonly content: StrictContent; readonly chunks: Buffer[]; octets: number }
@@ -58,7 +58,7 @@ const NOTHING: Buffer = Buffer.alloc(0)
 export class DemoSession {
   readonly #options: DemoSmtpOptions
   readonly #log: Log
-  readonly #client: Client
+  readonly #client: DemoClient
   readonly #commands = new CommandReader()
   #helloName: string | undefined
   /** Of MAIL: the text between the brackets. */
@@ -68,7 +68,7 @@ export class DemoSession {
   #refusals = 0
   #isOver = false
 
-  constructor(options: DemoSmtpOptions, log: Log, client: Client) {
+  constructor(options: DemoSmtpOptions, log: Log, client: DemoClient) {
     this.#options = options
     this.#log = log
     this.#client = client

@@ -69,7 +69,7 @@ function enabledUnit(unit: string): boolean | undefined {
 }
 
 /** An address that a program will listen on, and its setting. */
-export type PlannedListener = {
+export type PlannedSocket = {
   readonly address: SocketAddress
   readonly setting: string
   /** The program that listens there. */
@@ -77,18 +77,18 @@ export type PlannedListener = {
 }
 
 /** The default address of sslwrap. */
-const DEFAULT_TLS: PlannedListener = {
+const DEFAULT_TLS: PlannedSocket = {
   address: { type: 'tcp', host: '::', port: 995 },
   setting: 'sslwrap.listener',
   program: 'sslwrap',
 }
 
 /** Every TCP address that the settings make our programs listen on. */
-export const plannedListeners = (settings: Settings): readonly PlannedListener[] =>
+export const plannedListeners = (settings: Settings): readonly PlannedSocket[] =>
   plannedSockets(settings, partsInUse(settings)).filter(({ address }) => address.type === 'tcp')
 
 /** Every address, Unix sockets included, on which the parts in use listen. */
-export function plannedSockets(settings: Settings, parts: PartsInUse): readonly PlannedListener[] {
+export function plannedSockets(settings: Settings, parts: PartsInUse): readonly PlannedSocket[] {
   const { popup, sslwrap, authd, wrap, statusPage } = settings
   const listed = Object.entries({ popup, sslwrap, authd, wrap, 'status-page': statusPage }).flatMap(
     ([program, values]) =>
@@ -100,7 +100,7 @@ export function plannedSockets(settings: Settings, parts: PartsInUse): readonly 
   const announced = { socket: authd.socket, usage_socket: authd.usage_socket }
   return [
     ...listed.filter(({ program }) => inUse(program)),
-    ...Object.entries(announced).flatMap(([name, path]): PlannedListener[] =>
+    ...Object.entries(announced).flatMap(([name, path]): PlannedSocket[] =>
       path === '' ? [] : [{ address: { type: 'unix', path }, setting: `authd.${name}`, program: 'authd' }],
     ),
     ...sslwrap.listener.map(({ listen }) => ({
@@ -112,7 +112,7 @@ export function plannedSockets(settings: Settings, parts: PartsInUse): readonly 
   ]
 }
 
-const addressesIn = (value: unknown, setting: string, program: string): PlannedListener[] =>
+const addressesIn = (value: unknown, setting: string, program: string): PlannedSocket[] =>
   [value]
     .flat()
     .filter(isSocketAddress)

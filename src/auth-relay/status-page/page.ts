@@ -21,16 +21,16 @@ class Markup {
  * Values of a template. Texts and numbers are escaped, and markup is not. The items of a list
  * follow each other. Undefined and false give no text.
  */
-export type Part = string | number | Markup | undefined | false | readonly Part[]
+export type HtmlPart = string | number | Markup | undefined | false | readonly HtmlPart[]
 
 /**
  * A template of HTML. No text that is put in, a login name from outside among them, can become an
  * element or an attribute.
  */
-export const html = (strings: TemplateStringsArray, ...parts: readonly Part[]): Markup =>
+export const html = (strings: TemplateStringsArray, ...parts: readonly HtmlPart[]): Markup =>
   new Markup(strings.map((string, index) => string + (index < parts.length ? render(parts[index]) : '')).join(''))
 
-function render(part: Part): string {
+function render(part: HtmlPart): string {
   if (part === undefined || part === false) return ''
   if (part instanceof Markup) return part.text
   if (typeof part === 'object') return part.map(render).join('')

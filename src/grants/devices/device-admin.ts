@@ -1,7 +1,7 @@
 /** Devices in the database: their storage, their changes, and the logins that they may have. */
 
 import * as v from 'valibot'
-import type { Database, Session } from '../../database/database.ts'
+import type { Database, DatabaseSession } from '../../database/database.ts'
 import { arrayLiteral, endTime, ignored, int8, type Statement } from '../../database/statement.ts'
 
 /** A device as its owner describes it. Limits: 0 is none; empty lists leave out their rule. */
@@ -136,7 +136,7 @@ export class DeviceAdmin {
   store(device: Device, isNew: boolean): Promise<DeviceRefusal | undefined> {
     const { name } = device
     const logins = arrayLiteral(device.logins)
-    const work = async (session: Session): Promise<DeviceRefusal | undefined> => {
+    const work = async (session: DatabaseSession): Promise<DeviceRefusal | undefined> => {
       const known = await session.query(LIST, [name])
       if (known.rows.length > 0 === isNew) return { refused: isNew ? 'exists' : 'unknown' }
       const [taken] = (await session.query(TAKEN, [name, logins])).rows

@@ -9,7 +9,7 @@ import { TimeSlice } from '../time-slice.ts'
 import { filePath, statusOf } from './folders.ts'
 import { MessageFiles } from './message-files.ts'
 import type { LeftOut } from './scan-maildir.ts'
-import { isUnchanged, type Message, messageOf, uniqueIds } from './scan-maildir.ts'
+import { isUnchanged, type Message, messageOfFile, uniqueIds } from './scan-maildir.ts'
 
 const NOTHING_DELETED: ReadonlySet<number> = new Set()
 
@@ -151,7 +151,7 @@ export class Maildrop implements MaildropView {
   noteChange(number: number, status: Stats): void {
     const { folder, name, mtime } = this.message(number)
     // The order of the maildrop must not change during a session, so the time of the scan is kept.
-    this.#messages[number - 1] = { ...messageOf(folder, name, status), mtime }
+    this.#messages[number - 1] = { ...messageOfFile(folder, name, status), mtime }
     this.#changed = true
     this.#setOctets(number, this.#rules.sizes === 'file' ? status.size : undefined)
   }

@@ -27,7 +27,7 @@ export interface Message {
 }
 
 /** Makes the message from the status of its file. */
-export const messageOf = (folder: 'new' | 'cur', name: string, status: Stats): Message => ({
+export const messageOfFile = (folder: 'new' | 'cur', name: string, status: Stats): Message => ({
   folder,
   name,
   fileOctets: status.size,
@@ -110,7 +110,7 @@ export async function scanMaildir(maildir: string, now: number): Promise<Scan> {
         example ??= `${folder}/${name}`
         continue
       }
-      const message = messageOf(folder, name, status)
+      const message = messageOfFile(folder, name, status)
       // Only older files, because a file of this second may still get neighbours that sort before
       // it (spec/pop3d.md §2).
       if (message.mtime >= now) {

@@ -23,11 +23,11 @@ export type CheckRequest = {
 }
 
 /** The owner of a maildrop and its path. `maildir` is an absolute path. */
-export type Maildrop = { readonly uid: number; readonly gid: number; readonly maildir: string }
+export type OwnedMaildir = { readonly uid: number; readonly gid: number; readonly maildir: string }
 
 /** Only `no` counts as a failure of the client. `detail` is for the log and contains no secret. */
-export type Verdict =
-  | { readonly verdict: 'yes'; readonly maildrop: Maildrop }
+export type CheckResult =
+  | { readonly verdict: 'yes'; readonly maildrop: OwnedMaildir }
   | { readonly verdict: 'no' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
 
 /**
@@ -38,15 +38,15 @@ export type Checker = {
   /**
    * Never rejects for input of a client; a rejection counts as temporary, as does CheckQueueFull.
    */
-  check(request: CheckRequest): Promise<Verdict>
+  check(request: CheckRequest): Promise<CheckResult>
   close(): Promise<void> | void
 }
 
 /**
  * A wrong name and a wrong password give the client the same answer; the log may distinguish them.
  */
-export const no = (detail: string): Verdict => ({ verdict: 'no', detail })
-export const temporary = (detail: string): Verdict => ({ verdict: 'temporary', detail })
+export const no = (detail: string): CheckResult => ({ verdict: 'no', detail })
+export const temporary = (detail: string): CheckResult => ({ verdict: 'temporary', detail })
 
 /**
  * The absolute path of a maildir: as named, below the home if relative, or the default below the
@@ -62,7 +62,7 @@ export function maildirPath(named: string, home: string, fallback: string): stri
   return home.startsWith('/') ? `${home.replace(/\/+$/, '')}/${chosen}` : undefined
 }
 
-type Used = { readonly checker: Checker; readonly running: Set<Promise<Verdict>> }
+type Used = { readonly checker: Checker; readonly running: Set<Promise<CheckResult>> }
 
 /**
  * A checker that another one can replace while checks run. The old one is closed after its last
@@ -75,7 +75,7 @@ export class ReplaceableChecker implements Checker {
     this.#used = { checker, running: new Set() }
   }
 
-  check(request: CheckRequest): Promise<Verdict> {
+  check(request: CheckRequest): Promise<CheckResult> {
     const { checker, running } = this.#used
     const verdict = checker.check(request).finally(() => running.delete(verdict))
     running.add(verdict)

@@ -41,7 +41,7 @@ import { ChainConnections, chainAuthenticator } from './chain-authenticator.ts'
 import { authorizationOptions, type Client, type LoginRules } from './client.ts'
 import { HandoffSender } from './handoff-sender.ts'
 import { MonitorRequests, monitorAuthenticator } from './monitor-authenticator.ts'
-import { LoginSession, type SessionHost, TOO_MANY } from './session.ts'
+import { LoginSession, type LoginSessionHost, TOO_MANY } from './session.ts'
 import { SessionShares, type ShareLimits } from './session-shares.ts'
 import { upstreamAuthenticator } from './upstream-authenticator.ts'
 
@@ -113,13 +113,13 @@ const IDLE_MARGIN_MS = 60_000
 type ListenerKind = LoginSettings['listeners'][number]
 
 /** Everything that the sessions of one login process share. */
-export class LoginServer implements SessionHost {
+export class LoginServer implements LoginSessionHost {
   readonly monitor: MonitorRequests
   readonly log: Log
   readonly chains = new ChainConnections()
   settings: LoginSettings
   authenticate: Authenticator
-  preamble: SessionHost['preamble']
+  preamble: LoginSessionHost['preamble']
   stls: TlsContexts | undefined
   /**
    * Made once, because a copy of the settings for every connection took a fifteenth of the CPU time

@@ -3,7 +3,7 @@ import type { Log } from '../../base/log.ts'
 import type { ControlChannel } from '../../process/worker-process.ts'
 import { connectSharingReads } from '../../tunnel/relay.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import type { FromLoginMessage, Outcome, ToLogin } from '../../wire/workers/login-process.ts'
+import type { FromLoginMessage, ToLogin, UpstreamOutcome } from '../../wire/workers/login-process.ts'
 import type { ClientDisconnect } from '../client-disconnect.ts'
 import { type Authenticator, failed, type LoginRequest, type LoginResult, type WorkerSession } from './authenticator.ts'
 import type { HandoffSender } from './handoff-sender.ts'
@@ -21,7 +21,7 @@ type MonitorRequest = {
   /** The next answer. */
   answer(): Promise<Answer>
   /** Sends the monitor the result of another server. */
-  report(outcome: Outcome): void
+  report(outcome: UpstreamOutcome): void
   /**
    * The client has disconnected: the monitor drops the request, and a waiting caller gets
    * `temporary`.

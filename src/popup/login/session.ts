@@ -53,7 +53,7 @@ const FIRST_OCTET_MS = 5_000
 const LINGER_MS = 5_000
 
 /** The parts of the process that a session needs. */
-export type SessionHost = {
+export type LoginSessionHost = {
   readonly log: Log
   readonly authenticate: Authenticator
   /** Milliseconds from the greeting to the login. */
@@ -96,7 +96,7 @@ export type SessionHost = {
 
 /** One client before login: from the greeting to the relay that carries the rest of the session. */
 export class LoginSession implements ConnectionListener {
-  readonly #host: SessionHost
+  readonly #host: LoginSessionHost
   readonly #log: Log
   readonly #timestamp: string
   #client: Client
@@ -123,7 +123,7 @@ export class LoginSession implements ConnectionListener {
   readonly #timer: NodeJS.Timeout
 
   /** Takes ownership of the client's connection. */
-  constructor(host: SessionHost, raw: Connection, client: Client) {
+  constructor(host: LoginSessionHost, raw: Connection, client: Client) {
     this.#host = host
     this.#raw = raw
     this.#connection = raw

@@ -6,7 +6,7 @@ import { KeyedHash } from '../../base/keyed-hash.ts'
 import type { Credentials } from '../../pop3/authorization.ts'
 import { type FirstLine, isPositive, readReply } from '../../tunnel/first-line.ts'
 import { type Endpoint, formatProxyV2 } from '../../wire/preamble.ts'
-import type { Outcome, UpstreamServer } from '../../wire/workers/login-process.ts'
+import type { UpstreamOutcome, UpstreamServer } from '../../wire/workers/login-process.ts'
 import { ClientDisconnect } from '../client-disconnect.ts'
 import { type Authenticator, failed } from './authenticator.ts'
 import { failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
@@ -73,7 +73,7 @@ type UpstreamClient = {
 /** `yes`: the server's answer to the password is held back in `reply`. */
 type UpstreamAnswer =
   | { readonly outcome: 'yes'; readonly stream: Duplex; readonly reply: FirstLine }
-  | { readonly outcome: Exclude<Outcome, 'yes'> }
+  | { readonly outcome: Exclude<UpstreamOutcome, 'yes'> }
 
 /**
  * Logs in to the upstream server with the client's credentials. Its first +OK after the password is
@@ -98,7 +98,10 @@ async function loginUpstream(
 }
 
 /** Returns the reply of the server that proves the login, or its refusal. */
-async function converse(stream: Duplex, { user, pass }: LoginCommands): Promise<FirstLine | Exclude<Outcome, 'yes'>> {
+async function converse(
+  stream: Duplex,
+  { user, pass }: LoginCommands,
+): Promise<FirstLine | Exclude<UpstreamOutcome, 'yes'>> {
   const greeting = await onlyReply(stream)
   if (greeting === undefined || !isPositive(greeting)) return 'temporary'
   stream.write(user, 'latin1')
@@ -147,7 +150,7 @@ function commandsFor(login: string, secret: string): LoginCommands | undefined {
  * Meaning of the server's response code (RFC 2449 §8, RFC 3206); without a code the reply is about
  * the password.
  */
-function refusalIn({ line }: FirstLine): Exclude<Outcome, 'yes'> {
+function refusalIn({ line }: FirstLine): Exclude<UpstreamOutcome, 'yes'> {
   const code = /^-ERR \[([A-Za-z/-]{1,32})[^\]]*\]/.exec(line.toString('latin1'))?.[1]?.toUpperCase()
   if (code === 'IN-USE') return 'inUse'
   if (code === 'LOGIN-DELAY') return 'loginDelay'

@@ -10,7 +10,7 @@ import type { LoginFailure } from '../../pop3/authorization.ts'
 import type { FailReason } from '../../syslog/login-line.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { loginText } from '../../wire/login-event.ts'
-import type { FromLogin, LoginAttempt, Outcome, VerifyRequest } from '../../wire/workers/login-process.ts'
+import type { FromLogin, LoginAttempt, UpstreamOutcome, VerifyRequest } from '../../wire/workers/login-process.ts'
 import { type Applicant, CheckCancelled, type CheckQueue, sharingNetworks } from '../checkers/check-queue.ts'
 import type { Checker } from '../checkers/checker.ts'
 import { ClientDisconnect } from '../client-disconnect.ts'
@@ -51,7 +51,7 @@ type Pending = {
   /** Fingerprint of login and secret together, for failures. */
   readonly proof: () => string
   readonly disconnect: ClientDisconnect
-  outcome?: (outcome: Outcome) => void
+  outcome?: (outcome: UpstreamOutcome) => void
 }
 
 /** Handles the requests of login processes. Attempts are independent; none waits for another. */
@@ -248,7 +248,7 @@ export class Logins {
   }
 
   /** Starts the query of the server behind. Fulfilled with the outcome that the process reports. */
-  #outcomeUpstream(process: LoginProcess, n: number, pending: Pending): Promise<Outcome | 'disconnected'> {
+  #outcomeUpstream(process: LoginProcess, n: number, pending: Pending): Promise<UpstreamOutcome | 'disconnected'> {
     return new Promise(resolve => {
       pending.outcome = resolve
       pending.disconnect.listen(() => resolve('disconnected'))
@@ -326,7 +326,7 @@ export class Logins {
 type PendingRequests = { readonly requests: Map<number, Pending>; octets: number }
 
 const SERVER_REFUSED = 'the server behind refused the login'
-const UPSTREAM_DETAILS: Readonly<Record<Exclude<Outcome, 'yes'> | 'disconnected', string>> = {
+const UPSTREAM_DETAILS: Readonly<Record<Exclude<UpstreamOutcome, 'yes'> | 'disconnected', string>> = {
   no: SERVER_REFUSED,
   inUse: SERVER_REFUSED,
   loginDelay: SERVER_REFUSED,

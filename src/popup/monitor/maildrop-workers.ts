@@ -22,7 +22,7 @@ import {
   type SessionTicket,
   type UsedTicket,
 } from '../../wire/workers/maildrop-worker.ts'
-import type { Maildrop } from '../checkers/checker.ts'
+import type { OwnedMaildir } from '../checkers/checker.ts'
 
 /** Time within which a ticket must be presented. */
 export const TICKET_LIFE_MS = 30_000
@@ -77,7 +77,7 @@ type OwnersLogin = { readonly counted: CountedLogin; hasSession: boolean }
  * Data with which the login process opens a maildrop: the socket's name in the workers' directory,
  * and the first line.
  */
-export type OpenMaildrop = { readonly socket: string; readonly ticket: string }
+export type MaildropTicket = { readonly socket: string; readonly ticket: string }
 
 /**
  * The pop3d processes, one per owner: a uid with its gid. The monitor keeps each owner's listening
@@ -110,7 +110,7 @@ export class MaildropWorkers {
   }
 
   /** The reason why a session may not run as that user; undefined if it may. */
-  refusalOf({ uid, gid }: Maildrop): string | undefined {
+  refusalOf({ uid, gid }: OwnedMaildir): string | undefined {
     if (uid === 0) return 'uid 0 never gets a session'
     if (gid === 0) return 'gid 0 never gets a session'
     if (!isRoot() && uid !== process.getuid?.()) return `mail of uid ${uid} needs a popup that is started as root`
@@ -122,10 +122,10 @@ export class MaildropWorkers {
    * of the process about the session.
    */
   async open(
-    { uid, gid, maildir }: Maildrop,
+    { uid, gid, maildir }: OwnedMaildir,
     session: Omit<SessionTicket, 'maildir' | 'expires'>,
     counted: CountedLogin,
-  ): Promise<OpenMaildrop> {
+  ): Promise<MaildropTicket> {
     const owner = await this.#ownerOf(uid, gid).catch((error: unknown) => {
       counted.sessionRefused()
       throw error

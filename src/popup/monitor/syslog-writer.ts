@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import type { Log } from '../../base/log.ts'
-import { type Run, SupervisedChild, watchForStop } from '../../base/supervised-child.ts'
+import { type ChildRun, SupervisedChild, watchForStop } from '../../base/supervised-child.ts'
 
 /** Octets of the lines that wait for a slow logger; further lines are dropped. */
 const MAX_WAITING_OCTETS = 1_048_576
@@ -10,7 +10,7 @@ const MAX_WAITING_OCTETS = 1_048_576
 const STOPPED = 'a signal had stopped it, so popup killed it'
 
 /** A logger that was started. `ended`: the reason of its end. */
-type Logger = Run<string | Error> & { readonly child: ChildProcess }
+type Logger = ChildRun<string | Error> & { readonly child: ChildProcess }
 
 /**
  * Writes lines to syslog under one tag, facility mail, through one long-lived logger(1) child,

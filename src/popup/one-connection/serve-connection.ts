@@ -23,7 +23,7 @@ import { type IpAddress, parseIpAddress } from '../../wire/ip-address.ts'
 import { formatTimestamp, loginOctets, loginText, sessionId } from '../../wire/login-event.ts'
 import type { Client } from '../login/client.ts'
 import { authorizationOptions } from '../login/client.ts'
-import { LoginSession, type SessionHost } from '../login/session.ts'
+import { LoginSession, type LoginSessionHost } from '../login/session.ts'
 import { Announcer, loginRefusal } from '../monitor/announcer.ts'
 import { AuthdConnection } from '../monitor/authd-connection.ts'
 import { DescriptorStream } from './descriptor-stream.ts'
@@ -199,7 +199,7 @@ class OneConnection {
     return this.#stream.lastWords(popup.compat === 'qmail' ? err('aack, child crashed') : '', LAST_WORDS_MS)
   }
 
-  #host(over: () => void): SessionHost {
+  #host(over: () => void): LoginSessionHost {
     const { popup, pop3d } = this.#settings
     const preamble = this.#preamble()
     return {
@@ -274,7 +274,7 @@ class OneConnection {
     return { id, ip, tls, user: loginText(loginOctets(login)) }
   }
 
-  #preamble(): SessionHost['preamble'] {
+  #preamble(): LoginSessionHost['preamble'] {
     const { popup } = this.#settings
     if (popup.ssl_hack_pass === '' || !existsSync(popup.ssl_hack_pass)) return undefined
     try {

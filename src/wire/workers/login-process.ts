@@ -58,7 +58,7 @@ const connection = {
 
 const OUTCOMES = ['yes', 'no', 'temporary', 'inUse', 'loginDelay'] as const
 /** The result of a login at another server. */
-export type Outcome = (typeof OUTCOMES)[number]
+export type UpstreamOutcome = (typeof OUTCOMES)[number]
 
 const fromLogin = v.variant('type', [
   /** The login process has its settings, has dropped its privileges and accepts connections. */

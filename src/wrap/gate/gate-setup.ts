@@ -20,7 +20,7 @@ import { SmtpFront } from '../front/smtp-front.ts'
 import { mailRules, type SiteMailRules } from '../mail-rules.ts'
 import type { CdbExportOptions } from '../services/cdb-export.ts'
 import type { PolicyRates } from '../services/policy-rates.ts'
-import type { FaultsSource, QueryServiceOptions, ServiceOptions } from '../services/query-service.ts'
+import type { FaultsSource, QueryListenerOptions, QueryServiceOptions } from '../services/query-service.ts'
 import type { OpenFront, ResidentGateOptions } from './resident-gate.ts'
 import { reverseDns } from './reverse-dns.ts'
 import { TcpRulesFile } from './tcp-rules-file.ts'
@@ -72,7 +72,7 @@ export class GateSetup {
     })
   }
 
-  serviceOptions(service: string): ServiceOptions {
+  serviceOptions(service: string): QueryListenerOptions {
     return {
       decide: this.#decide,
       onDecision: (ip, decision) => this.#report(service, ip, decision),

@@ -29,12 +29,12 @@ import { readProxyHeaderExactly } from '../../sockets/proxy-header.ts'
 import type { OpenTwoWay } from '../../sockets/two-way-socket.ts'
 import {
   CONNECTION_VARIABLES,
-  type Connection,
   changeEnvironment,
   connectionLines,
   type Environment,
   type EnvironmentChanges,
   formatEnvironment,
+  type UcspiConnection,
 } from '../../ucspi/environment.ts'
 import { type ConnectionProgram, type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd-child.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
@@ -318,7 +318,7 @@ function refuseDetached(client: OwnedDescriptor): void {
 const PRESET: Decision = { relay: false, reason: 'preset' }
 
 /** A connection. `isNamed` is false if its ends are those of a proxy that named no client. */
-type Served = { readonly connection: Connection; readonly isNamed: boolean }
+type Served = { readonly connection: UcspiConnection; readonly isNamed: boolean }
 
 type Started = {
   readonly child: InetdChild
@@ -371,7 +371,7 @@ const without = (names: readonly string[]): EnvironmentChanges =>
  * Returns the ends that the proxy announces. For a health check or an unknown client these are the
  * proxy's own ends, and the client is not named. Rejects if no valid header comes in time.
  */
-async function readProxiedConnection({ descriptor }: AcceptedSocket, own: Connection): Promise<Served> {
+async function readProxiedConnection({ descriptor }: AcceptedSocket, own: UcspiConnection): Promise<Served> {
   const read = await readProxyHeaderExactly(descriptor)
   if ('reason' in read) throw new Error(read.reason)
   const { header } = read

@@ -129,7 +129,7 @@ const refuseEnvelope = (rules: MailRules, sender: string | undefined, recipient:
 export type FaultsSource = { readonly faultsOf: (ip: IpAddress) => ClientFaults }
 
 /** Rules for the mail of a granted client, and the options of a service. */
-export type QueryServiceOptions = ServiceOptions &
+export type QueryServiceOptions = QueryListenerOptions &
   SiteMailRules & {
     /**
      * Returns true if queries of this account count as mail. Queries of other accounts get an
@@ -144,7 +144,7 @@ export type QueryServiceOptions = ServiceOptions &
 const END_OF_TIME = 253_402_300_799
 
 /** Options of every service. */
-export type ServiceOptions = {
+export type QueryListenerOptions = {
   readonly decide: (ip: IpAddress | undefined) => Promise<Decision>
   /**
    * Called once for each query, with the decision that the client gets. `ip` undefined: the query

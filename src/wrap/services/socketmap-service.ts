@@ -9,7 +9,7 @@ import {
   type SocketmapAnswer,
 } from '../../wire/relay-services.ts'
 import { logAnswer } from '../decision.ts'
-import type { ServiceOptions } from './query-service.ts'
+import type { QueryListenerOptions } from './query-service.ts'
 
 /**
  * An SMTP session may be silent for an hour. If the service closes sendmail's connection in that
@@ -53,7 +53,7 @@ function connectKey(key: string): IpAddress | undefined {
  * Names and parts of addresses are not found. `options` is called for each query, because settings
  * may change.
  */
-export function socketmapService(options: () => ServiceOptions): LineServer<string> {
+export function socketmapService(options: () => QueryListenerOptions): LineServer<string> {
   const answerTo = async (content: string): Promise<SocketmapAnswer> => {
     const { decide, onDecision, log } = options()
     const query = parseSocketmapQuery(content)

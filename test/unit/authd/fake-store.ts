@@ -1,4 +1,4 @@
-import type { GrantWriter, Login, Outcome } from '../../../src/grants/grant-store.ts'
+import type { GrantOutcome, GrantWriter, Login } from '../../../src/grants/grant-store.ts'
 
 /** Determines the result of the next commit; stored logins are in `stored`. */
 export class FakeStore implements Pick<GrantWriter, 'record'> {
@@ -18,7 +18,7 @@ export class FakeStore implements Pick<GrantWriter, 'record'> {
   waitForLock: () => void = () => undefined
   until = 1_764_000_000
 
-  async record(logins: readonly Login[]): Promise<readonly Outcome[]> {
+  async record(logins: readonly Login[]): Promise<readonly GrantOutcome[]> {
     this.begun.push(logins.length)
     await this.gate
     if (this.failure !== undefined) throw this.failure

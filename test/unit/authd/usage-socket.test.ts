@@ -4,7 +4,7 @@ import { afterAll, afterEach, expect, test } from 'vitest'
 import { Counters } from '../../../src/authd/metrics.ts'
 import { UsageSocket } from '../../../src/authd/usage-socket.ts'
 import { createLog } from '../../../src/base/log.ts'
-import type { UsageEvent } from '../../../src/grants/grant-store.ts'
+import type { GrantUse } from '../../../src/grants/grant-store.ts'
 import type { DeviceMessages, RelayTally } from '../../../src/wire/usage-event.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -20,7 +20,7 @@ let sockets = 0
 const NOW_S = 1_764_000_000
 
 async function open() {
-  const uses: UsageEvent[] = []
+  const uses: GrantUse[] = []
   const tallies: RelayTally[] = []
   const messages: DeviceMessages[] = []
   const lines: string[] = []

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { Pings, type Run, SupervisedChild } from '../../../src/base/supervised-child.ts'
+import { type ChildRun, Pings, SupervisedChild } from '../../../src/base/supervised-child.ts'
 
-type FakeRun = Run<number> & { readonly n: number; readonly end: (status: number) => void }
+type FakeRun = ChildRun<number> & { readonly n: number; readonly end: (status: number) => void }
 
 /** A child without a process: the test ends it, and the clock moves with the timers. */
 class FakeChild {

@@ -2,7 +2,7 @@ import { createServer, type Socket } from 'node:net'
 import { Duplex, PassThrough } from 'node:stream'
 import { afterEach, describe, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
-import { LoginSession, type SessionHost } from '../../../src/popup/login/session.ts'
+import { LoginSession, type LoginSessionHost } from '../../../src/popup/login/session.ts'
 import { StreamConnection } from '../../../src/sockets/stream-connection.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { sessionId } from '../../../src/wire/login-event.ts'
@@ -51,7 +51,7 @@ describe('replies before login', () => {
     })
     const ip = parseIpAddress('192.0.2.7') ?? expect.unreachable()
     const none = { port: undefined, localIp: undefined, localPort: undefined, proxyIp: undefined }
-    const host: SessionHost = {
+    const host: LoginSessionHost = {
       log: createLog('popup', { write: () => {} }),
       authenticate: () => expect.unreachable(),
       loginTime: 60_000,

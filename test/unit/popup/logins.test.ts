@@ -1,7 +1,13 @@
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { CheckQueue } from '../../../src/popup/checkers/check-queue.ts'
-import { type Checker, type CheckRequest, no, temporary, type Verdict } from '../../../src/popup/checkers/checker.ts'
+import {
+  type Checker,
+  type CheckRequest,
+  type CheckResult,
+  no,
+  temporary,
+} from '../../../src/popup/checkers/checker.ts'
 import { Announcer } from '../../../src/popup/monitor/announcer.ts'
 import { FailureDelays, LoginIntervals } from '../../../src/popup/monitor/login-delays.ts'
 import type { LoginProcess } from '../../../src/popup/monitor/login-processes.ts'
@@ -181,16 +187,16 @@ describe('with a checker', () => {
   class TestChecker implements Checker {
     readonly started: CheckRequest[] = []
     readonly queue = new CheckQueue({ atOnce: 1, mostWaiting: 3 })
-    readonly #verdicts: ((verdict: Verdict) => void)[] = []
+    readonly #verdicts: ((verdict: CheckResult) => void)[] = []
 
-    check(request: CheckRequest): Promise<Verdict> {
+    check(request: CheckRequest): Promise<CheckResult> {
       return this.queue.run(request.applicant, () => {
         this.started.push(request)
         return new Promise(resolve => this.#verdicts.push(resolve))
       })
     }
 
-    async decide(verdict: Verdict): Promise<void> {
+    async decide(verdict: CheckResult): Promise<void> {
       this.#verdicts.shift()?.(verdict)
       await pass(0)
     }

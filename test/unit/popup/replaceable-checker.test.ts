@@ -2,9 +2,9 @@ import { expect, test } from 'vitest'
 import {
   type Checker,
   type CheckRequest,
+  type CheckResult,
   no,
   ReplaceableChecker,
-  type Verdict,
 } from '../../../src/popup/checkers/checker.ts'
 import { ClientDisconnect } from '../../../src/popup/client-disconnect.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
@@ -20,7 +20,7 @@ class SlowChecker implements Checker {
     this.#name = name
   }
 
-  check(): Promise<Verdict> {
+  check(): Promise<CheckResult> {
     return new Promise(resolve => this.running.push(() => resolve(no(this.#name))))
   }
 

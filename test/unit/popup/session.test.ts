@@ -5,7 +5,7 @@ import { createLog } from '../../../src/base/log.ts'
 import { type Authenticator, failed } from '../../../src/popup/login/authenticator.ts'
 import type { Client } from '../../../src/popup/login/client.ts'
 import { authorizationOptions } from '../../../src/popup/login/client.ts'
-import { LoginSession, type SessionHost } from '../../../src/popup/login/session.ts'
+import { LoginSession, type LoginSessionHost } from '../../../src/popup/login/session.ts'
 import { Secret } from '../../../src/settings/secret.ts'
 import { StreamConnection } from '../../../src/sockets/stream-connection.ts'
 import { NetworkSet, parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
@@ -62,7 +62,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ output: string; be
     })
     return { outcome: 'open', stream, reply: [] }
   }
-  const host: SessionHost = {
+  const host: LoginSessionHost = {
     log: createLog('popup', { write: () => {} }),
     authenticate,
     loginTime: 60_000,

@@ -1,6 +1,6 @@
 /** The verb that opens the relay without a login, and its answers for networks that are refused. */
 import { resolve } from 'node:path'
-import type { Refusal } from '../../../grants/grant-store.ts'
+import type { GrantRefusal } from '../../../grants/grant-store.ts'
 import { formatTarget, readNetwork, readPeriod, readReason } from '../../grant-target.ts'
 import { operatorName, withGrants } from '../../site-database.ts'
 import { formatMoment } from '../../text/moment.ts'
@@ -9,7 +9,7 @@ import { withConfigOption } from '../../verb.ts'
 
 type Options = { config: string; for?: string; reason: string; end?: true; json?: true }
 
-const WHY: Readonly<Record<Refusal, string>> = {
+const WHY: Readonly<Record<GrantRefusal, string>> = {
   loopback: 'it contains loopback addresses',
   never: 'it contains addresses that are never granted (never_grant, link-local, multicast)',
   proxy: 'it contains the address of a proxy (popup.ssl_hack_trust, popup.proxy_trust, wrap.proxy_trust)',
