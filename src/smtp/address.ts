@@ -17,7 +17,7 @@ export type Mailbox = {
 export type Path = { readonly mailbox: Mailbox | undefined; readonly parameters: readonly string[] }
 
 /** Why an argument of MAIL or RCPT is refused. */
-export type PathFault = 'syntax' | 'too_long' | 'not_utf8'
+export type PathFault = 'syntax' | 'tooLong' | 'not_utf8'
 
 /** Octets (RFC 5321 §4.5.3.1). */
 const [MAX_LOCAL, MAX_DOMAIN, MAX_PATH] = [64, 255, 256]
@@ -61,7 +61,7 @@ export function parsePath(argument: string, word: 'FROM' | 'TO'): Path | PathFau
   }
   if (mailbox !== undefined) {
     const { written, local, domain = '' } = mailbox
-    if (local.length > MAX_LOCAL || domain.length > MAX_DOMAIN || written.length + 2 > MAX_PATH) return 'too_long'
+    if (local.length > MAX_LOCAL || domain.length > MAX_DOMAIN || written.length + 2 > MAX_PATH) return 'tooLong'
   }
   if (!isUtf8(`${mailbox?.written ?? ''} ${parameters.join(' ')}`)) return 'not_utf8'
   return { mailbox, parameters }

@@ -96,7 +96,7 @@ function faultReply(fault: PathFault, verb: 'MAIL' | 'RCPT'): string {
   switch (fault) {
     case 'syntax':
       return `501 5.5.4 syntax: ${verb === 'MAIL' ? 'MAIL FROM' : 'RCPT TO'}:<address>`
-    case 'too_long':
+    case 'tooLong':
       return `501 ${verb === 'MAIL' ? '5.1.7' : '5.1.3'} the address is too long`
     case 'not_utf8':
       return '501 5.6.7 the address is not UTF-8'
@@ -109,7 +109,7 @@ function faultReply(fault: PathFault, verb: 'MAIL' | 'RCPT'): string {
  */
 export type CommandLine =
   | { readonly type: 'line'; readonly text: string }
-  | { readonly type: 'too_long' | 'control_character'; readonly verb: string }
+  | { readonly type: 'tooLong' | 'control_character'; readonly verb: string }
   | { readonly type: 'tls_hello' }
 
 /** First octet of a TLS record with a handshake (RFC 8446 §5.1). */
@@ -148,7 +148,7 @@ export class CommandReader {
     const line = this.#lines.next(takesLong ? MAX_AUTH_LINE : MAX_COMMAND_LINE)
     if (line === undefined) return undefined
     const verb = this.#verb
-    if (line.type === 'tooLong') return { type: 'too_long', verb }
+    if (line.type === 'tooLong') return { type: 'tooLong', verb }
     if (line.type === 'holdsNul' || CONTROL_CHARACTER.test(line.text)) return { type: 'control_character', verb }
     return line
   }

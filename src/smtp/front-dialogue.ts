@@ -190,7 +190,7 @@ export class FrontDialogue {
       case 'tls_hello':
         this.#breakOff('tls_hello', '421 4.7.0 this port speaks SMTP in clear text')
         return
-      case 'too_long':
+      case 'tooLong':
         this.#fault(line.verb, '500 5.5.2 line too long')
         return
       case 'control_character':
@@ -382,7 +382,7 @@ export class FrontDialogue {
     const [entry] = this.#entries
     if (entry?.type === 'hello') {
       const reply = this.#ehlo.push(line)
-      if (reply === 'too_long') {
+      if (reply === 'tooLong') {
         this.#breakOff('no_reply', '421 4.3.0 the mail server gave no SMTP reply')
         return
       }

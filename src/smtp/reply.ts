@@ -63,10 +63,10 @@ export class EhloReply {
   }
 
   /** Adds a line. Returns the reply at its last line; the next line begins another reply. */
-  push(line: ReplyLine): FilteredEhlo | 'unfinished' | 'too_long' {
+  push(line: ReplyLine): FilteredEhlo | 'unfinished' | 'tooLong' {
     this.#lines.push(line)
     this.#octets += line.octets.length
-    if (this.#octets > MAX_EHLO_REPLY) return 'too_long'
+    if (this.#octets > MAX_EHLO_REPLY) return 'tooLong'
     if (!line.isLast) return 'unfinished'
     const lines = this.#lines
     this.#lines = []

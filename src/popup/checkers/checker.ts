@@ -28,7 +28,7 @@ export type OwnedMaildir = { readonly uid: number; readonly gid: number; readonl
 /** Only `no` counts as a failure of the client. `detail` is for the log and contains no secret. */
 export type CheckResult =
   | { readonly verdict: 'yes'; readonly maildrop: OwnedMaildir }
-  | { readonly verdict: 'no' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
+  | { readonly verdict: 'no' | 'temporary' | 'crash' | 'tooLong'; readonly detail: string }
 
 /**
  * Decides whether a secret is right. Slow work runs outside of the event loop, and waits in a

@@ -33,7 +33,7 @@ export function checkpasswordChecker(options: {
       const { login, secret, timestamp } = request
       const credentials = { login, password: secret, timestamp }
       if (checkpasswordMessage(credentials) === undefined) {
-        return { verdict: 'toolong', detail: 'longer than a checker can read' }
+        return { verdict: 'tooLong', detail: 'longer than a checker can read' }
       }
       const answer = await programs.run(request.applicant, () =>
         verifyLogin({

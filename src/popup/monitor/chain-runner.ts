@@ -24,7 +24,7 @@ export type ChainRunnerOptions = {
 }
 
 /** The meaning of a chained program's end for the login, if no session resulted. */
-export type ChainEnd = { readonly verdict: 'badauth' | 'temporary' | 'crash' | 'toolong'; readonly detail: string }
+export type ChainEnd = { readonly verdict: 'badauth' | 'temporary' | 'crash' | 'tooLong'; readonly detail: string }
 
 export type RunningChain = {
   /** The first +OK was read: the time limit ends. */
@@ -95,7 +95,7 @@ export class ChainRunner {
         session: descriptor,
         limitMs: checkTimeout,
       })
-      if ('verdict' in chain) return { ...chain, verdict: 'toolong' }
+      if ('verdict' in chain) return { ...chain, verdict: 'tooLong' }
       return {
         accepted: chain.accepted,
         stop: () => killGroup(chain.pid),

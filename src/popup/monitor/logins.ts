@@ -337,7 +337,7 @@ const UPSTREAM_DETAILS: Readonly<Record<Exclude<UpstreamOutcome, 'yes'> | 'disco
 type Refusal = { readonly failure: LoginFailure; readonly reason: FailReason | 'logindelay' | 'uid' }
 
 const FAILURES: Readonly<
-  Record<'no' | 'temporary' | 'crash' | 'toolong' | 'badauth' | 'inUse' | 'loginDelay' | 'disconnected', Refusal>
+  Record<'no' | 'temporary' | 'crash' | 'tooLong' | 'badauth' | 'inUse' | 'loginDelay' | 'disconnected', Refusal>
 > = {
   // A server often delays its answer to a wrong password. A client that disconnects first has
   // learned that the password is wrong, so this must count.
@@ -346,7 +346,7 @@ const FAILURES: Readonly<
   loginDelay: { failure: 'loginDelay', reason: 'logindelay' },
   no: { failure: 'credentials', reason: 'badauth' },
   badauth: { failure: 'credentials', reason: 'badauth' },
-  toolong: { failure: 'credentials', reason: 'toolong' },
+  tooLong: { failure: 'credentials', reason: 'toolong' },
   temporary: { failure: 'temporary', reason: 'temp' },
   crash: { failure: 'crashed', reason: 'crash' },
 }

@@ -58,10 +58,10 @@ describe('addresses that are refused', () => {
   ])('%s', argument => expect(read(argument)).toBe('syntax'))
 
   test('an address that is too long', () => {
-    expect(read(`TO:<${'u'.repeat(64)}@d>`)).not.toBe('too_long')
-    expect(read(`TO:<${'u'.repeat(65)}@d>`)).toBe('too_long')
-    expect(read(`TO:<u@${'d'.repeat(256)}>`)).toBe('too_long')
-    expect(read(`TO:<${'u'.repeat(64)}@${'d'.repeat(200)}>`)).toBe('too_long')
+    expect(read(`TO:<${'u'.repeat(64)}@d>`)).not.toBe('tooLong')
+    expect(read(`TO:<${'u'.repeat(65)}@d>`)).toBe('tooLong')
+    expect(read(`TO:<u@${'d'.repeat(256)}>`)).toBe('tooLong')
+    expect(read(`TO:<${'u'.repeat(64)}@${'d'.repeat(200)}>`)).toBe('tooLong')
   })
 
   test('octets that are not UTF-8', () => {

@@ -34,7 +34,7 @@ test('a reply without an end is too long', () => {
   const line = `250-${'x'.repeat(1000)}\r\n`
   const results = collected(reply, line.repeat(Math.ceil(MAX_EHLO_REPLY / line.length)))
   expect(results.slice(0, -1).every(result => result === 'unfinished')).toBe(true)
-  expect(results.at(-1)).toBe('too_long')
+  expect(results.at(-1)).toBe('tooLong')
 })
 
 test.each([
