@@ -271,6 +271,30 @@ function checkImports(file: string, node: ts.Node, report: Report): void {
   if (ts.isIdentifier(node) && /^(createRequire|require)$/.test(node.text) && isReference(node)) report(node, rule)
 }
 
+/** The files that export a type of this name, each with the place of its declaration. */
+const typeNames = new Map<string, { readonly file: string; readonly place: string }[]>()
+
+function collectTypeNames(file: string, source: ts.SourceFile): void {
+  for (const statement of source.statements) {
+    const isType =
+      ts.isTypeAliasDeclaration(statement) ||
+      ts.isInterfaceDeclaration(statement) ||
+      ts.isClassDeclaration(statement) ||
+      ts.isEnumDeclaration(statement)
+    if (!isType || statement.name === undefined || !isExported(statement)) continue
+    const { line } = source.getLineAndCharacterOfPosition(statement.name.getStart(source))
+    const places = typeNames.get(statement.name.text) ?? []
+    typeNames.set(statement.name.text, [...places, { file, place: `${file}:${line + 1}` }])
+  }
+}
+
+/** A reader who meets the name of a type must not have to ask which one. */
+function checkTypeNames(): void {
+  for (const places of typeNames.values())
+    if (new Set(places.map(({ file }) => file)).size > 1)
+      for (const { place } of places) violations.push(`${place}: another file exports a type of the same name`)
+}
+
 function checkFolders(): void {
   const count = new Map<string, number>()
   for (const file of files) count.set(dirname(file), (count.get(dirname(file)) ?? 0) + 1)
@@ -300,7 +324,9 @@ for (const file of files) {
   }
   checkReExports(file, source, report)
   checkNodes(file, source, report)
+  collectTypeNames(file, source)
 }
+checkTypeNames()
 checkFolders()
 
 for (const line of violations) console.error(line)

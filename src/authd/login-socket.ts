@@ -51,7 +51,7 @@ export class LoginSocket {
         log.warn('peer_refused', { reason: 'account may not announce logins: add it to authd.socket_users' })
       },
       log: () => log,
-      newService: () => new Announcer(options),
+      newService: () => new AnnouncerConnection(options),
     })
   }
 
@@ -80,8 +80,8 @@ export class LoginSocket {
   }
 }
 
-/** One connection of an announcer. */
-class Announcer {
+/** The connection of one announcer. */
+class AnnouncerConnection {
   readonly #options: LoginSocketOptions
   readonly #splitter = new LineSplitter(MAX_LOGIN_EVENT_LINE)
   readonly #complained = new Set<string>()

@@ -37,6 +37,7 @@ const RE_EXPORT = 'no re-export across rooms'
 const EXIT = 'process.exit belongs to main.ts, ucspi and process'
 const INTERNALS = 'internals of the runtime belong to src/base/node-internals.ts'
 const PURE = 'pop3, smtp, wire and syslog are pure: no async, no clock, no I/O'
+const TYPE_NAME = 'another file exports a type of the same name'
 const PATH = 'an import must name its module, because the import rule cannot follow a computed path'
 
 /** Each in a separate file: folder, code, and the rule that its line must violate. */
@@ -120,6 +121,9 @@ const BREAKS: readonly (readonly [what: string, folder: string, code: string, ru
   ['the time taken from Date', 'src/pop3', `export const a = () => { const { now } = Date; return now() }`, PURE],
   ['the time in brackets', 'src/smtp', `export const a = () => Date['now']()`, PURE],
   ['a timer in a pure room', 'src/syslog', `export const a = () => setTimeout(() => {}, 1)`, PURE],
+  ['a type with the name of another type', 'src/wire', 'export type BrokenTwin = string', TYPE_NAME],
+  ['an interface with the name of a type', 'src/authd', 'export interface BrokenTwin { x: number }', TYPE_NAME],
+  ['a class with the name of a type', 'src/base', 'export class BrokenTwin {}', TYPE_NAME],
   ['a file in a pure room', 'src/pop3', `import 'node:fs'`, 'pure-rooms'],
   ['a computed path', 'src/authd', `export const a = (path: string) => import(path)`, PATH],
   ['require', 'src/authd', `import { createRequire } from 'node:module'; createRequire('/')('x')`, PATH],
