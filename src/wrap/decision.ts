@@ -159,18 +159,26 @@ export const grantVariables = ({ until, login }: RelayGrant): Readonly<Record<st
   ...(until === undefined ? {} : { AUTHRELAY_UNTIL: String(until) }),
 })
 
+/** Fields that the line of every decision has. */
+type ClientFields = Omit<FieldsOf<'relay_allowed'>, 'reason' | 'user' | 'until'>
+
 /** Logs one line for a decision: `relay_allowed`, `relay_refused` or `decision_failed`. */
-export function logDecision(log: Log, decision: Decision, fields: FieldsOf<'relay_refused'>): void {
+export function logDecision(log: Log, decision: Decision, fields: ClientFields): void {
   if (decision.relay) log.info('relay_allowed', { ...fields, user: decision.login, until: decision.until })
   else if (decision.error === undefined) log.info('relay_refused', { ...fields, ...causeOf(decision) })
   else log.error('decision_failed', { ...fields, relay: false, reason: decision.error })
+}
+
+/** Logs one line for a client whose relay a rule or the environment has opened without a decision. */
+export function logPreset(log: Log, fields: ClientFields): void {
+  log.info('relay_allowed', { ...fields, reason: 'preset' })
 }
 
 /**
  * Logs a decision for a mail server that queries every client and writes its own log. A refusal is
  * logged at level debug only.
  */
-export function logAnswer(log: Log, decision: Decision, fields: FieldsOf<'relay_refused'>): void {
+export function logAnswer(log: Log, decision: Decision, fields: ClientFields): void {
   if (decision.relay || decision.error !== undefined) logDecision(log, decision, fields)
   else log.debug('relay_refused', { ...fields, ...causeOf(decision) })
 }

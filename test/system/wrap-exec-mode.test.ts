@@ -90,6 +90,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     await grants.grant('192.0.2.7', 'ann')
     const preset = await wrap({ RELAYCLIENT: '@site' })
     expect(shown(preset)).toContain('relay=@site login= ')
+    expect(logged(preset)).toEqual([{ level: 'info', event: 'relay_allowed', ip: '192.0.2.7', reason: 'preset' }])
     expect(shown(await wrap({ RELAYCLIENT_VALUE: '@fixme' }))).toContain('relay=@fixme ')
   })
 

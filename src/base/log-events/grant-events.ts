@@ -205,9 +205,11 @@ export const GATE = {
     levels: ['info'],
     fields: [
       ...(['ip', 'port', 'host', 'pid', 'status', 'front', 'service', 'sender', 'recipient', 'queue'] as const),
-      ...(['user', 'until'] as const),
+      ...(['user', 'until', 'reason'] as const),
     ],
-    meaning: 'A client may relay.',
+    reasons: ['preset'],
+    meaning:
+      'A client may relay. Reason `preset`: a tcprules rule or the environment sets RELAYCLIENT, so the database is not queried.',
   },
   relay_refused: {
     levels: ['info', 'debug'],
@@ -217,7 +219,7 @@ export const GATE = {
     ],
     reasons: [
       ...(['device_ended', 'device_hours', 'device_network', 'loopback', 'never', 'no_address', 'no_device'] as const),
-      ...(['no_grant', 'own', 'preset', 'proxy', 'shared_address', 'unnamed_client'] as const),
+      ...(['no_grant', 'own', 'proxy', 'shared_address', 'unnamed_client'] as const),
     ],
     meaning: 'A client may not relay. It may still send to local domains.',
   },

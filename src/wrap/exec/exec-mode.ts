@@ -11,7 +11,7 @@ import { askUnix } from '../../ucspi/ask-unix.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { findProgram, type Inheritance, runNext } from '../../ucspi/run-next.ts'
 import { MAX_RELAY_QUERY_LINE, parseRelayAnswer } from '../../wire/relay-services.ts'
-import { type Decision, logDecision, relayVariables } from '../decision.ts'
+import { type Decision, logDecision, logPreset, relayVariables } from '../decision.ts'
 
 /** The command line of exec mode. */
 type ExecLine = {
@@ -159,13 +159,17 @@ export async function execMode(request: ExecModeRequest, askDatabase: AskDatabas
   if (environment[MARK] === String(process.pid) || isSameFile(program, request.script))
     return cannotRun(log, `${program} is the gate itself: name the real smtpd`)
   const ip = textOf(environment, 'TCPREMOTEIP') ?? textOf(environment, 'TCP6REMOTEIP')
-  if (environment['RELAYCLIENT'] !== undefined) decision = { relay: false, reason: 'preset' }
-  else if (ip === undefined || !ADDRESS.test(ip)) decision = { relay: false, reason: 'no_address' }
-  decision ??= await decisionAbout(ip ?? '', settings, () =>
-    askDatabase(file, environment, settings.wrap_timeout * 1000),
-  )
-  logDecision(log, decision, { ip })
-  const changes = { ...relayVariables(decision, settings.relayclient_value), [MARK]: String(process.pid) }
+  let variables: Readonly<Record<string, string>> = {}
+  if (environment['RELAYCLIENT'] !== undefined) logPreset(log, { ip })
+  else {
+    if (ip === undefined || !ADDRESS.test(ip)) decision = { relay: false, reason: 'no_address' }
+    decision ??= await decisionAbout(ip ?? '', settings, () =>
+      askDatabase(file, environment, settings.wrap_timeout * 1000),
+    )
+    logDecision(log, decision, { ip })
+    variables = relayVariables(decision, settings.relayclient_value)
+  }
+  const changes = { ...variables, [MARK]: String(process.pid) }
   const name = request.asQmailSmtpd ? program.slice(program.lastIndexOf('/') + 1) : (argv[0] ?? program)
   const failure = runNext(program, [name, ...argv.slice(1)], changes, request.inheritance)
   return cannotRun(log, failure.message)

@@ -39,7 +39,7 @@ import {
 import { type ConnectionProgram, type InetdChild, InetdProgram, SpawnedProgram } from '../../ucspi/inetd-child.ts'
 import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
-import { type Decision, logDecision, type RelayGrant, relayVariables, UNNAMED_CLIENT } from '../decision.ts'
+import { type Decision, logDecision, logPreset, type RelayGrant, relayVariables, UNNAMED_CLIENT } from '../decision.ts'
 import type { SmtpFront } from '../front/smtp-front.ts'
 import type { ReverseDns } from './reverse-dns.ts'
 import type { TcpRulesFile } from './tcp-rules-file.ts'
@@ -236,23 +236,24 @@ export class ResidentGate {
       return undefined
     }
     const ruled = rule === undefined ? NO_VARIABLES : rule.environment
-    const isPreset = isNamed && (this.#smtpd.relayIsPreset || ruled['RELAYCLIENT'] !== undefined)
-    const decision = isPreset ? PRESET : isNamed ? await this.#options.decide(ip) : UNNAMED_CLIENT
     const own = connectionLines(host === undefined ? connection : { ...connection, remoteHost: host })
+    if (isNamed && (this.#smtpd.relayIsPreset || ruled['RELAYCLIENT'] !== undefined))
+      return { child: await this.#smtpd.run(socket, ruled, own), decision: undefined, host }
+    const decision = isNamed ? await this.#options.decide(ip) : UNNAMED_CLIENT
     if (decision.relay)
       for (const [name, value] of Object.entries(relayVariables(decision, relayclientValue)))
         own.push(`${name}=${value}`)
     const { front: openFront } = this.#options
     if (decision.relay && openFront !== undefined) {
       const started = await this.#startBehind(openFront, socket, { ip, grant: decision }, ruled, own)
-      return started === undefined ? undefined : { ...started, decision, isPreset, host }
+      return started === undefined ? undefined : { ...started, decision, host }
     }
     // A rule for the proxy's address, or an environment that opens the relay for all clients, does
     // not apply to a client without a name.
     const child = isNamed
       ? await this.#smtpd.run(socket, ruled, own)
       : await this.#smtpd.run(socket, changeEnvironment(ruled, CLOSED), own, Object.keys(CLOSED))
-    return { child, decision, isPreset, host }
+    return { child, decision, host }
   }
 
   /** Runs the smtpd on one end of a socket pair, and opens a front before the other end. */
@@ -287,13 +288,16 @@ export class ResidentGate {
   }
 
   /** Logs the decision, and at the end the status of the smtpd. */
-  async #follow({ child, decision, isPreset, host, front }: Started, served: Served, status: string): Promise<void> {
+  async #follow({ child, decision, host, front }: Started, served: Served, status: string): Promise<void> {
     const { log, onDecision } = this.#options
     const { connection, isNamed } = served
     const ip = connection.remoteIp
     const fields = { ip, port: connection.remotePort, host, pid: child.pid, status }
-    logDecision(log, decision, front === undefined ? fields : { ...fields, front: 'yes' })
-    if (!isPreset) onDecision(isNamed ? ip : undefined, decision)
+    if (decision === undefined) logPreset(log, fields)
+    else {
+      logDecision(log, decision, front === undefined ? fields : { ...fields, front: 'yes' })
+      onDecision(isNamed ? ip : undefined, decision)
+    }
     const ending = await child.ended
     const how = ending === undefined ? { status: 'unknown' } : 'code' in ending ? { status: ending.code } : ending
     log.info('smtpd_ended', { pid: child.pid, ...how })
@@ -314,17 +318,13 @@ function refuseDetached(client: OwnedDescriptor): void {
   }
 }
 
-/** A rule or the gate's environment has opened the relay, so the store is not queried. */
-const PRESET: Decision = { relay: false, reason: 'preset' }
-
 /** A connection. `isNamed` is false if its ends are those of a proxy that named no client. */
 type Served = { readonly connection: UcspiConnection; readonly isNamed: boolean }
 
 type Started = {
   readonly child: InetdChild
-  readonly decision: Decision
-  /** A rule or the environment opened the relay, and the store was not queried. */
-  readonly isPreset: boolean
+  /** Undefined: a rule or the gate's environment opened the relay, and the store was not queried. */
+  readonly decision: Decision | undefined
   readonly host: string | undefined
   readonly front?: SmtpFront
 }

@@ -144,6 +144,25 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       })
       expect(await preset.talk()).toContain(' relay=@site login= ')
       expect(asked).toBe(0)
+      expect(preset.lines[0]).toMatch(
+        /^wrap: level=info event=relay_allowed ip=127\.0\.0\.1 port=\d+ pid=\d+ status=1\/0 reason=preset\n$/,
+      )
+    })
+
+    test('of a client whose relay is preset gets no front, and is not counted', async () => {
+      const counted: unknown[] = []
+      const { talk, lines } = await start({
+        environment: { PATH: '/usr/bin:/bin', RELAYCLIENT: '' },
+        ask: granted,
+        onDecision: (...decided) => counted.push(decided),
+        front: () => {
+          throw new Error('opened')
+        },
+      })
+      expect(await talk()).toContain(' relay= login= ')
+      expect(lines[0]).toContain('event=relay_allowed ')
+      expect(lines[0]).not.toContain('front=')
+      expect(counted).toEqual([])
     })
 
     test('octets that the client sent before the banner reach the smtpd unchanged', async () => {
@@ -222,6 +241,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
         ask: granted,
       })
       expect(await relay.talk()).toContain('relay=@rule login= ')
+      expect(relay.lines[0]).toMatch(/ event=relay_allowed .* reason=preset\n$/)
     })
 
     test('a missing or damaged file admits no client, as with tcpserver', async () => {
