@@ -8,7 +8,13 @@ import { openListener } from '../process/listener.ts'
 import type { Ids } from '../process/privileges.ts'
 import type { SocketAddress } from '../process/socket-address.ts'
 import { LineSplitter } from '../wire/lines.ts'
-import { formatLoginAnswer, type LoginAnswer, MAX_LOGIN_EVENT_LINE, parseLoginEvent } from '../wire/login-event.ts'
+import {
+  type BadLoginEvent,
+  formatLoginAnswer,
+  type LoginAnswer,
+  MAX_LOGIN_EVENT_LINE,
+  parseLoginEvent,
+} from '../wire/login-event.ts'
 import type { LoginSources } from './login-sources.ts'
 import type { Counters } from './metrics.ts'
 
@@ -28,6 +34,9 @@ const LIMITS = { maxConnections: 256, maxOpen: 4096, idleMs: 0 }
 
 /** A line, or undefined for one that was too long to be read. */
 type Announcement = { readonly line: string | undefined }
+
+/** The fault of a line that was too long to be read. */
+const OVERLONG: BadLoginEvent = { reason: 'syntax', id: '-' }
 
 /**
  * The Unix socket where popup announces logins: one line each way, several in flight, answers in
@@ -84,7 +93,7 @@ export class LoginSocket {
 class AnnouncerConnection {
   readonly #options: LoginSocketOptions
   readonly #splitter = new LineSplitter(MAX_LOGIN_EVENT_LINE)
-  readonly #complained = new Set<string>()
+  readonly #complained = new Set<BadLoginEvent['reason']>()
 
   constructor(options: LoginSocketOptions) {
     this.#options = options
@@ -101,8 +110,8 @@ class AnnouncerConnection {
   }
 
   #answerTo(line: string | undefined): LoginAnswer | Promise<LoginAnswer> {
-    const event = line === undefined ? { id: '-', reason: 'syntax' } : parseLoginEvent(line)
-    if ('reason' in event) return this.#refuse(event.id, event.reason)
+    const event = line === undefined ? OVERLONG : parseLoginEvent(line)
+    if ('reason' in event) return this.#refuse(event)
     const { promise, resolve } = Promise.withResolvers<LoginAnswer>()
     this.#options.sources.acceptLogin(event, resolve)
     return promise
@@ -112,7 +121,7 @@ class AnnouncerConnection {
    * Unknown version or key: the event is refused, logged once for a connection and kind, and the
    * connection is kept.
    */
-  #refuse(id: string, reason: string): LoginAnswer {
+  #refuse({ id, reason }: BadLoginEvent): LoginAnswer {
     this.#options.counters.badAnnouncements += 1
     if (!this.#complained.has(reason)) {
       this.#complained.add(reason)

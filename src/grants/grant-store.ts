@@ -1,7 +1,7 @@
 /** Grants as values, and the interfaces of their writer, reader and administrator. */
 import * as v from 'valibot'
 import { type IpAddress, type Network, parseNetwork } from '../wire/ip-address.ts'
-import type { LoginEvent } from '../wire/login-event.ts'
+import type { GRANT_REFUSALS, LoginEvent } from '../wire/login-event.ts'
 import type { DeviceMessages, RelayTally } from '../wire/usage-event.ts'
 
 /** inet and cidr as PostgreSQL prints them. */
@@ -15,8 +15,8 @@ export const networkColumn = v.pipe(
   }),
 )
 
-/** Why a login does not open the relay. It is the `reason=` of the answer `refused`. */
-export type GrantRefusal = 'loopback' | 'never' | 'proxy' | 'own' | 'private' | 'blocked'
+/** Why a login does not open the relay. */
+export type GrantRefusal = (typeof GRANT_REFUSALS)[number]
 
 /**
  * The result of a login: the address is granted until then (Unix seconds, committed), or it is not.

@@ -4,6 +4,7 @@ import { type Clock, systemClock } from '../base/clock.ts'
 import { type Database, type DatabaseOptions, type DatabaseState, openDatabase } from '../database/database.ts'
 import { ignored, int8, type Statement } from '../database/statement.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
+import { GRANT_REFUSALS } from '../wire/login-event.ts'
 import { type DeviceMessages, RELAY_VERDICTS, type RelayTally } from '../wire/usage-event.ts'
 import { Alarms } from './alarms.ts'
 import { ChangeNotifier } from './grant-changes.ts'
@@ -378,8 +379,7 @@ export function createGrantWriter(
   }
 }
 
-const REFUSALS: ReadonlySet<string> = new Set<GrantRefusal>(['loopback', 'never', 'proxy', 'own', 'private', 'blocked'])
-const isRefusal = (word: string): word is GrantRefusal => REFUSALS.has(word)
+const isRefusal = (word: string): word is GrantRefusal => GRANT_REFUSALS.some(reason => reason === word)
 
 function outcomeOf(word: string): GrantOutcome {
   if (isRefusal(word)) return { verdict: 'refused', reason: word }

@@ -53,14 +53,26 @@ export type LoginEvent = {
   readonly age?: number
 }
 
+/** Why a login does not open the relay. The text is the `reason` of the answer `refused`. */
+export const GRANT_REFUSALS = ['loopback', 'never', 'proxy', 'own', 'private', 'blocked'] as const
+
+/** Why a line is not a login event of version 1. */
+const EVENT_FAULTS = ['syntax', 'version', 'key', 'value'] as const
+
+/** Every `reason` of the answer `refused`. docs/WIRE.md has their meanings. */
+export const LOGIN_REFUSALS = [...GRANT_REFUSALS, 'unstorable', ...EVENT_FAULTS] as const
+export type LoginRefusal = (typeof LOGIN_REFUSALS)[number]
+
+const isLoginRefusal = (word: string): word is LoginRefusal => LOGIN_REFUSALS.some(reason => reason === word)
+
 /** The answer of authd to an event. `until`: Unix seconds. */
 export type LoginAnswer =
   | { readonly verdict: 'committed'; readonly id: string; readonly until: number }
   | { readonly verdict: 'queued'; readonly id: string }
-  | { readonly verdict: 'refused'; readonly id: string; readonly reason: string }
+  | { readonly verdict: 'refused'; readonly id: string; readonly reason: LoginRefusal }
 
 /** A line that is not a login event of version 1. `id`: for the answer; `-` if it is invalid. */
-export type BadLoginEvent = { readonly reason: 'syntax' | 'version' | 'key' | 'value'; readonly id: string }
+export type BadLoginEvent = { readonly reason: (typeof EVENT_FAULTS)[number]; readonly id: string }
 
 /**
  * Longest event or answer line, in octets without LF. Longer lines are refused unread. A name of
@@ -125,7 +137,7 @@ export function parseLoginAnswer(line: string): LoginAnswer | undefined {
   const groups = ANSWER.exec(line)?.groups
   if (groups === undefined) return undefined
   const { id = '', until, refusedId = '', reason } = groups
-  if (reason !== undefined) return { verdict: 'refused', id: refusedId, reason }
+  if (reason !== undefined) return isLoginRefusal(reason) ? { verdict: 'refused', id: refusedId, reason } : undefined
   if (until !== undefined) return { verdict: 'committed', id, until: Number(until) }
   return { verdict: 'queued', id }
 }

@@ -6,8 +6,12 @@ export const POPUP_AND_POP3D = {
   login_accepted: {
     levels: ['info', 'warn'],
     fields: ['id', 'ip', 'user', 'method', 'tls', 'grant', 'grant_ms', 'until', 'reason'],
-    reasons: ['blocked', 'loopback', 'never', 'own', 'private', 'proxy'],
-    meaning: 'A login succeeded. The field `grant` names the result. Level `warn`: the address is unknown.',
+    reasons: [
+      ...(['blocked', 'key', 'loopback', 'never', 'own', 'private', 'proxy'] as const),
+      ...(['syntax', 'unstorable', 'value', 'version'] as const),
+    ],
+    meaning:
+      'A login succeeded. The field `grant` names the result, and `reason` why authd refused it (WIRE, login event). Level `warn`: the address is unknown.',
     action: 'For `ip=unknown`, let the program before popup set TCPREMOTEIP.',
   },
   login_failed: {

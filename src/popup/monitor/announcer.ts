@@ -1,6 +1,6 @@
 /** Reports of logins: to authd, to the log of popup, and to syslog. */
 import { type Clock, monotonicClock } from '../../base/clock.ts'
-import type { Log } from '../../base/log.ts'
+import type { FieldsOf, Log } from '../../base/log.ts'
 import { policyOf } from '../../grants/grant-policy.ts'
 import type { Settings } from '../../settings/settings.ts'
 import {
@@ -12,7 +12,7 @@ import {
   LOGIN_TAG,
 } from '../../syslog/login-line.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import type { LoginAnswer, LoginEvent, LoginText, SessionId } from '../../wire/login-event.ts'
+import type { LoginAnswer, LoginEvent, LoginRefusal, LoginText, SessionId } from '../../wire/login-event.ts'
 import type { AuthdConnection } from './authd-connection.ts'
 import { SyslogWriter } from './syslog-writer.ts'
 
@@ -23,10 +23,10 @@ export type Attempt = Omit<LoginEvent, 'daemon' | 'id' | 'user'> & { readonly id
  * Returns the reason why no login can open the relay for an address; undefined if one can. The
  * grant policy decides.
  */
-type LoginRefusal = (ip: IpAddress) => string | undefined
+type RefusalOf = (ip: IpAddress) => LoginRefusal | undefined
 
 /** Makes that function from these settings. */
-export function loginRefusal(settings: Settings): LoginRefusal {
+export function loginRefusal(settings: Settings): RefusalOf {
   const { neverList } = policyOf(settings)
   return ip => neverList.loginRefusal(ip)
 }
@@ -41,12 +41,12 @@ export class Announcer {
   readonly #logins: SyslogWriter | undefined
   readonly #failures: SyslogWriter | undefined
   readonly #clock: Clock
-  #refusal: LoginRefusal
+  #refusal: RefusalOf
 
   /** Without authd only the syslog lines report the login. */
   constructor(
     authd: AuthdConnection | undefined,
-    refusal: LoginRefusal,
+    refusal: RefusalOf,
     syslog: boolean,
     log: Log,
     clock: Clock = monotonicClock,
@@ -60,7 +60,7 @@ export class Announcer {
   }
 
   /** Puts another policy in force for logins from now on. */
-  useRefusal(refusal: LoginRefusal): void {
+  useRefusal(refusal: RefusalOf): void {
     this.#refusal = refusal
   }
 
@@ -108,7 +108,7 @@ export class Announcer {
   }
 }
 
-function grantFields(answer: LoginAnswer | undefined, waited: number): Record<string, string | number> {
+function grantFields(answer: LoginAnswer | undefined, waited: number): FieldsOf<'login_accepted'> {
   switch (answer?.verdict) {
     case undefined:
       return {}

@@ -1,8 +1,11 @@
+import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { LOG_EVENTS } from '../../../src/base/log-events.ts'
 import {
   formatLoginAnswer,
   formatLoginEvent,
+  LOGIN_REFUSALS,
   type LoginAnswer,
   type LoginEvent,
   MAX_LOGIN_EVENT_LINE,
@@ -11,6 +14,7 @@ import {
 } from '../../../src/wire/login-event.ts'
 import { anyIpAddress } from './arbitraries.ts'
 
+const WIRE = new URL('../../../docs/WIRE.md', import.meta.url)
 const letters = 'abcXYZ019._-'
 /** A lone `-` means that no id could be read. */
 const anyId = fc.string({ unit: fc.constantFrom(...letters), minLength: 1, maxLength: 64 }).filter(id => id !== '-')
@@ -129,6 +133,16 @@ describe('event', () => {
   })
 })
 
+test('WIRE and the log line of popup have every reason of a refused login', () => {
+  const section =
+    readFileSync(WIRE, 'utf8')
+      .split('\n## ')
+      .find(text => text.startsWith('Login event')) ?? ''
+  const documented = [...section.matchAll(/^\| `([a-z]+)` \| [A-Z]/gm)].map(([, reason]) => reason)
+  expect(documented).toEqual(LOGIN_REFUSALS)
+  expect(LOG_EVENTS.login_accepted.reasons.toSorted()).toEqual(LOGIN_REFUSALS.toSorted())
+})
+
 describe('answer', () => {
   const anyAnswer: fc.Arbitrary<LoginAnswer> = fc.oneof(
     fc.record({ verdict: fc.constant('committed' as const), id: anyId, until: fc.nat() }),
@@ -136,7 +150,7 @@ describe('answer', () => {
     fc.record({
       verdict: fc.constant('refused' as const),
       id: anyId,
-      reason: fc.string({ unit: fc.constantFrom(...'abz_-'), minLength: 1, maxLength: 64 }),
+      reason: fc.constantFrom(...LOGIN_REFUSALS),
     }),
   )
 
@@ -171,6 +185,7 @@ describe('answer', () => {
     'refused id=a',
     'refused id=a reason=',
     'refused id=a reason=no way',
+    'refused id=a reason=unknown',
   ])('%j is not an answer: only an exact positive answer is one', line => {
     expect(parseLoginAnswer(line)).toBeUndefined()
   })
