@@ -10,7 +10,7 @@ import { parseDurationIn } from '../../settings/duration.ts'
 import { askUnix } from '../../ucspi/ask-unix.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { findProgram, type Inheritance, runNext } from '../../ucspi/run-next.ts'
-import { MAX_RELAY_QUERY_LINE, parseRelayAnswer } from '../../wire/relay-services.ts'
+import { formatRelayQuery, MAX_RELAY_QUERY_LINE, parseRelayAnswer } from '../../wire/relay-services.ts'
 import { type Decision, logDecision, logPreset, relayVariables } from '../decision.ts'
 
 /** The command line of exec mode. */
@@ -189,7 +189,7 @@ async function decisionAbout(
 ): Promise<Decision> {
   try {
     if (ask === '') return await askDatabase()
-    const line = askUnix(ask, `relay v=1 ip=${ip}`, MAX_RELAY_QUERY_LINE, wrap_timeout * 1000)
+    const line = askUnix(ask, formatRelayQuery({ ip }), MAX_RELAY_QUERY_LINE, wrap_timeout * 1000)
     const answer = parseRelayAnswer(line)
     if (answer === undefined || answer.verdict === 'unknown') throw new Error('the resident gate has no answer')
     if (answer.verdict !== 'yes') return { relay: false, reason: 'no_grant' }
