@@ -8,7 +8,7 @@ import { formatSettings, type Overrides } from '../src/auth-relay/text/settings-
 import { openDatabase } from '../src/database/database.ts'
 import { startEmbeddedServer } from '../src/database/embedded-server.ts'
 import { migrate } from '../src/database/migrate.ts'
-import { formatPolicyRequest } from '../src/wire/relay-services.ts'
+import { formatPolicyRequest } from '../src/wire/services/policy.ts'
 import { eventually } from '../test/harness/eventually.ts'
 import { Program, run } from '../test/harness/program.ts'
 import { testServerAccount } from '../test/harness/server-account.ts'

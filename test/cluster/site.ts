@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { parseRelayAnswer } from '../../src/wire/relay-services.ts'
+import { parseRelayAnswer } from '../../src/wire/services/relay-query.ts'
 import { parseLogLine } from '../harness/log-line.ts'
 import type { NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
 import { skewedClock } from '../harness/skewed-clock.ts'

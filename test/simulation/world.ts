@@ -32,7 +32,9 @@ import {
   parseNetwork,
 } from '../../src/wire/ip-address.ts'
 import { loginKey } from '../../src/wire/login-event.ts'
-import { formatNetstring, formatPolicyRequest, formatRelayQuery } from '../../src/wire/relay-services.ts'
+import { formatPolicyRequest } from '../../src/wire/services/policy.ts'
+import { formatRelayQuery } from '../../src/wire/services/relay-query.ts'
+import { formatNetstring } from '../../src/wire/services/socketmap.ts'
 import { parseFromLogin, type ToLoginMessage } from '../../src/wire/workers/login-process.ts'
 import { type Decision, decide } from '../../src/wrap/decision.ts'
 import { shareDecisions } from '../../src/wrap/gate/gate-setup.ts'

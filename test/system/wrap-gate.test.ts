@@ -4,7 +4,8 @@ import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { LineSplitter } from '../../src/wire/lines.ts'
-import { formatNetstring, formatPolicyRequest, NetstringReader } from '../../src/wire/relay-services.ts'
+import { formatPolicyRequest } from '../../src/wire/services/policy.ts'
+import { formatNetstring, NetstringReader } from '../../src/wire/services/socketmap.ts'
 import {
   MAX_RELAY_TALLY_LINE,
   parseRelayTally,

@@ -10,7 +10,7 @@ import { parseDurationIn } from '../../settings/duration.ts'
 import { askUnix } from '../../ucspi/ask-unix.ts'
 import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
 import { findProgram, type Inheritance, runNext } from '../../ucspi/run-next.ts'
-import { formatRelayQuery, MAX_RELAY_QUERY_LINE, parseRelayAnswer } from '../../wire/relay-services.ts'
+import { formatRelayQuery, MAX_RELAY_QUERY_LINE, parseRelayAnswer } from '../../wire/services/relay-query.ts'
 import { type Decision, logDecision, logPreset, relayVariables } from '../decision.ts'
 
 /** The command line of exec mode. */

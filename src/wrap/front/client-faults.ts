@@ -1,7 +1,7 @@
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import type { ClientFault, ClientFaults } from '../../wire/relay-services.ts'
+import type { ClientFault, ClientFaults } from '../../wire/services/gate-report.ts'
 
 /** Addresses whose faults are kept. The oldest are dropped first. */
 const MAX_ADDRESSES = 10_000

@@ -6,7 +6,7 @@ import type { FrontRules } from '../../smtp/transaction.ts'
 import { IdleTimer } from '../../sockets/connection.ts'
 import type { OpenTwoWay, TwoWaySocket } from '../../sockets/two-way-socket.ts'
 import { familyOf, type IpAddress } from '../../wire/ip-address.ts'
-import type { ClientFault } from '../../wire/relay-services.ts'
+import type { ClientFault } from '../../wire/services/gate-report.ts'
 import { scanContent } from './content-scan.ts'
 
 export type SmtpFrontOptions = {

@@ -1,7 +1,7 @@
 /** Counts of messages and recipients within the last hour or day, with their limits. */
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
-import type { DeviceCounts } from '../../wire/relay-services.ts'
+import type { DeviceCounts } from '../../wire/services/gate-report.ts'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS

@@ -3,7 +3,7 @@ import { refuseRecipient, refuseSender, rulesOfSender } from '../../grants/devic
 import { LineServer, type LineServerLimits, type LineService } from '../../process/line-server.ts'
 import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
-import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/relay-services.ts'
+import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/services/policy.ts'
 import { type Decision, decisionOfSender, logAnswer, MAIL_REFUSED, type RelayGrant } from '../decision.ts'
 import { loggedRules, type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
 import type { QueryServiceOptions } from './query-service.ts'

@@ -10,14 +10,16 @@ import {
   type ClientFaults,
   formatClientFaults,
   formatDeviceCounts,
-  formatRelayAnswer,
-  MAX_RELAY_QUERY_LINE,
   parseCountsQuery,
   parseFaultsQuery,
+} from '../../wire/services/gate-report.ts'
+import {
+  formatRelayAnswer,
+  MAX_RELAY_QUERY_LINE,
   parseRelayQuery,
   type RelayAnswer,
   type RelayQuery,
-} from '../../wire/relay-services.ts'
+} from '../../wire/services/relay-query.ts'
 import { type Decision, decisionOfSender, logAnswer, MAIL_REFUSED } from '../decision.ts'
 import {
   loggedRules,

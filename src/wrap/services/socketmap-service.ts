@@ -7,7 +7,7 @@ import {
   NetstringReader,
   parseSocketmapQuery,
   type SocketmapAnswer,
-} from '../../wire/relay-services.ts'
+} from '../../wire/services/socketmap.ts'
 import { logAnswer } from '../decision.ts'
 import type { QueryListenerOptions } from './query-service.ts'
 

@@ -1,19 +1,19 @@
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
+import { formatCountsQuery, parseCountsQuery } from '../../../src/wire/services/gate-report.ts'
 import {
   clientOf,
-  formatCountsQuery,
-  formatNetstring,
   formatPolicyRequest,
-  formatRelayQuery,
   MAX_POLICY_REQUEST,
-  NetstringFault,
-  NetstringReader,
   PolicyFault,
   PolicyReader,
-  parseCountsQuery,
-  parseRelayQuery,
+} from '../../../src/wire/services/policy.ts'
+import { formatRelayQuery, parseRelayQuery } from '../../../src/wire/services/relay-query.ts'
+import {
+  formatNetstring,
+  NetstringFault,
+  NetstringReader,
   parseSocketmapQuery,
-} from '../../../src/wire/relay-services.ts'
+} from '../../../src/wire/services/socketmap.ts'
 import { type FuzzTarget, only, promise } from './fuzz-target.ts'
 import { cut, mutated } from './mutation.ts'
 import type { Random } from './random.ts'

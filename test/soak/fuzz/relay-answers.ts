@@ -1,9 +1,5 @@
-import {
-  formatDeviceCounts,
-  formatRelayAnswer,
-  parseDeviceCounts,
-  parseRelayAnswer,
-} from '../../../src/wire/relay-services.ts'
+import { formatDeviceCounts, parseDeviceCounts } from '../../../src/wire/services/gate-report.ts'
+import { formatRelayAnswer, parseRelayAnswer } from '../../../src/wire/services/relay-query.ts'
 import { type FuzzTarget, promise } from './fuzz-target.ts'
 import { mutated } from './mutation.ts'
 

@@ -2,27 +2,33 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { IpAddress } from '../../../src/wire/ip-address.ts'
 import {
-  clientOf,
   formatCountsQuery,
   formatDeviceCounts,
-  formatNetstring,
-  formatPolicyAnswer,
-  formatPolicyRequest,
-  formatRelayAnswer,
-  formatRelayQuery,
-  formatSocketmapAnswer,
-  formatSocketmapQuery,
-  MAX_POLICY_REQUEST,
-  NetstringFault,
-  NetstringReader,
-  PolicyFault,
-  PolicyReader,
   parseCountsQuery,
   parseDeviceCounts,
+} from '../../../src/wire/services/gate-report.ts'
+import {
+  clientOf,
+  formatPolicyAnswer,
+  formatPolicyRequest,
+  MAX_POLICY_REQUEST,
+  PolicyFault,
+  PolicyReader,
+} from '../../../src/wire/services/policy.ts'
+import {
+  formatRelayAnswer,
+  formatRelayQuery,
   parseRelayAnswer,
   parseRelayQuery,
+} from '../../../src/wire/services/relay-query.ts'
+import {
+  formatNetstring,
+  formatSocketmapAnswer,
+  formatSocketmapQuery,
+  NetstringFault,
+  NetstringReader,
   parseSocketmapQuery,
-} from '../../../src/wire/relay-services.ts'
+} from '../../../src/wire/services/socketmap.ts'
 import {
   formatDeviceMessages,
   formatRelayTally,

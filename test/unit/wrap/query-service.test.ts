@@ -8,10 +8,10 @@ import type { IpAddress } from '../../../src/wire/ip-address.ts'
 import {
   formatCountsQuery,
   formatFaultsQuery,
-  formatRelayQuery,
   parseClientFaults,
   parseDeviceCounts,
-} from '../../../src/wire/relay-services.ts'
+} from '../../../src/wire/services/gate-report.ts'
+import { formatRelayQuery } from '../../../src/wire/services/relay-query.ts'
 import type { Decision } from '../../../src/wrap/decision.ts'
 import { ClientFaultTimes } from '../../../src/wrap/front/client-faults.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'

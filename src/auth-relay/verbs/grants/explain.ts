@@ -22,13 +22,15 @@ import { formatDuration, parseDuration } from '../../../settings/duration.ts'
 import type { Settings } from '../../../settings/settings.ts'
 import type { IpAddress } from '../../../wire/ip-address.ts'
 import {
+  CLIENT_FAULT_NAMES,
+  CLIENT_FAULTS,
   type ClientFaults,
   type DeviceCounts,
   formatCountsQuery,
   formatFaultsQuery,
   parseClientFaults,
   parseDeviceCounts,
-} from '../../../wire/relay-services.ts'
+} from '../../../wire/services/gate-report.ts'
 import { readAddress } from '../../grant-target.ts'
 import { queryLine } from '../../query-line.ts'
 import { withSiteDatabase } from '../../site-database.ts'
@@ -169,28 +171,10 @@ export async function faultsOf(ip: IpAddress, { wrap }: Pick<Settings, 'wrap'>):
   }
 }
 
-/** Faults of a client in words, with the action of its administrator. */
-const FAULTS = [
-  {
-    name: 'auth_refused',
-    text: 'it tried AUTH, which the mail server does not offer',
-    action: 'switch authentication off in the device',
-  },
-  {
-    name: 'hello_replaced',
-    text: 'it greeted with an invalid name, which the gate replaced',
-    action: 'nothing, or set a host name in the device',
-  },
-  {
-    name: 'line_ends_repaired',
-    text: 'it ended lines without CR LF, which the gate repaired',
-    action: 'if the device hangs at the end of a message, update its firmware',
-  },
-] as const
-
 const faultsInWords = (faults: ClientFaults): readonly string[] =>
-  FAULTS.flatMap(({ name, text, action }) => {
+  CLIENT_FAULT_NAMES.flatMap(name => {
     const at = faults[name]
+    const { text, action } = CLIENT_FAULTS[name]
     if (at === undefined) return []
     return [`Fault of the client: ${text}, last at ${formatMoment(new Date(at * 1000))}`, `What to do: ${action}`]
   })
