@@ -49,6 +49,13 @@ describe('the table', () => {
     expect(withoutReason.map(([event]) => event)).toEqual([])
   })
 
+  test('gives each value of `reason` of an ended session its meaning', () => {
+    const { session_ended } = LOG_EVENTS
+    expect(Object.keys(session_ended.causes)).toEqual(session_ended.reasons)
+    for (const [reason, meaning] of Object.entries(session_ended.causes))
+      expect(logEventsPage()).toContain(`\`${reason}\` (${meaning})`)
+  })
+
   test('has each value of `reason` once, in alphabetical order, and the source has it too', () => {
     const listed = rows.flatMap(([event, { reasons, fields }]) =>
       reasons === undefined ? [] : [{ event, reasons, fields }],

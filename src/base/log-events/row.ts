@@ -149,6 +149,8 @@ export type LogEventRow = {
   readonly fields: readonly LogField[]
   /** Every text of the field `reason`, if the texts are fixed. */
   readonly reasons?: readonly string[]
+  /** Meaning of each of these texts, if the text alone does not give it. */
+  readonly causes?: Readonly<Record<string, string>>
   readonly meaning: string
   /** The action that a warning or an error needs. */
   readonly action?: string
