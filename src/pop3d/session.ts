@@ -13,7 +13,7 @@
  */
 import { closeSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { asError, errorCodeOf, messageOf } from '../base/errors.ts'
+import { errorCodeOf, messageOf, stackOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { COMMAND_LINE_LIMIT } from '../pop3/command.ts'
 import { ok } from '../pop3/reply.ts'
@@ -171,7 +171,7 @@ export class Session implements ConnectionListener {
       working.then(
         () => this.#resume(),
         (error: unknown) => {
-          this.#log.error('session_failed', { reason: asError(error) })
+          this.#log.error('session_failed', { reason: stackOf(error) })
           this.#finish('failed')
         },
       )

@@ -3,7 +3,7 @@
  */
 import { createServer, type Socket } from 'node:net'
 import { systemClock } from '../base/clock.ts'
-import { asError, TemporaryFault, UsageFault } from '../base/errors.ts'
+import { stackOf, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, type Log } from '../base/log.ts'
 import { capabilityLines, err } from '../pop3/reply.ts'
 import { watchDescriptors } from '../process/connection-limits.ts'
@@ -230,7 +230,7 @@ class Worker {
         if (isCounted && outcome === 'refused') this.#send({ type: 'sessionRefused', id })
       },
       (error: unknown) => {
-        log.error('session_failed', { reason: asError(error) })
+        log.error('session_failed', { reason: stackOf(error) })
         connection.destroy()
       },
     )

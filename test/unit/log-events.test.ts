@@ -20,6 +20,14 @@ test('docs/LOG-EVENTS.md agrees with the table (else: node scripts/log-events.ts
   expect(logEventsOnDisk()).toBe(logEventsPage())
 })
 
+test('session_failed has the stack of the error in every program', () => {
+  const calls = globSync('src/**/*.ts').flatMap(
+    file => readFileSync(file, 'utf8').match(/log\.error\('session_failed'.*/g) ?? [],
+  )
+  expect(calls.length).toBeGreaterThan(2)
+  expect(calls.filter(call => !call.includes('reason: stackOf(error)'))).toEqual([])
+})
+
 describe('the table', () => {
   test('has every event in one section', () => {
     expect(rows.map(([event]) => event).sort()).toEqual(Object.keys(LOG_EVENTS).sort())
