@@ -1,7 +1,7 @@
 /** The SMTP dialogue that the front leads between a client and its smtpd. */
 import { beginsMessage, type Command, type CommandLine, CommandReader, parseCommand } from './command.ts'
 import { type Content, DiscardedContent, RepairedContent, StrictContent } from './content.ts'
-import type { FrontEvent, FrontOptions, FrontOutput } from './front-options.ts'
+import type { FrontEnd, FrontHabit, FrontOptions, FrontOutput, RefusedAddress } from './front-options.ts'
 import { EhloReply, formatReply, type ReplyLine, ReplyReader } from './reply.ts'
 import { type Refusal, type Settlement, Transactions } from './transaction.ts'
 
@@ -64,7 +64,7 @@ export class FrontDialogue {
   #clientHasEnded = false
   #serverInputEnded = false
   #authOffered = false
-  readonly #reported = new Set<FrontEvent>()
+  readonly #reported = new Set<FrontHabit[0]>()
 
   constructor(options: FrontOptions) {
     this.#options = options
@@ -139,7 +139,7 @@ export class FrontDialogue {
    * Ends the session with `reply`, which names the cause; `reason` is for the log. While content is
    * discarded, the reply that refuses the message is sent instead.
    */
-  endSession(reason: string, reply: string): void {
+  endSession(reason: FrontEnd, reply: string): void {
     if (this.#state === 'discarding') this.#refuseContent()
     else if (this.#state !== 'closed') this.#breakOff(reason, reply)
   }
@@ -328,14 +328,15 @@ export class FrontDialogue {
   }
 
   /** Reports a habit of the device. A device may repeat it without an end. */
-  #reportOnce(name: FrontEvent, fields: Readonly<Record<string, string>> = {}): void {
+  #reportOnce(...habit: FrontHabit): void {
+    const [name] = habit
     if (this.#reported.has(name)) return
     this.#reported.add(name)
-    this.#output.event(name, fields)
+    this.#output.event(...habit)
   }
 
-  #refuse({ rule, reply }: Refusal, fields: Readonly<Record<string, string>>): void {
-    this.#output.event('refused', { reason: rule, ...fields })
+  #refuse({ rule, reply }: Refusal, address: RefusedAddress): void {
+    this.#output.event('mail_refused', { reason: rule, ...address })
     this.#answer(reply)
   }
 
@@ -373,7 +374,7 @@ export class FrontDialogue {
   /** Handles a refusal of DATA. The session ends if octets behind DATA may be content. */
   #dataRefused(): void {
     if (this.#reader.pending > 0) {
-      this.#output.event('fault', { reason: 'early_data_refused' })
+      this.#output.event('front_ended', { reason: 'early_data_refused' })
       this.#close()
     } else this.#state = 'commands'
   }
@@ -397,7 +398,7 @@ export class FrontDialogue {
       // The server ends the session, or replies without a command. Later replies could not be
       // matched to commands.
       const reason = this.#state === 'content' ? 'early_reply' : 'server_reply'
-      this.#output.event('fault', { reason, code: `${line.code}` })
+      this.#output.event('front_ended', { reason, code: `${line.code}` })
       this.#output.endServer()
       this.#close()
       return
@@ -418,7 +419,7 @@ export class FrontDialogue {
         return
       case 'auth':
         if (code === 334) return
-        if (code >= 500 && !this.#authOffered) this.#reportOnce('auth_unoffered')
+        if (code >= 500 && !this.#authOffered) this.#reportOnce('auth_refused', {})
         this.#state = 'commands'
         return
       case 'quit':
@@ -434,10 +435,12 @@ export class FrontDialogue {
   #beginContent(): void {
     const { lineEndings, scan } = this.#options
     this.#content =
-      lineEndings() === 'strict' ? new StrictContent(scan) : new RepairedContent(() => this.#reportOnce('bare_end'))
+      lineEndings() === 'strict'
+        ? new StrictContent(scan)
+        : new RepairedContent(() => this.#reportOnce('line_ends_repaired', {}))
     this.#state = 'content'
     if (this.#reader.pending === 0) return
-    this.#reportOnce('early_data')
+    this.#reportOnce('early_data_sent', {})
     this.#passContent(this.#reader.rest())
   }
 
@@ -466,7 +469,7 @@ export class FrontDialogue {
   }
 
   #refuseContent(): void {
-    this.#output.event('refused', { reason: 'line_endings' })
+    this.#output.event('mail_refused', { reason: 'line_endings' })
     this.#output.toClient(
       formatReply(
         `550 5.5.2 the message has a line that does not end with CR LF, or NUL; ${this.#options.lineEndingAdvice()}`,
@@ -475,8 +478,8 @@ export class FrontDialogue {
     this.#close()
   }
 
-  #breakOff(reason: string, reply: string): void {
-    this.#output.event('fault', { reason })
+  #breakOff(reason: FrontEnd, reply: string): void {
+    this.#output.event('front_ended', { reason })
     this.#output.dropServer()
     this.#output.toClient(formatReply(reply))
     this.#close()

@@ -20,14 +20,30 @@ export interface FrontOutput {
   /** Called before MAIL is checked. The owner renews the rules, then calls `rulesRenewed` once. */
   renewRules(): void
   /** Called at each refusal and at the end by a fault, and once a session for each other event. */
-  event(name: FrontEvent, fields: Readonly<Record<string, string>>): void
+  event(...event: FrontEvent): void
 }
 
+/** Habit of a device, by the name of its log event. */
+export type FrontHabit =
+  | ['auth_refused' | 'early_data_sent' | 'line_ends_repaired', fields: object]
+  | ['hello_replaced', fields: { readonly helo: string }]
+
+/** Place of a refused address: its sender or its recipient, as written. */
+export type RefusedAddress = { readonly sender?: string; readonly recipient?: string }
+
+/** Why the front ended the session: the `reason` of `front_ended`. */
+export type FrontEnd =
+  | ('auth_line' | 'discarded' | 'early_data_refused' | 'early_reply' | 'idle' | 'no_reply' | 'server_ended')
+  | ('server_reply' | 'stopped' | 'tls_hello' | 'too_many_errors')
+
 /**
- * Event for the log. `refused`: a rule refused a command. `fault`: the dialogue ended the session
- * because of an error.
+ * Log event with its fields. `mail_refused`: a rule refused a command. `front_ended`: the dialogue
+ * ended the session because of an error.
  */
-export type FrontEvent = 'refused' | 'fault' | 'early_data' | 'bare_end' | 'auth_unoffered' | 'hello_replaced'
+export type FrontEvent =
+  | FrontHabit
+  | ['mail_refused', fields: { readonly reason: string } & RefusedAddress]
+  | ['front_ended', fields: { readonly reason: FrontEnd; readonly code?: string }]
 
 export type FrontOptions = {
   readonly rules: FrontRules

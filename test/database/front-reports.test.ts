@@ -103,7 +103,7 @@ ${wrap}
       }
     },
     end: async (): Promise<void> => {
-      opened?.endSession('end', '421 4.3.2 end')
+      opened?.endSession('stopped', '421 4.3.2 end')
       await opened?.closed
     },
   }

@@ -1,7 +1,7 @@
 /** The SMTP front: the sockets, the limits and the log lines of a FrontDialogue. */
 import type { FieldsOf, Log } from '../../base/log.ts'
 import { FrontDialogue } from '../../smtp/front-dialogue.ts'
-import type { FrontEvent } from '../../smtp/front-options.ts'
+import type { FrontEnd, FrontEvent } from '../../smtp/front-options.ts'
 import type { FrontRules } from '../../smtp/transaction.ts'
 import { IdleTimer } from '../../sockets/connection.ts'
 import type { OpenTwoWay, TwoWaySocket } from '../../sockets/two-way-socket.ts'
@@ -115,7 +115,7 @@ export class SmtpFront {
         close: () => this.#close(),
         discarding: () => this.#discarding(),
         renewRules: () => this.#renewRules(),
-        event: (name, fields) => this.#log(name, fields),
+        event: (...event) => this.#log(...event),
       },
     })
     this.#client.noDelay()
@@ -124,7 +124,7 @@ export class SmtpFront {
   }
 
   /** Ends the session with `reply`, which names the cause; `reason` is for the log. */
-  endSession(reason: string, reply: string): void {
+  endSession(reason: FrontEnd, reply: string): void {
     this.#dialogue.endSession(reason, reply)
   }
 
@@ -217,33 +217,30 @@ export class SmtpFront {
     this.#resolve()
   }
 
-  #log(name: FrontEvent, event: Readonly<Record<string, string>>): void {
+  #log(...[event, fields]: FrontEvent): void {
     const { log, onFault } = this.#options
-    const fields = { ...this.#options.fields(), ...event }
-    switch (name) {
-      case 'refused':
+    const session = this.#options.fields()
+    switch (event) {
+      case 'mail_refused':
         this.#refused += 1
-        this.#options.onRefusal(event['reason'] ?? '')
-        if (this.#refused <= MAX_LOGGED) log.warn('mail_refused', fields)
+        this.#options.onRefusal(fields.reason)
+        if (this.#refused <= MAX_LOGGED) log.warn('mail_refused', { ...session, ...fields })
         return
-      case 'fault':
-        log.info('front_ended', fields)
+      case 'front_ended':
+        log.info('front_ended', { ...session, ...fields })
         return
-      case 'early_data':
-        log.info('early_data_sent', fields)
+      case 'early_data_sent':
+        log.info('early_data_sent', { ...session })
         return
-      case 'bare_end':
-        log.info('line_ends_repaired', fields)
-        onFault('line_ends_repaired')
-        return
-      case 'auth_unoffered':
-        log.info('auth_refused', fields)
-        onFault('auth_refused')
-        return
+      case 'line_ends_repaired':
+        log.info('line_ends_repaired', { ...session })
+        break
+      case 'auth_refused':
+        log.info('auth_refused', { ...session })
+        break
       case 'hello_replaced':
-        log.info('hello_replaced', fields)
-        onFault('hello_replaced')
-        return
+        log.info('hello_replaced', { ...session, ...fields })
     }
+    onFault(event)
   }
 }

@@ -62,7 +62,7 @@ const smuggled = (name: string, content: string, saw: string): Vector => ({
   saw: `${B}${R}${D}${saw}`,
   end: true,
   messages: 0,
-  events: ['refused:line_endings'],
+  events: ['mail_refused:line_endings'],
 })
 
 const VECTORS: readonly Vector[] = [
@@ -182,7 +182,7 @@ const VECTORS: readonly Vector[] = [
     client: [`AUTH LOGIN/${X}`],
     replies: '502 550',
     saw: 'AUTH LOGIN/',
-    events: ['auth_unoffered', 'refused:sender'],
+    events: ['auth_refused', 'mail_refused:sender'],
     options: () => ({ replies: { AUTH: ['502'] } }),
   },
   {
@@ -233,7 +233,7 @@ const VECTORS: readonly Vector[] = [
     client: [`${B}${R}${D}hi/./`],
     replies: '250 250 354 250',
     messages: 1,
-    events: ['early_data'],
+    events: ['early_data_sent'],
   },
   {
     name: 'early, refused',
@@ -286,7 +286,7 @@ const VECTORS: readonly Vector[] = [
     replies: '421',
     saw: '',
     end: true,
-    events: ['fault:tls_hello'],
+    events: ['front_ended:tls_hello'],
   },
   {
     name: 'QUIT refused',
@@ -473,7 +473,7 @@ describe.each([
     session.group('')
     expect(session.codes).toBe(codes)
     expect(session.server.saw).toBe(saw)
-    expect(session.events.at(-1)).toBe('fault:server_reply')
+    expect(session.events.at(-1)).toBe('front_ended:server_reply')
   })
 
   test('passes 421 without a command, and nothing after it', () => {
@@ -496,7 +496,7 @@ describe.each([
     expect(session.isClosed).toBe(true)
     expect(session.server.saw).toBe(octets(`${B}${R}${D}some/`))
     expect(session.server.messages).toBe(0)
-    expect(session.events).toEqual(['fault:server_ended'])
+    expect(session.events).toEqual(['front_ended:server_ended'])
   })
 
   test('passes a reply without a command, and ends', () => {
@@ -550,13 +550,13 @@ test('reports each habit of a device once in a session, and each refusal', () =>
     for (const group of ['HELO/', 'HELO my_copier/', 'AUTH LOGIN/', `${B}${R}${D}a\\n.\\nb/./`, X])
       session.group(octets(group))
   expect(session.server.messages).toBe(3)
-  expect(session.events.filter(event => !event.startsWith('refused'))).toEqual([
+  expect(session.events.filter(event => !event.startsWith('mail_refused'))).toEqual([
     'hello_replaced',
-    'auth_unoffered',
-    'early_data',
-    'bare_end',
+    'auth_refused',
+    'early_data_sent',
+    'line_ends_repaired',
   ])
-  expect(session.events.filter(event => event === 'refused:sender')).toHaveLength(3)
+  expect(session.events.filter(event => event === 'mail_refused:sender')).toHaveLength(3)
 })
 
 test('closes after twenty faults', () => {

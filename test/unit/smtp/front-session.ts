@@ -140,7 +140,9 @@ export class FrontSession {
         close: () => {
           this.isClosed = true
         },
-        event: (name, { reason }) => this.events.push(reason === undefined ? name : `${name}:${reason}`),
+        event: (name, fields) => {
+          this.events.push('reason' in fields ? `${name}:${fields.reason}` : name)
+        },
       },
     })
     this.fromServer(replies['banner']?.[0] ?? '220 mx.example.org ESMTP\r\n')

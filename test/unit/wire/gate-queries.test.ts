@@ -2,10 +2,14 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { IpAddress } from '../../../src/wire/ip-address.ts'
 import {
+  formatClientFaults,
   formatCountsQuery,
   formatDeviceCounts,
+  formatFaultsQuery,
+  parseClientFaults,
   parseCountsQuery,
   parseDeviceCounts,
+  parseFaultsQuery,
 } from '../../../src/wire/services/gate-report.ts'
 import {
   clientOf,
@@ -374,5 +378,54 @@ describe('messages of a device', () => {
     `messages v=1 at=1 device=${'a'.repeat(766)} count=1`,
   ])('%j is not a number of messages', line => {
     expect(parseDeviceMessages(line)).toBeUndefined()
+  })
+})
+
+describe('faults of a client', () => {
+  const time = fc.integer({ min: 0, max: 999_999_999_999 })
+  const anyFaults = fc.record(
+    { auth_refused: time, hello_replaced: time, line_ends_repaired: time },
+    { requiredKeys: [], noNullPrototype: true },
+  )
+
+  test('format and parse are inverse', () => {
+    fc.assert(
+      fc.property(anyFaults, faults => {
+        expect(parseClientFaults(formatClientFaults(faults))).toEqual(faults)
+      }),
+    )
+    fc.assert(
+      fc.property(addresses, address => {
+        expect(parseFaultsQuery(formatFaultsQuery(address))).toBe(address)
+      }),
+    )
+  })
+
+  test('are one line in a fixed order, with the names of the log events', () => {
+    expect(formatClientFaults({})).toBe('faults')
+    expect(formatClientFaults({ line_ends_repaired: 2, auth_refused: 1 })).toBe(
+      'faults auth_refused=1 line_ends_repaired=2',
+    )
+    expect(parseClientFaults('faults later_fault=3 hello_replaced=1764000000')).toEqual({ hello_replaced: 1764000000 })
+    expect(parseClientFaults(`faults ${'a'.repeat(32)}=123456789012`)).toEqual({})
+  })
+
+  test.each([
+    ...['', 'fault', 'faults ', 'faults x', 'faults auth_refused=', 'faults auth_refused=1 ', 'xfaults', 'faultsx'],
+    ...['faults auth_refused=1x', 'faults auth_refused=1\n', 'faults AUTH=1', `faults ${'a'.repeat(33)}=1`],
+    ...['faults auth_refused=1234567890123', 'faults =1'],
+  ])('%j is not an answer', line => {
+    expect(parseClientFaults(line)).toBeUndefined()
+  })
+
+  test.each([
+    ...['', 'faults', 'faults v=2 ip=192.0.2.7', 'xfaults v=1 ip=192.0.2.7', 'faults v=1 ip=', 'faults v=1 ip=x'],
+    ...['faults v=1 ip=192.0.2.7 x', 'faults v=1 ip=192.0.2.7\r\r'],
+  ])('%j is not a query', line => {
+    expect(parseFaultsQuery(line)).toBeUndefined()
+  })
+
+  test('a query may end with a CR', () => {
+    expect(parseFaultsQuery('faults v=1 ip=192.0.2.7\r')).toBe('192.0.2.7')
   })
 })

@@ -72,6 +72,6 @@ test('MAIL without an answer of the database counts for authd as an undecided de
   expect(reports.trim().split('\n').map(parseRelayTally)).toMatchObject([
     { service: 'front', counts: { relayed: 0, refused: 0, undecided: 1, never: 0 }, recent: [] },
   ])
-  opened?.endSession('end', '421 4.3.2 end')
+  opened?.endSession('stopped', '421 4.3.2 end')
   await opened?.closed
 })
