@@ -5,7 +5,7 @@
 import { chownSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { systemClock } from '../base/clock.ts'
-import { createLog, type Log } from '../base/log.ts'
+import { createLog, type FieldsOf, type Log } from '../base/log.ts'
 import { policyOf } from '../grants/grant-policy.ts'
 import { type OpenGrantWriter, openGrantWriter } from '../grants/grant-writer.ts'
 import { watchDescriptors } from '../process/connection-limits.ts'
@@ -239,8 +239,18 @@ function warnOfUnsafe({ grants }: Settings, log: Log): void {
 function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
   for (const [source, verdicts] of counters.events) {
     const [lines, overlong] = [counters.lines[source], counters.overlong[source]]
-    const dropped = [...(counters.dropped.get(source) ?? [])].map(([reason, n]) => [`dropped_${reason}`, n])
-    const events = { ...Object.fromEntries(verdicts), ...Object.fromEntries(dropped) }
+    const dropped = counters.dropped.get(source)
+    const events: FieldsOf<'counters_reported'> = {
+      committed: verdicts.get('committed'),
+      queued: verdicts.get('queued'),
+      refused: verdicts.get('refused'),
+      replaced: verdicts.get('replaced'),
+      dropped: verdicts.get('dropped'),
+      dropped_expired: dropped?.get('expired'),
+      dropped_no_time: dropped?.get('no_time'),
+      dropped_cut_name: dropped?.get('cut_name'),
+      dropped_sender: dropped?.get('sender'),
+    }
     if (lines + overlong + [...verdicts.values()].reduce((sum, n) => sum + n, 0) > 0) {
       log.info('counters_reported', { source, lines, overlong, ...events })
     }
@@ -258,7 +268,10 @@ function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
     bad_announcements: badAnnouncements,
     foreign_peers: foreignPeers,
     usage_events: usageEvents,
-    ...Object.fromEntries(Object.entries(decisions).map(([verdict, n]) => [`gate_${verdict}`, n])),
+    gate_relayed: decisions.relayed,
+    gate_refused: decisions.refused,
+    gate_undecided: decisions.undecided,
+    gate_never: decisions.never,
     ignored,
   })
 }
