@@ -31,11 +31,19 @@ export function logEventsPage(): string {
     const lines = Object.entries(rows)
       .sort(([one], [other]) => (one < other ? -1 : 1))
       .map(([event, { levels, fields, reasons, causes, meaning, action }]) => {
-        const texts = reasons?.map(reason =>
-          causes?.[reason] === undefined ? code(reason) : `${code(reason)} (${causes[reason]})`,
-        )
-        const values = texts === undefined ? '' : ` Values of \`reason\`: ${texts.join(', ')}.`
-        return row([code(event), levels.join(', '), fields.map(code).join(' '), meaning + values, action ?? ''])
+        const values =
+          causes !== undefined
+            ? Object.entries(causes).map(([reason, cause]) => ` Reason ${code(reason)}: ${cause}.`)
+            : reasons === undefined
+              ? []
+              : [` Values of \`reason\`: ${reasons.map(code).join(', ')}.`]
+        return row([
+          code(event),
+          levels.join(', '),
+          fields.map(code).join(' '),
+          meaning + values.join(''),
+          action ?? '',
+        ])
       })
     return `## ${title}\n\n${head(['event', 'level', 'fields', 'meaning', 'what to do'])}${lines.join('')}`
   })

@@ -169,7 +169,7 @@ export function logDecision(log: Log, decision: Decision, fields: ClientFields):
   else log.error('decision_failed', { ...fields, relay: false, reason: decision.error })
 }
 
-/** Logs one line for a client whose relay a rule or the environment has opened without a decision. */
+/** Logs one line for a client whose relay a rule or the environment opened without a query. */
 export function logPreset(log: Log, fields: ClientFields): void {
   log.info('relay_allowed', { ...fields, reason: 'preset' })
 }

@@ -61,7 +61,7 @@ describe('the table', () => {
     const { session_ended } = LOG_EVENTS
     expect(Object.keys(session_ended.causes)).toEqual(session_ended.reasons)
     for (const [reason, meaning] of Object.entries(session_ended.causes))
-      expect(logEventsPage()).toContain(`\`${reason}\` (${meaning})`)
+      expect(logEventsPage()).toContain(`Reason \`${reason}\`: ${meaning}.`)
   })
 
   test('has each value of `reason` once, in alphabetical order, and the source has it too', () => {

@@ -1,4 +1,4 @@
-/** What a gate reports on its query socket: the counts of a device, and the faults of a client. */
+/** Counts of a device and faults of a client, which a gate reports on its query socket. */
 import { type IpAddress, parseIpAddress } from '../ip-address.ts'
 import { percentDecode, percentEncode } from '../key-values.ts'
 

@@ -323,7 +323,7 @@ type Served = { readonly connection: UcspiConnection; readonly isNamed: boolean 
 
 type Started = {
   readonly child: InetdChild
-  /** Undefined: a rule or the gate's environment opened the relay, and the store was not queried. */
+  /** Undefined: a rule or the gate's environment opened the relay without a query. */
   readonly decision: Decision | undefined
   readonly host: string | undefined
   readonly front?: SmtpFront
