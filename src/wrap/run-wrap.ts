@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { EXIT, messageOf, UsageFault } from '../base/errors.ts'
+import { printToStandardError } from '../base/log.ts'
 import { parseDaemonWords } from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
@@ -17,8 +18,8 @@ const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, u
 
   --config FILE     settings file; default /etc/auth-relay.toml
   --listen ADDRESS  192.0.2.1:25, [2001:db8::1]:25, *:25; may be repeated
-  --user ACCOUNT    account of the smtpd
-  --gate-user ACCOUNT   account of the gate itself; default auth-relay-gate
+  --smtpd-user ACCOUNT  account of the smtpd (wrap.smtpd_user); older name: --user
+  --gate-user ACCOUNT   account of the gate itself (wrap.user); default auth-relay-gate
   -x, --rules CDB   rules made by tcprules
   -c, --connections N   most smtpds at once
   --per-address N   most smtpds for one address
@@ -31,10 +32,15 @@ environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...).
 type Invocation =
   /** Help or version, for standard output. */
   | { readonly type: 'about'; readonly text: string }
-  | { readonly type: 'daemon'; readonly config: string | undefined; readonly overrides: Overrides }
+  | {
+      readonly type: 'daemon'
+      readonly config: string | undefined
+      readonly overrides: Overrides
+      readonly warnings: readonly string[]
+    }
 
 /** Options that other daemons do not have. */
-const OWN_OPTIONS = /^(--(listen|user|gate-user|rules|connections|per-address)(=|$)|-[xc])/
+const OWN_OPTIONS = /^(--(listen|user|smtpd-user|gate-user|rules|connections|per-address)(=|$)|-[xc])/
 
 /** Settings of the command line, which override the settings file. */
 type Overrides = {
@@ -55,7 +61,7 @@ export function parseCommandLine(args: readonly string[]): Invocation {
     const words = parseDaemonWords('wrap', USAGE, SETTINGS_FILE, args)
     if (words.type === 'about') return words
     if (words.type === 'serve')
-      return { type: 'daemon', config: args.length === 0 ? undefined : words.config, overrides: {} }
+      return { type: 'daemon', config: args.length === 0 ? undefined : words.config, overrides: {}, warnings: [] }
   }
   const { values, positionals } = (() => {
     try {
@@ -65,6 +71,7 @@ export function parseCommandLine(args: readonly string[]): Invocation {
         options: {
           config: { type: 'string' },
           listen: { type: 'string', multiple: true },
+          'smtpd-user': { type: 'string' },
           user: { type: 'string' },
           'gate-user': { type: 'string' },
           rules: { type: 'string', short: 'x' },
@@ -76,7 +83,10 @@ export function parseCommandLine(args: readonly string[]): Invocation {
       throw new UsageFault(`${messageOf(error)}: see wrap --help`, error)
     }
   })()
-  const { config, listen, user, rules, connections, 'per-address': perAddress, 'gate-user': gateUser } = values
+  const { config, listen, user, rules, connections } = values
+  const { 'per-address': perAddress, 'gate-user': gateUser, 'smtpd-user': smtpdUser = user } = values
+  if (user !== undefined && values['smtpd-user'] !== undefined)
+    throw new UsageFault('--user is the older name of --smtpd-user: give --smtpd-user alone')
   if (config === '')
     throw new UsageFault('--config: the settings file is missing: write --config FILE, or see wrap --help')
   if (positionals.length > 0 && listen === undefined)
@@ -87,12 +97,13 @@ export function parseCommandLine(args: readonly string[]): Invocation {
     overrides: {
       ...(listen === undefined ? {} : { listen: listen.map(addressOf) }),
       ...(positionals.length === 0 ? {} : { smtpd: positionals }),
-      ...(user === undefined ? {} : { smtpd_user: user }),
+      ...(smtpdUser === undefined ? {} : { smtpd_user: smtpdUser }),
       ...(gateUser === undefined ? {} : { user: gateUser }),
       ...(rules === undefined ? {} : { rules }),
       ...(connections === undefined ? {} : { connections: countOf(connections, '--connections') }),
       ...(perAddress === undefined ? {} : { connections_per_address: countOf(perAddress, '--per-address') }),
     },
+    warnings: user === undefined ? [] : ['--user is the older name: write --smtpd-user'],
   }
 }
 
@@ -135,6 +146,7 @@ export const runWrap = (
         process.stdout.write(invocation.text)
         return EXIT.done
       case 'daemon':
+        for (const warning of invocation.warnings) printToStandardError(`wrap: ${warning}\n`)
         await runDaemon('wrap', () => startGate(() => loadSettings(invocation, environment)))
         return EXIT.done
     }

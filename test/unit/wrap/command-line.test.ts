@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { expect, test } from 'vitest'
@@ -27,7 +28,20 @@ test.each<[readonly string[], string, unknown]>([
 })
 
 test('the resident gate without a section in the settings file', () => {
-  const line = ['--listen', '127.0.0.1:0', '-x', '/r.cdb', '-c', '20', '--user', 'smtpd', '--', '/bin/sh', '-c', 'x']
+  const line = [
+    '--listen',
+    '127.0.0.1:0',
+    '-x',
+    '/r.cdb',
+    '-c',
+    '20',
+    '--smtpd-user',
+    'smtpd',
+    '--',
+    '/bin/sh',
+    '-c',
+    'x',
+  ]
   expect(parseCommandLine(line)).toEqual({
     type: 'daemon',
     config: undefined,
@@ -38,8 +52,28 @@ test('the resident gate without a section in the settings file', () => {
       rules: '/r.cdb',
       connections: 20,
     },
+    warnings: [],
   })
-  expect(parseCommandLine(['--config', '/f'])).toEqual({ type: 'daemon', config: '/f', overrides: {} })
+  expect(parseCommandLine(['--config', '/f'])).toEqual({ type: 'daemon', config: '/f', overrides: {}, warnings: [] })
+})
+
+test('--smtpd-user and --gate-user set the settings of their names; --user is the older name of the first', () => {
+  expect(parseCommandLine(['--smtpd-user', 'a', '--gate-user', 'b'])).toMatchObject({
+    overrides: { smtpd_user: 'a', user: 'b' },
+    warnings: [],
+  })
+  expect(parseCommandLine(['--user', 'a', '--gate-user', 'b'])).toMatchObject({
+    overrides: { smtpd_user: 'a', user: 'b' },
+    warnings: ['--user is the older name: write --smtpd-user'],
+  })
+  expect(parseCommandLine(['--smtpd-user=a'])).toMatchObject({ overrides: { smtpd_user: 'a' } })
+})
+
+test('the program prints the warning once, before it reads the settings', async () => {
+  const main = resolve(import.meta.dirname, '../../../src/wrap/main.ts')
+  const words = ['--config', '/not/there.toml', '--user', 'a']
+  const { stderr } = spawnSync(process.execPath, [main, ...words], { encoding: 'utf8' })
+  expect(stderr).toMatch(/^wrap: --user is the older name: write --smtpd-user\nwrap: .*\/not\/there\.toml.*\n$/)
 })
 
 test.each([
@@ -58,6 +92,8 @@ test.each([
   [['--listen', 'nowhere']],
   [['--listen', '*:25', '-c', 'many']],
   [['--user', 'x', 'smtpd']],
+  [['--smtpd-user', 'x', 'smtpd']],
+  [['--smtpd-user', 'x', '--user', 'x']],
 ])('%j is a fault with its remedy', args => {
   expect(() => parseCommandLine(args)).toThrow(UsageFault)
 })
