@@ -108,20 +108,38 @@ names another file.
 `
 }
 
-function verbSection(command: Command): string {
+function verbSection(verb: Command): string {
+  if (verb.commands.length === 0) return commandSection(verb, [])
+  const actions = verb.commands.map((action, index) => commandSection(action, verb.commands.slice(0, index)))
+  return `.SS ${roff(verb.name())} \\fIaction\\fR
+${roff(sentence(verb.description()))}
+${notesOf(verb)}${actions.join('')}`
+}
+
+/** The options that one of the commands in `before` has too are only named. */
+function commandSection(command: Command, before: readonly Command[]): string {
   const words = command.registeredArguments.map(argument =>
     argument.required ? argument.name() : `[${argument.name()}]`,
   )
-  const options = command.options
+  const name = command.parent?.parent ? `${command.parent.name()} ${command.name()}` : command.name()
+  const known = new Set(before.flatMap(({ options }) => options.map(({ long }) => long)))
+  const shown = command.options.filter(({ long }) => !known.has(long))
+  const options = shown
     .map(({ flags, description, defaultValue }) => {
       const fallback = typeof defaultValue === 'string' ? ` Default: ${defaultValue}.` : ''
       return `.TP\n.B ${literal(flags)}\n${roff(`${sentence(description)}${fallback}`)}\n`
     })
     .join('')
-  const more = helpAfter(command)
-  return `.SS ${roff([command.name(), ...words].join(' '))}
+  const others = command.options.flatMap(({ long }) => (long && known.has(long) ? [literal(long)] : []))
+  const asAbove = others.length === 0 ? '' : `.PP\nAs above: ${others.join(', ')}.\n`
+  return `.SS ${roff([name, ...words].join(' '))}
 ${roff(sentence(command.description()))}
-${options}${more === '' ? '' : `.PP\n.nf\n${literal(more)}\n.fi\n`}`
+${options}${asAbove}${notesOf(command)}`
+}
+
+function notesOf(command: Command): string {
+  const more = helpAfter(command)
+  return more === '' ? '' : `.PP\n.nf\n${literal(more)}\n.fi\n`
 }
 
 /** Examples and notes: the part of the help after the options. */

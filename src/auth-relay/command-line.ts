@@ -127,15 +127,22 @@ const done: Action = { type: 'command', run: async () => 0 }
 
 function describe(error: CommanderError, words: readonly string[], program: Command): string {
   const verbs = program.commands.map(command => command.name())
-  const verb = words.find(word => verbs.includes(word))
-  const help = `auth-relay ${verb === undefined ? '' : `${verb} `}--help`
+  const verb = program.commands.find(command => command.name() === words.find(word => verbs.includes(word)))
+  const actions = (verb?.commands ?? []).map(command => command.name())
+  // The verb has read its options, so the first word that it has left is the action.
+  const [given] = verb?.args ?? []
+  const path = [verb?.name(), actions.find(action => action === given)].filter(name => name !== undefined)
+  const help = ['auth-relay', ...path, '--help'].join(' ')
   const [first, wanted] = words
   if (first === 'help' && wanted !== undefined && !verbs.includes(wanted)) return noSuchVerb(wanted, verbs)
-  if (error.code === 'commander.help' || error.code === 'commander.helpDisplayed') return `a verb is missing: ${help}`
-  if (error.code === 'commander.unknownCommand') {
+  if (error.code === 'commander.help' || error.code === 'commander.helpDisplayed')
+    return `${verb === undefined ? 'a verb' : `an action of ${verb.name()}`} is missing: ${help}`
+  if (verb === undefined && error.code === 'commander.unknownCommand') {
     const word = words.find(candidate => !candidate.startsWith('-')) ?? ''
     return noSuchVerb(word, verbs)
   }
+  if (actions.length > 0 && given !== undefined && !given.startsWith('-') && !actions.includes(given))
+    return `${verb?.name()} has no action ${printable(given)}: write ${listed(actions)}${suggestion(given, actions)}: see ${help}`
   const message = error.message
     .replace(/^error: /, '')
     .replace(/\.$/, '')
@@ -143,7 +150,13 @@ function describe(error: CommanderError, words: readonly string[], program: Comm
   return `${message}: see ${help}`
 }
 
-function noSuchVerb(word: string, verbs: readonly string[]): string {
-  const near = nearest(word, verbs)
-  return `there is no verb ${printable(word)}${near === undefined ? '' : `; did you mean ${near}?`}: see auth-relay --help`
+const noSuchVerb = (word: string, verbs: readonly string[]): string =>
+  `there is no verb ${printable(word)}${suggestion(word, verbs)}: see auth-relay --help`
+
+function suggestion(word: string, names: readonly string[]): string {
+  const near = nearest(word, names)
+  return near === undefined ? '' : `; did you mean ${near}?`
 }
+
+/** `add, set or show`. */
+const listed = (names: readonly string[]): string => `${names.slice(0, -1).join(', ')} or ${names.at(-1)}`

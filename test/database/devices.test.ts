@@ -273,8 +273,8 @@ test.each([
   [['add', 'x', '--login', 'x', '--hours', '07:00-07:00'], 'is not a part of the day'],
   [['add', 'x', '--login', 'x', '--from', '127.0.0.0/8,::1'], 'no login from 127.0.0.0/8, ::1 is ever granted'],
   [['add', 'x', '--login', 'x,y', '--password'], 'has 2 logins'],
-  [['adopt'], 'device adopt needs the login'],
-  [['ad', 'x'], 'write add, set, show, list, remove or adopt'],
+  [['adopt'], "missing required argument 'login'"],
+  [['ad', 'x'], "unknown command 'ad'"],
 ])('%j is refused with the remedy', async (words, message) => {
   await expect(command(...words)).rejects.toThrow(message)
 })

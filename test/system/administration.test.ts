@@ -293,4 +293,8 @@ test('a real bash accepts the completion', async () => {
   expect(await complete('show', '--j')).toEqual(['--json'])
   expect(await complete('import', 'dr')).toEqual(['drac'])
   expect(await complete('help', 'wat')).toEqual(['watch'])
+  expect(await complete('device', 'ad')).toEqual(expect.arrayContaining(['add', 'adopt']))
+  expect(await complete('device', 'add', '--per-h')).toEqual(['--per-hour'])
+  expect(await complete('device', 'list', '--per-h')).toEqual([''])
+  expect(await complete('alerts', '--da')).toEqual(['--days'])
 })

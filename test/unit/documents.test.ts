@@ -75,8 +75,9 @@ describe.each(DOCUMENTS)('%s', name => {
       'commands',
       commands.filter(([verb = '']) => !verb.startsWith('-')),
       ([verb = '', ...words]) => {
-        const command = program.commands.find(each => each.name() === verb)
-        expect(command?.name(), `auth-relay ${verb} ${words.join(' ')}`).toBe(verb)
+        const named = program.commands.find(each => each.name() === verb)
+        expect(named?.name(), `auth-relay ${verb} ${words.join(' ')}`).toBe(verb)
+        const command = named?.commands.find(each => each.name() === words[0]) ?? named
         const known = [...(command?.options ?? []).flatMap(({ long }) => (long === undefined ? [] : [long])), '--help']
         for (const word of words.filter(each => /^\[?--[a-z]/.test(each))) {
           expect(known, `auth-relay ${verb}`).toContain(word.replaceAll(/[[\]]/g, ''))

@@ -1,5 +1,7 @@
+/** The verb `alerts` with its actions: list, test, and the daemon that computes the alarms. */
 import { hostname } from 'node:os'
 import { resolve } from 'node:path'
+import { Command } from 'commander'
 import { systemClock } from '../../base/clock.ts'
 import { messageOf, UsageFault } from '../../base/errors.ts'
 import { createLog } from '../../base/log.ts'
@@ -21,56 +23,69 @@ import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
+import { withActions } from '../verb-actions.ts'
 
 /**
  * `auth-relay alerts`: lists the alarms, sends test reports, or computes and reports alarms as a
  * daemon.
  */
 export const alerts: Verb = (program, { environment, print }, choose) => {
-  withConfigOption(program.command('alerts'))
+  const verb = program
+    .command('alerts')
     .description('list the alarms, report each rule as a test, or compute and report alarms as a daemon')
-    .argument('[action]', 'list (the default), test, or run')
-    .option('--days <number>', 'list: days for which alarms that ended are shown', '7')
-    .option('--rules', 'list: print the rules with their remedies')
-    .option('--json', 'print JSON')
     .addHelpText(
       'after',
       `
 Examples:
-  auth-relay alerts
+  auth-relay alerts               the same as auth-relay alerts list
   auth-relay alerts test          sends each kind of alarm, marked as a test
   auth-relay alerts --rules
 
-A supervisor starts run; auth-relay up does so if [alerts] names a recipient. run computes
-the rules at the interval alerts.every, and without run no alarm begins. An alarm has one
-start and one end. It ends when its rule has found nothing for 30 minutes.
-Exit status of list: 1 if an alarm lasts. Of test: 1 if a way to report failed.`,
+An alarm has one start and one end. It ends when its rule has found nothing for 30 minutes.`,
     )
-    .action((action = 'list', options: Options) => {
-      const config = resolve(options.config)
-      const load = (): Settings => loadSettingsFile(config, environment).settings
-      switch (action) {
-        case 'list':
-          return choose({ type: 'command', run: () => list(load(), options, print) })
-        case 'test':
-          return choose({ type: 'command', run: () => testReporters(load(), options, print) })
-        case 'run':
-          return choose({
-            type: 'daemon',
-            name: 'alerts',
-            start: async () => startAlerts(() => loadDaemonSettings('alerts', config, environment)),
-          })
-        default:
-          throw new UsageFault(`alerts ${printable(String(action))}: write list, test or run`)
-      }
+  const actionNamed = (name: string, about: string): Command => withConfigOption(new Command(name)).description(about)
+  const load = ({ config }: CommonOptions): Settings => loadSettingsFile(resolve(config), environment).settings
+  const listAction = actionNamed('list', 'list the alarms; the default')
+    .option('--days <number>', 'days for which alarms that ended are shown', '7')
+    .option('--rules', 'print the rules with their remedies')
+    .option('--json', 'print JSON')
+    .addHelpText('after', '\nExit status 1 if an alarm lasts.')
+    .action((_: object, command: Command) => {
+      const options: ListOptions = command.optsWithGlobals()
+      choose({ type: 'command', run: () => list(load(options), options, print) })
     })
+  const testAction = actionNamed('test', 'report one start and one end of each rule, marked as a test')
+    .option('--json', 'print JSON')
+    .addHelpText('after', '\nThe command stores nothing and blocks nothing. Exit status 1 if a way to report failed.')
+    .action((_: object, command: Command) => {
+      const options: TestOptions = command.optsWithGlobals()
+      choose({ type: 'command', run: () => testReporters(load(options), options, print) })
+    })
+  const runAction = actionNamed('run', 'compute and report alarms as a daemon')
+    .addHelpText(
+      'after',
+      `
+A supervisor starts it; auth-relay up does so if [alerts] names a recipient. It computes the
+rules at the interval alerts.every, and without it no alarm begins.`,
+    )
+    .action((_: object, command: Command) => {
+      const { config }: CommonOptions = command.optsWithGlobals()
+      choose({
+        type: 'daemon',
+        name: 'alerts',
+        start: async () => startAlerts(() => loadDaemonSettings('alerts', resolve(config), environment)),
+      })
+    })
+  withActions(verb, [listAction, testAction, runAction], 'list')
 }
 
-type Options = { readonly config: string; readonly days: string; readonly rules?: true; readonly json?: true }
+type CommonOptions = { readonly config: string }
+type TestOptions = CommonOptions & { readonly json?: true }
+type ListOptions = TestOptions & { readonly days: string; readonly rules?: true }
 
 async function list(
   settings: Settings,
-  { days, rules, json }: Options,
+  { days, rules, json }: ListOptions,
   print: (text: string) => void,
 ): Promise<number> {
   if (!/^\d{1,4}$/.test(days))
@@ -98,7 +113,11 @@ async function list(
 /**
  * Reports one start and one end of each rule, marked as a test. Stores nothing and blocks nothing.
  */
-async function testReporters(settings: Settings, { json }: Options, print: (text: string) => void): Promise<number> {
+async function testReporters(
+  settings: Settings,
+  { json }: TestOptions,
+  print: (text: string) => void,
+): Promise<number> {
   const reporters = reportersOf(settings)
   if (reporters.length === 0)
     throw new UsageFault('there is no way to report: set alerts.mail_to, alerts.webhook_file or alerts.program')

@@ -43,28 +43,30 @@ type VerbWords = {
   readonly name: string
   readonly about: string
   readonly options: readonly { readonly name: string; readonly about: string; readonly takesValue: boolean }[]
+  /** Arguments other than files and names; of a verb with actions the actions. */
   readonly values: readonly string[]
+  readonly actions: readonly VerbWords[]
 }
 
-const verbsOf = (program: Command): readonly VerbWords[] =>
-  program.commands.map(command => ({
-    name: command.name(),
-    about: command.description(),
-    options: [
-      ...command.options.flatMap(({ long, description, required }) =>
-        long ? [{ name: long, about: description, takesValue: required }] : [],
-      ),
-      { name: '--help', about: 'print the usage of the command', takesValue: false },
-    ],
-    values: VALUES[command.name()] ?? [],
-  }))
+const wordsOf = (command: Command): VerbWords => ({
+  name: command.name(),
+  about: command.description(),
+  options: [
+    ...command.options.flatMap(({ long, description, required, hidden }) =>
+      long && !hidden ? [{ name: long, about: description, takesValue: required }] : [],
+    ),
+    { name: '--help', about: 'print the usage of the command', takesValue: false },
+  ],
+  values: VALUES[command.name()] ?? command.commands.map(action => action.name()),
+  actions: command.commands.map(wordsOf),
+})
 
 /**
  * A script for the shell. It offers the verbs, then the options and arguments of the verb, or files
  * if the verb takes a file.
  */
 export function shellCompletion(shell: Shell, program: Command): string {
-  const verbs = verbsOf(program)
+  const verbs = program.commands.map(wordsOf)
   switch (shell) {
     case 'bash':
       return bash(verbs)
@@ -75,21 +77,31 @@ export function shellCompletion(shell: Shell, program: Command): string {
   }
 }
 
+type Case = Pick<VerbWords, 'options' | 'values'> & { readonly pattern: string }
+
+/** For the `case` of bash and zsh about "VERB ACTION", actions first. */
+const casesOf = (verbs: readonly VerbWords[]): readonly Case[] =>
+  verbs.flatMap(({ name, actions, options, values }) => [
+    ...actions.map(action => ({ ...action, pattern: `"${name} ${action.name}"` })),
+    { options, values, pattern: `"${name} "*` },
+  ])
+
 function bash(verbs: readonly VerbWords[]): string {
   const names = verbs.map(({ name }) => name).join(' ')
-  const cases = verbs.map(
-    ({ name, options, values }) =>
-      `    ${name}) options="${options.map(option => option.name).join(' ')}" values="${values.join(' ')}" ;;`,
+  const cases = casesOf(verbs).map(
+    ({ pattern, options, values }) =>
+      `    ${pattern}) options="${options.map(option => option.name).join(' ')}" values="${values.join(' ')}" ;;`,
   )
   return `_auth_relay() {
-  local word=\${COMP_WORDS[COMP_CWORD]} verb=\${COMP_WORDS[1]} options= values=
+  local word=\${COMP_WORDS[COMP_CWORD]} verb=\${COMP_WORDS[1]} action=\${COMP_WORDS[2]} options= values=
   if [ "$COMP_CWORD" = 1 ]; then
     COMPREPLY=($(compgen -W "${names} help --help --version" -- "$word"))
     return
   fi
-  case $verb in
+  [ "$COMP_CWORD" = 2 ] && action=
+  case "$verb $action" in
 ${cases.join('\n')}
-    help) values="${names}" ;;
+    "help "*) values="${names}" ;;
   esac
   case $word in
     -*) COMPREPLY=($(compgen -W "$options" -- "$word")) ;;
@@ -104,8 +116,8 @@ complete -o filenames -F _auth_relay auth-relay
 const described = (name: string, about: string): string => shellQuoted(`${name}:${about.replaceAll(':', '\\:')}`)
 
 function zsh(verbs: readonly VerbWords[]): string {
-  const cases = verbs.map(
-    ({ name, options, values }) => `    ${name})
+  const cases = casesOf(verbs).map(
+    ({ pattern, options, values }) => `    ${pattern})
       options=(${options.map(option => described(option.name, option.about)).join(' ')})
       values=(${values.join(' ')}) ;;`,
   )
@@ -118,9 +130,11 @@ _auth_relay() {
     if [[ $PREFIX == -* ]]; then _describe -t options option options; else _describe -t commands command verbs; fi
     return
   fi
-  case $words[2] in
+  local action=
+  (( CURRENT > 3 )) && action=$words[3]
+  case "$words[2] $action" in
 ${cases.join('\n')}
-    help) values=(${verbs.map(({ name }) => name).join(' ')}) ;;
+    "help "*) values=(${verbs.map(({ name }) => name).join(' ')}) ;;
   esac
   if [[ $PREFIX == -* ]]; then
     _describe -t options option options
@@ -140,15 +154,27 @@ fi
 function fish(verbs: readonly VerbWords[]): string {
   const names = verbs.map(({ name }) => name).join(' ')
   const start = 'complete -c auth-relay'
-  const lines = verbs.flatMap(({ name, about, options, values }) => {
-    const after = `${start} -n '__fish_seen_subcommand_from ${name}'`
+  const linesOf = (condition: string, { options, values }: Pick<VerbWords, 'options' | 'values'>) => {
+    const after = `${start} -n '${condition}'`
     return [
-      `${start} -f -n '__fish_use_subcommand' -a ${name} -d ${shellQuoted(about)}`,
       ...options.map(
         option =>
           `${after} -l ${option.name.replace(/^--/, '')}${option.takesValue ? ' -r' : ''} -d ${shellQuoted(option.about)}`,
       ),
       ...(values.length === 0 ? [] : [`${after} -a '${values.join(' ')}'`]),
+    ]
+  }
+  const seen = (...names: readonly string[]): string => `__fish_seen_subcommand_from ${names.join(' ')}`
+  const lines = verbs.flatMap(verb => {
+    const { name, about, actions } = verb
+    // The name of an action may also be a verb, as `show` is.
+    const others = verbs.filter(other => other.actions.some(action => action.name === name)).map(other => other.name)
+    const notIn = others.length === 0 ? '' : `; and not ${seen(...others)}`
+    const noAction = actions.length === 0 ? '' : `; and not ${seen(...actions.map(action => action.name))}`
+    return [
+      `${start} -f -n '__fish_use_subcommand' -a ${name} -d ${shellQuoted(about)}`,
+      ...linesOf(`${seen(name)}${notIn}${noAction}`, verb),
+      ...actions.flatMap(action => linesOf(`${seen(name)}; and ${seen(action.name)}`, action)),
     ]
   })
   return `${[

@@ -1,14 +1,15 @@
+/** The verb `device` with its actions, and the warnings about rules that nothing enforces. */
 import { resolve } from 'node:path'
-import { domainToASCII, domainToUnicode } from 'node:url'
+import { Command } from 'commander'
 import { type Fault, formatFault, UsageFault } from '../../base/errors.ts'
 import { type Device, DeviceAdmin } from '../../grants/devices/device-admin.ts'
 import { formatHours } from '../../grants/devices/mail-rules.ts'
-import { isPlace } from '../../grants/devices/network-facts.ts'
 import { policyOf } from '../../grants/grant-policy.ts'
 import { accountNamed } from '../../libc/accounts.ts'
 import { loadSettingsFile, type Settings } from '../../settings/settings.ts'
 import { type RuleKind, rulesOfExim } from '../check/check-gate.ts'
-import { formatTarget, readNetwork } from '../grant-target.ts'
+import { type RuleOptions, readChanges, readLogin } from '../device-changes.ts'
+import { readNetwork } from '../grant-target.ts'
 import { DEVICE_ACCOUNT, makeMaildrop } from '../maildrop.ts'
 import { PasswordFile, randomPassword } from '../secrets.ts'
 import { commandConnection, operatorName, withDatabase } from '../site-database.ts'
@@ -17,14 +18,110 @@ import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Action, Surroundings, Verb } from '../verb.ts'
 import { withConfigOption } from '../verb.ts'
+import { withActions } from '../verb-actions.ts'
 
 /** `auth-relay device`: sets the mail that a login may send. */
 export const device: Verb = (program, surroundings, choose) => {
-  withConfigOption(program.command('device'))
+  const choosing = (run: Run): void => choose({ type: 'command', run })
+  const verb = program
+    .command('device')
     .description('set what a device may send: senders, networks, recipient domains, limits')
-    .argument('<action>', 'add, set, show, list, remove or adopt')
-    .argument('[name]', 'name of the device; for adopt the login')
-    .option('--login <names>', 'POP3 logins of the device, separated by commas')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  auth-relay device add copier-2 --login copier2@example.org --password \\
+    --sender scan@example.org --from 192.0.2.0/24 --to example.org,partner.example \\
+    --per-hour 60 --until 2027-12-31
+  auth-relay device set --help
+
+The gate uses a change with the next connection, and wrap.front with the next message.
+Senders, domains and limits are enforced by wrap.front, by the policy service, and by the
+query service if the query names sender, recipient and message; networks and the end also
+by the socketmap service, the cdb and the SQL views; hours and places by all of them except
+the cdb and the views.`,
+    )
+  const actionNamed = (name: string, about: string): Command =>
+    withConfigOption(new Command(name)).description(about).option('--json', 'print JSON')
+  const add = withRuleOptions(
+    actionNamed('add', 'make a device')
+      .argument(...NAME)
+      .option(...LOGIN),
+  )
+    .addHelpText(
+      'after',
+      `\nExample:\n  auth-relay device add fax --login fax@example.org --per-hour 60\n${PASSWORD_HELP}`,
+    )
+    .action((name: string, _: object, command: Command) =>
+      choosing(readAdd(readName('add', name), command.optsWithGlobals(), surroundings)),
+    )
+  const set = withRuleOptions(
+    actionNamed('set', 'change the rules that the options name')
+      .argument(...NAME)
+      .option(...LOGIN),
+  )
+    .addHelpText(
+      'after',
+      `
+Example:
+  auth-relay device set copier-2 --to example.org --hours 07:00-19:00 --password
+
+The command changes what its options name; an empty text ('') empties a list.
+${PASSWORD_HELP}
+${NO_DEVICE}`,
+    )
+    .action((name: string, _: object, command: Command) =>
+      choosing(readSet(readName('set', name), command.optsWithGlobals(), surroundings)),
+    )
+  const show = actionNamed('show', 'print the rules of a device')
+    .argument(...NAME)
+    .addHelpText('after', `\n${NO_DEVICE}`)
+    .action((name: string, _: object, command: Command) =>
+      choosing(readShow(readName('show', name), command.optsWithGlobals(), surroundings)),
+    )
+  const list = actionNamed('list', 'print the rules of every device').action((_: object, command: Command) =>
+    choosing(readList(command.optsWithGlobals(), surroundings)),
+  )
+  const remove = actionNamed('remove', 'remove a device; its logins have the default rules from then on')
+    .argument(...NAME)
+    .addHelpText('after', `\n${NO_DEVICE}`)
+    .action((name: string, _: object, command: Command) =>
+      choosing(readRemove(readName('remove', name), command.optsWithGlobals(), surroundings)),
+    )
+  const adopt = withRuleOptions(
+    actionNamed('adopt', 'make a device of a login that has none').argument('<login>', 'POP3 login of the device'),
+  )
+    .addHelpText(
+      'after',
+      `
+Example:
+  auth-relay device adopt copier2@example.org --sender scan@example.org
+
+The device has the networks from which the login came during the last ${ADOPT_DAYS} days. It is named
+after the login. The options add to that.
+${PASSWORD_HELP}
+Exit status 1 if there was no such login.`,
+    )
+    .action((login: string, _: object, command: Command) =>
+      choosing(readAdopt(login, command.optsWithGlobals(), surroundings)),
+    )
+  withActions(verb, [add, set, show, list, remove, adopt])
+}
+
+const NAME = ['<name>', 'name of the device'] as const
+const LOGIN = ['--login <names>', 'POP3 logins of the device, separated by commas'] as const
+const NO_DEVICE = 'Exit status 1 if there is no such device.'
+const PASSWORD_HELP = `
+The password of --password has 20 letters and digits, and the file has its hash. A login that
+the file does not have is added; its maildrop is empty and belongs to the account
+${DEVICE_ACCOUNT}. For a login with mail: auth-relay passwd LOGIN --uid 5000 --home /PATH`
+
+/** Days of the history that `adopt` looks at. */
+const ADOPT_DAYS = 30
+
+/** The options of `add`, `set` and `adopt`. */
+const withRuleOptions = (command: Command): Command =>
+  command
     .option('--sender <addresses>', 'envelope senders that it may use')
     .option('--from <networks>', 'networks, countries (DE) and AS numbers (AS64500) from which it opens the relay')
     .option('--to <domains>', 'domains to which it may send')
@@ -38,164 +135,136 @@ export const device: Verb = (program, surroundings, choose) => {
     .option('--until <date>', 'last day, 2027-12-31 (UTC), or never')
     .option('--owner <name>', 'person who is responsible for the device; by default the operator')
     .option('--note <text>', 'text that show prints')
-    .option('--json', 'print JSON')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  auth-relay device add copier-2 --login copier2@example.org --password \\
-    --sender scan@example.org --from 192.0.2.0/24 --to example.org,partner.example \\
-    --per-hour 60 --until 2027-12-31
-  auth-relay device set copier-2 --to example.org --hours 07:00-19:00 --password
-  auth-relay device adopt copier2@example.org
-  auth-relay device list
 
-set changes what its options name; an empty text ('') empties a list. The gate uses a change
-with the next connection, and wrap.front with the next message. Senders, domains and limits
-are enforced by wrap.front, by the policy service, and by the query service if the query
-names sender, recipient and message; networks and the end also by the socketmap service, the
-cdb and the SQL views; hours and places by all of them except the cdb and the views.
-adopt makes a device of a login that has none, with the networks from which it logged in
-during the last 30 days; the device is named after the login. --sender and all other options
-add to that. The password of --password has 20 letters and digits, and the file has its hash.
-A login that the file does not have is added; its maildrop is empty and belongs to the
-account ${DEVICE_ACCOUNT}. For a login with mail:
-auth-relay passwd LOGIN --uid 5000 --home /PATH
-Exit status 1 if there is no such device, or if adopt finds no login.`,
-    )
-    .action((action: string, name: string | undefined, options: Options) =>
-      choose({ type: 'command', run: readAction(action, name, options, surroundings) }),
-    )
-}
-
-type Options = {
-  readonly config: string
-  readonly login?: string
-  readonly sender?: string
-  readonly from?: string
-  readonly to?: string
-  readonly perHour?: string
-  readonly perDay?: string
-  readonly recipientsPerHour?: string
-  readonly recipientsPerDay?: string
-  readonly lineEndings?: string
-  readonly hours?: string
-  readonly password?: true
-  readonly until?: string
-  readonly owner?: string
-  readonly note?: string
-  readonly json?: true
-}
+type CommonOptions = { readonly config: string; readonly json?: true }
+type Options = CommonOptions & RuleOptions & { readonly password?: true }
 
 type Run = Extract<Action, { type: 'command' }>['run']
 
-function readAction(action: string, name: string | undefined, options: Options, surroundings: Surroundings): Run {
-  const { print, environment } = surroundings
-  const withDevices = <T>(work: (admin: DeviceAdmin, settings: Settings) => Promise<T>): Promise<T> => {
-    const { settings } = loadSettingsFile(resolve(options.config), environment)
+function readName(action: string, name: string): string {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name))
+    throw new UsageFault(`device ${action} needs a name of letters, digits, dots, underscores and hyphens, at most 64`)
+  return name
+}
+
+/** Returns a command that works with the devices of the settings. */
+const withDevices =
+  (
+    { config }: CommonOptions,
+    { environment }: Surroundings,
+    work: (admin: DeviceAdmin, settings: Settings) => Promise<number>,
+  ): Run =>
+  () => {
+    const { settings } = loadSettingsFile(resolve(config), environment)
     return withDatabase(commandConnection(settings), database => work(new DeviceAdmin(database), settings))
   }
-  /** Changes the stored device and, with --password, the password of its login. */
-  const store = async (admin: DeviceAdmin, settings: Settings, stored: Device, isNew: boolean): Promise<number> => {
-    const { name } = stored
-    if (stored.logins.length === 0)
-      throw new UsageFault(`device ${name} would have no login: name one with --login, or remove the device`)
-    refuseWithoutEffect(stored, settings)
-    const change = options.password === true ? passwordChange(stored, settings) : undefined
-    const refusal = await admin.store(stored, isNew)
-    if (refusal?.refused === 'login')
-      throw new UsageFault(`the login ${refusal.login} belongs to another device: auth-relay device list`)
-    if (refusal?.refused === 'exists')
-      throw new UsageFault(`the device ${name} exists: change it with device set ${name}`)
-    if (refusal !== undefined) return missing(name)
-    const password = await change?.()
-    const warnings = warningsAbout(stored, settings).map(formatFault)
-    report(
-      { ...stored, ...(password === undefined ? {} : { password }), warnings },
-      [
-        describe(stored),
-        ...(password === undefined ? [] : [`  password: ${password}`]),
-        ...warnings.map(warning => `warning: ${warning}`),
-      ].join('\n'),
-    )
+
+const report = ({ json }: CommonOptions, { print }: Surroundings, value: object, text: string): void =>
+  print(json === true ? `${JSON.stringify(value)}\n` : `${text}\n`)
+
+function reportMissing(name: string, options: CommonOptions, surroundings: Surroundings): number {
+  report(options, surroundings, { name, found: false }, `There is no device ${name}.`)
+  return 1
+}
+
+const readList = (options: CommonOptions, surroundings: Surroundings): Run =>
+  withDevices(options, surroundings, async admin => {
+    const devices = await admin.list()
+    const text = devices.length === 0 ? 'There is no device.' : devices.map(describe).join('\n')
+    report(options, surroundings, devices, text)
     return 0
-  }
-  const missing = (name: string): number => {
-    report({ name, found: false }, `There is no device ${name}.`)
-    return 1
-  }
-  const report = (json: object, text: string): void =>
-    print(options.json === true ? `${JSON.stringify(json)}\n` : `${text}\n`)
-  if (action === 'list') {
-    if (name !== undefined) throw new UsageFault(`device list takes no name: write device show ${name}`)
-    return () =>
-      withDevices(async admin => {
-        const devices = await admin.list()
-        report(devices, devices.length === 0 ? 'There is no device.' : devices.map(describe).join('\n'))
-        return 0
-      })
-  }
-  if (action === 'adopt') {
-    if (name === undefined)
-      throw new UsageFault('device adopt needs the login: auth-relay device adopt copier2@example.org')
-    const login = readLogin(name)
-    const changes = readChanges(options)
-    return () =>
-      withDevices(async (admin, settings) => {
-        const seen = await admin.observe(login, ADOPT_DAYS)
-        if (seen === undefined) {
-          report({ login, found: false }, `No login ${printable(login)} is known of the last ${ADOPT_DAYS} days.`)
-          return 1
-        }
-        const owner = operatorName(environment)
-        const adopted = {
-          ...NOTHING,
-          owner,
-          networks: seen.networks,
-          name: nameFor(login),
-          note: `adopted: ${seen.logins} logins`,
-        }
-        return store(admin, settings, { ...adopted, ...changes, logins: [login] }, true)
-      })
-  }
-  if (name === undefined || !/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name))
-    throw new UsageFault(`device ${action} needs a name of letters, digits, dots, underscores and hyphens, at most 64`)
-  switch (action) {
-    case 'show':
-      return () =>
-        withDevices(async admin => {
-          const [found] = await admin.list(name)
-          if (found === undefined) return missing(name)
-          report(found, describe(found))
-          return 0
-        })
-    case 'remove':
-      return () =>
-        withDevices(async admin => {
-          if (!(await admin.remove(name))) return missing(name)
-          report(
-            { name, removed: true },
-            `The device ${name} is removed. Its logins have the default rules from now on.`,
-          )
-          return 0
-        })
-    case 'add':
-    case 'set': {
-      const changes = readChanges(options)
-      if (action === 'add' && (changes.logins ?? []).length === 0)
-        throw new UsageFault('device add needs --login: the POP3 login with which the device opens the relay')
-      return () =>
-        withDevices(async (admin, settings) => {
-          const [known] = await admin.list(name)
-          if (action === 'set' && known === undefined) return missing(name)
-          const base = known ?? { ...NOTHING, owner: operatorName(environment) }
-          const stored: Device = { ...base, ...changes, name }
-          return store(admin, settings, stored, action === 'add')
-        })
+  })
+
+const readShow = (name: string, options: CommonOptions, surroundings: Surroundings): Run =>
+  withDevices(options, surroundings, async admin => {
+    const [found] = await admin.list(name)
+    if (found === undefined) return reportMissing(name, options, surroundings)
+    report(options, surroundings, found, describe(found))
+    return 0
+  })
+
+const readRemove = (name: string, options: CommonOptions, surroundings: Surroundings): Run =>
+  withDevices(options, surroundings, async admin => {
+    if (!(await admin.remove(name))) return reportMissing(name, options, surroundings)
+    const text = `The device ${name} is removed. Its logins have the default rules from now on.`
+    report(options, surroundings, { name, removed: true }, text)
+    return 0
+  })
+
+function readAdd(name: string, options: Options, surroundings: Surroundings): Run {
+  const changes = readChanges(options)
+  if ((changes.logins ?? []).length === 0)
+    throw new UsageFault('device add needs --login: the POP3 login with which the device opens the relay')
+  return withDevices(options, surroundings, async (admin, settings) => {
+    const base = { ...NOTHING, owner: operatorName(surroundings.environment) }
+    return store({ ...base, ...changes, name }, true, admin, settings, options, surroundings)
+  })
+}
+
+function readSet(name: string, options: Options, surroundings: Surroundings): Run {
+  const changes = readChanges(options)
+  return withDevices(options, surroundings, async (admin, settings) => {
+    const [known] = await admin.list(name)
+    if (known === undefined) return reportMissing(name, options, surroundings)
+    return store({ ...known, ...changes, name }, false, admin, settings, options, surroundings)
+  })
+}
+
+function readAdopt(name: string, options: Options, surroundings: Surroundings): Run {
+  const login = readLogin(name)
+  const changes = readChanges(options)
+  return withDevices(options, surroundings, async (admin, settings) => {
+    const seen = await admin.observe(login, ADOPT_DAYS)
+    if (seen === undefined) {
+      const text = `No login ${printable(login)} is known of the last ${ADOPT_DAYS} days.`
+      report(options, surroundings, { login, found: false }, text)
+      return 1
     }
-    default:
-      throw new UsageFault(`device ${action}: write add, set, show, list, remove or adopt`)
-  }
+    const adopted = {
+      ...NOTHING,
+      owner: operatorName(surroundings.environment),
+      networks: seen.networks,
+      name: nameFor(login),
+      note: `adopted: ${seen.logins} logins`,
+    }
+    const stored = { ...adopted, ...changes, logins: [login] }
+    return store(stored, true, admin, settings, options, surroundings)
+  })
+}
+
+/** Stores a device, with --password also a new password of its login, and reports both. */
+async function store(
+  stored: Device,
+  isNew: boolean,
+  admin: DeviceAdmin,
+  settings: Settings,
+  options: Options,
+  surroundings: Surroundings,
+): Promise<number> {
+  const { name } = stored
+  if (stored.logins.length === 0)
+    throw new UsageFault(`device ${name} would have no login: name one with --login, or remove the device`)
+  refuseWithoutEffect(stored, settings)
+  const change = options.password === true ? passwordChange(stored, settings) : undefined
+  const refusal = await admin.store(stored, isNew)
+  if (refusal?.refused === 'login')
+    throw new UsageFault(`the login ${refusal.login} belongs to another device: auth-relay device list`)
+  if (refusal?.refused === 'exists')
+    throw new UsageFault(`the device ${name} exists: change it with device set ${name}`)
+  if (refusal !== undefined) return reportMissing(name, options, surroundings)
+  const password = await change?.()
+  const warnings = warningsAbout(stored, settings).map(formatFault)
+  report(
+    options,
+    surroundings,
+    { ...stored, ...(password === undefined ? {} : { password }), warnings },
+    [
+      describe(stored),
+      ...(password === undefined ? [] : [`  password: ${password}`]),
+      ...warnings.map(warning => `warning: ${warning}`),
+    ].join('\n'),
+  )
+  return 0
 }
 
 const NOTHING: Omit<Device, 'name' | 'owner'> = {
@@ -213,101 +282,6 @@ const NOTHING: Omit<Device, 'name' | 'owner'> = {
   until: null,
   note: '',
 }
-
-function readChanges(options: Options): Partial<Omit<Device, 'name'>> {
-  const { login, sender, from, to, perHour, perDay, recipientsPerHour, recipientsPerDay, until, owner, note } = options
-  return {
-    ...(login === undefined ? {} : { logins: words(login, '--login').map(readLogin) }),
-    ...(sender === undefined ? {} : { senders: words(sender, '--sender').map(readSender) }),
-    ...(from === undefined ? {} : readFrom(words(from, '--from'))),
-    ...(to === undefined ? {} : { recipientDomains: [...new Set(words(to, '--to').flatMap(readDomain))] }),
-    ...(perHour === undefined ? {} : { messagesPerHour: readLimit(perHour, '--per-hour') }),
-    ...(perDay === undefined ? {} : { messagesPerDay: readLimit(perDay, '--per-day') }),
-    ...(recipientsPerHour === undefined
-      ? {}
-      : { recipientsPerHour: readLimit(recipientsPerHour, '--recipients-per-hour') }),
-    ...(recipientsPerDay === undefined
-      ? {}
-      : { recipientsPerDay: readLimit(recipientsPerDay, '--recipients-per-day') }),
-    ...(options.lineEndings === undefined ? {} : { lineEndings: readLineEndings(options.lineEndings) }),
-    ...(options.hours === undefined ? {} : { hours: readHours(options.hours) }),
-    ...(until === undefined ? {} : { until: readEnd(until) }),
-    ...(owner === undefined ? {} : { owner: readText(owner, '--owner', 255) }),
-    ...(note === undefined ? {} : { note: readText(note, '--note', 500) }),
-  }
-}
-
-function words(text: string, option: string): readonly string[] {
-  const found = text.split(/[\s,]+/).filter(word => word !== '')
-  if (found.length > 100) throw new UsageFault(`${option} names more than 100 values: make another device for the rest`)
-  return found
-}
-
-/** Networks, and places: `DE`, `AS64500`. */
-const readFrom = (from: readonly string[]): Pick<Device, 'networks' | 'places'> => ({
-  networks: from.filter(each => !isPlace(each)).map(each => formatTarget(readNetwork(each))),
-  places: from.filter(isPlace),
-})
-
-function readLogin(text: string): string {
-  return readText(text, '--login', 255)
-}
-
-function readSender(text: string): string {
-  if (!/^[^@\s<>]+@[^@\s<>]+$/.test(text) || text.length > 254)
-    throw new UsageFault(`--sender ${text} is not an address: write scan@example.org`)
-  return text
-}
-
-/** In both forms, because a client may write either. */
-function readDomain(text: string): readonly string[] {
-  const ascii = domainToASCII(text.replace(/\.$/, ''))
-  if (ascii === '' || !/^[a-z0-9._-]+$/.test(ascii))
-    throw new UsageFault(`--to ${text} is not a domain: write example.org, without @`)
-  return [ascii, domainToUnicode(ascii)]
-}
-
-function readLimit(text: string, option: string): number {
-  if (!/^\d{1,7}$/.test(text))
-    throw new UsageFault(`${option} ${text} is not a limit: write a whole number, 0 for none`)
-  return Number(text)
-}
-
-function readLineEndings(text: string): Device['lineEndings'] {
-  if (text === 'strict' || text === 'repair') return text
-  throw new UsageFault(`--line-endings ${text}: write strict or repair`)
-}
-
-/** Null for always. */
-function readHours(text: string): Device['hours'] {
-  if (text === 'always') return null
-  const [, fromHour = '', fromMinute = '', toHour = '', toMinute = ''] =
-    /^(\d\d):(\d\d)-(\d\d):(\d\d)$/.exec(text) ?? []
-  const from = Number(fromHour) * 60 + Number(fromMinute)
-  const to = Number(toHour) * 60 + Number(toMinute)
-  const isTime = fromHour !== '' && Number(fromMinute) < 60 && Number(toMinute) < 60 && from < 1440 && to <= 1440
-  if (!isTime || from === to)
-    throw new UsageFault(`--hours ${text} is not a part of the day: write 07:00-19:00, 22:00-06:00 or always`)
-  return { from, to }
-}
-
-/** The time at the end of the last day; null: never. */
-function readEnd(text: string): Date | null {
-  if (text === 'never') return null
-  const day = /^\d{4}-\d{2}-\d{2}$/.test(text) ? new Date(`${text}T00:00:00Z`) : undefined
-  if (day === undefined || Number.isNaN(day.getTime()) || !day.toISOString().startsWith(text))
-    throw new UsageFault(`--until ${text} is not a day: write 2027-12-31, or never`)
-  return new Date(day.getTime() + DAY_MS)
-}
-
-function readText(text: string, option: string, most: number): string {
-  if (text.length > most || /[\0-\x1f\x7f]/.test(text))
-    throw new UsageFault(`${option} must be one line of at most ${most} characters: shorten it`)
-  return text
-}
-
-/** Days of the history that `adopt` looks at. */
-const ADOPT_DAYS = 30
 
 /** `copier2@example.org` becomes `copier2-example.org`. */
 function nameFor(login: string): string {

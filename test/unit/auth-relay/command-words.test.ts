@@ -15,7 +15,74 @@ describe('verbs', () => {
     [['explain'], "missing required argument 'address': see auth-relay explain --help"],
     [['allow', '1.2.3.4', '5.6.7.8'], 'too many arguments'],
     [[], 'a verb is missing'],
+    [['device'], 'an action of device is missing: auth-relay device --help'],
+    [
+      ['device', 'lst'],
+      'device has no action lst: write add, set, show, list, remove or adopt; did you mean list?: see auth-relay device --help',
+    ],
+    [['alerts', 'tset'], 'alerts has no action tset: write list, test or run; did you mean test?'],
+    [['alerts', '--days', '3', 'nothing'], 'alerts has no action nothing: write list, test or run'],
+    [['device', 'list', '--per-hour', '5'], "unknown option '--per-hour': see auth-relay device list --help"],
+    [['device', '--per-hour', '5', 'list'], "unknown option '--per-hour': see auth-relay device list --help"],
+    [['device', 'show', 'x', '--password'], "unknown option '--password': see auth-relay device show --help"],
+    [
+      ['device', 'add', 'x', '--sendr', 'y'],
+      "unknown option '--sendr'; did you mean --sender?: see auth-relay device add",
+    ],
+    [['device', 'adopt', 'x', '--login', 'y'], "unknown option '--login': see auth-relay device adopt --help"],
+    [['device', 'adopt'], "missing required argument 'login': see auth-relay device adopt --help"],
+    [['device', 'show'], "missing required argument 'name': see auth-relay device show --help"],
+    [['device', 'list', 'x'], 'too many arguments'],
+    [['alerts', 'run', '--days', '3'], "unknown option '--days': see auth-relay alerts run --help"],
+    [['alerts', 'test', '--rules'], "unknown option '--rules': see auth-relay alerts test --help"],
   ])('%j: %s', (words, message) => expect(() => readCommandLine(words, {})).toThrow(message))
+
+  test.each([
+    [['device', 'list'], 'command'],
+    [['device', '--json', 'list'], 'command'],
+    [['device', '--config', '/f', 'show', 'x'], 'command'],
+    [['device', '--login', 'a', 'add', '--json', 'x'], 'command'],
+    [['device', 'set', '--to', '', 'x', '--config=/f'], 'command'],
+    [['device', 'adopt', 'ann', '--sender', 'ann@example.org'], 'command'],
+    [['alerts'], 'command'],
+    [['alerts', '--rules'], 'command'],
+    [['alerts', '--days', '3', '--json'], 'command'],
+    [['alerts', 'list', '--days', '3'], 'command'],
+    [['alerts', '--json', 'test'], 'command'],
+    [['alerts', 'run', '--config', '/f'], 'daemon'],
+    [['alerts', '--config', '/f', 'run'], 'daemon'],
+  ])('%j is understood', (words, type) => expect(readCommandLine(words, {}).type).toBe(type))
+
+  test('options before and after an action have their values', async () => {
+    for (const words of [
+      ['device', '--config', '/not/there.toml', 'list'],
+      ['device', 'list', '--config', '/not/there.toml'],
+      ['alerts', '--config', '/not/there.toml'],
+      ['alerts', 'test', '--config', '/not/there.toml'],
+    ]) {
+      const action = readCommandLine(words, {})
+      if (action.type !== 'command') throw new Error('a command is expected')
+      await expect(async () => action.run()).rejects.toThrow('cannot read the settings file /not/there.toml')
+    }
+  })
+
+  test.each([
+    ['device list', ['--config', '--json'], ['--per-hour', '--login']],
+    ['device add', ['--login', '--per-hour', 'device add fax'], ['adopt', '--rules']],
+    ['device adopt', ['--sender', 'last 30 days'], ['--login']],
+    ['device', ['add', 'adopt', 'wrap.front'], ['--recipients-per-hour', '--login <names>']],
+    ['alerts', ['--days', 'test', 'run'], []],
+    ['alerts test', ['--json'], ['--days', '--rules']],
+    ['alerts run', ['--config'], ['--json', '--days']],
+  ])('the help of %s has its options and no other', (words, present, absent) => {
+    const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+    onTestFinished(() => write.mockRestore())
+    readCommandLine([...words.split(' '), '--help'], {})
+    const help = write.mock.calls.map(([text]) => String(text)).join('')
+    expect(help).toContain(`Usage: auth-relay ${words}`)
+    for (const word of present) expect(help).toContain(word)
+    for (const word of absent) expect(help).not.toContain(word)
+  })
 
   test.each([
     ['block', 'ann', '--reason'],
@@ -120,7 +187,11 @@ test.each(SHELLS)('the completion of %s offers every verb with its options', she
   const surroundings = { environment: {}, print: () => {}, isTerminal: false, columns: 80 }
   const program = commandTree(surroundings, () => {})
   const script = shellCompletion(shell, program)
-  for (const { commands, options } of [program, ...program.commands]) {
+  for (const { commands, options } of [
+    program,
+    ...program.commands,
+    ...program.commands.flatMap(verb => verb.commands),
+  ]) {
     for (const command of commands) expect(script).toContain(command.name())
     for (const { long } of options) expect(script).toContain(long?.replace('--', ''))
   }
