@@ -11,7 +11,7 @@ import { cert } from './verbs/cert.ts'
 import { check } from './verbs/check.ts'
 import { completion } from './verbs/completion.ts'
 import { device } from './verbs/device.ts'
-import { allow } from './verbs/grants/allow.ts'
+import { allow, disallow } from './verbs/grants/allow.ts'
 import { block, revoke, unblock } from './verbs/grants/block.ts'
 import { explain } from './verbs/grants/explain.ts'
 import { report } from './verbs/grants/report.ts'
@@ -52,6 +52,7 @@ const VERBS: readonly Verb[] = [
   migrate,
   show,
   allow,
+  disallow,
   block,
   unblock,
   revoke,

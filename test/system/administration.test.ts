@@ -126,7 +126,8 @@ describe('after a login', () => {
     expect((await say('explain', '198.51.100.7')).text).toMatch(
       /Allowed without a login: 198\.51\.100\.0\/24 allowed by \S+: a scanner/,
     )
-    expect((await say('allow', '198.51.100.0/24', '--end')).status).toBe(0)
+    expect((await say('disallow', '198.51.100.0/24')).status).toBe(0)
+    expect((await say('allow', '198.51.100.0/24', '--end')).status).toBe(1)
     expect((await say('explain', '198.51.100.7')).status).toBe(1)
     expect(await say('allow', '224.0.0.1')).toMatchObject({
       status: 1,

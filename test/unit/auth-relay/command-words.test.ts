@@ -33,6 +33,9 @@ describe('verbs', () => {
     [['device', 'adopt'], "missing required argument 'login': see auth-relay device adopt --help"],
     [['device', 'show'], "missing required argument 'name': see auth-relay device show --help"],
     [['device', 'list', 'x'], 'too many arguments'],
+    [['disallow', '192.0.2.7', '--for', '1h'], "unknown option '--for': see auth-relay disallow --help"],
+    [['disallow'], "missing required argument 'address': see auth-relay disallow --help"],
+    [['disallow', '192.0.2.7/24'], 'did you mean 192.0.2.0/24?'],
     [['alerts', 'run', '--days', '3'], "unknown option '--days': see auth-relay alerts run --help"],
     [['alerts', 'test', '--rules'], "unknown option '--rules': see auth-relay alerts test --help"],
   ])('%j: %s', (words, message) => expect(() => readCommandLine(words, {})).toThrow(message))
@@ -44,6 +47,8 @@ describe('verbs', () => {
     [['device', '--login', 'a', 'add', '--json', 'x'], 'command'],
     [['device', 'set', '--to', '', 'x', '--config=/f'], 'command'],
     [['device', 'adopt', 'ann', '--sender', 'ann@example.org'], 'command'],
+    [['disallow', '192.0.2.0/28', '--json'], 'command'],
+    [['allow', '192.0.2.7', '--end'], 'command'],
     [['alerts'], 'command'],
     [['alerts', '--rules'], 'command'],
     [['alerts', '--days', '3', '--json'], 'command'],
