@@ -14,7 +14,67 @@ const directory = new URL('../docs/man/', import.meta.url).pathname
 export const generatedPages = (): Readonly<Record<string, string>> => ({
   'auth-relay.8': commandPage(),
   'auth-relay.toml.5': settingsPage(),
+  ...Object.fromEntries(DAEMONS.map(daemon => [`${daemon}.8`, daemonPage(daemon)])),
 })
+
+const DAEMONS = ['authd', 'popup', 'pop3d', 'sslwrap', 'wrap'] as const
+type Daemon = (typeof DAEMONS)[number]
+
+const COMMON_OPTIONS = `.TP
+.B \\-h, \\-\\-help
+Print a summary of the options.
+.TP
+.B \\-V, \\-\\-version
+Print the version.
+`
+
+const STOPPED = 'Stopped, after all running work had ended.'
+const WRONG_USAGE = 'Wrong usage or settings: one line for each fault, with its remedy.'
+
+/** The exit statuses of each daemon. */
+const EXIT_STATUSES: Readonly<Record<Daemon, readonly (readonly [status: number, meaning: string])[]>> = {
+  authd: [
+    [0, STOPPED],
+    [100, WRONG_USAGE],
+    [111, 'Temporary failure: an address in use, or the embedded database does not run.'],
+  ],
+  popup: [
+    [0, STOPPED],
+    [1, 'With a program line: the session has ended, as with qmail-popup.'],
+    [100, WRONG_USAGE],
+    [111, 'Temporary failure: an address in use, or a process that cannot start.'],
+  ],
+  pop3d: [
+    [0, 'The session has ended, or the worker was stopped.'],
+    [100, 'Wrong usage or settings in the environment: one line for each fault, with its remedy.'],
+    [111, 'pop3d MAILDIR was started as uid 0, or pop3d --worker without popup.'],
+  ],
+  sslwrap: [
+    [0, `${STOPPED} Without -accept: the client was served.`],
+    [100, WRONG_USAGE],
+    [111, 'Temporary failure: an address in use, or a worker that cannot serve.'],
+  ],
+  wrap: [
+    [0, STOPPED],
+    [100, WRONG_USAGE],
+    [
+      111,
+      'Temporary failure: an address in use, a starter that cannot work, or the embedded database does not run. In front of an smtpd: the smtpd cannot be run.',
+    ],
+  ],
+}
+
+/** A page that people write, apart from the options that all daemons share and the exit statuses. */
+function daemonPage(daemon: Daemon): string {
+  const page = pageOnDisk(`${daemon}.8`)
+  const statuses = EXIT_STATUSES[daemon].map(([status, meaning]) => `.TP\n.B ${status}\n${roff(meaning)}\n`).join('')
+  return page
+    .replace(
+      /(?<=^\.SH OPTIONS\n[\s\S]*?)\.TP\n\.B .*\\-help.*\n.*\n(?:\.TP\n\.B .*\\-version.*\n.*\n)?/m,
+      () => COMMON_OPTIONS,
+    )
+    .replace(/(?<=^\.SH EXIT STATUS\n)[\s\S]*?(?=^\.SH )/m, () => statuses)
+}
 
 /**
  * Escapes text for a manual page: backslashes, and dots and quotes at the beginning of a line, are
@@ -207,6 +267,6 @@ export function pageOnDisk(name: string): string {
 
 if (import.meta.main) {
   for (const [name, text] of Object.entries(generatedPages())) writeFileSync(`${directory}${name}`, text)
-  // Both pages are made from the table of settings.
+  // The page of the settings and the schema are made from the table of settings.
   writeSettingsSchema()
 }

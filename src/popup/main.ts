@@ -12,7 +12,7 @@ const USAGE = `Usage: popup [--config FILE]          serve POP3 logins by the se
        popup [-P] HOST CHECKER PROG…  serve one connection on descriptors 0 and 1 (UCSPI), no settings file needed
        popup --help | --version
 
--P: the connection begins with a PROXY header. Settings file: ${SETTINGS_FILE} unless named. See popup(8).
+-P: the connection begins with a PROXY header. See popup(8).
 `
 
 const args = process.argv.slice(2)

@@ -12,6 +12,15 @@ export type DaemonWords =
   /** Arguments of the program itself. The first one does not begin with two dashes. */
   | { readonly type: 'own' }
 
+/** The options that all daemons share, for the end of their help. Only some read settings. */
+export const commonHelp = (settingsFile: string | undefined): string =>
+  [
+    ...(settingsFile === undefined ? [] : [`  --config FILE     settings file; default ${settingsFile}`]),
+    '  -h, --help        print this help',
+    '  -V, --version     print the version',
+    '',
+  ].join('\n')
+
 /**
  * Parses the arguments that all daemons share: none, `--config FILE`, `--config=FILE`, `--help` and
  * `--version` with their letters `-h` and `-V`. Throws UsageFault for a `--config` without a file
@@ -26,7 +35,8 @@ export function parseDaemonWords(
 ): DaemonWords {
   const [first, second] = args
   const help = `see ${program} --help`
-  if (first === '--help' || first === '-h') return { type: 'about', text: usage }
+  if (first === '--help' || first === '-h')
+    return { type: 'about', text: `${usage}\nCommon options:\n${commonHelp(settingsFile)}` }
   if (first === '--version' || first === '-V')
     return { type: 'about', text: `${program} (auth-relay) ${manifest.version}\n` }
   if (first === undefined) return settingsFile === undefined ? { type: 'own' } : { type: 'serve', config: settingsFile }

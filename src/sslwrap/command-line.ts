@@ -25,9 +25,10 @@ export type Invocation =
       readonly user: string | undefined
     }
 
-export const USAGE = `usage: sslwrap [--config FILE]
+export const USAGE = `Usage: sslwrap [--config FILE]
        sslwrap -cert FILE [-key FILE] [-addr IPV4] -port PORT [-accept PORT] [options]
        sslwrap -cert FILE [-key FILE] [options] -exec PROGRAM [ARGUMENT...]
+       sslwrap --help | --version
 
 Without -accept it serves one client on its standard input, under tcpserver or inetd.
 
@@ -42,7 +43,7 @@ Without -accept it serves one client on its standard input, under tcpserver or i
   -cipher LIST              OpenSSL cipher list for TLS 1.2
   -quiet, -debug            log less, log more
 
-Environment: SSL_HACK_PASS (password file, default /etc/sslhack.pass), SSL_REPLY (ok, none).
+Environment: SSL_HACK_PASS (password file, default /etc/sslhack.pass), SSL_REPLY (ok, none). See sslwrap(8).
 `
 
 /** Options of the original that are accepted without an effect. Their features are always off. */

@@ -10,13 +10,12 @@ import { parseSocketAddress, type SocketAddress } from '../process/socket-addres
 import { loadDaemonSettings, parseSettings, SETTINGS_FILE, type Settings } from '../settings/settings.ts'
 import { startGate } from './gate/gate-daemon.ts'
 
-const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, under tcpserver or inetd
+const USAGE = `Usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, under tcpserver or inetd
        wrap [--config FILE]                  the gate and its services, by the settings
        wrap --listen ADDRESS [options] -- SMTPD [ARGUMENT...]
                                              the gate without a section in the settings file
        wrap --help | --version
 
-  --config FILE     settings file; default /etc/auth-relay.toml
   --listen ADDRESS  192.0.2.1:25, [2001:db8::1]:25, *:25; may be repeated
   --smtpd-user ACCOUNT  account of the smtpd (wrap.smtpd_user); older name: --user
   --gate-user ACCOUNT   account of the gate itself (wrap.user); default auth-relay-gate
@@ -25,7 +24,7 @@ const USAGE = `usage: wrap SMTPD [ARGUMENT...]           in front of an smtpd, u
   --per-address N   most smtpds for one address
 
 Called qmail-smtpd or auth-wrap, it runs QMAILDIR/bin/QMAIL_SMTPD_NOAUTH. Every setting may be overridden by its
-environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...).
+environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...). See wrap(8).
 `
 
 /** The meaning of a command line. `config` is an absolute path. */
