@@ -16,6 +16,13 @@ const DOCUMENTS = [
     .filter(name => name.endsWith('.md'))
     .map(name => `docs/${name}`),
 ]
+/** Other documents, whose links, named files and commands are checked. */
+const MORE_DOCUMENTS = [
+  'CONTRIBUTING.md',
+  'SECURITY.md',
+  'bench/README.md',
+  ...globSync(['docs/spec/*.md', 'docs/decisions/*.md'], { cwd: root }).sort(),
+]
 const inDocs = (name: string): string => `docs/${name}.md`
 const textOf = (name: string): string => readFileSync(`${root}${name}`, 'utf8')
 
@@ -50,11 +57,12 @@ const WITHOUT: Readonly<Record<Subject, readonly string[]>> = {
   metrics: DOCUMENTS.filter(name => name !== 'docs/OPERATING.md'),
 }
 
-describe.each(DOCUMENTS)('%s', name => {
+describe.each([...DOCUMENTS, ...MORE_DOCUMENTS])('%s', name => {
   const text = textOf(name)
+  const isMore = MORE_DOCUMENTS.includes(name)
   /** Checks the found items of a subject, and that there are some. */
   const checkEach = <Found>(subject: Subject, found: readonly Found[], check: (each: Found) => void): void => {
-    expect(found.length > 0 || WITHOUT[subject].includes(name), `${name} has some ${subject}`).toBe(true)
+    expect(isMore || found.length > 0 || WITHOUT[subject].includes(name), `${name} has some ${subject}`).toBe(true)
     for (const each of found) check(each)
   }
 
@@ -111,7 +119,11 @@ describe.each(DOCUMENTS)('%s', name => {
   })
 
   test('the files of this package that it names exist', () => {
-    const files = spans(text).filter(span => /^(deploy|docs|sql|src|bench|scripts|test)\/[\w./-]+$/.test(span))
+    const lines = blocks(text, 'sh').flatMap(block => block.replaceAll(/#.*$/gm, '').split(/\s+/))
+    // A word in capitals stands for a name, as in src/ROOM/.
+    const files = [...spans(text), ...(isMore ? lines : [])].filter(
+      span => /^(deploy|docs|sql|src|bench|scripts|test)\/[\w./-]+$/.test(span) && !/\b(ROOM|NAME)\b/.test(span),
+    )
     checkEach('files', files, file => {
       expect(existsSync(`${root}${file}`), file).toBe(true)
     })
@@ -213,6 +225,14 @@ test.each([
 
 test('the lists of documents without a subject name documents that exist', () => {
   expect(Object.values(WITHOUT).flatMap(names => names.filter(name => !DOCUMENTS.includes(name)))).toEqual([])
+})
+
+test('test/unit/ has a folder for each room of src/, as CONTRIBUTING says', () => {
+  const foldersOf = (path: string): string[] =>
+    readdirSync(`${root}${path}`, { withFileTypes: true }).flatMap(entry => (entry.isDirectory() ? [entry.name] : []))
+  const rooms = foldersOf('src')
+  expect(rooms.length).toBeGreaterThan(10)
+  expect(rooms.filter(room => !foldersOf('test/unit').includes(room))).toEqual([])
 })
 
 test('each decision has a unique number, and its title contains the number', () => {
