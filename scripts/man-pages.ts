@@ -64,7 +64,9 @@ const EXIT_STATUSES: Readonly<Record<Daemon, readonly (readonly [status: number,
   ],
 }
 
-/** A page that people write, apart from the options that all daemons share and the exit statuses. */
+/**
+ * A page that people write, apart from the options that all daemons share and the exit statuses.
+ */
 function daemonPage(daemon: Daemon): string {
   const page = pageOnDisk(`${daemon}.8`)
   const statuses = EXIT_STATUSES[daemon].map(([status, meaning]) => `.TP\n.B ${status}\n${roff(meaning)}\n`).join('')
