@@ -16,6 +16,8 @@ const MOST_FILES = 15
 /** Maximum number of lines of one file. */
 const MOST_LINES = 499
 
+const NO_SUBJECT = 'a file with several exports begins with a sentence that names their subject'
+
 const PROCESS_EXIT = /^src\/(ucspi|process)\/|\/main\.ts$/
 const INTERNALS = 'src/base/node-internals.ts'
 const PURE = /^src\/(pop3|smtp|wire|syslog)\//
@@ -322,6 +324,8 @@ for (const file of files) {
     const { line } = source.getLineAndCharacterOfPosition(node.getStart(source))
     violations.push(`${file}:${line + 1}: ${rule}`)
   }
+  const exported = source.statements.filter(isExported).length
+  if (exported > 1 && !/^(?:#!.*\n)?\s*\/[*/]/.test(text)) violations.push(`${file}: ${NO_SUBJECT}`)
   checkReExports(file, source, report)
   checkNodes(file, source, report)
   collectTypeNames(file, source)

@@ -1,3 +1,4 @@
+/** The grants and blocks as an operator sees and changes them: allow, block and explain. */
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { endTime, ignored, int8, type Statement, timestamptz } from '../database/statement.ts'

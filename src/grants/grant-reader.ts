@@ -1,3 +1,4 @@
+/** The queries of the gate: whether addresses may relay, and every grant that counts now. */
 import * as v from 'valibot'
 import type { ConnectionOptions } from '../database/connection-options.ts'
 import { type Database, openDatabase } from '../database/database.ts'

@@ -1,3 +1,4 @@
+/** The writes of authd: logins, usage events, and the removal of expired grants. */
 import { hostname } from 'node:os'
 import * as v from 'valibot'
 import { type Clock, systemClock } from '../base/clock.ts'

@@ -1,3 +1,4 @@
+/** The grants, logins and refusals that the status page and `auth-relay watch` show. */
 import * as v from 'valibot'
 import type { Database } from '../database/database.ts'
 import { endTime, int8, type Statement, timestamptz } from '../database/statement.ts'

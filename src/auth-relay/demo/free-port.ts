@@ -1,3 +1,4 @@
+/** TCP ports for the demo, held until their programs bind them. */
 import { createServer } from 'node:net'
 
 /** A TCP port that no other process can bind until it is released. */

@@ -1,3 +1,4 @@
+/** The verb `check`, and its output. */
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { systemClock } from '../../base/clock.ts'

@@ -1,3 +1,4 @@
+/** The verb `completion`, and the scripts for bash, zsh and fish. */
 import { Argument, type Command } from 'commander'
 import { DIALECTS } from '../../syslog/dialects.ts'
 import type { Verb } from '../verb.ts'

@@ -1,3 +1,4 @@
+/** The verb `settings`, and its lines. */
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { UsageFault } from '../../base/errors.ts'

@@ -1,6 +1,3 @@
-import { compileWasmModule } from '../../base/web-assembly.ts'
-import { LINE_ENCODER_MODULE } from './line-encoder-module.ts'
-
 /**
  * Line ends and dots of message files as RFC 1939 §3 sends them.
  *
@@ -10,6 +7,8 @@ import { LINE_ENCODER_MODULE } from './line-encoder-module.ts'
  * share the memory of one instance. Each memory of WebAssembly reserves ten gigabytes of address
  * space, so an instance for each transfer would reach the limits of a host (decision 12).
  */
+import { compileWasmModule } from '../../base/web-assembly.ts'
+import { LINE_ENCODER_MODULE } from './line-encoder-module.ts'
 
 export const LF = 0x0a
 export const CR = 0x0d

@@ -1,10 +1,9 @@
+/** A message file as the octets of a reply, sent by RETR and TOP, counted by LIST and STAT. */
 import { read, readSync } from 'node:fs'
 import { CRLF, ok, TERMINATION } from '../../pop3/reply.ts'
 import type { Connection } from '../../sockets/connection.ts'
 import type { TimeSlice } from '../time-slice.ts'
 import { CR, LF, type LineEncoder, lineEndAfter } from './line-encoder.ts'
-
-/** A message file as the octets of a reply, sent by RETR and TOP, counted by LIST and STAT. */
 
 /** Octets of a file that are read, encoded and written at a time. */
 export const CHUNK = 262_144

@@ -1,3 +1,6 @@
+/**
+ * Files and folders of a maildir in the file system: names, paths, status, abandoned files in tmp/.
+ */
 import {
   closeSync,
   constants,
@@ -10,10 +13,6 @@ import {
   unlinkSync,
 } from 'node:fs'
 import { asError, errorCodeOf } from '../../base/errors.ts'
-
-/**
- * Files and folders of a maildir in the file system: names, paths, status, abandoned files in tmp/.
- */
 
 /**
  * Returns the name that a message of new/ gets in cur/ at QUIT. A name without flags gets an empty

@@ -1,11 +1,10 @@
+/** Scan of a maildir: which files are messages, their order and their unique-ids. */
 import { createHash } from 'node:crypto'
 import { readdirSync, type Stats, statSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { baseNameOf, isUniqueId } from '../../wire/message-name.ts'
 import { TimeSlice } from '../time-slice.ts'
 import { filePath, statusOf } from './folders.ts'
-
-/** Scan of a maildir: which files are messages, their order and their unique-ids. */
 
 /** One message of a maildrop, as scanned. */
 export interface Message {

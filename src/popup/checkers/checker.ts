@@ -1,8 +1,7 @@
+/** Request and answer of every kind of checker. */
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { LoginMethod, LoginOctets } from '../../wire/login-event.ts'
 import type { Applicant } from './check-queue.ts'
-
-/** Request and answer of every kind of checker. */
 
 /** A login to check. Name and secret hold one character per octet, as sent. */
 export type CheckRequest = {

@@ -1,3 +1,7 @@
+/**
+ * Programs of the checkpassword interface: the checker that runs one, and the environment of every
+ * one.
+ */
 import { checkpasswordMessage, verifyLogin } from '../../ucspi/checkpassword.ts'
 import {
   announcedClientChanges,
@@ -8,11 +12,6 @@ import {
 } from '../../ucspi/environment.ts'
 import type { CheckQueue } from './check-queue.ts'
 import { type Checker, type CheckRequest, maildirPath, no, temporary } from './checker.ts'
-
-/**
- * Programs of the checkpassword interface: the checker that runs one, and the environment of every
- * one.
- */
 
 /**
  * Any checkpassword program in verify mode: the account under which it would have run the POP3

@@ -1,3 +1,4 @@
+/** Makes the checker that the settings name, and decides whether new settings need another one. */
 import { hash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { systemClock } from '../../base/clock.ts'
@@ -8,8 +9,6 @@ import type { Environment } from '../../ucspi/environment.ts'
 import { CheckQueue } from './check-queue.ts'
 import type { Checker } from './checker.ts'
 import type { AuthenticationCache } from './password-hash.ts'
-
-/** Makes the checker that the settings name, and decides whether new settings need another one. */
 
 /**
  * Maximum number of waiting checks; above it a login gets a temporary failure. At 20 ms for each

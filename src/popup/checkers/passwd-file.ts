@@ -1,3 +1,7 @@
+/**
+ * Accounts and APOP secrets in files of the site: their format, the checker, and reading them
+ * again.
+ */
 import { closeSync, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { messageOf, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
@@ -5,11 +9,6 @@ import { loginText } from '../../wire/login-event.ts'
 import type { CheckQueue } from './check-queue.ts'
 import { type Checker, maildirPath, no, temporary } from './checker.ts'
 import { type AuthenticationCache, verifyApop, verifyPassword } from './password-hash.ts'
-
-/**
- * Accounts and APOP secrets in files of the site: their format, the checker, and reading them
- * again.
- */
 
 /** Number of faulty lines that are logged individually. */
 const FAULTS_SHOWN = 20

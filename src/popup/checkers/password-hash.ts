@@ -1,11 +1,10 @@
+/** Compares passwords with stored hashes, and caches recent successful checks. */
 import { argon2, createHash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { promisify } from 'node:util'
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
 import { KeyedHash } from '../../base/keyed-hash.ts'
 import { crypt } from '../../libc/accounts.ts'
-
-/** Compares passwords with stored hashes, and caches recent successful checks. */
 
 /** Runs slow work in the order of the queue. */
 type InTurn = <T>(work: () => Promise<T>) => Promise<T>

@@ -1,3 +1,4 @@
+/** The host's own accounts: the checker, and the lines of /etc/shadow. */
 import { readFile } from 'node:fs/promises'
 import { type Clock, systemClock } from '../../base/clock.ts'
 import { messageOf } from '../../base/errors.ts'
@@ -6,8 +7,6 @@ import { loginText } from '../../wire/login-event.ts'
 import type { CheckQueue } from './check-queue.ts'
 import { type Checker, maildirPath, no, temporary } from './checker.ts'
 import { type AuthenticationCache, verifyPassword } from './password-hash.ts'
-
-/** The host's own accounts: the checker, and the lines of /etc/shadow. */
 
 const DAY_MS = 86_400_000
 /** For accounts that do not exist: a hash in Debian's form of a random password. */

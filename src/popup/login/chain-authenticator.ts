@@ -1,14 +1,13 @@
+/**
+ * Login by a checkpassword program with a POP3 server behind it, and the connections of that
+ * server.
+ */
 import { createServer, type Server, type Socket } from 'node:net'
 import type { Log } from '../../base/log.ts'
 import { isPositive, readReply } from '../../tunnel/first-line.ts'
 import { parseChainLine } from '../../wire/workers/login-process.ts'
 import type { Authenticator } from './authenticator.ts'
 import { askToVerify, failureIn, type MonitorRequests, withRequest } from './monitor-authenticator.ts'
-
-/**
- * Login by a checkpassword program with a POP3 server behind it, and the connections of that
- * server.
- */
 
 /** Milliseconds to wait for the monitor. The longest time of a checker is shorter. */
 const REPLY_LIMIT_MS = 610_000

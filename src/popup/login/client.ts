@@ -1,8 +1,7 @@
+/** The identity of a client before login, and its rights by the site's rules. */
 import type { AuthorizationOptions } from '../../pop3/authorization.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
 import type { SessionId } from '../../wire/login-event.ts'
-
-/** The identity of a client before login, and its rights by the site's rules. */
 
 /** The identity of the other end of a connection, as far as it is trusted. */
 export type Client = {

@@ -1,3 +1,6 @@
+/**
+ * Login by the monitor's checker, and the requests that every authenticator sends to the monitor.
+ */
 import { connect } from 'node:net'
 import type { Log } from '../../base/log.ts'
 import type { ControlChannel } from '../../process/worker-process.ts'
@@ -7,10 +10,6 @@ import type { FromLoginMessage, ToLogin, UpstreamOutcome } from '../../wire/work
 import type { ClientDisconnect } from '../client-disconnect.ts'
 import { type Authenticator, failed, type LoginRequest, type LoginResult, type WorkerSession } from './authenticator.ts'
 import type { HandoffSender } from './handoff-sender.ts'
-
-/**
- * Login by the monitor's checker, and the requests that every authenticator sends to the monitor.
- */
 
 /** An answer of the monitor to one request. */
 type Answer = Exclude<ToLogin, { type: 'settings' | 'drain' }>

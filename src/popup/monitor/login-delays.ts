@@ -1,3 +1,4 @@
+/** The delays of logins: after failures, and after the previous login (LOGIN-DELAY). */
 import { hash } from 'node:crypto'
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Clock } from '../../base/clock.ts'
@@ -5,8 +6,6 @@ import type { CustomerNetworks } from '../../wire/customer-networks.ts'
 import { formatNetwork, type IpAddress, networkOf } from '../../wire/ip-address.ts'
 import { type LoginText, loginKey } from '../../wire/login-event.ts'
 import { type CountedLogin, TICKET_LIFE_MS } from './maildrop-workers.ts'
-
-/** The delays of logins: after failures, and after the previous login (LOGIN-DELAY). */
 
 /** Failures count for this time after the last one. */
 const FORGET_MS = 10 * 60_000

@@ -1,3 +1,4 @@
+/** The login processes as seen by the monitor: it restarts them, and limits their requests. */
 import { dirname, join } from 'node:path'
 import type { Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
@@ -10,8 +11,6 @@ import {
   parseFromLogin,
   type ToLoginMessage,
 } from '../../wire/workers/login-process.ts'
-
-/** The login processes as seen by the monitor: it restarts them, and limits their requests. */
 
 /**
  * Far above the need of honest logins (two messages each), far below a load that would block the

@@ -1,3 +1,4 @@
+/** The settings of a login process, and its certificate, which is kept current. */
 import { existsSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { asError, type Fault, messageOf, UsageFault } from '../../base/errors.ts'
@@ -16,8 +17,6 @@ import {
 import { rotateTicketKeys, type TicketKeys } from '../../tunnel/tls-contexts.ts'
 import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
 import type { LoginSettingsMessage } from '../../wire/workers/login-process.ts'
-
-/** The settings of a login process, and its certificate, which is kept current. */
 
 /**
  * The settings of a login process; secrets and certificates are read from their files.

@@ -141,6 +141,7 @@ describe('a violated rule', () => {
     writeFileSync(join(copy, 'src/authd/broken-circle-a.ts'), `import './broken-circle-b.ts'\n`)
     writeFileSync(join(copy, 'src/authd/broken-circle-b.ts'), `import './broken-circle-a.ts'\n`)
     writeFileSync(join(copy, 'src/authd/broken-long.ts'), 'export {}\n'.repeat(500))
+    writeFileSync(join(copy, 'src/authd/broken-subject.ts'), 'export const a = 1\n\n/** One. */\nexport const b = 2\n')
     for (let index = 0; index < 16; index += 1)
       writeFileSync(join(copy, `src/wrap/exec/broken-many-${index}.ts`), 'export {}\n')
     const { status, broken: found } = check(copy)
@@ -171,6 +172,9 @@ describe('a violated rule', () => {
 
   test('a file with too many lines', () => {
     expect(broken).toContain('src/authd/broken-long.ts: 500 lines, 499 at most')
+    expect(broken).toContain(
+      'src/authd/broken-subject.ts: a file with several exports begins with a sentence that names their subject',
+    )
   })
 
   test('a folder with too many files', () => {

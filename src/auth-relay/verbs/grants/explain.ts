@@ -1,3 +1,4 @@
+/** The verb `explain`, and its sentences about a decision of the gate. */
 import { resolve } from 'node:path'
 import { messageOf, UsageFault } from '../../../base/errors.ts'
 import {

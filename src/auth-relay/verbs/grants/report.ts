@@ -1,3 +1,4 @@
+/** The verb `report`, and its rows as a table and as CSV. */
 import { resolve } from 'node:path'
 import { UsageFault } from '../../../base/errors.ts'
 import { NetworkFacts } from '../../../grants/devices/network-facts.ts'

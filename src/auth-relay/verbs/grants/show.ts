@@ -1,3 +1,4 @@
+/** The verb `show`, and grants as a table and as JSON. */
 import { resolve } from 'node:path'
 import type { AllowanceRow, BlockRow, GrantRow } from '../../../grants/grant-store.ts'
 import { formatDuration } from '../../../settings/duration.ts'

@@ -1,3 +1,4 @@
+/** The verb `test-line`, and its answer for each line of a log. */
 import { resolve } from 'node:path'
 import { UsageFault } from '../../../base/errors.ts'
 import { type GrantPolicy, policyOf } from '../../../grants/grant-policy.ts'
