@@ -25,7 +25,7 @@ export type Invocation =
       readonly user: string | undefined
     }
 
-export const USAGE = `Usage: sslwrap [--config FILE]
+const USAGE = `Usage: sslwrap [--config FILE]
        sslwrap -cert FILE [-key FILE] [-addr IPV4] -port PORT [-accept PORT] [options]
        sslwrap -cert FILE [-key FILE] [options] -exec PROGRAM [ARGUMENT...]
        sslwrap --help | --version

@@ -24,7 +24,7 @@ const faultsOf = (line: string, env?: Record<string, string>): readonly string[]
 test('the command line of auth-relay', () => {
   expect(parse('')).toEqual({ type: 'daemon', config: '/etc/auth-relay.toml' })
   expect(parse('--config /x.toml')).toEqual({ type: 'daemon', config: '/x.toml' })
-  expect(parse('--help')).toEqual({ type: 'about', text: expect.stringContaining('usage: sslwrap') })
+  expect(parse('--help')).toEqual({ type: 'about', text: expect.stringContaining('Usage: sslwrap') })
   expect(parse('--version')).toMatchObject({ type: 'about' })
   expect(faultsOf('--confg x')).toEqual(['unknown option --confg: see sslwrap --help'])
 })
