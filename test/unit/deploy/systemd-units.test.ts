@@ -84,3 +84,10 @@ test('the gate with an smtpd behind it can be reloaded', () => {
   expect(valuesOf(dropIn, 'CapabilityBoundingSet').join(' ')).not.toContain('CAP_KILL')
   expect(valuesOf(dropIn, 'ExecReload')).toEqual(['', `+/bin/sh -c 'kill -HUP $MAINPID'`])
 })
+
+// The kernel lets root without CAP_SYS_PTRACE read no /proc/PID/exe of another account, and the
+// monitor reads that link after each checkpassword program: src/ucspi/checkpassword.ts.
+test('the monitor of popup may read the process behind a checkpassword program', () => {
+  const bounds = valuesOf(units['deploy/systemd/auth-relay-popup.service'] ?? '', 'CapabilityBoundingSet')
+  expect(bounds.flatMap(words => words.split(' '))).toContain('CAP_SYS_PTRACE')
+})
