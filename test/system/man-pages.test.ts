@@ -43,8 +43,9 @@ test('each verb of auth-relay --help has its section, in the same order', async 
     .slice(begin + 1)
     .flatMap(line => /^ {2}([a-z][a-z-]+)/.exec(line)?.[1] ?? [])
     .filter(verb => verb !== 'help' && verb !== 'auth-relay')
+  // The actions of a verb, such as `device add`, have sections behind that of the verb.
   const sections = [...pageOf('auth-relay.8').matchAll(/^\.SS ([a-z-]+)/gm)].map(([, verb]) => verb)
-  expect(sections).toEqual(verbs)
+  expect([...new Set(sections)]).toEqual(verbs)
 })
 
 describeWith([command('groff', 'groff-base')], 'the pages as roff', () => {

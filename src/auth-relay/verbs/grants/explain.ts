@@ -63,8 +63,8 @@ Examples:
 
 For the present, the output also names the device of the login with its rules, and the other
 logins of the address. The gate of this host reports how much of the device's limits is left.
-Each gate counts separately (wrap.query_listen). Behind wrap.front the output also has the faults
-of the client that this gate saw since its start, for example AUTH, and what to do about them.
+Each gate counts separately (wrap.query_listen). Behind wrap.front the output also has the
+faults of the client that this gate saw since its start, for example AUTH, and what to do.
 Exit status 0 if mail would be relayed, 1 if not.`,
     )
     .action((address: string, options: Options) => {
