@@ -72,7 +72,9 @@ async function checkMadeFiles(root: string): Promise<string[]> {
   const textOf = (path: string): string => (existsSync(join(root, path)) ? readFileSync(join(root, path), 'utf8') : '')
   const found: string[] = []
   for (const [name, text] of Object.entries(generatedPages())) {
-    if (textOf(`docs/man/${name}`) !== text)
+    // checkDocuments reports a missing page of a program.
+    const isReported = name.endsWith('.8') && textOf(`docs/man/${name}`) === ''
+    if (!isReported && textOf(`docs/man/${name}`) !== text)
       found.push(`docs/man/${name}: does not match the code: node scripts/man-pages.ts`)
   }
   if (textOf('docs/LOG-EVENTS.md') !== logEventsPage())
