@@ -267,7 +267,7 @@ function life(release: Release): void {
     }
     expect(accounts).toEqual({
       authd: 'auth-relay ',
-      popup: 'root 0,2,5,6,7,10,29',
+      popup: 'root 0,2,5,6,7,10,19,29',
       sslwrap: 'auth-relay-tls 10',
       wrap: 'auth-relay-gate ',
     })
