@@ -21,18 +21,21 @@ const OVER_BOTH_ENGINES = [
 ]
 
 /**
- * Unit tests that change or measure their process: they replace modules, timers or globals (`vi`),
- * or they name `process` or /proc/. Each of these files has its own process. All others share a few
- * processes, because a new process with its own modules takes longer than most of these files.
+ * Unit tests that replace a module or change or measure their process. Each of these files has its
+ * own process. All other files share a few processes, because a new process with its own modules
+ * takes longer than most files.
  */
 const WITH_OWN_PROCESS = globSync('test/unit/**/*.test.ts', { cwd: import.meta.dirname }).filter(path =>
-  /\bvi\b|\bprocess\b|\/proc\//.test(readFileSync(`${import.meta.dirname}/${path}`, 'utf8')),
+  /\bvi\.(?:mock|hoisted|stub)|memoryUsage|\/proc\/self|process\.(?:umask|on\b|once|env\[[^\]]*\] =)/.test(
+    readFileSync(`${import.meta.dirname}/${path}`, 'utf8'),
+  ),
 )
 
 const UNIT = { ...REQUIRE_ASSERTIONS, testTimeout: 60_000 }
 
 const SYSTEM = {
   ...REQUIRE_ASSERTIONS,
+  isolate: false,
   globalSetup: ['test/harness/build-once.ts', 'test/harness/postgres-for-tests.ts'],
   testTimeout: 120_000,
   hookTimeout: 180_000,
@@ -57,6 +60,7 @@ export default defineConfig({
         test: {
           ...REQUIRE_ASSERTIONS,
           name: 'database',
+          isolate: false,
           include: ['test/database/**/*.test.ts'],
           globalSetup: ['test/harness/postgres-for-tests.ts'],
           testTimeout: 60_000,

@@ -20,9 +20,10 @@ import { openDatabase } from '../../src/database/database.ts'
 import { type EmbeddedServer, startEmbeddedServer } from '../../src/database/embedded-server.ts'
 import { EmbeddedServerFault } from '../../src/database/errors.ts'
 import { identityOf } from '../../src/database/server-account.ts'
-import { ROLES, reserveForWriter } from '../../src/grants/database-setup.ts'
+import { ROLES, reserveForWriter, setRolePassword } from '../../src/grants/database-setup.ts'
 import { idsOf } from '../../src/process/privileges.ts'
 import { describeWith, ROOT } from '../harness/describe-with.ts'
+import { giveCluster } from '../harness/embedded-cluster.ts'
 import { eventually } from '../harness/eventually.ts'
 import { testServerAccount } from '../harness/server-account.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
@@ -49,6 +50,12 @@ afterEach(async () => {
   for (const server of running.splice(0)) await server.stop()
   directory.remove()
 })
+
+/** A start that finds the cluster of an earlier one. */
+const startAgain = (): Promise<EmbeddedServer> => {
+  giveCluster(directory.path)
+  return start()
+}
 
 const run = async (server: EmbeddedServer, script: string): Promise<void> => {
   const database = openDatabase({ ...server.connection, applicationName: 'tests' })
@@ -97,7 +104,7 @@ describe('the embedded server', () => {
   })
 
   test('does not listen on the network, and refuses a connection without the password', async () => {
-    const server = await start()
+    const server = await startAgain()
     await expect(run(server, "SELECT 1 / (current_setting('listen_addresses') = '')::int")).resolves.toBeUndefined()
     const wrongPassword = openDatabase({
       ...server.connection,
@@ -112,7 +119,7 @@ describe('the embedded server', () => {
   })
 
   test('is started again after a kill, and has the committed data', async () => {
-    const server = await start()
+    const server = await startAgain()
     await run(server, 'CREATE TABLE kept (a int)')
     const { pid } = server
     process.kill(pid, 'SIGKILL')
@@ -131,10 +138,9 @@ describe('the embedded server', () => {
       applicationName: user,
     })
     const withRoles = async (): Promise<EmbeddedServer> => {
-      const server = await start()
-      const role = (name: string): string => `CREATE ROLE ${name} LOGIN NOINHERIT PASSWORD '${name}'`
-      await run(server, `${role(ROLES.writer)}; ${role(ROLES.reader)}`)
+      const server = await startAgain()
       const database = openDatabase({ ...server.connection, applicationName: 'tests' })
+      for (const role of [ROLES.writer, ROLES.reader]) await setRolePassword(database, role, role)
       await reserveForWriter(database)
       await database.close()
       return server
@@ -196,7 +202,7 @@ describe('the embedded server', () => {
   })
 
   test('refuses a directory that another program uses, and names the program', async () => {
-    await start()
+    await startAgain()
     const failure = await start().catch((error: unknown) => error)
     expect(failure).toBeInstanceOf(EmbeddedServerFault)
     expect(failure).toMatchObject({ message: expect.stringContaining(`process ${process.pid} already runs`) })
@@ -204,13 +210,13 @@ describe('the embedded server', () => {
 
   test('starts although a copied owner file names a process that runs', async () => {
     const self = await identityOf(process.pid)
-    mkdirSync(base(), { recursive: true })
+    giveCluster(directory.path)
     writeFileSync(`${base()}/owner.pid`, `${process.pid} ${self?.start}\n`)
     await expect(run(await start(), 'SELECT 1')).resolves.toBeUndefined()
   })
 
   test('starts although a pid file left by a crash names a process of another program', async () => {
-    const server = await start()
+    const server = await startAgain()
     await server.stop()
     running.splice(0)
     const bystander = spawn('sleep', ['600'])
@@ -259,6 +265,7 @@ describe('the embedded server', () => {
   })
 
   test('stops when the program that started it is killed', async () => {
+    giveCluster(directory.path)
     const script = `
       import { startEmbeddedServer } from ${JSON.stringify(new URL('../../src/database/embedded-server.ts', import.meta.url).href)}
       const quiet = () => {}
@@ -279,7 +286,7 @@ describe('the embedded server', () => {
 
 describeWith([ROOT], 'the embedded server started by root', () => {
   test('accepts connections from the group of its account alone', async () => {
-    const server = await start()
+    const server = await startAgain()
     const socketDirectory = server.connection.hosts[0]?.host ?? ''
     const { mode, uid, gid } = statSync(socketDirectory)
     expect([mode & 0o777, { uid, gid }]).toEqual([0o750, testServerAccount])

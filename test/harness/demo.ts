@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import { giveCluster } from './embedded-cluster.ts'
 import { eventually } from './eventually.ts'
 import { Program, type ProgramOptions } from './program.ts'
 import { commandOf } from './stack.ts'
@@ -8,8 +9,13 @@ export class Demo {
   readonly directory: string
   readonly program: Program
 
-  constructor(directory: string, options: ProgramOptions & { readonly command?: readonly string[] } = {}) {
-    const { command = commandOf('auth-relay'), env, ...rest } = options
+  /** `cluster`: whether the demo makes its database itself, or finds that of an earlier start. */
+  constructor(
+    directory: string,
+    options: ProgramOptions & { readonly command?: readonly string[]; readonly cluster?: 'new' | 'earlier' } = {},
+  ) {
+    const { command = commandOf('auth-relay'), env, cluster = 'new', ...rest } = options
+    if (cluster === 'earlier') giveCluster(`${directory}/state`)
     this.directory = directory
     this.program = new Program('up', [...command, 'up', '--demo', '--dir', directory], {
       cwd: new URL('../..', import.meta.url).pathname,

@@ -8,7 +8,7 @@ import { countAssertion } from './assertion-count.ts'
 export async function eventually<T>(
   what: string,
   probe: () => T | undefined | false | Promise<T | undefined | false>,
-  deadlineMs = 15_000,
+  deadlineMs = 30_000,
   pauseMs = 10,
 ): Promise<T> {
   const end = Date.now() + deadlineMs

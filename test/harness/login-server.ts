@@ -138,13 +138,15 @@ export class ClientForTests {
     return this
   }
 
+  /** Fails at once if the connection ends before. */
   async receives(what: RegExp): Promise<this> {
-    await eventually(`a client receives ${what}, received ${JSON.stringify(this.output)}`, () => what.test(this.output))
+    await eventually(`a client receives ${what}`, () => what.test(this.output) || this.ended)
+    if (!what.test(this.output)) throw new Error(`no ${what} before the end: ${JSON.stringify(this.output)}`)
     return this
   }
 
   async ends(): Promise<this> {
-    await eventually(`is closed, received ${JSON.stringify(this.output)}`, () => this.ended)
+    await eventually('a client is disconnected', () => this.ended)
     return this
   }
 }

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { appendFileSync, chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { idsOf } from '../../src/process/privileges.ts'
 import type { Need } from './describe-with.ts'
+import { copyTree } from './embedded-cluster.ts'
 import { eventually } from './eventually.ts'
 import { freePort } from './free-port.ts'
 import { temporaryDirectory } from './temporary-directory.ts'
@@ -50,6 +51,9 @@ async function prefix(): Promise<readonly string[]> {
     account === undefined ? [] : ['--reuid', String(account.uid), '--regid', String(account.gid), '--clear-groups']
   return ['setpriv', '--pdeathsig', 'QUIT', ...drop, '--']
 }
+
+/** Data of a cluster that no server uses, by the directory of the programs. */
+const TEMPLATES = new Map<string, string>()
 
 /**
  * A PostgreSQL of one test on a free port of 127.0.0.1, with the superuser `postgres` and the
@@ -112,28 +116,11 @@ export class PostgresCluster {
       if (account !== undefined) chownSync(path, account.uid, account.gid)
       chmodSync(path, mode)
     }
-    mkdirSync(this.#data)
-    give(this.#data, 0o700)
     if (replicaOf === undefined) {
-      const file = `${this.directory.path}/password`
-      writeFileSync(file, PostgresCluster.password)
-      give(file, 0o600)
-      this.#run(
-        'initdb',
-        '-D',
-        this.#data,
-        '-U',
-        'postgres',
-        '-E',
-        'UTF8',
-        '--locale=C',
-        '-N',
-        '-A',
-        'scram-sha-256',
-        `--pwfile=${file}`,
-      )
-      appendFileSync(`${this.#data}/pg_hba.conf`, 'host replication all 127.0.0.1/32 scram-sha-256\n')
+      copyTree(this.#template(give), this.#data)
     } else {
+      mkdirSync(this.#data)
+      give(this.#data, 0o700)
       const primary = `host=127.0.0.1 port=${replicaOf.port} user=postgres password='${PostgresCluster.password}'`
       this.#run(
         'pg_basebackup',
@@ -153,6 +140,24 @@ export class PostgresCluster {
       writeFileSync(`${this.#data}/${name}`, text)
       give(`${this.#data}/${name}`, 0o600)
     }
+  }
+
+  /** The data of a new cluster, made once for each test process because initdb takes seconds. */
+  #template(give: (path: string, mode: number) => void): string {
+    const made = TEMPLATES.get(this.#bin)
+    if (made !== undefined) return made
+    const { path, remove } = temporaryDirectory()
+    process.once('exit', remove)
+    const [data, password] = [`${path}/data`, `${path}/password`]
+    mkdirSync(data)
+    give(data, 0o700)
+    writeFileSync(password, PostgresCluster.password)
+    give(password, 0o600)
+    const login = ['-U', 'postgres', '-A', 'scram-sha-256', `--pwfile=${password}`]
+    this.#run('initdb', '-D', data, '-E', 'UTF8', '--locale=C', '-N', ...login)
+    appendFileSync(`${data}/pg_hba.conf`, 'host replication all 127.0.0.1/32 scram-sha-256\n')
+    TEMPLATES.set(this.#bin, data)
+    return data
   }
 
   #run(program: string, ...args: readonly string[]): void {

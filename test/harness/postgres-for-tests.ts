@@ -1,6 +1,8 @@
 import { openDatabase } from '../../src/database/database.ts'
 import { startEmbeddedServer } from '../../src/database/embedded-server.ts'
 import { migrate } from '../../src/database/migrate.ts'
+import { ensureDatabase, ROLES, setRolePassword } from '../../src/grants/database-setup.ts'
+import { copyCluster } from './embedded-cluster.ts'
 import { testServerAccount } from './server-account.ts'
 import { temporaryDirectory } from './temporary-directory.ts'
 
@@ -14,6 +16,8 @@ export type PostgresForTests = {
   readonly password: string
   /** A migrated database, the template of all databases of tests. */
   readonly template: string
+  /** Directory of a migrated cluster that no server uses, for copies. */
+  readonly cluster: string
 }
 
 declare module 'vitest' {
@@ -23,31 +27,46 @@ declare module 'vitest' {
 }
 
 const TEMPLATE = 'template_of_tests'
+/** The default of database.dbname. */
+const DATABASE = 'pop3authd'
 /** Tests cause hundreds of warnings on purpose; only errors matter. */
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: console.error }
+
+const SERVER = {
+  log: quiet,
+  account: testServerAccount,
+  // Tests connect under various accounts.
+  socketDirectoryMode: 0o755,
+  // No data must survive a power failure.
+  settings: { fsync: 'off', max_connections: '200' },
+}
+
+/** Makes a cluster with the migrated database of auth-relay in a state directory. */
+async function makeCluster(stateDir: string): Promise<void> {
+  const server = await startEmbeddedServer({ ...SERVER, stateDir })
+  const options = { ...server.connection, applicationName: 'tests', max: 1 }
+  const first = openDatabase(options)
+  await ensureDatabase(first, DATABASE)
+  await first.close()
+  const database = openDatabase({ ...options, database: DATABASE })
+  await migrate(database, new URL('../../sql/', import.meta.url).pathname)
+  await database.close()
+  await server.stop()
+}
 
 /** Starts one embedded PostgreSQL for the whole run; returns the function that stops it. */
 export default async function setup(project: { provide(key: 'postgres', value: PostgresForTests): void }) {
   const directory = temporaryDirectory()
-  const server = await startEmbeddedServer({
-    stateDir: directory.path,
-    log: quiet,
-    account: testServerAccount,
-    // Tests connect under various accounts.
-    socketDirectoryMode: 0o755,
-    // No data must survive a power failure.
-    settings: { fsync: 'off', max_connections: '200' },
-  })
+  const [cluster, own] = [`${directory.path}/cluster`, `${directory.path}/own`]
+  await makeCluster(cluster)
+  copyCluster(`${cluster}/postgresql`, `${own}/postgresql`)
+  const server = await startEmbeddedServer({ ...SERVER, stateDir: own })
   const { connection } = server
   const first = openDatabase({ ...connection, applicationName: 'tests', max: 1 })
-  await first.script(`CREATE DATABASE ${TEMPLATE}`)
-  await first.close()
-  const template = openDatabase({ ...connection, database: TEMPLATE, applicationName: 'tests', max: 1 })
-  await migrate(template, new URL('../../sql/', import.meta.url).pathname)
+  await first.script(`CREATE DATABASE ${TEMPLATE} TEMPLATE ${DATABASE}`)
   // Roles belong to the whole server. The password of each role is its name.
-  for (const role of ['pop3authd', 'authwrap', 'authstatus'])
-    await template.script(`ALTER ROLE ${role} PASSWORD '${role}'`)
-  await template.close()
+  for (const role of Object.values(ROLES)) await setRolePassword(first, role, role)
+  await first.close()
   const [host] = connection.hosts
   if (host === undefined) throw new Error('an embedded server without an address')
   project.provide('postgres', {
@@ -55,6 +74,7 @@ export default async function setup(project: { provide(key: 'postgres', value: P
     user: connection.user,
     password: connection.password?.reveal() ?? '',
     template: TEMPLATE,
+    cluster: `${cluster}/postgresql`,
   })
   return async () => {
     await server.stop()

@@ -32,6 +32,8 @@ export class Program {
   readonly lines: string[] = []
   readonly ended: Promise<Ending>
   #ending: Ending | undefined
+  readonly #log: LogLine[] = []
+  #linesParsed = 0
 
   constructor(name: string, command: readonly string[], options: ProgramOptions = {}) {
     // If the test process is killed, the kernel kills its programs, and they end their own
@@ -65,9 +67,13 @@ export class Program {
     return this.#ending
   }
 
-  /** The parsed lines of its log. */
+  /** The parsed lines of its log. A line is parsed once, because tests poll. */
   get log(): readonly LogLine[] {
-    return this.lines.map(parseLogLine).filter(line => line !== undefined)
+    for (; this.#linesParsed < this.lines.length; this.#linesParsed++) {
+      const line = parseLogLine(this.lines[this.#linesParsed] ?? '')
+      if (line !== undefined) this.#log.push(line)
+    }
+    return this.#log
   }
 
   /**

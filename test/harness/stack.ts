@@ -1,6 +1,7 @@
 import { chmodSync, chownSync, copyFileSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { onTestFailed } from 'vitest'
 import { formatSettings, type Overrides } from '../../src/auth-relay/text/settings-text.ts'
+import { giveCluster } from './embedded-cluster.ts'
 import { ENGINE_OF_RUN, ENGINE_SETTINGS } from './engines.ts'
 import type { LogLine } from './log-line.ts'
 import { Program, type ProgramOptions, run } from './program.ts'
@@ -45,6 +46,13 @@ export type TestAccount = { readonly login: string; readonly uid: number; readon
 export const TEST_PASSWORD = 'sesame'
 const TEST_HASH =
   '$6$rounds=1000$authrelaytest$eJl.qIixYirZUa1xFchBpbsRQZKvoUU2sa0mzXf/95OdL39FHDQAv6I/M6cccSxOUXTfzc/FfgvbpgZp45x9I/'
+
+/**
+ * Longest time for which a program of a test waits for the database or for authd. The defaults are
+ * shorter than a pause of a busy machine, so that a test without a fault would see the answer to a
+ * fault.
+ */
+const PATIENCE = '10s'
 
 /** Settings by section and name, as objects of two levels like the file. */
 export type TestSettings = Overrides
@@ -92,6 +100,7 @@ export class Stack {
         passwd_file: `${this.directory}/passwd`,
         ssl_hack_pass: `${this.directory}/sslhack.pass`,
         fail_delays: ['0'],
+        grant_wait: PATIENCE,
         ...ENGINE_SETTINGS,
       },
       pop3d: ENGINE_SETTINGS,
@@ -106,11 +115,13 @@ export class Stack {
         socket: `${this.directory}/run/authd.sock`,
         usage_socket: `${this.directory}/run/usage.sock`,
         usage_users: [`${TEST_IDS.gate}`],
+        commit_wait: PATIENCE,
       },
       wrap: {
         smtpd: [`${this.directory}/smtpd.sh`, 'example.org'],
         user: `${TEST_IDS.gate}`,
         smtpd_user: isRoot ? `${TEST_IDS.smtpd}` : '',
+        wrap_timeout: PATIENCE,
         ...ENGINE_SETTINGS,
       },
     }
@@ -167,6 +178,7 @@ export class Stack {
   /** Starts a program that may never become ready. */
   launch(name: ProgramName, options: ProgramOptions & { readonly args?: readonly string[] } = {}): Program {
     const { args = ['--config', this.config], ...rest } = options
+    if (args.includes('up')) giveCluster(`${this.directory}/state`)
     const program = new Program(name, commandOf(name, ...args), { cwd: this.directory, ...rest })
     this.#programs.set(name, program)
     return program

@@ -14,7 +14,7 @@ const config = `${directory}/auth-relay.toml`
 let demo: Demo
 
 beforeAll(async () => {
-  demo = new Demo(directory)
+  demo = new Demo(directory, { cluster: 'earlier' })
   await demo.ready()
 })
 afterAll(async () => {

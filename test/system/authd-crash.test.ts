@@ -120,7 +120,7 @@ describeWith([DEBIAN_POSTGRES], 'the database becomes unavailable', () => {
         user: 'pop3authd',
         password: { reveal: () => 'pop3authd' },
       }),
-      authd: { socket: socketPath(), usage_socket: '' },
+      authd: { socket: socketPath(), usage_socket: '', commit_wait: '800ms' },
     })
   }, 120_000)
   afterEach(() => cluster.remove())

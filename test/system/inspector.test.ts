@@ -59,7 +59,7 @@ describe('SIGUSR1 opens no inspector in any process of the stack, and all proces
     ['started without an option, as on an older Node.js', commandOf('auth-relay')],
   ])('%s', async (_name, words) => {
     const { path, remove } = temporaryDirectory()
-    const demo = new Demo(`${path}/var`, { command: words })
+    const demo = new Demo(`${path}/var`, { command: words, cluster: 'earlier' })
     onTestFinished(async () => {
       await demo.program.stop(30_000)
       remove()

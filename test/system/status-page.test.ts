@@ -15,7 +15,7 @@ const directory = `${path}/var`
 let demo: Demo
 
 beforeAll(async () => {
-  demo = new Demo(directory)
+  demo = new Demo(directory, { cluster: 'earlier' })
   await demo.ready()
 })
 afterAll(async () => {

@@ -19,7 +19,8 @@ beforeAll(async () => {
   stack.configure({
     database: { embedded: true },
     grants: { grant_loopback: true, exp_time: EXP_TIME },
-    popup: { listen: ['127.0.0.1:0'] },
+    // POP3 continues after this time while the database is down.
+    popup: { listen: ['127.0.0.1:0'], grant_wait: '1s' },
     sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
     wrap: { listen: ['127.0.0.1:0'] },
   })
