@@ -62,7 +62,7 @@ export class Conversation {
   }
 
   /** Waits for the next line, which must match. */
-  async expect(pattern: RegExp, deadlineMs = 10_000): Promise<ReceivedLine> {
+  async expect(pattern: RegExp, deadlineMs = 30_000): Promise<ReceivedLine> {
     const line = await this.next(deadlineMs)
     if (line === undefined) throw this.#failure(`expected ${pattern}, but the connection was closed`)
     if (!pattern.test(line.text)) throw this.#failure(`expected ${pattern}, but received ${JSON.stringify(line.text)}`)
@@ -104,7 +104,7 @@ export class Conversation {
   }
 
   /** The next line, or undefined at the end of the connection. */
-  async next(deadlineMs = 10_000): Promise<ReceivedLine | undefined> {
+  async next(deadlineMs = 30_000): Promise<ReceivedLine | undefined> {
     let late = false
     const timer = setTimeout(() => {
       late = true

@@ -19,10 +19,10 @@ beforeAll(async () => {
   stack.configure({
     database: { embedded: true },
     grants: { grant_loopback: true, exp_time: EXP_TIME },
-    // POP3 continues after this time while the database is down.
+    // POP3 and local mail continue after these times while the database is down.
     popup: { listen: ['127.0.0.1:0'], grant_wait: '1s' },
     sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
-    wrap: { listen: ['127.0.0.1:0'] },
+    wrap: { listen: ['127.0.0.1:0'], wrap_timeout: '3s' },
   })
   stack.account('ann', ['Subject: lunch\n\nAt noon?\n'])
   await stack.start('auth-relay', { args: ['up', '--config', stack.config] })
@@ -90,7 +90,7 @@ describe('the database does not respond', () => {
     frozen = everyProcess().filter(isOf('postgres'))
     expect(frozen.length).toBeGreaterThan(1)
     for (const { pid } of frozen) process.kill(pid, 'SIGSTOP')
-    // GRANT_WAIT is one second; the margin is for a loaded machine.
+    // The margin over grant_wait is for a loaded machine.
     expect(await readMail()).toBeLessThan(15_000)
     await stack.waitForLog('popup', { event: 'login_accepted', grant: 'queued' })
     expect(await mayRelay()).toBe(false)
