@@ -42,8 +42,8 @@ async function refusalOf(
   env: Record<string, string> = {},
 ): Promise<Refusal> {
   const program = stack.launch(name, { args, env })
-  await program.waitFor(`${name} ends`, () => program.ending, 20_000)
-  await eventually('no process of the program is left', () => processesOf(stack.directory).length === 0, 5_000)
+  await program.waitFor(`${name} ends`, () => program.ending)
+  await eventually('no process of the program is left', () => processesOf(stack.directory).length === 0)
   expect(program.lines.join('\n')).not.toMatch(/^ {4}at |internal error|ready/m)
   return { status: program.ending?.code ?? -1, lines: program.lines }
 }
@@ -73,7 +73,8 @@ const settings = (changes: TestSettings = {}): TestSettings => {
     database: { dbhost: `${stack.directory}/nowhere` },
     popup: { listen: ['127.0.0.1:0'] },
     sslwrap: { listener: [{ listen: '127.0.0.1:0', backend: '127.0.0.1:9' }] },
-    wrap: { listen: ['127.0.0.1:0'] },
+    // There is no database to wait for.
+    wrap: { listen: ['127.0.0.1:0'], wrap_timeout: '1s' },
   }
   const names = new Set([...Object.keys(base), ...Object.keys(changes)])
   return Object.fromEntries([...names].map(name => [name, { ...base[name], ...changes[name] }]))
