@@ -3,7 +3,7 @@
 import { writeSync } from 'node:fs'
 import { BoundedMap } from './bounded-map.ts'
 import { errorCodeOf, messageOf } from './errors.ts'
-import type { LogContextField, LogLevel } from './log-events/row.ts'
+import type { FLAG_FIELDS, LogContextField, LogLevel } from './log-events/row.ts'
 import type { LogEvent, LogEventAt, LogFieldOf, LogReasonOf } from './log-events.ts'
 
 /**
@@ -117,20 +117,28 @@ function linesTogether(lines: readonly Buffer[], from: number): number {
   return count
 }
 
-/** Values of a log line. Errors give their message; undefined fields are left out. */
-export type Fields = Readonly<Record<string, string | number | bigint | boolean | Date | Error | undefined>>
+type Flag = boolean | undefined
+type Value = string | number | bigint | Date | Error | undefined
+
+/**
+ * Values of a log line. Errors give their message, and booleans `1` or `0`; undefined fields are
+ * left out.
+ */
+export type Fields = Readonly<Record<string, Value | Flag>>
 
 const NO_FIELDS: Fields = {}
 
 /** The fields of an event, as the table of log events lists them. */
 export type FieldsOf<Event extends LogEvent> = {
-  readonly [Name in LogFieldOf<Event>]?: Name extends 'reason'
-    ? LogReasonOf<Event, Fields[string]> & Fields[string]
-    : Fields[string]
+  readonly [Name in LogFieldOf<Event>]?: Name extends (typeof FLAG_FIELDS)[number]
+    ? Flag
+    : Name extends 'reason'
+      ? LogReasonOf<Event, Value> & Value
+      : Value
 }
 
 /** Fields that every line of a part of a program carries. */
-export type ContextFields = { readonly [Name in LogContextField]?: Fields[string] }
+export type ContextFields = { readonly [Name in LogContextField]?: Value }
 
 /**
  * One event, one line, `key=value`. No text of a peer can make a second line or a second field.
@@ -164,7 +172,8 @@ const PLAIN = /^[!#-<>-[\]-~]{1,512}$/
 /** Longest value kept, in characters: a log line stays within what syslog carries. */
 const MAX_VALUE = 512
 
-function formatValue(value: string | number | bigint | boolean | Date | Error): string {
+function formatValue(value: NonNullable<Value | Flag>): string {
+  if (typeof value === 'boolean') return value ? '1' : '0'
   const text = value instanceof Date ? String(value.toJSON()) : value instanceof Error ? describe(value) : String(value)
   if (PLAIN.test(text)) return text
   const cut = text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : text

@@ -62,8 +62,8 @@ describe('the SSL dialogue', () => {
     await pop.expectEnd()
     const received = server.received.at(-1)?.text
     expect(received).toBe(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\nSSL 192.0.2.66:x\r\nUSER ann\r\nQUIT\r\n`)
-    const { tls, alpn } = await sslwrap.event('client_connected', { id: '7f3a.12' })
-    expect([tls, alpn]).toEqual(['TLSv1.3', 'pop3'])
+    const { tls_version, alpn } = await sslwrap.event('client_connected', { id: '7f3a.12' })
+    expect([tls_version, alpn]).toEqual(['TLSv1.3', 'pop3'])
     await sslwrap.event('session_ended', { id: '7f3a.12', ip: '127.0.0.1', reason: 'ended' })
     expect(sslwrap.program.lines.join()).not.toContain(SHARED_PASSWORD)
   })

@@ -154,7 +154,7 @@ describeWith(
       )
       expect(code(await mail('bob@example.org'))).toBe('250')
       expect(code(await mail('bob@elsewhere.example'))).toBe('553')
-      await stack.waitForLog('wrap', { event: 'decision_failed', relay: 'false' })
+      await stack.waitForLog('wrap', { event: 'decision_failed', relay: '0' })
       await eventually('both decisions are counted as undecided', () => tallies.get('gate')?.undecided === 2)
       expect(tallies.get('gate')).toMatchObject({ relayed: 0, refused: 0, recent: [] })
     })

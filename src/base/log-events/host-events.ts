@@ -45,7 +45,7 @@ export const SEVERAL_PROGRAMS = {
   },
   event_unmatched: {
     levels: ['error'],
-    fields: ['tag', 'reason'],
+    fields: ['registration', 'reason'],
     meaning: 'The kernel reported an event for a descriptor that the program does not watch. The event is ignored.',
     action: 'Report a bug, with the lines before this one.',
   },
@@ -105,7 +105,7 @@ export const SEVERAL_PROGRAMS = {
   },
   client_connected: {
     levels: ['debug', 'info'],
-    fields: ['id', 'ip', 'port', 'proxy', 'tls', 'cipher', 'sni', 'alpn', 'listener'],
+    fields: ['id', 'ip', 'port', 'proxy', 'tls_version', 'cipher', 'sni', 'alpn', 'listener'],
     meaning: 'A client connected.',
   },
   session_failed: {
@@ -292,7 +292,7 @@ export const ALERTS = {
   },
   alarm_closed: {
     levels: ['warn'],
-    fields: ['rule', 'subject', 'seconds'],
+    fields: ['rule', 'subject', 'block_seconds'],
     meaning: 'A rule of `alerts.close` blocked the login or the address that its alarm is about.',
     action: 'Change the password, then run `auth-relay unblock`.',
   },
@@ -318,17 +318,17 @@ export const DEMO = {
   },
   recipient_answered: {
     levels: ['info'],
-    fields: ['ip', 'to', 'relay', 'answer'],
+    fields: ['ip', 'recipient', 'relay', 'code'],
     meaning: 'A client of the demo named a recipient.',
   },
   message_delivered: {
     levels: ['info'],
-    fields: ['ip', 'to', 'octets', 'file'],
+    fields: ['ip', 'recipient', 'octets', 'file'],
     meaning: 'A message was delivered to the maildrop of the demo.',
   },
   message_discarded: {
     levels: ['info'],
-    fields: ['ip', 'to', 'octets', 'reason'],
+    fields: ['ip', 'recipient', 'octets', 'reason'],
     meaning: 'The demo accepted a message and discarded it.',
   },
   delivery_failed: {

@@ -144,7 +144,7 @@ export const POPUP_AND_POP3D = {
   },
   passwd_line_ignored: {
     levels: ['warn'],
-    fields: ['path', 'line', 'reason'],
+    fields: ['path', 'line_number', 'reason'],
     meaning: 'A line of `passwd_file` is invalid. Its login does not exist.',
     action: 'Correct the line: `auth-relay passwd LOGIN` writes valid ones.',
   },
