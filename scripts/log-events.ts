@@ -92,7 +92,6 @@ export type LogCall = { readonly place: string; readonly level: LogLevel; readon
 /** Every log call in src/. */
 export const logCallsOfSource = (): readonly LogCall[] =>
   globSync('src/**/*.ts', { cwd: root })
-    .filter(file => file !== 'src/base/log.ts')
     .sort()
     .flatMap(file => logCalls(file, readFileSync(`${root}${file}`, 'utf8')))
 
@@ -123,14 +122,16 @@ export function logContexts(text: string): readonly (readonly string[])[] {
   return found
 }
 
-/** The log calls in a text: a method debug, info, warn or error of an object that is called log. */
+/**
+ * The log calls in a text: a method debug, info, warn or error of an object that is called log, and
+ * `formatLogLine` with a level that is a literal.
+ */
 export function logCalls(file: string, text: string): readonly LogCall[] {
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)
   const found: LogCall[] = []
   const visit = (node: ts.Node): void => {
     if (ts.isCallExpression(node)) {
-      const level = levelOf(node.expression)
-      const [event] = node.arguments
+      const { level, event } = partsOf(node)
       if (level !== undefined) {
         const { line } = source.getLineAndCharacterOfPosition(node.getStart(source))
         for (const name of textsOf(event)) found.push({ place: `${file}:${line + 1}`, level, event: name })
@@ -140,6 +141,14 @@ export function logCalls(file: string, text: string): readonly LogCall[] {
   }
   visit(source)
   return found
+}
+
+function partsOf({ expression, arguments: words }: ts.CallExpression) {
+  const [first, second, third] = words
+  if (!ts.isIdentifier(expression) || expression.text !== 'formatLogLine')
+    return { level: levelOf(expression), event: first }
+  const level = second !== undefined && ts.isStringLiteral(second) && isLevel(second.text) ? second.text : undefined
+  return { level, event: third }
 }
 
 const LEVELS: ReadonlySet<string> = new Set<LogLevel>(['debug', 'info', 'warn', 'error'])

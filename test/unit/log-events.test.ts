@@ -169,6 +169,8 @@ describe('the search for events', () => {
       ],
     ],
     ['log.info(event)', [['info', undefined]]],
+    ["formatLogLine(program, 'warn', 'one_done', {})", [['warn', 'one_done']]],
+    ['formatLogLine(program, level, event, {})', []],
     ["settings.error('no log')", []],
   ])('%s', (text, calls) => {
     expect(found(text)).toEqual(calls)

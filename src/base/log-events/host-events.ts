@@ -20,6 +20,12 @@ export const SEVERAL_PROGRAMS = {
     meaning: 'A setting is written by its former name, which stays valid.',
     action: 'Write the present name.',
   },
+  log_lines_lost: {
+    levels: ['warn'],
+    fields: ['count', 'reason'],
+    meaning: 'Lines of the log were lost before this line, because 1 MiB of lines waited for the reader of the log.',
+    action: 'Find out why the reader of the log (journald, svlogd) is slow: the disk, or the size of its files.',
+  },
   privileges_shared: {
     levels: ['warn'],
     fields: ['reason'],
