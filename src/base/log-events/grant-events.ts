@@ -275,6 +275,12 @@ export const GATE = {
     meaning: 'A process that starts smtpds ended. The others continue.',
     action: 'Restart wrap. If the line comes again, report a bug.',
   },
+  starter_order_invalid: {
+    levels: ['error'],
+    fields: ['pid'],
+    meaning: 'A process that starts smtpds received an order of an unknown form from the gate, and ended.',
+    action: 'Restart wrap, so that the gate and its processes are of one version.',
+  },
   front_ended: {
     levels: ['info'],
     fields: ['ip', 'service', 'pid', 'user', 'device', 'reason', 'code'],

@@ -8,6 +8,24 @@ export const SEVERAL_PROGRAMS = {
     fields: ['path', 'restart_for', 'trigger', 'programs_changed'],
     meaning: 'The program read its settings again and uses them.',
   },
+  reload_failed: {
+    levels: ['error'],
+    fields: ['trigger', 'setting', 'reason', 'remedy'],
+    meaning: 'New settings, certificates or secrets are invalid. The old ones stay in force. Each fault has a line.',
+    action: 'Correct what the reason names, then send SIGHUP.',
+  },
+  stop_failed: {
+    levels: ['error'],
+    fields: ['setting', 'reason', 'remedy'],
+    meaning: 'The program could not stop in order. It ended nevertheless, with status 111.',
+    action: 'Look at the reason. If it names no cause outside of auth-relay, report a bug.',
+  },
+  program_failed: {
+    levels: ['error'],
+    fields: ['reason'],
+    meaning: 'The program cannot continue. It stops with status 111, so that its supervisor starts it again.',
+    action: 'Look at the reason and at the lines before this one.',
+  },
   setting_unsafe: {
     levels: ['warn'],
     fields: ['setting', 'reason'],
@@ -24,7 +42,7 @@ export const SEVERAL_PROGRAMS = {
     levels: ['warn'],
     fields: ['count', 'reason'],
     meaning: 'Lines of the log were lost before this line, because 1 MiB of lines waited for the reader of the log.',
-    action: 'Find out why the reader of the log (journald, svlogd) is slow: the disk, or the size of its files.',
+    action: 'Find out why the reader of the log, for example journald, is slow: look at its disk.',
   },
   privileges_shared: {
     levels: ['warn'],
@@ -196,6 +214,12 @@ export const STACK = {
     fields: ['program', 'in_ms'],
     meaning: 'A program is started again after this time.',
     action: 'Look at the lines of the program before this one.',
+  },
+  restart_failed: {
+    levels: ['error'],
+    fields: ['program', 'reason'],
+    meaning: 'A program that was started again did not become ready. The next start follows.',
+    action: 'Correct what the reason names.',
   },
   program_killed: {
     levels: ['warn'],

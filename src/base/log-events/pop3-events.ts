@@ -271,12 +271,6 @@ export const SSLWRAP = {
     meaning: 'The server behind sslwrap cannot be reached, or refused the connection. The client got an error.',
     action: 'Start the server. For popup, give both programs the same `ssl_hack_pass`.',
   },
-  reload_failed: {
-    levels: ['error'],
-    fields: ['trigger', 'reason'],
-    meaning: 'New settings, certificates or keys are invalid. The old ones stay in force.',
-    action: 'Correct what the reason names, then send SIGHUP.',
-  },
   reload_refused: {
     levels: ['error'],
     fields: ['pid', 'reason'],
