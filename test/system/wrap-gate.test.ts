@@ -205,7 +205,7 @@ describeWith(
         reloads += 1
         await program.waitFor(
           `reload ${reloads}`,
-          () => program.lines.filter(line => /event=settings_reloaded|^wrap: reload:/.test(line)).length >= reloads,
+          () => program.lines.filter(line => /event=(settings_reloaded|reload_failed) ?/.test(line)).length >= reloads,
         )
       }
       const connection = (line?: string) => {
