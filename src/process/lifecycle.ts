@@ -19,8 +19,8 @@ export type RunningDaemon = {
   /** Text of the ready line, e.g. `listen=127.0.0.1:1110`. */
   readonly ready: string
   /**
-   * Reads settings, certificates and secrets again (SIGHUP). Invalid ones are logged, and the old
-   * ones stay in force.
+   * Reads settings, certificates and secrets again (SIGHUP).
+   * @throws UsageFault if they are invalid. The old ones stay in force then.
    */
   reload?(): void | Promise<void>
   /** Logs its counts (SIGUSR1). Without this function the signal has no effect. */
