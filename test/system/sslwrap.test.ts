@@ -518,6 +518,7 @@ describe('certificates', () => {
     await talk(old).expect(/^\+OK/)
     expect(old.isSessionReused()).toBe(true)
     writeFileSync(`${path}/tls.crt`, 'nonsense')
+    await sslwrap.event('reload_failed', { trigger: 'file' })
     sslwrap.program.signal('SIGHUP')
     const failed = await sslwrap.event('reload_failed', { trigger: 'signal' })
     expect(`${failed['reason']} ${failed['remedy']}`).toMatch(/no certificate in PEM form/)
