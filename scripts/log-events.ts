@@ -2,7 +2,7 @@
 
 import { globSync, readFileSync, writeFileSync } from 'node:fs'
 import ts from 'typescript'
-import { LOG_CONTEXTS, LOG_FIELDS, type LogLevel } from '../src/base/log-events/row.ts'
+import { FLAG_FIELDS, LOG_CONTEXTS, LOG_FIELDS, type LogLevel } from '../src/base/log-events/row.ts'
 import { LOG_EVENT_SECTIONS } from '../src/base/log-events.ts'
 
 const root = new URL('../', import.meta.url).pathname
@@ -17,7 +17,8 @@ authd: level=info event=grant_stored id=7f3a.12 ip=192.0.2.7 user=ann daemon=dov
 \`\`\`
 
 The names, levels and fields below are stable from the first release on. The cause of an event stands in the field \`reason\`. A value with
-spaces or quotes stands in quotes; a character that cannot be printed is written as \`\\u{…}\`. The setting \`log_level\` leaves out the levels
+spaces or quotes stands in quotes; a character that cannot be printed is written as \`\\u{…}\`. A field that is
+true or false is \`1\` or \`0\`, as in the formats of [WIRE](WIRE.md). The setting \`log_level\` leaves out the levels
 below it. The line for the mail log (\`authrelay v=1 ev=login …\`) is another format: see [WIRE](WIRE.md).
 
 The lines of some parts of the programs carry further fields in front of those of the event: see [Fields of every line](#fields-of-every-line).
@@ -47,7 +48,10 @@ export function logEventsPage(): string {
       })
     return `## ${title}\n\n${head(['event', 'level', 'fields', 'meaning', 'what to do'])}${lines.join('')}`
   })
-  const fields = Object.entries(LOG_FIELDS).map(([name, meaning]) => row([code(name), meaning]))
+  const flags: readonly string[] = FLAG_FIELDS
+  const fields = Object.entries(LOG_FIELDS).map(([name, meaning]) =>
+    row([code(name), flags.includes(name) ? `${meaning}: ${code('1')} or ${code('0')}` : meaning]),
+  )
   const contexts = LOG_CONTEXTS.map(({ part, fields: names }) => row([part, names.map(code).join(' ')]))
   const everyLine = `## Fields of every line\n\n${head(['part', 'fields of every line'])}${contexts.join('')}`
   return [INTRODUCTION, ...sections, everyLine, `## Fields\n\n${head(['field', 'meaning'])}${fields.join('')}`].join(
@@ -88,7 +92,6 @@ export type LogCall = { readonly place: string; readonly level: LogLevel; readon
 /** Every log call in src/. */
 export const logCallsOfSource = (): readonly LogCall[] =>
   globSync('src/**/*.ts', { cwd: root })
-    .filter(file => file !== 'src/base/log.ts')
     .sort()
     .flatMap(file => logCalls(file, readFileSync(`${root}${file}`, 'utf8')))
 
@@ -119,14 +122,16 @@ export function logContexts(text: string): readonly (readonly string[])[] {
   return found
 }
 
-/** The log calls in a text: a method debug, info, warn or error of an object that is called log. */
+/**
+ * The log calls in a text: a method debug, info, warn or error of an object that is called log, and
+ * `formatLogLine` with a level that is a literal.
+ */
 export function logCalls(file: string, text: string): readonly LogCall[] {
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true)
   const found: LogCall[] = []
   const visit = (node: ts.Node): void => {
     if (ts.isCallExpression(node)) {
-      const level = levelOf(node.expression)
-      const [event] = node.arguments
+      const { level, event } = partsOf(node)
       if (level !== undefined) {
         const { line } = source.getLineAndCharacterOfPosition(node.getStart(source))
         for (const name of textsOf(event)) found.push({ place: `${file}:${line + 1}`, level, event: name })
@@ -136,6 +141,14 @@ export function logCalls(file: string, text: string): readonly LogCall[] {
   }
   visit(source)
   return found
+}
+
+function partsOf({ expression, arguments: words }: ts.CallExpression) {
+  const [first, second, third] = words
+  if (!ts.isIdentifier(expression) || expression.text !== 'formatLogLine')
+    return { level: levelOf(expression), event: first }
+  const level = second !== undefined && ts.isStringLiteral(second) && isLevel(second.text) ? second.text : undefined
+  return { level, event: third }
 }
 
 const LEVELS: ReadonlySet<string> = new Set<LogLevel>(['debug', 'info', 'warn', 'error'])

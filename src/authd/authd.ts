@@ -259,7 +259,7 @@ function reportCounters(counters: Counters, queue: GrantQueue, log: Log): void {
   const { commits, commitFailures, sweeps, swept, fifoFull, badAnnouncements, foreignPeers, usageEvents, decisions } =
     counters
   log.info('counters_reported', {
-    queue: queue.length,
+    waiting: queue.length,
     commits,
     commit_failures: commitFailures,
     sweeps,

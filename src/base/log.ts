@@ -3,7 +3,7 @@
 import { writeSync } from 'node:fs'
 import { BoundedMap } from './bounded-map.ts'
 import { errorCodeOf, messageOf } from './errors.ts'
-import type { LogContextField, LogLevel } from './log-events/row.ts'
+import type { FLAG_FIELDS, LogContextField, LogLevel } from './log-events/row.ts'
 import type { LogEvent, LogEventAt, LogFieldOf, LogReasonOf } from './log-events.ts'
 
 /**
@@ -13,7 +13,7 @@ export type WriteOctets = (octets: Buffer) => number
 
 /**
  * Octets that are kept for a slow reader. Further lines are lost; their number is logged when there
- * is room again.
+ * is room again (`log_lines_lost`).
  */
 const MAX_WAITING_OCTETS = 1_048_576
 /**
@@ -42,15 +42,15 @@ export class LineWriter {
     this.#write = write
   }
 
-  /** Takes one line, its LF included, and writes it. */
-  line(text: string): void {
+  /** Takes one line of a program, its LF included, and writes it. */
+  line(text: string, program: string): void {
     // A retry is already scheduled. Another attempt for each line would be a wasted system call.
-    if (this.#take(text) && this.#timer === undefined) this.flush()
+    if (this.#take(text, program) && this.#timer === undefined) this.flush()
   }
 
   /** As `line`, but written together with all other lines of this turn of the event loop. */
-  lineOfTurn(text: string): void {
-    if (!this.#take(text) || this.#timer !== undefined || this.#isDue) return
+  lineOfTurn(text: string, program: string): void {
+    if (!this.#take(text, program) || this.#timer !== undefined || this.#isDue) return
     this.#isDue = true
     setImmediate(() => {
       this.#isDue = false
@@ -59,15 +59,16 @@ export class LineWriter {
   }
 
   /** False if there is no room for the line. */
-  #take(text: string): boolean {
+  #take(text: string, program: string): boolean {
     const octets = Buffer.from(text)
     if (this.#waitingOctets + octets.length > MAX_WAITING_OCTETS) {
       this.#lost += 1
       return false
     }
     if (this.#lost > 0) {
-      this.#keep(Buffer.from(`log: ${this.#lost} lines lost: the reader of the log is too slow\n`))
+      const lost = { count: this.#lost, reason: 'the reader of the log is too slow' }
       this.#lost = 0
+      this.#keep(Buffer.from(`${formatLogLine(program, 'warn', 'log_lines_lost', lost)}\n`))
     }
     this.#keep(octets)
     return true
@@ -117,20 +118,28 @@ function linesTogether(lines: readonly Buffer[], from: number): number {
   return count
 }
 
-/** Values of a log line. Errors give their message; undefined fields are left out. */
-export type Fields = Readonly<Record<string, string | number | bigint | boolean | Date | Error | undefined>>
+type Flag = boolean | undefined
+type Value = string | number | bigint | Date | Error | undefined
+
+/**
+ * Values of a log line. Errors give their message, and booleans `1` or `0`; undefined fields are
+ * left out.
+ */
+export type Fields = Readonly<Record<string, Value | Flag>>
 
 const NO_FIELDS: Fields = {}
 
 /** The fields of an event, as the table of log events lists them. */
 export type FieldsOf<Event extends LogEvent> = {
-  readonly [Name in LogFieldOf<Event>]?: Name extends 'reason'
-    ? LogReasonOf<Event, Fields[string]> & Fields[string]
-    : Fields[string]
+  readonly [Name in LogFieldOf<Event>]?: Name extends (typeof FLAG_FIELDS)[number]
+    ? Flag
+    : Name extends 'reason'
+      ? LogReasonOf<Event, Value> & Value
+      : Value
 }
 
 /** Fields that every line of a part of a program carries. */
-export type ContextFields = { readonly [Name in LogContextField]?: Fields[string] }
+export type ContextFields = { readonly [Name in LogContextField]?: Value }
 
 /**
  * One event, one line, `key=value`. No text of a peer can make a second line or a second field.
@@ -164,7 +173,8 @@ const PLAIN = /^[!#-<>-[\]-~]{1,512}$/
 /** Longest value kept, in characters: a log line stays within what syslog carries. */
 const MAX_VALUE = 512
 
-function formatValue(value: string | number | bigint | boolean | Date | Error): string {
+function formatValue(value: NonNullable<Value | Flag>): string {
+  if (typeof value === 'boolean') return value ? '1' : '0'
   const text = value instanceof Date ? String(value.toJSON()) : value instanceof Error ? describe(value) : String(value)
   if (PLAIN.test(text)) return text
   const cut = text.length > MAX_VALUE ? `${text.slice(0, MAX_VALUE)}…` : text
@@ -198,7 +208,7 @@ export function createLog(
     level?: LogLevel
     /** Writes the lines of one event loop turn together, for programs that write many at once. */
     byTurn?: boolean
-    write?: (line: string) => void
+    write?: (line: string, program: string) => void
   } = {},
 ): Log {
   const least = LOG_LEVELS.indexOf(level)
@@ -209,6 +219,7 @@ export function createLog(
         if (LOG_LEVELS.indexOf(severity) >= least) {
           write(
             `${formatLogLine(program, severity, event, common === NO_FIELDS ? fields : { ...common, ...fields })}\n`,
+            program,
           )
         }
       }
@@ -232,12 +243,12 @@ export function printToStandardError(text: string): void {
   process.stderr.write(text)
 }
 
-function writeToStandardError(line: string): void {
-  standardError.line(line)
+function writeToStandardError(line: string, program: string): void {
+  standardError.line(line, program)
 }
 
-function writeWithTurn(line: string): void {
-  standardError.lineOfTurn(line)
+function writeWithTurn(line: string, program: string): void {
+  standardError.lineOfTurn(line, program)
 }
 
 const DAY_MS = 86_400_000

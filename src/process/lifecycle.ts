@@ -3,8 +3,8 @@
  * the administrator, the service manager and `auth-relay up`.
  */
 import { writeFileSync, writeSync } from 'node:fs'
-import { EXIT, isAccessDenied, stackOf, TemporaryFault, UsageFault } from '../base/errors.ts'
-import { createLog, printToStandardError } from '../base/log.ts'
+import { EXIT, type Fault, formatFault, isAccessDenied, stackOf, TemporaryFault, UsageFault } from '../base/errors.ts'
+import { createLog, type Log, printToStandardError } from '../base/log.ts'
 import { notifySocket } from '../libc/sockets.ts'
 import { forbidDumps, unblockSignal } from '../libc/this-process.ts'
 import { formatMessage } from '../wire/workers/control-channel.ts'
@@ -19,8 +19,8 @@ export type RunningDaemon = {
   /** Text of the ready line, e.g. `listen=127.0.0.1:1110`. */
   readonly ready: string
   /**
-   * Reads settings, certificates and secrets again (SIGHUP). Invalid ones are logged, and the old
-   * ones stay in force.
+   * Reads settings, certificates and secrets again (SIGHUP).
+   * @throws UsageFault if they are invalid. The old ones stay in force then.
    */
   reload?(): void | Promise<void>
   /** Logs its counts (SIGUSR1). Without this function the signal has no effect. */
@@ -57,6 +57,7 @@ export function nameProcess(name: string): void {
  */
 export async function runDaemon(program: string, start: () => Promise<RunningDaemon>): Promise<void> {
   nameProcess(program)
+  const log = createLog(program)
   // Without root, forbidDumps also closes the process's own environment in /proc, which the start
   // reads. So it is called again after the start.
   if (isRoot()) forbidDumps()
@@ -71,14 +72,14 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   const daemon = await orExit(program, start, isPinged())
   forbidDumps()
   for (const address of unusedActivatedSockets()) {
-    createLog(program).warn('socket_unused', {
+    log.warn('socket_unused', {
       address,
       reason: 'no setting names this address: give both the same, or disable the socket unit',
     })
   }
   const { url } = await import('node:inspector')
   if (url() !== undefined) {
-    createLog(program).warn('inspector_opened', {
+    log.warn('inspector_opened', {
       reason: 'every account of this host can run code in this process: start it without --inspect (NODE_OPTIONS)',
     })
   }
@@ -86,9 +87,9 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
   let stopping = false
   let reloading = Promise.resolve()
   const reload = (files: ReloadOrder['files']): void => {
-    reloading = reloading.then(async () => {
-      await orComplain(program, 'reload', () => withInheritedFiles(files, async () => withRemedy(daemon)))
-    })
+    reloading = reloading
+      .then(() => withInheritedFiles(files, async () => withRemedy(daemon)))
+      .catch((error: unknown) => logReloadFaults(log, 'signal', error))
   }
   hangUp = () => reload({})
   if (daemon.report !== undefined) {
@@ -100,13 +101,11 @@ export async function runDaemon(program: string, start: () => Promise<RunningDae
     stopping = true
     notify('STOPPING=1')
     stopWatchdog()
-    void orComplain(program, 'stop', async () => daemon.stop()).then(done =>
-      process.exit(done ? status : EXIT.temporary),
-    )
+    void stopOrLog(daemon, log).then(done => process.exit(done ? status : EXIT.temporary))
   }
   const stop = (): void => stopWith(EXIT.done)
   void daemon.failed?.then(reason => {
-    printToStandardError(`${program}: ${reason}\n`)
+    log.error('program_failed', { reason })
     if (!stopping) stopWith(EXIT.temporary)
   })
   process.on('SIGTERM', stop)
@@ -141,8 +140,9 @@ async function orExit<T>(program: string, action: () => Promise<T>, reports = fa
   try {
     return await action()
   } catch (error) {
-    if (reports) reportStart({ type: 'faults', lines: faultsOf(error) })
-    else printToStandardError(faultLines(program, error))
+    const lines = faultsOf(error).map(formatFault)
+    if (reports) reportStart({ type: 'faults', lines })
+    else printToStandardError(lines.map(line => `${program}: ${line}\n`).join(''))
     process.exit(error instanceof UsageFault ? error.exitStatus : EXIT.temporary)
   }
 }
@@ -164,36 +164,37 @@ async function withRemedy(daemon: RunningDaemon): Promise<void> {
     await daemon.reload?.()
   } catch (error) {
     if (!(error instanceof UsageFault) || !isAccessDenied(error.cause) || process.getuid?.() === 0) throw error
-    const remedy = 'nothing has changed: restart the program, or send SIGHUP to auth-relay up if that started it'
-    throw new UsageFault([...error.faults, remedy], error)
+    const remedy = 'restart the program, or send SIGHUP to auth-relay up if that started it'
+    throw new UsageFault(
+      error.details.map(fault => ({ ...fault, remedy })),
+      error,
+    )
   }
 }
 
-/** Runs an action. Returns false after a fault, which is written to standard error. */
-async function orComplain(program: string, what: string, action: () => Promise<void>): Promise<boolean> {
+/** Logs why a reload changed nothing, one event for each fault. */
+export function logReloadFaults(log: Log, trigger: 'signal' | 'file', error: unknown): void {
+  for (const fault of faultsOf(error)) log.error('reload_failed', { trigger, ...fieldsOf(fault) })
+}
+
+/** Stops the daemon. Returns false after a fault, which is logged. */
+async function stopOrLog(daemon: RunningDaemon, log: Log): Promise<boolean> {
   try {
-    await action()
+    await daemon.stop()
     return true
   } catch (error) {
-    printToStandardError(faultLines(program, error, `${what}: `))
+    for (const fault of faultsOf(error)) log.error('stop_failed', fieldsOf(fault))
     return false
   }
 }
 
-/**
- * One line for each fault of the administrator or of the host. Only a fault of the program has a
- * stack.
- */
-const faultLines = (program: string, error: unknown, prefix = ''): string =>
-  faultsOf(error)
-    .map(line => `${program}: ${prefix}${line}\n`)
-    .join('')
+const fieldsOf = ({ setting, fact, remedy }: Fault) => ({ setting, reason: fact, remedy })
 
-function faultsOf(error: unknown): string[] {
-  if (error instanceof UsageFault) return [...error.faults]
-  if (error instanceof TemporaryFault) return [error.message]
-  return [`internal error: ${stackOf(error)}`]
-}
+/** The faults of the administrator or of the host. Only a fault of the program has a stack. */
+const faultsOf = (error: unknown): readonly Fault[] =>
+  error instanceof UsageFault || error instanceof TemporaryFault
+    ? error.details
+    : [{ fact: `internal error: ${stackOf(error)}` }]
 
 /** Reports to systemd that the program is ready, and triggers its watchdog from the event loop. */
 function announceReady(): () => void {

@@ -176,6 +176,8 @@ export const epollEngine: Engine = {
 
   logLimits(log) {
     socketLoop().onBatchLack(reason => log.info('batch_unavailable', { reason }))
-    socketLoop().onStrayEvent(tag => log.error('event_unmatched', { tag, reason: 'no registration has this tag' }))
+    socketLoop().onStrayEvent(registration =>
+      log.error('event_unmatched', { registration, reason: 'no registration has this tag' }),
+    )
   },
 }

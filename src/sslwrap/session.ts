@@ -242,7 +242,7 @@ function proxyTls(socket: TLSSocket, asked: boolean): ProxyTls {
 }
 
 function tlsFields({ socket, servername, alpn }: Secured) {
-  return { tls: socket.getProtocol() ?? undefined, cipher: socket.getCipher().name, sni: servername, alpn }
+  return { tls_version: socket.getProtocol() ?? undefined, cipher: socket.getCipher().name, sni: servername, alpn }
 }
 
 /**

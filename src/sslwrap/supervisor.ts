@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 import { asError, messageOf, TemporaryFault, UsageFault } from '../base/errors.ts'
 import { createLog, type Log } from '../base/log.ts'
 import { SupervisedChild } from '../base/supervised-child.ts'
-import type { RunningDaemon } from '../process/lifecycle.ts'
+import { logReloadFaults, type RunningDaemon } from '../process/lifecycle.ts'
 import { type BoundSocket, holdListeners } from '../process/listener.ts'
 import { type Ids, idsOf, isRoot } from '../process/privileges.ts'
 import { formatSocketAddress } from '../process/socket-address.ts'
@@ -150,7 +150,7 @@ class Supervisor {
     if (this.#metrics !== undefined) ready.push(`metrics=${this.#metrics}`)
     return {
       ready: ready.join(' '),
-      reload: () => this.#reloadOrKeep('signal'),
+      reload: () => this.#reload('signal'),
       stop: () => this.stop(),
     }
   }
@@ -260,27 +260,21 @@ class Supervisor {
 
   #watch(): void {
     this.#stopWatching()
-    this.#stopWatching = watchFiles(filesOf(this.#plan), () => void this.#reloadOrKeep('file'))
+    this.#stopWatching = watchFiles(filesOf(this.#plan), () => {
+      void this.#reload('file').catch((error: unknown) => logReloadFaults(this.#log, 'file', error))
+    })
   }
 
   /**
    * Reads certificates, keys and the password again, and at a signal the settings too. If one of
    * them is invalid, all old ones stay in force. Sockets and workers keep the settings of their
    * start.
+   * @throws UsageFault
    */
-  async #reloadOrKeep(cause: 'signal' | 'file'): Promise<void> {
-    let waiting: Readonly<Record<string, string>>
-    try {
-      const next = cause === 'signal' ? this.#planAgain() : { plan: this.#plan, waiting: {} }
-      this.#materials = this.#readMaterials(next.plan)
-      this.#plan = next.plan
-      waiting = next.waiting
-    } catch (error) {
-      if (!(error instanceof UsageFault)) throw error
-      for (const fault of error.faults)
-        this.#log.error('reload_failed', { trigger: cause, reason: `${fault}; the old settings stay in force` })
-      return
-    }
+  async #reload(cause: 'signal' | 'file'): Promise<void> {
+    const { plan, waiting } = cause === 'signal' ? this.#planAgain() : { plan: this.#plan, waiting: {} }
+    this.#materials = this.#readMaterials(plan)
+    this.#plan = plan
     if (cause === 'signal') this.#watch()
     await this.#rotate()
     this.#log.info('settings_reloaded', { trigger: cause, ...waiting })

@@ -226,7 +226,11 @@ describe('life of the process', () => {
     // An invalid file changes nothing.
     writeFileSync(stack.config, 'configured = maybe')
     authd.signal('SIGHUP')
-    await authd.waitForLine(/^authd: reload: .*/)
+    await stack.waitForLog('authd', {
+      event: 'reload_failed',
+      trigger: 'signal',
+      reason: /auth-relay.toml:1: invalid value/,
+    })
     await sendSyslog([line.replace('203.0.113.7', '203.0.113.8')])
     await eventually('the other grant is stored', async () => (await storedGrants(database.owner)).has('203.0.113.8'))
     expect((await authd.stop()).code).toBe(0)

@@ -25,13 +25,22 @@ switch (part) {
         ready: 'listen=127.0.0.1:1',
         reload: () => {
           say('reloaded')
-          if (rest[0] === 'bad-reload') throw new UsageFault('the file is wrong: repair it')
+          if (rest[0] !== 'bad-reload') return
+          const second = { setting: 'sample.second', fact: 'the other fault', remedy: 'repair it too' }
+          throw new UsageFault(['the file is wrong: repair it', second])
         },
         stop: async () => {
           say('stopping')
           if (rest[0] === 'stuck') await new Promise(() => {})
           clearInterval(keepAlive)
+          if (rest[0] === 'bad-stop')
+            throw new TemporaryFault({
+              setting: 'sample.file',
+              fact: 'the file cannot be removed',
+              remedy: 'remove it',
+            })
         },
+        ...(rest[0] === 'fails' ? { failed: Promise.resolve('the socket is missing') } : {}),
       }
     })
     break

@@ -34,8 +34,36 @@ describe('a daemon', () => {
     const daemon = start(['bad-reload'])
     await daemon.waitForLine(/ready/)
     daemon.signal('SIGHUP')
-    expect(await daemon.waitForLine(/wrong/)).toBe('sample: reload: the file is wrong: repair it')
+    await daemon.waitForLine(/second/)
+    expect(daemon.log.map(({ fields }) => fields)).toEqual([
+      { level: 'error', event: 'reload_failed', trigger: 'signal', reason: 'the file is wrong: repair it' },
+      {
+        level: 'error',
+        event: 'reload_failed',
+        trigger: 'signal',
+        setting: 'sample.second',
+        reason: 'the other fault',
+        remedy: 'repair it too',
+      },
+    ])
+    expect(daemon.lines).toEqual([
+      'sample ready listen=127.0.0.1:1',
+      'reloaded',
+      expect.any(String),
+      expect.any(String),
+    ])
     expect(daemon.ending).toBeUndefined()
+  })
+
+  test.each([
+    ['bad-stop', 'stop_failed', { setting: 'sample.file', reason: 'the file cannot be removed', remedy: 'remove it' }],
+    ['fails', 'program_failed', { reason: 'the socket is missing' }],
+  ])('%s: the daemon ends with status 111 and logs %s', async (word, event, fields) => {
+    const daemon = start([word])
+    await daemon.waitForLine(/ready/)
+    if (word === 'bad-stop') daemon.signal('SIGTERM')
+    expect(await daemon.ended).toEqual({ code: 111, signal: null })
+    expect(daemon.log.map(line => line.fields)).toEqual([{ level: 'error', event, ...fields }])
   })
 
   test('SIGHUP during the start does not end the daemon, and is a reload after the start', async () => {

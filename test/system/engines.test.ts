@@ -87,7 +87,7 @@ describe(`engine ${ENGINE_OF_RUN}`, () => {
             }
             await smtp.expectEnd()
             smtp.close()
-            await stack.waitForLog('wrap', { event: 'relay_allowed', ...(front && { front: 'yes' }) })
+            await stack.waitForLog('wrap', { event: 'relay_allowed', ...(front && { front: '1' }) })
             await stack.waitForLog('wrap', { event: 'smtpd_ended', status: '0' })
           })
     })

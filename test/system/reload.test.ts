@@ -233,8 +233,7 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
   test('an invalid file changes nothing, and is reported once', async () => {
     configure({ popup: { hostname: 'wrong.example.org', logins: 0 } })
     stack.program('auth-relay').signal('SIGHUP')
-    const line = await stack.program('auth-relay').waitForLine(/reload: .*popup\.logins/)
-    expect(line).toMatch(/^auth-relay: reload: /)
+    await stack.waitForLog('auth-relay', { event: 'reload_failed', trigger: 'signal', reason: /popup\.logins/ })
     const client = pop3()
     await client.expect(/@mx\.example\.org|@new\.example\.org|\+OK/)
     client.close()
@@ -249,7 +248,9 @@ describe.runIf(isRoot)('SIGHUP to auth-relay up, with a settings file of mode 06
     )
     if (authd === undefined) throw new Error('authd does not run')
     process.kill(authd.pid, 'SIGHUP')
-    await stack.program('auth-relay').waitForLine(/^authd: reload: cannot read the settings file .*mode 0600/)
-    await stack.program('auth-relay').waitForLine(/^authd: reload: nothing has changed: .*SIGHUP to auth-relay up/)
+    const line = await stack
+      .program('auth-relay')
+      .waitForLine(/^authd: level=error event=reload_failed trigger=signal reason="cannot read the settings file /)
+    expect(line).toMatch(/mode 0600 .* remedy="restart the program, or send SIGHUP to auth-relay up /)
   })
 })

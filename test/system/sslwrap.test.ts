@@ -62,8 +62,8 @@ describe('the SSL dialogue', () => {
     await pop.expectEnd()
     const received = server.received.at(-1)?.text
     expect(received).toBe(`SSL 127.0.0.1:${SHARED_PASSWORD}\r\nSSL 192.0.2.66:x\r\nUSER ann\r\nQUIT\r\n`)
-    const { tls, alpn } = await sslwrap.event('client_connected', { id: '7f3a.12' })
-    expect([tls, alpn]).toEqual(['TLSv1.3', 'pop3'])
+    const { tls_version, alpn } = await sslwrap.event('client_connected', { id: '7f3a.12' })
+    expect([tls_version, alpn]).toEqual(['TLSv1.3', 'pop3'])
     await sslwrap.event('session_ended', { id: '7f3a.12', ip: '127.0.0.1', reason: 'ended' })
     expect(sslwrap.program.lines.join()).not.toContain(SHARED_PASSWORD)
   })
@@ -518,10 +518,10 @@ describe('certificates', () => {
     await talk(old).expect(/^\+OK/)
     expect(old.isSessionReused()).toBe(true)
     writeFileSync(`${path}/tls.crt`, 'nonsense')
+    await sslwrap.event('reload_failed', { trigger: 'file' })
     sslwrap.program.signal('SIGHUP')
-    expect((await sslwrap.event('reload_failed'))['reason']).toMatch(
-      /no certificate in PEM form; the old settings stay in force/,
-    )
+    const failed = await sslwrap.event('reload_failed', { trigger: 'signal' })
+    expect(`${failed['reason']} ${failed['remedy']}`).toMatch(/no certificate in PEM form/)
     expect(await fingerprint()).toBe(second)
     // As certbot does: the new pair is in another directory, and the old names become links to it.
     makeCertificate(`${path}/archive2`, { names: ['mx.example.org'] })

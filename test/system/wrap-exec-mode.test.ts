@@ -109,7 +109,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     expect(shown(program)).toContain('relay=unset login= ')
     expect(program.ending?.code).toBe(0)
     expect(logged(program)).toHaveLength(1)
-    expect(logged(program)[0]).toMatchObject({ level: 'error', event: 'decision_failed', relay: 'false' })
+    expect(logged(program)[0]).toMatchObject({ level: 'error', event: 'decision_failed', relay: '0' })
   })
 
   test('unreadable settings: the smtpd runs nevertheless', async () => {

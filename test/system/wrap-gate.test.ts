@@ -154,7 +154,7 @@ describeWith(
       )
       expect(code(await mail('bob@example.org'))).toBe('250')
       expect(code(await mail('bob@elsewhere.example'))).toBe('553')
-      await stack.waitForLog('wrap', { event: 'decision_failed', relay: 'false' })
+      await stack.waitForLog('wrap', { event: 'decision_failed', relay: '0' })
       await eventually('both decisions are counted as undecided', () => tallies.get('gate')?.undecided === 2)
       expect(tallies.get('gate')).toMatchObject({ relayed: 0, refused: 0, recent: [] })
     })
@@ -205,7 +205,7 @@ describeWith(
         reloads += 1
         await program.waitFor(
           `reload ${reloads}`,
-          () => program.lines.filter(line => /event=settings_reloaded|^wrap: reload:/.test(line)).length >= reloads,
+          () => program.lines.filter(line => /event=(settings_reloaded|reload_failed) ?/.test(line)).length >= reloads,
         )
       }
       const connection = (line?: string) => {
@@ -273,9 +273,7 @@ describeWith(
       await renew({ relayclient_value: '@renewed' })
       expect(await banner()).toMatch(/^220 first RELAYCLIENT=@renewed /)
       await renew({ smtpd: ['/nonexistent/smtpd'], relayclient_value: '@broken' })
-      expect(program.lines.some(line => line.startsWith('wrap: reload: /nonexistent/smtpd is not a program'))).toBe(
-        true,
-      )
+      await stack.waitForLog('wrap', { event: 'reload_failed', reason: /^\/nonexistent\/smtpd is not a program/ })
       expect(await banner()).toMatch(/^220 first RELAYCLIENT=@renewed /)
     })
 

@@ -131,7 +131,9 @@ describeWith([ROOT], 'the smtpd under a separate account', () => {
     // Without a starter the gate cannot serve, so its supervisor starts it again as root.
     process.kill(spare?.pid ?? 0, 'SIGKILL')
     expect((await gate.ended).code).toBe(111)
-    expect(gate.lines.some(text => text.startsWith('wrap: no starter of smtpds is left'))).toBe(true)
+    expect(
+      await stack.waitForLog('wrap', { event: 'program_failed', reason: /^no starter of smtpds is left/ }),
+    ).toBeDefined()
   })
 
   test('a starter that hangs is killed and replaced', async () => {

@@ -9,8 +9,8 @@ import {
   logEventsOnDisk,
   logEventsPage,
 } from '../../scripts/log-events.ts'
-import type { ContextFields, FieldsOf } from '../../src/base/log.ts'
-import { LOG_CONTEXTS, LOG_FIELDS, type LogLevel } from '../../src/base/log-events/row.ts'
+import { type ContextFields, type FieldsOf, formatLogLine } from '../../src/base/log.ts'
+import { FLAG_FIELDS, LOG_CONTEXTS, LOG_FIELDS, type LogLevel } from '../../src/base/log-events/row.ts'
 import { LOG_EVENT_SECTIONS, LOG_EVENTS, type LogEvent, type LogEventAt } from '../../src/base/log-events.ts'
 import { SECTIONS } from '../../src/settings/settings.ts'
 
@@ -73,6 +73,22 @@ describe('the table', () => {
     for (const { event, reasons } of listed) expect([...new Set(reasons)].sort(), event).toEqual(reasons)
     const literals = literalsOfSource()
     expect(listed.flatMap(({ reasons }) => reasons.filter(reason => !literals.has(reason)))).toEqual([])
+  })
+
+  test('gives each field one meaning', () => {
+    expect(Object.entries(LOG_FIELDS).filter(([, meaning]) => /, or /.test(meaning))).toEqual([])
+    const meanings = Object.values(LOG_FIELDS)
+    expect(meanings.filter((meaning, place) => meanings.indexOf(meaning) !== place)).toEqual([])
+  })
+
+  test('knows the fields that are true or false, and the log writes them in one spelling', () => {
+    const flags = Object.entries(LOG_FIELDS).filter(([, meaning]) => /^whether /.test(meaning))
+    expect(flags.map(([name]) => name)).toEqual(FLAG_FIELDS)
+    for (const name of FLAG_FIELDS) {
+      const written = [true, false].map(value => formatLogLine('wrap', 'info', 'relay_allowed', { [name]: value }))
+      expect(written.map(line => line.split(' ').at(-1))).toEqual([`${name}=1`, `${name}=0`])
+      expect(logEventsPage()).toMatch(new RegExp(`\\| \`${name}\` \\| whether .*: \`1\` or \`0\` \\|`))
+    }
   })
 
   test('calls every cause `reason`', () => {
@@ -153,6 +169,8 @@ describe('the search for events', () => {
       ],
     ],
     ['log.info(event)', [['info', undefined]]],
+    ["formatLogLine(program, 'warn', 'one_done', {})", [['warn', 'one_done']]],
+    ['formatLogLine(program, level, event, {})', []],
     ["settings.error('no log')", []],
   ])('%s', (text, calls) => {
     expect(found(text)).toEqual(calls)
@@ -174,6 +192,8 @@ test('the type checker refuses an unknown event, another level and an unknown fi
   expectTypeOf<'grant_stored'>().not.toExtend<LogEventAt<'error'>>()
   expectTypeOf<'grant-stored'>().not.toExtend<LogEvent>()
   expectTypeOf<keyof FieldsOf<'grants_swept'>>().toEqualTypeOf<'grants'>()
+  expectTypeOf<FieldsOf<'login_failed'>['tls']>().toEqualTypeOf<boolean | undefined>()
+  expectTypeOf<boolean>().not.toExtend<FieldsOf<'grants_swept'>['grants']>()
   expectTypeOf<keyof ContextFields>().toExtend<keyof typeof LOG_FIELDS>()
   expectTypeOf<{ readonly session: string }>().not.toExtend<Required<ContextFields>>()
   expectTypeOf<LogEventAt<LogLevel>>().toExtend<LogEvent>()

@@ -152,7 +152,7 @@ export class AlertWatch {
     ]
     for (const target of targets) {
       await admin.block(target, { forSeconds: closeFor, reason: `${rule}: ${detail}`, owner: 'alerts' })
-      log.warn('alarm_closed', { rule, subject, seconds: closeFor })
+      log.warn('alarm_closed', { rule, subject, block_seconds: closeFor })
     }
   }
 

@@ -185,9 +185,9 @@ export class DemoSession {
     const refusal = refusalOf(address, this.#options)
     this.#log.info('recipient_answered', {
       ip: remoteIp,
-      to: address,
+      recipient: address,
       relay: relayClient !== undefined,
-      answer: refusal?.slice(0, 3) ?? '250',
+      code: refusal?.slice(0, 3) ?? '250',
     })
     return refusal
   }
@@ -222,15 +222,15 @@ export class DemoSession {
   #deliver(text: Buffer): void {
     const { user, domain, maildir, remoteIp } = this.#options
     try {
-      for (const to of new Set(this.#recipients)) {
+      for (const recipient of new Set(this.#recipients)) {
         const octets = text.length
-        if (to === `${user}@${domain}`) {
-          const header = Buffer.from(this.#traceHeader(to), 'latin1')
+        if (recipient === `${user}@${domain}`) {
+          const header = Buffer.from(this.#traceHeader(recipient), 'latin1')
           const file = deliverToMaildir(maildir, domain, [header, text], new Date())
-          this.#log.info('message_delivered', { ip: remoteIp, to, octets, file })
+          this.#log.info('message_delivered', { ip: remoteIp, recipient, octets, file })
         } else {
           const reason = 'demo: nothing leaves this machine'
-          this.#log.info('message_discarded', { ip: remoteIp, to, octets, reason })
+          this.#log.info('message_discarded', { ip: remoteIp, recipient, octets, reason })
         }
       }
       this.#reply('250 ok: the demo has taken the message')

@@ -28,8 +28,6 @@ export type UpOptions = {
   readonly config: string
   readonly environment: Environment
   readonly log: Log
-  /** Receives every line of the programs. */
-  readonly passOn: (line: string) => void
 }
 
 /** The running stack: the ready text of each program, e.g. `listen=127.0.0.1:1110`. */
@@ -99,7 +97,7 @@ export async function startStack(options: UpOptions): Promise<Stack> {
 }
 
 async function startParts(
-  { config, environment, log, passOn }: UpOptions,
+  { config, environment, log }: UpOptions,
   settings: Settings,
   parts: { stop(): Promise<void> }[],
 ) {
@@ -118,7 +116,7 @@ async function startParts(
       readyWithin: READY_WITHIN_MS,
       stopWithin: drainSeconds * 1000 + STOP_GRACE_MS,
     }
-    const program = new SupervisedProgram(spec, log, passOn)
+    const program = new SupervisedProgram(spec, log)
     parts.push(program)
     programs.push(program)
     ready.set(name, await program.start())

@@ -37,15 +37,13 @@ const MAX_FAULTS = 20
 export class SupervisedProgram {
   readonly #spec: ProgramSpec
   readonly #log: Log
-  readonly #passOn: (line: string) => void
   readonly #supervised: SupervisedChild<ProgramRun>
   /** The first start has succeeded. */
   #isStarted = false
 
-  constructor(spec: ProgramSpec, log: Log, passOn: (line: string) => void) {
+  constructor(spec: ProgramSpec, log: Log) {
     this.#spec = spec
     this.#log = log.with({ program: spec.name })
-    this.#passOn = passOn
     this.#supervised = new SupervisedChild<ProgramRun>({
       launch: () => this.#launch(),
       ended: () => {
@@ -71,7 +69,7 @@ export class SupervisedProgram {
       return text ?? ''
     } catch (error) {
       await this.stop()
-      throw error
+      throw withName(this.name, error)
     }
   }
 
@@ -98,7 +96,7 @@ export class SupervisedProgram {
   }
 
   #launch(): ProgramRun {
-    const { name, script, args, env, readyWithin } = this.#spec
+    const { script, args, env, readyWithin } = this.#spec
     const child = spawn(process.execPath, [...runtimeOptions(), script, ...args], {
       stdio: ['pipe', 'ignore', 'inherit', 'pipe'],
       env: { ...env, AUTHRELAY_SUPERVISED: '1', AUTHRELAY_PINGED: '1' },
@@ -109,38 +107,37 @@ export class SupervisedProgram {
       killGroup(child)
     })
     let faults: readonly string[] = []
-    let readyText: ((text: string) => void) | undefined
-    let started = false
-    const ended = new Promise<void>(resolve => {
+    let state: 'starting' | 'ready' | 'failed' = 'starting'
+    const { promise: ready, resolve, reject } = Promise.withResolvers<string>()
+    // The caller of `start` handles the fault of the first start.
+    ready.catch(() => {})
+    const fail = (fault: Error): void => {
+      if (state !== 'starting') return
+      state = 'failed'
+      if (this.#isStarted && !this.#supervised.isStopped) {
+        for (const reason of linesOf(fault)) this.#log.error('restart_failed', { reason })
+        killGroup(child)
+      }
+      reject(fault)
+    }
+    const deadline = setTimeout(() => {
+      const seconds = readyWithin / 1000
+      fail(new TemporaryFault(`was not ready within ${seconds} s: look at its last lines above, then start again`))
+    }, readyWithin)
+    const ended = new Promise<void>(resolveEnd => {
       child.once('error', error => {
         faults = [`cannot be started: ${error.message}`]
-        resolve()
+        resolveEnd()
       })
       // `close` and not `exit`, so that the last message on the control channel is read before the
       // end is handled.
-      child.once('close', () => resolve())
+      child.once('close', () => resolveEnd())
     }).then(() => {
-      if (started && !this.#supervised.isStopped) {
+      clearTimeout(deadline)
+      if (state === 'ready' && !this.#supervised.isStopped) {
         this.#log.error('program_ended', { status: child.exitCode ?? undefined, signal: child.signalCode ?? undefined })
       }
-    })
-    const ready = new Promise<string>((resolve, reject) => {
-      const deadline = setTimeout(() => {
-        reject(
-          new TemporaryFault(
-            `${name} was not ready within ${readyWithin / 1000} s: look at its last lines above, then start again`,
-          ),
-        )
-      }, readyWithin)
-      readyText = text => {
-        clearTimeout(deadline)
-        started = true
-        resolve(text)
-      }
-      void ended.then(() => {
-        clearTimeout(deadline)
-        if (!started) reject(faultOf(name, child, faults))
-      })
+      fail(faultOf(child, faults))
     })
     child.once('exit', () => {
       // A worker that outlives its parent keeps its ports.
@@ -150,14 +147,12 @@ export class SupervisedProgram {
     child.stdin?.on('error', () => {})
     channel.onMessage(message => {
       const report = parseStartReport(message)
-      if (report?.type === 'ready') readyText?.(report.text)
-      else if (report?.type === 'faults' && !started) faults = report.lines.slice(0, MAX_FAULTS)
-    })
-    ready.catch((error: unknown) => {
-      // The caller of `start` reports the fault of the first start.
-      if (!this.#isStarted) return
-      for (const line of messageOf(error).split('\n')) this.#passOn(line)
-      killGroup(child)
+      if (state !== 'starting') return
+      if (report?.type === 'ready') {
+        clearTimeout(deadline)
+        state = 'ready'
+        resolve(report.text)
+      } else if (report?.type === 'faults') faults = report.lines.slice(0, MAX_FAULTS)
     })
     return { child, channel, ready, ended }
   }
@@ -172,11 +167,18 @@ type ProgramRun = {
 }
 
 /** The fault of a program from its own report and its exit status. */
-function faultOf(name: string, child: ChildProcess, faults: readonly string[]): Error {
+function faultOf(child: ChildProcess, faults: readonly string[]): Error {
   const how = child.exitCode === null ? `signal ${child.signalCode}` : `status ${child.exitCode}`
   const lines = faults.length > 0 ? faults : [`ended with ${how} before it was ready`]
-  const named = lines.map(line => `${name}: ${line}`)
-  return child.exitCode === 100 ? new UsageFault(named) : new TemporaryFault(named.join('\n'))
+  return child.exitCode === 100 ? new UsageFault(lines) : new TemporaryFault(lines.join('\n'))
+}
+
+const linesOf = (fault: unknown): readonly string[] => messageOf(fault).split('\n')
+
+/** The fault of a program, with the name of the program in each line. */
+function withName(name: string, fault: unknown): Error {
+  const named = linesOf(fault).map(line => `${name}: ${line}`)
+  return fault instanceof UsageFault ? new UsageFault(named, fault) : new TemporaryFault(named.join('\n'), fault)
 }
 
 function killGroup(child: ChildProcess): void {

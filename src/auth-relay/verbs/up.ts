@@ -1,4 +1,3 @@
-import { writeSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { createLog } from '../../base/log.ts'
 import type { RunningDaemon } from '../../process/lifecycle.ts'
@@ -39,7 +38,7 @@ SIGTERM and Ctrl-C stop everything.`,
 const log = createLog('auth-relay')
 
 const start = (config: string, { environment }: Surroundings): Promise<RunningDaemon> =>
-  startStack({ config: resolve(config), environment, log, passOn })
+  startStack({ config: resolve(config), environment, log })
 
 async function startDemo(dir: string, { environment, print }: Surroundings): Promise<RunningDaemon> {
   const demo = await prepareDemo(resolve(dir), environment)
@@ -49,21 +48,9 @@ async function startDemo(dir: string, { environment, print }: Surroundings): Pro
   if (demo.runtime !== demo.dir) {
     log.info('directory_chosen', { directory: demo.runtime, reason: `${demo.dir} is closed to other accounts` })
   }
-  const stack = await startStack({ config: demo.config, environment, log, passOn })
+  const stack = await startStack({ config: demo.config, environment, log })
   // After the ready line, so that it is the last thing on the screen before the first event.
   setImmediate(() => print(formatBanner(demo, process.cwd(), process.argv[1] ?? '')))
   // A closed terminal ends the demo. The demo has no settings to reload.
   return process.stdin.isTTY === true ? { ...stack, reload: () => void process.kill(process.pid, 'SIGTERM') } : stack
-}
-
-/**
- * Writes lines of the programs to the standard error of this process. If it is full or closed,
- * lines are lost and programs go on.
- */
-function passOn(line: string): void {
-  try {
-    writeSync(2, `${line}\n`)
-  } catch {
-    // EAGAIN or EPIPE: the reader of the log is slow or has ended.
-  }
 }

@@ -185,7 +185,7 @@ export const AUTHD = {
     fields: [
       ...(['source', 'lines', 'overlong', 'committed', 'queued', 'refused', 'replaced', 'dropped'] as const),
       ...(['dropped_expired', 'dropped_no_time', 'dropped_cut_name', 'dropped_sender'] as const),
-      ...(['queue', 'commits', 'commit_failures', 'sweeps', 'swept', 'fifo_full', 'bad_announcements'] as const),
+      ...(['waiting', 'commits', 'commit_failures', 'sweeps', 'swept', 'fifo_full', 'bad_announcements'] as const),
       ...([
         'foreign_peers',
         'usage_events',
@@ -204,7 +204,7 @@ export const GATE = {
   relay_allowed: {
     levels: ['info'],
     fields: [
-      ...(['ip', 'port', 'host', 'pid', 'status', 'front', 'service', 'sender', 'recipient', 'queue'] as const),
+      ...(['ip', 'port', 'host', 'pid', 'connections', 'front', 'service', 'sender', 'recipient', 'queue_id'] as const),
       ...(['user', 'until', 'reason'] as const),
     ],
     reasons: ['preset'],
@@ -214,7 +214,7 @@ export const GATE = {
   relay_refused: {
     levels: ['info', 'debug'],
     fields: [
-      ...(['ip', 'port', 'host', 'pid', 'status', 'front', 'service', 'sender', 'recipient', 'queue'] as const),
+      ...(['ip', 'port', 'host', 'pid', 'connections', 'front', 'service', 'sender', 'recipient', 'queue_id'] as const),
       ...(['device', 'reason'] as const),
     ],
     reasons: [
@@ -226,7 +226,7 @@ export const GATE = {
   decision_failed: {
     levels: ['error'],
     fields: [
-      ...(['ip', 'port', 'host', 'pid', 'status', 'front', 'service', 'sender', 'recipient', 'queue'] as const),
+      ...(['ip', 'port', 'host', 'pid', 'connections', 'front', 'service', 'sender', 'recipient', 'queue_id'] as const),
       ...(['relay', 'reason'] as const),
     ],
     meaning: 'The database gave no answer, so the relay stays closed for the client.',
@@ -235,7 +235,7 @@ export const GATE = {
   mail_refused: {
     levels: ['warn'],
     fields: [
-      ...(['ip', 'service', 'pid', 'user', 'device', 'sender', 'recipient', 'queue', 'reason'] as const),
+      ...(['ip', 'service', 'pid', 'user', 'device', 'sender', 'recipient', 'queue_id', 'reason'] as const),
       'helo',
     ],
     meaning: 'A client that may relay broke a rule for its mail: rate, sender, recipient or line ends.',
@@ -274,6 +274,12 @@ export const GATE = {
     fields: ['pid', 'reason', 'left'],
     meaning: 'A process that starts smtpds ended. The others continue.',
     action: 'Restart wrap. If the line comes again, report a bug.',
+  },
+  starter_order_invalid: {
+    levels: ['error'],
+    fields: ['pid'],
+    meaning: 'A process that starts smtpds received an order of an unknown form from the gate, and ended.',
+    action: 'Restart wrap, so that the gate and its processes are of one version.',
   },
   front_ended: {
     levels: ['info'],

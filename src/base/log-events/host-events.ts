@@ -8,6 +8,24 @@ export const SEVERAL_PROGRAMS = {
     fields: ['path', 'restart_for', 'trigger', 'programs_changed'],
     meaning: 'The program read its settings again and uses them.',
   },
+  reload_failed: {
+    levels: ['error'],
+    fields: ['trigger', 'setting', 'reason', 'remedy'],
+    meaning: 'New settings, certificates or secrets are invalid. The old ones stay in force. Each fault has a line.',
+    action: 'Correct what the reason names, then send SIGHUP.',
+  },
+  stop_failed: {
+    levels: ['error'],
+    fields: ['setting', 'reason', 'remedy'],
+    meaning: 'The program could not stop in order. It ended nevertheless, with status 111.',
+    action: 'Look at the reason. If it names no cause outside of auth-relay, report a bug.',
+  },
+  program_failed: {
+    levels: ['error'],
+    fields: ['reason'],
+    meaning: 'The program cannot continue. It stops with status 111, so that its supervisor starts it again.',
+    action: 'Look at the reason and at the lines before this one.',
+  },
   setting_unsafe: {
     levels: ['warn'],
     fields: ['setting', 'reason'],
@@ -19,6 +37,12 @@ export const SEVERAL_PROGRAMS = {
     fields: ['setting', 'reason'],
     meaning: 'A setting is written by its former name, which stays valid.',
     action: 'Write the present name.',
+  },
+  log_lines_lost: {
+    levels: ['warn'],
+    fields: ['count', 'reason'],
+    meaning: 'Lines of the log were lost before this line, because 1 MiB of lines waited for the reader of the log.',
+    action: 'Find out why the reader of the log, for example journald, is slow: look at its disk.',
   },
   privileges_shared: {
     levels: ['warn'],
@@ -45,7 +69,7 @@ export const SEVERAL_PROGRAMS = {
   },
   event_unmatched: {
     levels: ['error'],
-    fields: ['tag', 'reason'],
+    fields: ['registration', 'reason'],
     meaning: 'The kernel reported an event for a descriptor that the program does not watch. The event is ignored.',
     action: 'Report a bug, with the lines before this one.',
   },
@@ -105,7 +129,7 @@ export const SEVERAL_PROGRAMS = {
   },
   client_connected: {
     levels: ['debug', 'info'],
-    fields: ['id', 'ip', 'port', 'proxy', 'tls', 'cipher', 'sni', 'alpn', 'listener'],
+    fields: ['id', 'ip', 'port', 'proxy', 'tls_version', 'cipher', 'sni', 'alpn', 'listener'],
     meaning: 'A client connected.',
   },
   session_failed: {
@@ -190,6 +214,12 @@ export const STACK = {
     fields: ['program', 'in_ms'],
     meaning: 'A program is started again after this time.',
     action: 'Look at the lines of the program before this one.',
+  },
+  restart_failed: {
+    levels: ['error'],
+    fields: ['program', 'reason'],
+    meaning: 'A program that was started again did not become ready. The next start follows.',
+    action: 'Correct what the reason names.',
   },
   program_killed: {
     levels: ['warn'],
@@ -292,7 +322,7 @@ export const ALERTS = {
   },
   alarm_closed: {
     levels: ['warn'],
-    fields: ['rule', 'subject', 'seconds'],
+    fields: ['rule', 'subject', 'block_seconds'],
     meaning: 'A rule of `alerts.close` blocked the login or the address that its alarm is about.',
     action: 'Change the password, then run `auth-relay unblock`.',
   },
@@ -318,17 +348,17 @@ export const DEMO = {
   },
   recipient_answered: {
     levels: ['info'],
-    fields: ['ip', 'to', 'relay', 'answer'],
+    fields: ['ip', 'recipient', 'relay', 'code'],
     meaning: 'A client of the demo named a recipient.',
   },
   message_delivered: {
     levels: ['info'],
-    fields: ['ip', 'to', 'octets', 'file'],
+    fields: ['ip', 'recipient', 'octets', 'file'],
     meaning: 'A message was delivered to the maildrop of the demo.',
   },
   message_discarded: {
     levels: ['info'],
-    fields: ['ip', 'to', 'octets', 'reason'],
+    fields: ['ip', 'recipient', 'octets', 'reason'],
     meaning: 'The demo accepted a message and discarded it.',
   },
   delivery_failed: {

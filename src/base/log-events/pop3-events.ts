@@ -144,7 +144,7 @@ export const POPUP_AND_POP3D = {
   },
   passwd_line_ignored: {
     levels: ['warn'],
-    fields: ['path', 'line', 'reason'],
+    fields: ['path', 'line_number', 'reason'],
     meaning: 'A line of `passwd_file` is invalid. Its login does not exist.',
     action: 'Correct the line: `auth-relay passwd LOGIN` writes valid ones.',
   },
@@ -270,12 +270,6 @@ export const SSLWRAP = {
     fields: ['id', 'ip', 'reason', 'listener'],
     meaning: 'The server behind sslwrap cannot be reached, or refused the connection. The client got an error.',
     action: 'Start the server. For popup, give both programs the same `ssl_hack_pass`.',
-  },
-  reload_failed: {
-    levels: ['error'],
-    fields: ['trigger', 'reason'],
-    meaning: 'New settings, certificates or keys are invalid. The old ones stay in force.',
-    action: 'Correct what the reason names, then send SIGHUP.',
   },
   reload_refused: {
     levels: ['error'],

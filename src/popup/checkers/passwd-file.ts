@@ -30,7 +30,7 @@ export function passwdFileChecker(
   const parse = (text: string): Accounts => {
     const { entries, faults } = parsePasswd(text, options.maildir)
     for (const { line, reason } of faults.slice(0, FAULTS_SHOWN)) {
-      log.warn('passwd_line_ignored', { path: options.passwdFile, line, reason })
+      log.warn('passwd_line_ignored', { path: options.passwdFile, line_number: line, reason })
     }
     if (faults.length > FAULTS_SHOWN) log.warn('passwd_lines_ignored', { count: faults.length })
     return { entries, decoy: decoyOf(entries) }

@@ -79,7 +79,7 @@ export class Announcer {
       ? { verdict: 'refused', id, reason: refusal }
       : await this.#authd?.announce({ ...attempt, daemon: 'popup' })
     const waited = Math.round(this.#clock() - begun)
-    this.#log.info('login_accepted', { id, ip, user, method, tls: tls ? 1 : 0, ...grantFields(answer, waited) })
+    this.#log.info('login_accepted', { id, ip, user, method, tls, ...grantFields(answer, waited) })
     if (!isRefused) this.#logins?.write(formatLoginLine(attempt))
   }
 
@@ -89,7 +89,7 @@ export class Announcer {
     reason: FailReason | 'logindelay' | 'uid',
     detail?: string,
   ): void {
-    this.#log.info('login_failed', { id, ip: ip ?? 'unknown', user, method, tls: tls ? 1 : 0, reason, detail })
+    this.#log.info('login_failed', { id, ip: ip ?? 'unknown', user, method, tls, reason, detail })
     // The syslog line has a closed list of reasons: a login that the site's rules refuse is a
     // failed login there.
     const known = reason === 'logindelay' || reason === 'uid' ? 'badauth' : reason

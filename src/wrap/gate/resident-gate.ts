@@ -185,10 +185,10 @@ export class ResidentGate {
         taken = this.#acquire(socket, client, false)
         if (!taken) return
       }
-      const status = `${this.connections}/${maxConnections}`
+      const connections = `${this.connections}/${maxConnections}`
       const started = await this.#start(socket, served)
       isOurs = false
-      if (started !== undefined) await this.#follow(started, served, status)
+      if (started !== undefined) await this.#follow(started, served, connections)
     } catch (error) {
       log.error('connection_failed', { ip: client, reason: asError(error) })
       if (isOurs) this.#refuse(socket, client, CANNOT_RUN)
@@ -288,14 +288,14 @@ export class ResidentGate {
   }
 
   /** Logs the decision, and at the end the status of the smtpd. */
-  async #follow({ child, decision, host, front }: Started, served: Served, status: string): Promise<void> {
+  async #follow({ child, decision, host, front }: Started, served: Served, connections: string): Promise<void> {
     const { log, onDecision } = this.#options
     const { connection, isNamed } = served
     const ip = connection.remoteIp
-    const fields = { ip, port: connection.remotePort, host, pid: child.pid, status }
+    const fields = { ip, port: connection.remotePort, host, pid: child.pid, connections }
     if (decision === undefined) logPreset(log, fields)
     else {
-      logDecision(log, decision, front === undefined ? fields : { ...fields, front: 'yes' })
+      logDecision(log, decision, front === undefined ? fields : { ...fields, front: true })
       onDecision(isNamed ? ip : undefined, decision)
     }
     const ending = await child.ended

@@ -68,7 +68,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
       service: 'policy',
       sender: request.get('sender'),
       recipient: request.get('recipient'),
-      queue: request.get('queue_id') || undefined,
+      queue_id: request.get('queue_id') || undefined,
     }
     if (!decision.relay || ip === undefined) {
       logAnswer(log, decision, fields)

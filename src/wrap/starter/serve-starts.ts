@@ -1,6 +1,7 @@
 /** The work of a starter: it starts smtpds on the sockets that the gate sends. */
 import { constants } from 'node:os'
 import { EXIT } from '../../base/errors.ts'
+import { createLog } from '../../base/log.ts'
 import { dropPrivileges, forbidInspection, type Ids } from '../../process/privileges.ts'
 import type { Engine, SocketChannel } from '../../sockets/engine.ts'
 import type { OpenSocket } from '../../sockets/owned-descriptor.ts'
@@ -174,7 +175,7 @@ class Starter {
    * through this process.
    */
   #refuse(): never {
-    process.stderr.write('smtpd-starter: received an invalid message of the gate\n')
+    createLog('smtpd-starter').error('starter_order_invalid', { pid: process.pid })
     return this.#exit(EXIT.temporary)
   }
 }

@@ -28,7 +28,7 @@ const writer = () =>
 describe('LineWriter', () => {
   it('writes each line at once', () => {
     const log = writer()
-    log.line('a\n')
+    log.line('a\n', 'popup')
     expect(taken).toBe('a\n')
   })
 
@@ -39,13 +39,13 @@ describe('LineWriter', () => {
       taken += octets.toString()
       return octets.length
     })
-    log.lineOfTurn('a\n')
-    log.lineOfTurn('b\n')
+    log.lineOfTurn('a\n', 'popup')
+    log.lineOfTurn('b\n', 'popup')
     expect(taken).toBe('')
     vi.advanceTimersByTime(0)
     expect([writes, taken]).toEqual([1, 'a\nb\n'])
-    log.lineOfTurn('c\n')
-    log.line('d\n')
+    log.lineOfTurn('c\n', 'popup')
+    log.line('d\n', 'popup')
     vi.advanceTimersByTime(0)
     expect([writes, taken]).toEqual([2, 'a\nb\nc\nd\n'])
   })
@@ -53,14 +53,14 @@ describe('LineWriter', () => {
   it('keeps the octets that a full pipe does not accept, in order, also a part of a line', () => {
     const log = writer()
     room = 3
-    log.line('abc ü\n')
-    log.line('second\n')
+    log.line('abc ü\n', 'popup')
+    log.line('second\n', 'popup')
     expect(taken).toBe('abc')
     room = Number.POSITIVE_INFINITY
-    log.line('third\n')
+    log.line('third\n', 'popup')
     vi.advanceTimersByTime(20)
     expect(taken).toBe('abc ü\nsecond\nthird\n')
-    log.line('fourth\n')
+    log.line('fourth\n', 'popup')
     expect(taken.endsWith('fourth\n')).toBe(true)
   })
 
@@ -68,22 +68,24 @@ describe('LineWriter', () => {
     const log = writer()
     room = 0
     const line = `${'x'.repeat(1023)}\n`
-    for (let n = 0; n < 1100; n++) log.line(line)
+    for (let n = 0; n < 1100; n++) log.line(line, 'popup')
     room = Number.POSITIVE_INFINITY
     log.flush()
-    log.line('later\n')
-    expect(taken).toBe(`${line.repeat(1024)}log: 76 lines lost: the reader of the log is too slow\nlater\n`)
+    log.line('later\n', 'popup')
+    expect(taken).toBe(
+      `${line.repeat(1024)}popup: level=warn event=log_lines_lost count=76 reason="the reader of the log is too slow"\nlater\n`,
+    )
   })
 
   it('drops everything when the reader has closed the pipe', () => {
     const log = writer()
     room = 0
     failure = 'EPIPE'
-    log.line('a\n')
+    log.line('a\n', 'popup')
     room = Number.POSITIVE_INFINITY
     vi.advanceTimersByTime(100)
     expect(taken).toBe('')
-    log.line('b\n')
+    log.line('b\n', 'popup')
     expect(taken).toBe('b\n')
   })
 })
@@ -97,7 +99,7 @@ it('writes whole lines together, at most as many octets as a pipe accepts at onc
   })
   let isFull = true
   const lines = Array.from({ length: 100 }, (_, n) => `${n} ${'x'.repeat(90)}\n`)
-  for (const line of lines) writer.line(line)
+  for (const line of lines) writer.line(line, 'popup')
   expect(writes).toEqual([])
   isFull = false
   writer.flush()

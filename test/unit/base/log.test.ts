@@ -9,7 +9,7 @@ const format = (fields: Fields) => formatLogLine('popup', 'info', 'login_accepte
 describe('one event, one line', () => {
   test('the documented form', () => {
     expect(format({ id: '7f3a.12', ip: '192.0.2.7', tls: true, port: 110, user: 'a b', gone: undefined })).toBe(
-      'popup: level=info event=login_accepted id=7f3a.12 ip=192.0.2.7 tls=true port=110 user="a b"',
+      'popup: level=info event=login_accepted id=7f3a.12 ip=192.0.2.7 tls=1 port=110 user="a b"',
     )
   })
 

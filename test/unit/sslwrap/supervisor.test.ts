@@ -151,10 +151,10 @@ test('contradictory settings change nothing', async () => {
     return planned()
   })
   isFaulty = true
-  await reload?.()
+  await expect(reload?.()).rejects.toThrow('do not belong together')
   writeFileSync(`${directory.path}/tls.crt`, 'no certificate')
   isFaulty = false
-  await reload?.()
+  await expect(reload?.()).rejects.toThrow('no certificate in PEM form')
   expect(notes().map(({ type }) => type)).toEqual(['serve', 'serve'])
 })
 

@@ -225,7 +225,7 @@ test('each decision is a line; for a client without a grant that a service only 
   for (const decision of decisions) logAnswer(log, decision, fields)
   const where = 'ip=192.0.2.7 service=policy'
   const yes = `wrap: level=info event=relay_allowed ${where} user=ann until=5\n`
-  const error = `wrap: level=error event=decision_failed ${where} relay=false reason="store is down"\n`
+  const error = `wrap: level=error event=decision_failed ${where} relay=0 reason="store is down"\n`
   const no = (level: string) => `wrap: level=${level} event=relay_refused ${where} reason=no_grant\n`
   expect(lines).toEqual([yes, no('info'), error, yes, no('debug'), error])
 })

@@ -115,7 +115,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(relayed).toEqual(['127.0.0.1'])
       await eventually('logged', () => lines.length === 2)
       expect(lines[0]).toMatch(
-        /^wrap: level=info event=relay_allowed ip=127\.0\.0\.1 port=\d+ pid=\d+ status=1\/0 user=ann until=1764000000\n$/,
+        /^wrap: level=info event=relay_allowed ip=127\.0\.0\.1 port=\d+ pid=\d+ connections=1\/0 user=ann until=1764000000\n$/,
       )
       expect(lines[1]).toMatch(/^wrap: level=info event=smtpd_ended pid=\d+ status=0\n$/)
     })
@@ -145,7 +145,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(await preset.talk()).toContain(' relay=@site login= ')
       expect(asked).toBe(0)
       expect(preset.lines[0]).toMatch(
-        /^wrap: level=info event=relay_allowed ip=127\.0\.0\.1 port=\d+ pid=\d+ status=1\/0 reason=preset\n$/,
+        /^wrap: level=info event=relay_allowed ip=127\.0\.0\.1 port=\d+ pid=\d+ connections=1\/0 reason=preset\n$/,
       )
     })
 

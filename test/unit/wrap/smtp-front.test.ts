@@ -155,7 +155,7 @@ describe('behind the front', () => {
     await session.quit()
     expect(messages()).toBe('message ann@example.org x@far.example\n')
     await eventually('ended', () => lines.some(line => line.includes('event=smtpd_ended')))
-    expect(lines[0]).toContain('front=yes')
+    expect(lines[0]).toContain('front=1')
   })
 
   test('AUTH that the server does not offer is a fault of the client, once a session', async () => {

@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
@@ -177,4 +178,22 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       'the starter of the smtpd cannot work: it has ended',
     )
   })
+})
+
+test('a starter that receives an order of an unknown form logs it and ends', async () => {
+  const script = new URL('../../../src/wrap/starter/main.ts', import.meta.url).pathname
+  const starter = spawn(process.execPath, [script, `${ids.uid}:${ids.gid}`, 'node'], {
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+  })
+  onTestFinished(() => {
+    starter.kill('SIGKILL')
+  })
+  let log = ''
+  starter.stderr?.on('data', (text: Buffer) => {
+    log += text.toString()
+  })
+  const ended = new Promise(resolve => starter.once('close', resolve))
+  starter.once('message', () => starter.send('hello\n'))
+  expect(await ended).toBe(111)
+  expect(log).toBe(`smtpd-starter: level=error event=starter_order_invalid pid=${starter.pid}\n`)
 })
