@@ -22,8 +22,7 @@ import { commandConnection, withDatabase } from '../site-database.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Verb } from '../verb.ts'
-import { withConfigOption } from '../verb.ts'
-import { withActions } from '../verb-actions.ts'
+import { withActions, withConfigOption } from '../verb.ts'
 
 /**
  * `auth-relay alerts`: lists the alarms, sends test reports, or computes and reports alarms as a

@@ -17,8 +17,7 @@ import { partsInUse } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Action, Surroundings, Verb } from '../verb.ts'
-import { withConfigOption } from '../verb.ts'
-import { withActions } from '../verb-actions.ts'
+import { withActions, withConfigOption } from '../verb.ts'
 
 /** `auth-relay device`: sets the mail that a login may send. */
 export const device: Verb = (program, surroundings, choose) => {
