@@ -177,8 +177,8 @@ FROM unnest($1::timestamptz[], $2::inet[], $3::text[]) AS t(at, ip, service)`,
 }
 
 /**
- * Parameters of RECORD_TALLIES. `at` to `never` have one element for each tally. `refusedService` and
- * `refusedIp` have one element for each refused client.
+ * Parameters of RECORD_TALLIES. `at` to `never` have one element for each tally. `refusedService`
+ * and `refusedIp` have one element for each refused client.
  */
 const TALLIES = new NamedParameters({
   host: 'text',

@@ -1,4 +1,4 @@
-/** The identity of a client before login, its rights by the site's rules, and the reply without a place. */
+/** The identity of a client before login, its rights by the site's rules, and its refusal. */
 import type { AuthorizationOptions } from '../../pop3/authorization.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
 import type { SessionId } from '../../wire/login-event.ts'

@@ -213,7 +213,7 @@ async function holdListeners(settings: Settings, loginIds: Ids | undefined): Pro
   return { clients, chain: settings.popup.checker === 'chain' ? await holdChainSockets(settings, loginIds) : [] }
 }
 
-/** What the clients of each listening socket send first. */
+/** The protocol that the clients of each listening socket begin with. */
 const listenerKinds = ({ popup }: Settings): FixedLoginSettings['listeners'] => [
   ...popup.listen.map(() => ({ proxy: false, tls: false })),
   ...popup.proxy_listen.map(() => ({ proxy: true, tls: false })),

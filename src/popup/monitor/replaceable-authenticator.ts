@@ -1,7 +1,4 @@
-/**
- * The authenticator of the monitor, by the kind of checker that the settings name, and its change at
- * a reload.
- */
+/** The authenticator of the monitor, by the checker of the settings, and its change at a reload. */
 import { systemClock } from '../../base/clock.ts'
 import { asError, UsageFault } from '../../base/errors.ts'
 import type { Log } from '../../base/log.ts'
@@ -123,7 +120,7 @@ async function checkerAuthenticator(
   }
 }
 
-/** Makes a function that calls `replace` for settings that need another checker than those before. */
+/** Makes a function that calls `replace` if settings need another checker than those before. */
 function ifChanged(settings: Settings, replace: (next: Settings) => Promise<void>): (next: Settings) => Promise<void> {
   let fingerprint = checkerFingerprint(settings)
   return async next => {

@@ -4,7 +4,7 @@
  * `push` takes octets and returns the replies, so tests can run any input, cut at any octet,
  * without a socket, a file or a clock. The functions of `SessionHost` return synchronously.
  */
-import { type Line, LineReader } from '../wire/lines.ts'
+
 import {
   AUTHORIZATION_START,
   type AuthorizationEffect,
@@ -15,9 +15,9 @@ import {
   type LoginFailure,
   lineLimit,
   runAuthorization,
-} from './authorization.ts'
-import { COMMAND_LINE_LIMIT } from './command.ts'
-import { err, ok } from './reply.ts'
+} from '../../src/pop3/authorization.ts'
+import { COMMAND_LINE_LIMIT } from '../../src/pop3/command.ts'
+import { err, ok } from '../../src/pop3/reply.ts'
 import {
   CANNOT_OPEN,
   formatListing,
@@ -27,7 +27,8 @@ import {
   type TransactionOptions,
   type TransactionState,
   updateReply,
-} from './transaction.ts'
+} from '../../src/pop3/transaction.ts'
+import { type Line, LineReader } from '../../src/wire/lines.ts'
 
 /** An open maildrop and the content of its messages. */
 export interface OpenMaildrop extends MaildropView {
