@@ -5,9 +5,9 @@ import { SETTINGS_FILE } from '../settings/settings.ts'
 
 /** The action of a verb: a command with an end and an exit status, or a daemon. */
 export type Action =
-  | { readonly type: 'command'; run(): Promise<number> }
+  | { readonly kind: 'command'; run(): Promise<number> }
   /** `name` stands in its log lines and in its ready line. */
-  | { readonly type: 'daemon'; readonly name: string; start(): Promise<RunningDaemon> }
+  | { readonly kind: 'daemon'; readonly name: string; start(): Promise<RunningDaemon> }
 
 /** The surroundings of a verb: its output and its environment. */
 export type Surroundings = {

@@ -31,8 +31,8 @@ export type GrantRefusal = (typeof GRANT_REFUSALS)[number]
  * The result of a login: the address is granted until then (Unix seconds, committed), or it is not.
  */
 export type GrantOutcome =
-  | { readonly verdict: 'granted'; readonly until: number }
-  | { readonly verdict: 'refused'; readonly reason: GrantRefusal }
+  | { readonly kind: 'granted'; readonly until: number }
+  | { readonly kind: 'refused'; readonly reason: GrantRefusal }
 
 /**
  * A login and when it happened by this host's clock; null means now. A time in the future counts

@@ -440,9 +440,9 @@ export function createGrantWriter(
 const isRefusal = (word: string): word is GrantRefusal => GRANT_REFUSALS.some(reason => reason === word)
 
 function outcomeOf(word: string): GrantOutcome {
-  if (isRefusal(word)) return { verdict: 'refused', reason: word }
+  if (isRefusal(word)) return { kind: 'refused', reason: word }
   if (!/^\d{1,15}$/.test(word)) throw new Error(`a login was neither granted nor refused: ${word}`)
-  return { verdict: 'granted', until: Number(word) }
+  return { kind: 'granted', until: Number(word) }
 }
 
 const COUNT: Statement<{ live: number }> = {

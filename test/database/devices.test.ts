@@ -202,7 +202,7 @@ async function commandWith(
   })
   try {
     program.parse(['device', ...words, '--config', config], { from: 'user' })
-    if (action?.type !== 'command') throw new Error('no command')
+    if (action?.kind !== 'command') throw new Error('no command')
     return { status: await action.run(), text }
   } finally {
     directory.remove()

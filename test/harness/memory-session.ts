@@ -51,7 +51,7 @@ export interface SessionHost {
   readonly overTls: AuthorizationOptions
   readonly transaction: TransactionOptions
   /** Returns the maildrop of a correct login, or the reason of a failed one. */
-  authenticate(attempt: Extract<AuthorizationEffect, { type: 'authenticate' }>): OpenMaildrop | LoginFailure
+  authenticate(attempt: Extract<AuthorizationEffect, { kind: 'authenticate' }>): OpenMaildrop | LoginFailure
   /** Checks the argument of the `SSL` command. */
   preamble(argument: string): 'accepted' | 'malformed' | 'wrong'
 }
@@ -97,7 +97,7 @@ export class MemorySession {
   #step({ state, effects }: AuthorizationStep): void {
     this.#authorization = state
     for (const effect of effects) {
-      switch (effect.type) {
+      switch (effect.kind) {
         case 'reply':
           this.#replies += effect.text
           break
@@ -120,7 +120,7 @@ export class MemorySession {
     }
   }
 
-  #authenticate(attempt: Extract<AuthorizationEffect, { type: 'authenticate' }>): void {
+  #authenticate(attempt: Extract<AuthorizationEffect, { kind: 'authenticate' }>): void {
     const maildrop = this.#host.authenticate(attempt)
     if (typeof maildrop === 'string') {
       this.#step(afterFailure(this.#authorization, maildrop, this.#options))
@@ -143,7 +143,7 @@ export class MemorySession {
 
   #run({ state, maildrop }: { readonly state: TransactionState; readonly maildrop: OpenMaildrop }, line: Line): void {
     for (const effect of runTransaction(state, line)) {
-      switch (effect.type) {
+      switch (effect.kind) {
         case 'reply':
           this.#replies += effect.text
           break

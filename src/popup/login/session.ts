@@ -34,7 +34,7 @@ import { ClientDisconnect } from '../client-disconnect.ts'
 import type { Authenticator, LoginResult, WorkerSession } from './authenticator.ts'
 import { type Client, TOO_MANY } from './client.ts'
 
-type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
+type Authenticate = Extract<AuthorizationEffect, { kind: 'authenticate' }>
 /** Octets of replies that the client has not read, above which none of its commands is run. */
 const HIGH_WATER_OCTETS = 4_096
 /** Lines of one client that are run in one turn of the event loop. */
@@ -271,13 +271,13 @@ export class LoginSession implements ConnectionListener {
     let replies = before
     this.#state = state
     for (const effect of effects) {
-      if (effect.type === 'reply') {
+      if (effect.kind === 'reply') {
         replies += effect.text
         continue
       }
       this.#connection.write(replies)
       replies = ''
-      switch (effect.type) {
+      switch (effect.kind) {
         case 'close':
           this.#close()
           break
@@ -317,23 +317,23 @@ export class LoginSession implements ConnectionListener {
     const request = { login, secret, method, client: this.#client, timestamp: this.#timestamp }
     let result = await this.#host.authenticate(request, this.#disconnect)
     this.#disconnect.listen(undefined)
-    if (result.outcome === 'maildrop' || result.outcome === 'open') {
-      const owner = result.outcome === 'maildrop' ? result.worker.owner : undefined
+    if (result.kind === 'maildrop' || result.kind === 'open') {
+      const owner = result.kind === 'maildrop' ? result.worker.owner : undefined
       if (this.#phase !== 'over' && !this.#host.admit(this, login, owner)) {
-        if (result.outcome === 'open') result.stream.destroy()
+        if (result.kind === 'open') result.stream.destroy()
         this.#failed('inUse')
         return
       }
     }
-    if (result.outcome === 'maildrop') {
+    if (result.kind === 'maildrop') {
       if (this.#phase === 'over' || this.#pass(result.worker)) return
       const server = result.worker.bridge(this.#reader.pending)
       if (server !== undefined) return this.#join(server)
       result = await result.worker.connect()
     }
-    if (result.outcome === 'open') await this.#relay(result)
+    if (result.kind === 'open') await this.#relay(result)
     else if (this.#phase === 'over') return
-    else if (result.outcome === 'failed') this.#failed(result.failure)
+    else if (result.kind === 'failed') this.#failed(result.failure)
     else this.#close()
   }
 
@@ -352,7 +352,7 @@ export class LoginSession implements ConnectionListener {
   }
 
   /** From here on the other side owns the session, with the unused input. */
-  async #relay({ stream: other, reply }: Extract<LoginResult, { outcome: 'open' }>): Promise<void> {
+  async #relay({ stream: other, reply }: Extract<LoginResult, { kind: 'open' }>): Promise<void> {
     if (this.#phase === 'over' || this.#connection.isDestroyed) {
       other.destroy()
       this.#finish()
@@ -413,8 +413,8 @@ export class LoginSession implements ConnectionListener {
       ...(firstOctetLimit === undefined ? {} : { firstOctetLimit }),
       limit: HANDSHAKE_LIMIT_MS,
     })
-    if (accepted.outcome !== 'secure') {
-      if (accepted.outcome === 'failed' && this.#phase !== 'over') {
+    if (accepted.kind !== 'secure') {
+      if (accepted.kind === 'failed' && this.#phase !== 'over') {
         const { reason } = accepted
         const hint = isOldTls(reason) ? this.#host.oldTlsHint(this.#client.ip) : undefined
         this.#log.info('tls_failed', { ip: this.#client.ip, reason, hint })

@@ -52,7 +52,7 @@ export async function makeAuthenticator(
 function upstreamAuthenticator(settings: Settings): ReplaceableAuthenticator {
   let checks = programQueue(settings)
   return {
-    authenticator: { type: 'upstream', checks: () => checks },
+    authenticator: { kind: 'upstream', checks: () => checks },
     directory: settings.top.run_dir,
     use: ifChanged(settings, async next => {
       checks = programQueue(next)
@@ -69,7 +69,7 @@ function chainAuthenticator(
   const chains = new ChainRunner({ ...chainOptions(settings, environment), listeners: chainListeners })
   const replace = ifChanged(settings, async next => chains.use(chainOptions(next, environment)))
   return {
-    authenticator: { type: 'chain', chains },
+    authenticator: { kind: 'chain', chains },
     directory: settings.top.run_dir,
     use: async next => {
       requireCommands(next)
@@ -106,7 +106,7 @@ async function checkerAuthenticator(
     })
   })
   return {
-    authenticator: { type: 'checker', checker, workers },
+    authenticator: { kind: 'checker', checker, workers },
     directory: workers.directory,
     use: async next => {
       requireCommands(next)

@@ -69,7 +69,7 @@ Exit status 0 if mail would be relayed, 1 if not.`,
       const ip = readAddress(address)
       const at = readMoment(options.at)
       choose({
-        type: 'command',
+        kind: 'command',
         run: () =>
           withSiteDatabase(resolve(options.config), surroundings, async (database, settings) => {
             const policy = policyOf(settings)
