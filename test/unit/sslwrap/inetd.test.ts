@@ -34,7 +34,7 @@ afterAll(() => {
 
 type Run = {
   readonly client: Socket
-  /** Exit status, and what the program wrote to standard error. */
+  /** Exit status and standard error of the program. */
   readonly ended: Promise<{ readonly code: unknown; readonly errors: string }>
 }
 

@@ -191,7 +191,7 @@ describe('a client without a handshake', () => {
     expect(first.client.destroyed).toBe(false)
   })
 
-  test('leaves its place to another client if all places are taken, and its handshake is no failure', async () => {
+  test('leaves its place to another client if all places are taken, and its handshake is not logged as a failure', async () => {
     const parts = partsFor(serviceBefore(await behind(popupLike())), { max: 1 })
     const first = await arrive(parts)
     const second = await arrive(parts)
@@ -222,7 +222,7 @@ describe('a client without a handshake', () => {
     expect(logged('tls_failed').filter(line => line.includes('port 110'))).toHaveLength(1)
   })
 
-  test('that closes before its first octet is no failure', async () => {
+  test('that closes before its first octet is not logged as a failure', async () => {
     const parts = partsFor(serviceFor(never))
     const { client, session } = await arrive(parts)
     client.end()
