@@ -46,9 +46,9 @@ const propertiesOf = (rows: Readonly<Record<string, Row<unknown>>>): JsonSchema 
  * The schema describes the input of a row. The programs refuse more values, because the schema
  * cannot express the row's transformations.
  */
-function propertyOf({ schema, default: fallback, doc }: Row<unknown>): JsonSchema {
-  const { $schema, ...form } = toJsonSchema(schema, { typeMode: 'input', errorMode: 'ignore' })
-  return { description: doc, default: fallback, ...form }
+function propertyOf(row: Row<unknown>): JsonSchema {
+  const { $schema, ...form } = toJsonSchema(row, { typeMode: 'input', errorMode: 'ignore' })
+  return { description: row.doc, default: row.default, ...form }
 }
 
 /** The schema as it is now; empty if there is none. */

@@ -35,7 +35,7 @@ const version: Verb = (program, { print }, choose) => {
     .description('print the version')
     .action(() => {
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           print(`auth-relay ${manifest.version}\n`)
           return 0
@@ -124,7 +124,7 @@ export function commandTree(surroundings: Surroundings, choose: (action: Action)
 }
 
 /** commander has printed the help. */
-const done: Action = { type: 'command', run: async () => 0 }
+const done: Action = { kind: 'command', run: async () => 0 }
 
 function describe(error: CommanderError, words: readonly string[], program: Command): string {
   const verbs = program.commands.map(command => command.name())

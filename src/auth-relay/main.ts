@@ -10,10 +10,10 @@ let chosen: ReturnType<typeof readCommandLine> | undefined
 // `auth-relay … | head`: the reader has closed the pipe. A running stack continues without a reader
 // of its screen.
 process.stdout.on('error', () => {
-  if (chosen?.type !== 'daemon') process.exit(EXIT.temporary)
+  if (chosen?.kind !== 'daemon') process.exit(EXIT.temporary)
 })
 await runCommand('auth-relay', async () => {
   chosen = readCommandLine(process.argv.slice(2), process.env)
-  return chosen.type === 'command' ? chosen.run() : 0
+  return chosen.kind === 'command' ? chosen.run() : 0
 })
-if (chosen?.type === 'daemon') await runDaemon(chosen.name, chosen.start)
+if (chosen?.kind === 'daemon') await runDaemon(chosen.name, chosen.start)

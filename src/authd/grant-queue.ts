@@ -321,7 +321,7 @@ export class GrantQueue {
 
   #conclude(entry: Entry, outcome: GrantOutcome): void {
     const { event } = entry.reported
-    if (outcome.verdict === 'refused') {
+    if (outcome.kind === 'refused') {
       this.#options.log.info('grant_refused', { ...describe(entry.reported), reason: outcome.reason })
       this.#settle(entry, { verdict: 'refused', id: event.id, reason: outcome.reason })
       return

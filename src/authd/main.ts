@@ -17,8 +17,8 @@ Signals: HUP reads the settings again, USR1 logs the counters, TERM stores what 
 
 await runCommand('authd', async () => {
   const words = parseDaemonWords('authd', USAGE, SETTINGS_FILE, process.argv.slice(2))
-  if (words.type === 'own') throw new UsageFault('authd takes no arguments: see authd --help')
-  if (words.type === 'about') process.stdout.write(words.text)
+  if (words.kind === 'own') throw new UsageFault('authd takes no arguments: see authd --help')
+  if (words.kind === 'about') process.stdout.write(words.text)
   else await runDaemon('authd', () => startAuthd(() => loadDaemonSettings('authd', words.config)))
   return EXIT.done
 })

@@ -1,4 +1,4 @@
-/** Statements: their text, their values, and their rows. */
+/** Statements: their text, their parameters, their values, and their rows. */
 import * as v from 'valibot'
 
 /**
@@ -17,6 +17,29 @@ export type Value = ArrayElement | readonly ArrayElement[]
 export type ArrayElement = string | number | boolean | Date | null
 
 export type Result<Row> = { readonly rows: readonly Row[]; readonly count: number }
+
+/** The parameters of a statement by name, with their types. Their order gives the numbers. */
+export class NamedParameters<Name extends string> {
+  readonly #places: ReadonlyMap<string, string>
+
+  constructor(types: Readonly<Record<Name, string>>) {
+    const named = Object.entries<string>(types)
+    this.#places = new Map(named.map(([name, type], index) => [name, `$${index + 1}::${type}`]))
+  }
+
+  /** The parameter in the text of the statement, such as `$2::inet[]`. */
+  at(name: Name): string {
+    const place = this.#places.get(name)
+    if (place === undefined) throw new TypeError(`no parameter ${name}`)
+    return place
+  }
+
+  /** The values in the order of the numbers. */
+  values(values: Readonly<Record<Name, Value>>): readonly Value[] {
+    const byName = new Map(Object.entries<Value>(values))
+    return [...this.#places.keys()].map(name => byName.get(name) ?? null)
+  }
+}
 
 /** Runs the text of a statement on a connection. */
 export type RunQuery = (config: { text: string; values?: unknown[]; name?: string }) => Promise<RawResult>

@@ -19,7 +19,7 @@ import type {
   Rule,
   RuleFacts,
 } from './grant-store.ts'
-import { networkColumn } from './grant-store.ts'
+import { isPastLogin, networkColumn } from './grant-store.ts'
 
 const LIST: Statement<GrantRow> = {
   row: v.object({
@@ -38,7 +38,7 @@ const LIST: Statement<GrantRow> = {
 SELECT ip AS network, until, username AS user, daemon, tls, first_auth AS first, last_auth AS last, hits AS logins,
        (SELECT e.host FROM login_event e WHERE e.network = g.ip AND e.at = g.last_auth AND e.refused IS NULL LIMIT 1) AS host
 FROM grants g
-WHERE until > coalesce($1::timestamptz, now()) AND last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
+WHERE until > coalesce($1::timestamptz, now()) AND ${isPastLogin('last_auth', 'coalesce($1::timestamptz, now())')}
 ORDER BY last_auth DESC, ip
 LIMIT $2::bigint`,
 }

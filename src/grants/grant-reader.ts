@@ -8,7 +8,14 @@ import { endTime, type Statement } from '../database/statement.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { listenForChanges } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
-import { type CurrentGrant, type Grant, type GrantReader, networkColumn, type QueryOptions } from './grant-store.ts'
+import {
+  type CurrentGrant,
+  type Grant,
+  type GrantReader,
+  isPastLogin,
+  networkColumn,
+  type QueryOptions,
+} from './grant-store.ts'
 
 const source = v.picklist(['login', 'allowance'])
 
@@ -91,7 +98,7 @@ LATERAL (
     FROM relay_gate
     WHERE ip = asked.network
       AND until > coalesce($4::timestamptz, now())
-      AND last_auth <= coalesce($4::timestamptz, now()) + interval '60 seconds'
+      AND ${isPastLogin('last_auth', 'coalesce($4::timestamptz, now())')}
       AND (login_blocked_until IS NULL OR login_blocked_until <= coalesce($4::timestamptz, now()))
     UNION ALL
     SELECT 'allowance', NULL, until, since
@@ -143,7 +150,7 @@ FROM (
   SELECT ip AS network, 'login' AS source, username AS login, until, embedded_ipv4
   FROM relay_gate
   WHERE until > coalesce($1::timestamptz, now())
-    AND last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
+    AND ${isPastLogin('last_auth', 'coalesce($1::timestamptz, now())')}
     AND (login_blocked_until IS NULL OR login_blocked_until <= coalesce($1::timestamptz, now()))
   UNION ALL
   SELECT net, 'allowance', NULL, until, embedded_ipv4

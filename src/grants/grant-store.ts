@@ -15,6 +15,15 @@ export const networkColumn = v.pipe(
   }),
 )
 
+/** Time by which the last login of a row may lie in the future, because clocks of hosts differ. */
+const CLOCK_TOLERANCE = "interval '60 seconds'"
+
+/**
+ * SQL condition: the last login of a row is past. A row whose login lies further in the future was
+ * written before the clock was set back, so it does not count.
+ */
+export const isPastLogin = (lastLogin: string, now: string): string => `${lastLogin} <= ${now} + ${CLOCK_TOLERANCE}`
+
 /** Why a login does not open the relay. */
 export type GrantRefusal = (typeof GRANT_REFUSALS)[number]
 
@@ -22,8 +31,8 @@ export type GrantRefusal = (typeof GRANT_REFUSALS)[number]
  * The result of a login: the address is granted until then (Unix seconds, committed), or it is not.
  */
 export type GrantOutcome =
-  | { readonly verdict: 'granted'; readonly until: number }
-  | { readonly verdict: 'refused'; readonly reason: GrantRefusal }
+  | { readonly kind: 'granted'; readonly until: number }
+  | { readonly kind: 'refused'; readonly reason: GrantRefusal }
 
 /**
  * A login and when it happened by this host's clock; null means now. A time in the future counts

@@ -3,26 +3,57 @@ import { hostname } from 'node:os'
 import * as v from 'valibot'
 import { type Clock, systemClock } from '../base/clock.ts'
 import { type Database, type DatabaseOptions, type DatabaseState, openDatabase } from '../database/database.ts'
-import { ignored, int8, type Statement } from '../database/statement.ts'
+import { ignored, int8, NamedParameters, type Statement } from '../database/statement.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
 import { GRANT_REFUSALS } from '../wire/login-event.ts'
-import { type DeviceMessages, RELAY_VERDICTS, type RelayTally } from '../wire/usage-event.ts'
+import type { DeviceMessages, RelayTally, RelayVerdict } from '../wire/usage-event.ts'
 import { Alarms } from './alarms.ts'
 import { ChangeNotifier } from './grant-changes.ts'
 import type { GrantPolicy } from './grant-policy.ts'
-import type { GrantOutcome, GrantRefusal, GrantUse, GrantWriter, Login, QueryOptions, Swept } from './grant-store.ts'
+import {
+  type GrantOutcome,
+  type GrantRefusal,
+  type GrantUse,
+  type GrantWriter,
+  isPastLogin,
+  type Login,
+  type QueryOptions,
+  type Swept,
+} from './grant-store.ts'
+
+/** Parameters of RECORD. The arrays have one element for each login. */
+const LOGINS = new NamedParameters({
+  ip: 'inet[]',
+  /** Row of the table grants. */
+  network: 'inet[]',
+  /** Seconds since the login; null: now. */
+  ago: 'float8[]',
+  daemon: 'text[]',
+  method: 'text[]',
+  tls: 'boolean[]',
+  login: 'text[]',
+  session: 'text[]',
+  /** Reason of a refusal, or null. */
+  refused: 'text[]',
+  /** Seconds. */
+  expTime: 'float8',
+  /** Seconds; 0: no limit. */
+  maxLifetime: 'float8',
+  /** Seconds. */
+  refresh: 'float8',
+  keepNames: 'boolean',
+  /** Null: the time of the database. */
+  now: 'timestamptz',
+  /** IPv4 address in the address, or null. */
+  embeddedIpv4: 'inet[]',
+  host: 'text',
+})
+const LOGIN_NOW = `coalesce(${LOGINS.at('now')}, now())`
 
 /**
  * Stores a batch of logins in one statement. It checks the blocks, folds the logins to one row per
  * address, upserts the rows, and writes the history. The rows are in the order of addresses, so
  * that two writers cannot deadlock.
- *
- * $1 address, $2 row of grants, $3 seconds ago or null, $4 daemon, $5 method, $6 tls, $7 login, $8
- * session, $9 refusal or null; $10 exp_time, $11 max_lifetime or 0, $12 refresh seconds, $13 keep
- * names, $14 now or null; $15 IPv4 address in the address or null; $16 host.
- *
- * A row whose last login lies more than 60 s in the future was written before the clock was set
- * back, so it does not count.
  *
  * The table neighbours keeps the logins of an address that has several.
  *
@@ -39,15 +70,16 @@ const RECORD: Statement<{ outcomes: string; fresh: boolean }> = {
   text: `
 WITH login AS (
   SELECT t.n, t.ip, t.network, t.embedded_ipv4, t.daemon, t.method, t.tls, t.session, t.login,
-         CASE WHEN $13::boolean THEN t.login END AS username,
-         coalesce($14::timestamptz, now()) - make_interval(secs => coalesce(t.ago, 0)) AS at,
+         CASE WHEN ${LOGINS.at('keepNames')} THEN t.login END AS username,
+         ${LOGIN_NOW} - make_interval(secs => coalesce(t.ago, 0)) AS at,
          coalesce(t.refused, (
            SELECT 'blocked' FROM blocks b
            WHERE (b.net >>= t.ip OR b.net >>= t.embedded_ipv4 OR b.login = login_key(t.login))
-             AND b.until > coalesce($14::timestamptz, now())
+             AND b.until > ${LOGIN_NOW}
            LIMIT 1)) AS refused
-  FROM unnest($1::inet[], $2::inet[], $3::float8[], $4::text[], $5::text[], $6::boolean[], $7::text[], $8::text[],
-              $9::text[], $15::inet[])
+  FROM unnest(${LOGINS.at('ip')}, ${LOGINS.at('network')}, ${LOGINS.at('ago')}, ${LOGINS.at('daemon')},
+              ${LOGINS.at('method')}, ${LOGINS.at('tls')}, ${LOGINS.at('login')}, ${LOGINS.at('session')},
+              ${LOGINS.at('refused')}, ${LOGINS.at('embeddedIpv4')})
        WITH ORDINALITY AS t(ip, network, ago, daemon, method, tls, login, session, refused, embedded_ipv4, n)
 ), newest AS (
   SELECT DISTINCT ON (network) network, embedded_ipv4, at, daemon, username, tls,
@@ -57,16 +89,17 @@ WITH login AS (
 ), written AS (
   INSERT INTO grants AS g (ip, until, last_auth, first_auth, granted_first, hits, daemon, username, tls, embedded_ipv4)
   SELECT network,
-         least(at + make_interval(secs => $10::float8),
-               CASE WHEN $11::float8 > 0 THEN first + make_interval(secs => $11::float8) ELSE 'infinity' END),
+         least(at + make_interval(secs => ${LOGINS.at('expTime')}),
+               CASE WHEN ${LOGINS.at('maxLifetime')} > 0 THEN first + make_interval(secs => ${LOGINS.at('maxLifetime')})
+                    ELSE 'infinity' END),
          at, first, first, hits, daemon, username, tls, embedded_ipv4
   FROM newest ORDER BY network
   ON CONFLICT (ip) DO UPDATE SET (until, last_auth, first_auth, granted_first, hits, daemon, username, tls, embedded_ipv4) = (
     SELECT CASE
              WHEN NOT renewed.valid THEN excluded.until
              WHEN excluded.last_auth < g.last_auth THEN g.until
-             ELSE least(excluded.last_auth + make_interval(secs => $10::float8),
-                        CASE WHEN $11::float8 > 0 THEN renewed.granted_first + make_interval(secs => $11::float8)
+             ELSE least(excluded.last_auth + make_interval(secs => ${LOGINS.at('expTime')}),
+                        CASE WHEN ${LOGINS.at('maxLifetime')} > 0 THEN renewed.granted_first + make_interval(secs => ${LOGINS.at('maxLifetime')})
                              ELSE 'infinity' END)
            END,
            CASE WHEN renewed.valid THEN greatest(g.last_auth, excluded.last_auth) ELSE excluded.last_auth END,
@@ -80,18 +113,18 @@ WITH login AS (
     FROM (
       SELECT checked.valid, checked.newer,
              CASE WHEN NOT checked.valid OR g.until <= excluded.last_auth THEN excluded.granted_first
-                  WHEN excluded.last_auth + make_interval(secs => $10::float8) <= g.granted_first THEN g.granted_first
+                  WHEN excluded.last_auth + make_interval(secs => ${LOGINS.at('expTime')}) <= g.granted_first THEN g.granted_first
                   ELSE least(g.granted_first, excluded.granted_first)
              END AS granted_first
       FROM (
-        SELECT g.last_auth <= coalesce($14::timestamptz, now()) + interval '60 seconds' AS valid,
+        SELECT ${isPastLogin('g.last_auth', LOGIN_NOW)} AS valid,
                excluded.last_auth >= g.last_auth
-                 OR g.last_auth > coalesce($14::timestamptz, now()) + interval '60 seconds' AS newer
+                 OR NOT (${isPastLogin('g.last_auth', LOGIN_NOW)}) AS newer
       ) AS checked
     ) AS renewed
   )
   WHERE NOT (excluded.last_auth >= g.last_auth
-    AND excluded.last_auth < g.last_auth + make_interval(secs => $12::float8)
+    AND excluded.last_auth < g.last_auth + make_interval(secs => ${LOGINS.at('refresh')})
     AND excluded.last_auth < g.until
     AND (g.daemon, g.username, g.tls) IS NOT DISTINCT FROM (excluded.daemon, excluded.username, excluded.tls))
   RETURNING g.ip, g.until, g.granted_first = g.last_auth AS fresh
@@ -115,7 +148,7 @@ WITH login AS (
          CASE WHEN refused IS NULL
               THEN coalesce(written_until,
                             (SELECT g.until FROM grants g WHERE g.ip = u.network),
-                            at + make_interval(secs => $10::float8)) END AS until
+                            at + make_interval(secs => ${LOGINS.at('expTime')})) END AS until
   FROM (
     SELECT *, max(until) OVER (PARTITION BY network) AS written_until
     FROM (
@@ -127,7 +160,7 @@ WITH login AS (
   WHERE n IS NOT NULL
 ), history AS (
   INSERT INTO login_event (at, ip, network, daemon, method, tls, username, session, until, refused, host)
-  SELECT at, ip, network, daemon, method, tls, username, session, until, refused, $16::text FROM answered
+  SELECT at, ip, network, daemon, method, tls, username, session, until, refused, ${LOGINS.at('host')} FROM answered
 )
 SELECT string_agg(coalesce(refused, floor(date_part('epoch', until))::bigint::text), ' ' ORDER BY n) AS outcomes,
        (SELECT coalesce(bool_or(fresh), false) FROM written) AS fresh
@@ -144,10 +177,26 @@ FROM unnest($1::timestamptz[], $2::inet[], $3::text[]) AS t(at, ip, service)`,
 }
 
 /**
- * $1 host, $2 time, $3 service, $4 relayed, $5 refused, $6 undecided, $7 never: one of each for a
- * tally. $8 service, $9 address: the refused clients. $10 now or null. Rows are written in the
- * order of the key, so that two writers cannot deadlock. A clock that is ahead does not count into
- * the future.
+ * Parameters of RECORD_TALLIES. `at` to `never` have one element for each tally. `refusedService`
+ * and `refusedIp` have one element for each refused client.
+ */
+const TALLIES = new NamedParameters({
+  host: 'text',
+  at: 'timestamptz[]',
+  service: 'text[]',
+  relayed: 'bigint[]',
+  refused: 'bigint[]',
+  undecided: 'bigint[]',
+  never: 'bigint[]',
+  refusedService: 'text[]',
+  refusedIp: 'inet[]',
+  /** Null: the time of the database. */
+  now: 'timestamptz',
+})
+
+/**
+ * Rows are written in the order of the key, so that two writers cannot deadlock. A clock that is
+ * ahead does not count into the future.
  */
 const RECORD_TALLIES: Statement<unknown> = {
   name: 'record-tallies',
@@ -155,17 +204,18 @@ const RECORD_TALLIES: Statement<unknown> = {
   text: `
 WITH counted AS (
   INSERT INTO gate_decisions AS g (minute, host, service, relayed, refused, undecided, never)
-  SELECT date_trunc('minute', least(t.at, coalesce($10::timestamptz, now()))), $1::text, t.service,
+  SELECT date_trunc('minute', least(t.at, coalesce(${TALLIES.at('now')}, now()))), ${TALLIES.at('host')}, t.service,
          sum(t.relayed), sum(t.refused), sum(t.undecided), sum(t.never)
-  FROM unnest($2::timestamptz[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+  FROM unnest(${TALLIES.at('at')}, ${TALLIES.at('service')}, ${TALLIES.at('relayed')}, ${TALLIES.at('refused')},
+              ${TALLIES.at('undecided')}, ${TALLIES.at('never')})
     AS t(at, service, relayed, refused, undecided, never)
   GROUP BY 1, 3 ORDER BY 1, 3
   ON CONFLICT (minute, host, service) DO UPDATE SET (relayed, refused, undecided, never) =
     (g.relayed + excluded.relayed, g.refused + excluded.refused, g.undecided + excluded.undecided, g.never + excluded.never)
 )
 INSERT INTO gate_refusals AS r (host, service, at, addresses)
-SELECT $1::text, t.service, coalesce($10::timestamptz, now()), array_agg(t.ip)
-FROM unnest($8::text[], $9::inet[]) AS t(service, ip) GROUP BY t.service ORDER BY t.service
+SELECT ${TALLIES.at('host')}, t.service, coalesce(${TALLIES.at('now')}, now()), array_agg(t.ip)
+FROM unnest(${TALLIES.at('refusedService')}, ${TALLIES.at('refusedIp')}) AS t(service, ip) GROUP BY t.service ORDER BY t.service
 ON CONFLICT (host, service) DO UPDATE SET (at, addresses) = (excluded.at, excluded.addresses)`,
 }
 
@@ -198,14 +248,14 @@ WITH removed AS (
     SELECT ctid FROM grants
     WHERE ctid >= $2::tid AND ctid < $3::tid
       AND (until <= coalesce($1::timestamptz, now())
-        OR last_auth > coalesce($1::timestamptz, now()) + interval '60 seconds')
+        OR NOT (${isPastLogin('last_auth', 'coalesce($1::timestamptz, now())')}))
     FOR UPDATE SKIP LOCKED))
   RETURNING 1
 ), seen AS (
   SELECT l.login, max(g.last_auth) AS at
   FROM device_logins l JOIN grants g ON login_key(g.username) = l.login
   WHERE g.ctid >= $2::tid AND g.ctid < $3::tid
-    AND g.last_auth <= coalesce($1::timestamptz, now()) + interval '60 seconds'
+    AND ${isPastLogin('g.last_auth', 'coalesce($1::timestamptz, now())')}
   GROUP BY l.login
 ), newer AS (
   SELECT l.login, seen.at FROM device_logins l JOIN seen USING (login)
@@ -289,24 +339,26 @@ export function createGrantWriter(
   return {
     async record(logins: readonly Login[], { signal }: QueryOptions = {}): Promise<readonly GrantOutcome[]> {
       if (logins.length === 0) return []
-      const values = [
-        logins.map(({ event }) => event.ip),
-        logins.map(({ event }) => policy.rowOf(event.ip)),
+      const values = LOGINS.values({
+        ip: logins.map(({ event }) => event.ip),
+        network: logins.map(({ event }) => policy.rowOf(event.ip)),
         // By the difference of two times of this host's clock: the database's may be minutes off.
-        logins.map(({ at }) => (at === null ? null : Math.max(0, clock() - at.getTime()) / 1000)),
-        logins.map(({ event }) => event.daemon),
-        logins.map(({ event }) => event.method),
-        logins.map(({ event }) => event.tls),
-        logins.map(({ event }) => event.user),
-        logins.map(({ event }) => event.id),
-        logins.map(({ event }) => policy.neverList.loginRefusal(event.ip) ?? null),
-      ]
-      const settings = [policy.expTime, policy.maxLifetime, policy.refreshSeconds, policy.storeUser, now()]
-      const embedded = logins.map(({ event }) => policy.embeddedIpv4(event.ip) ?? null)
-      const { rows } = await database.query(RECORD, [...values, ...settings, embedded, host], {
-        signal,
-        durable: true,
+        ago: logins.map(({ at }) => (at === null ? null : Math.max(0, clock() - at.getTime()) / 1000)),
+        daemon: logins.map(({ event }) => event.daemon),
+        method: logins.map(({ event }) => event.method),
+        tls: logins.map(({ event }) => event.tls),
+        login: logins.map(({ event }) => event.user),
+        session: logins.map(({ event }) => event.id),
+        refused: logins.map(({ event }) => policy.neverList.loginRefusal(event.ip) ?? null),
+        expTime: policy.expTime,
+        maxLifetime: policy.maxLifetime,
+        refresh: policy.refreshSeconds,
+        keepNames: policy.storeUser,
+        now: now(),
+        embeddedIpv4: logins.map(({ event }) => policy.embeddedIpv4(event.ip) ?? null),
+        host,
       })
+      const { rows } = await database.query(RECORD, values, { signal, durable: true })
       if (rows[0]?.fresh === true) changes.changed()
       const words = rows[0]?.outcomes.split(' ') ?? []
       if (words.length !== logins.length) throw new Error(`${words.length} outcomes for ${logins.length} logins`)
@@ -331,15 +383,20 @@ export function createGrantWriter(
         tallies.filter(({ recent }) => recent.length > 0).map(({ service, recent }) => [service, recent]),
       )
       const refused = [...samples].flatMap(([service, recent]) => recent.map(ip => ({ service, ip })))
-      const values = [
+      const counts = (verdict: RelayVerdict) => tallies.map(tally => tally.counts[verdict])
+      const values = TALLIES.values({
         host,
-        tallies.map(({ at }) => new Date(at * 1000)),
-        tallies.map(({ service }) => service),
-        ...RELAY_VERDICTS.map(verdict => tallies.map(({ counts }) => counts[verdict])),
-        refused.map(({ service }) => service),
-        refused.map(({ ip }) => ip),
-      ]
-      await database.query(RECORD_TALLIES, [...values, now()], { signal })
+        at: tallies.map(({ at }) => new Date(at * 1000)),
+        service: tallies.map(({ service }) => service),
+        relayed: counts('relayed'),
+        refused: counts('refused'),
+        undecided: counts('undecided'),
+        never: counts('never'),
+        refusedService: refused.map(({ service }) => service),
+        refusedIp: refused.map(({ ip }) => ip),
+        now: now(),
+      })
+      await database.query(RECORD_TALLIES, values, { signal })
     },
 
     async recordDeviceMessages(messages: readonly DeviceMessages[], { signal }: QueryOptions = {}): Promise<void> {
@@ -383,9 +440,9 @@ export function createGrantWriter(
 const isRefusal = (word: string): word is GrantRefusal => GRANT_REFUSALS.some(reason => reason === word)
 
 function outcomeOf(word: string): GrantOutcome {
-  if (isRefusal(word)) return { verdict: 'refused', reason: word }
+  if (isRefusal(word)) return { kind: 'refused', reason: word }
   if (!/^\d{1,15}$/.test(word)) throw new Error(`a login was neither granted nor refused: ${word}`)
-  return { verdict: 'granted', until: Number(word) }
+  return { kind: 'granted', until: Number(word) }
 }
 
 const COUNT: Statement<{ live: number }> = {

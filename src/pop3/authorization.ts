@@ -68,20 +68,20 @@ function isUtf8(octets: string): boolean {
  * the shell uses sockets and checkers.
  */
 export type AuthorizationEffect =
-  | { readonly type: 'reply'; readonly text: string }
+  | { readonly kind: 'reply'; readonly text: string }
   /**
    * Check the credentials. A positive answer begins TRANSACTION; for any other answer the shell
    * calls `afterFailure`. `method` is the method of a login event.
    */
-  | ({ readonly type: 'authenticate'; readonly method: LoginMethod } & Credentials)
+  | ({ readonly kind: 'authenticate'; readonly method: LoginMethod } & Credentials)
   /** Upgrade to TLS after the reply, and discard the octets read behind this line (RFC 2595 §4). */
-  | { readonly type: 'startTls' }
+  | { readonly kind: 'startTls' }
   /**
    * Parse the `host:pass` of the `SSL` command, check it and reply (spec/popup.md §6). Occurs for
    * the first line only, and only if `preamble` is set.
    */
-  | { readonly type: 'preamble'; readonly argument: string }
-  | { readonly type: 'close' }
+  | { readonly kind: 'preamble'; readonly argument: string }
+  | { readonly kind: 'close' }
 
 /** Why a login failed: the shell's answer to an `authenticate` effect. */
 export type LoginFailure =
@@ -201,12 +201,12 @@ const LOGIN_PASSWORD_PROMPT = challenge('UGFzc3dvcmQ6')
 
 const replied = (state: AuthorizationState, ...texts: readonly string[]): AuthorizationStep => ({
   state,
-  effects: texts.map(text => ({ type: 'reply', text })),
+  effects: texts.map(text => ({ kind: 'reply', text })),
 })
 
 const attempted = (state: AuthorizationState, method: LoginMethod, credentials: Credentials): AuthorizationStep => ({
   state,
-  effects: [{ type: 'authenticate', method, ...credentials }],
+  effects: [{ kind: 'authenticate', method, ...credentials }],
 })
 
 const firstWord = (argument: string): string => argument.split(' ', 1)[0] ?? ''
@@ -249,12 +249,12 @@ export function runAuthorization(
   const begun: AuthorizationState = { ...state, begun: true, lines }
   if (lines > LINES_ALLOWED + LINES_OF_ATTEMPT * options.tries) return closing(replied(begun, TOO_MANY_LINES))
   const settled: AuthorizationState = { ...begun, awaiting: 'command' }
-  if (line.type === 'tooLong') {
+  if (line.kind === 'tooLong') {
     const overlongLines = state.overlongLines + 1
     const step = replied({ ...settled, overlongLines }, LINE_TOO_LONG)
     return overlongLines > OVERLONG_LINES_ALLOWED ? closing(step) : step
   }
-  if (line.type === 'holdsNul') return unknown(settled, SYNTAX_ERROR)
+  if (line.kind === 'holdsNul') return unknown(settled, SYNTAX_ERROR)
   if (begun.awaiting !== 'command') return saslResponse(settled, begun.awaiting, line.text, options)
   const { verb, argument, afterSpace } = parseCommand(line.text)
   const command = AUTHORIZATION.get(verb)
@@ -270,7 +270,7 @@ export function runAuthorization(
  * escapes.
  */
 export function sanitizedLine(state: AuthorizationState, line: Line): string {
-  if (line.type !== 'line') return line.type
+  if (line.kind !== 'line') return line.kind
   if (state.awaiting !== 'command') return 'SASL response ***'
   const { verb, argument } = parseCommand(line.text)
   // An unknown verb is not logged, because it may be a password typed at the wrong prompt.
@@ -311,7 +311,7 @@ function unknown(state: AuthorizationState, text = UNKNOWN): AuthorizationStep {
 
 const closing = ({ state, effects }: AuthorizationStep): AuthorizationStep => ({
   state,
-  effects: [...effects, { type: 'close' }],
+  effects: [...effects, { kind: 'close' }],
 })
 
 const mayBeClear = ({ cleartext }: AuthorizationOptions, login: string): boolean =>
@@ -343,7 +343,7 @@ function stls(state: AuthorizationState, argument: string, { capabilities }: Aut
   if (!capabilities.stls) return unknown(state)
   if (argument !== '') return replied(state, SYNTAX_ERROR)
   const { state: after, effects } = replied({ ...state, user: undefined }, ok())
-  return { state: after, effects: [...effects, { type: 'startTls' }] }
+  return { state: after, effects: [...effects, { kind: 'startTls' }] }
 }
 
 function quit(state: AuthorizationState): AuthorizationStep {
@@ -358,7 +358,7 @@ function preamble(state: AuthorizationState, argument: string, options: Authoriz
   // The reply is that of an unknown command, so that a client cannot find out whether the command
   // is configured.
   if (state.begun || !options.preamble) return unknown(begun)
-  return { state: begun, effects: [{ type: 'preamble', argument }] }
+  return { state: begun, effects: [{ kind: 'preamble', argument }] }
 }
 
 function auth(state: AuthorizationState, argument: string, options: AuthorizationOptions): AuthorizationStep {

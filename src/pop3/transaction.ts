@@ -35,20 +35,20 @@ export interface MaildropView {
 
 /** An action for the shell. This table decides; only the shell uses sockets and files. */
 export type TransactionEffect =
-  | { readonly type: 'reply'; readonly text: string }
+  | { readonly kind: 'reply'; readonly text: string }
   /**
    * Reply with the whole scan listing or unique-id listing: the prepared one while no message is
    * deleted, otherwise `formatListing`.
    */
-  | { readonly type: 'listing'; readonly of: Listing }
+  | { readonly kind: 'listing'; readonly of: Listing }
   /**
    * Send `+OK `, the message and the termination. With `bodyLines`: the header and this number of
    * lines of the body.
    */
-  | { readonly type: 'message'; readonly number: number; readonly bodyLines: number | undefined }
+  | { readonly kind: 'message'; readonly number: number; readonly bodyLines: number | undefined }
   /** Remove the marked messages, reply and close (RFC 1939 §6). */
-  | { readonly type: 'enterUpdate' }
-  | { readonly type: 'close' }
+  | { readonly kind: 'enterUpdate' }
+  | { readonly kind: 'close' }
 
 export type Listing = 'LIST' | 'UIDL'
 
@@ -96,7 +96,7 @@ interface TransactionCommand {
   readonly run: (state: TransactionState, number: number, rest: string) => TransactionEffect
 }
 
-const reply = (text: string): TransactionEffect => ({ type: 'reply', text })
+const reply = (text: string): TransactionEffect => ({ kind: 'reply', text })
 const OK = reply(ok())
 
 /**
@@ -113,7 +113,7 @@ export const TRANSACTION: ReadonlyMap<string, TransactionCommand> = new Map<stri
   ['RSET', { message: 'none', needsSizes: false, run: reset }],
   ['LAST', { message: 'none', needsSizes: false, run: state => reply(ok(`${state.last}`)) }],
   ['NOOP', { message: 'none', needsSizes: false, run: () => OK }],
-  ['QUIT', { message: 'none', needsSizes: false, run: () => ({ type: 'enterUpdate' }) }],
+  ['QUIT', { message: 'none', needsSizes: false, run: () => ({ kind: 'enterUpdate' }) }],
   [
     'CAPA',
     { message: 'none', needsSizes: false, modern: true, run: state => reply(multiline(state.options.capabilities)) },
@@ -122,16 +122,16 @@ export const TRANSACTION: ReadonlyMap<string, TransactionCommand> = new Map<stri
 
 /** True if `runTransaction` needs the sizes of all messages for this line. */
 export function needsSizes(line: Line): boolean {
-  return line.type === 'line' && TRANSACTION.get(parseCommand(line.text).verb)?.needsSizes === true
+  return line.kind === 'line' && TRANSACTION.get(parseCommand(line.text).verb)?.needsSizes === true
 }
 
 /** Runs one line of input and changes the state. Each possible line has a reply. */
 export function runTransaction(state: TransactionState, line: Line): readonly TransactionEffect[] {
-  switch (line.type) {
+  switch (line.kind) {
     case 'tooLong':
       state.overlongLines += 1
       return state.overlongLines > OVERLONG_LINES_ALLOWED
-        ? [reply(LINE_TOO_LONG), { type: 'close' }]
+        ? [reply(LINE_TOO_LONG), { kind: 'close' }]
         : [reply(LINE_TOO_LONG)]
     case 'holdsNul':
       return [reply(SYNTAX_ERROR)]
@@ -165,13 +165,13 @@ function stat({ maildrop, deleted, options }: TransactionState): TransactionEffe
 }
 
 function listing({ maildrop }: TransactionState, of: Listing, number: number): TransactionEffect {
-  return number === 0 ? { type: 'listing', of } : reply(ok(listingLine(maildrop, of, number)))
+  return number === 0 ? { kind: 'listing', of } : reply(ok(listingLine(maildrop, of, number)))
 }
 
 function sendMessage(_: TransactionState, number: number, rest: string): TransactionEffect {
   // RETR with a second number acts as TOP, and TOP without one as RETR, because qmail-pop3d has one
   // function for both (spec/pop3d.md §3).
-  return { type: 'message', number, bodyLines: parseLeadingNumber(rest.replace(/^ +/, ''))?.value }
+  return { kind: 'message', number, bodyLines: parseLeadingNumber(rest.replace(/^ +/, ''))?.value }
 }
 
 function markDeleted(state: TransactionState, number: number): TransactionEffect {

@@ -20,7 +20,7 @@ if (args.length === 1 && args[0] === '--worker') {
 } else {
   await runCommand('pop3d', async () => {
     const words = parseDaemonWords('pop3d', USAGE, undefined, args)
-    if (words.type === 'about') process.stdout.write(words.text)
+    if (words.kind === 'about') process.stdout.write(words.text)
     else {
       const [{ serveStandalone }, { ownEnvironment }, { forbidInspection }] = await Promise.all([
         import('./standalone.ts'),

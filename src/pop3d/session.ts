@@ -211,7 +211,7 @@ export class Session implements ConnectionListener {
   }
 
   #performOne(effect: TransactionEffect): Promise<void> | undefined {
-    switch (effect.type) {
+    switch (effect.kind) {
       case 'reply':
         this.#replies += effect.text
         return undefined
@@ -240,8 +240,8 @@ export class Session implements ConnectionListener {
   }
 
   #sendOpened(number: number, opened: OpenedMessage, bodyLines: number | undefined): Promise<void> | undefined {
-    if (opened.type !== 'open') {
-      if (opened.type === 'unreadable') this.#warnOfUnreadable(number, opened.cause)
+    if (opened.kind !== 'open') {
+      if (opened.kind === 'unreadable') this.#warnOfUnreadable(number, opened.cause)
       this.#replies += CANNOT_OPEN
       return undefined
     }

@@ -66,7 +66,7 @@ function optionsFrom(environment: Environment): MaildropServiceOptions {
   ): Output | undefined => {
     const variable = environmentNameOf(section, name)
     const text = environment[variable]
-    const result = v.safeParse(row.schema, typeof text === 'string' ? row.fromText(text) : fallback)
+    const result = v.safeParse(row, typeof text === 'string' ? row.fromText(text) : fallback)
     if (result.success) return result.output
     faults.push(`environment ${variable}: ${result.issues[0].message}`)
     return undefined

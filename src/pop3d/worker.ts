@@ -196,13 +196,13 @@ class Worker {
       socket.off('data', receive).off('end', closeSocket).off('timeout', closeSocket).setTimeout(0)
       // Pause until the session listens, because opening the maildrop may take time.
       socket.pause()
-      if (line.type === 'line' && line.text === CHANNEL_LINE) {
+      if (line.kind === 'line' && line.text === CHANNEL_LINE) {
         // A handoff channel is not a session. A worker with channels only is idle.
         socket.off('close', discount)
         if (this.#handoffs === undefined || reader.rest().length > 0) socket.destroy()
         else this.#handoffs.open(socket)
         discount()
-      } else this.#admit(new StreamConnection(socket, socket), line.type === 'line' ? line.text : '', reader.rest())
+      } else this.#admit(new StreamConnection(socket, socket), line.kind === 'line' ? line.text : '', reader.rest())
     }
     socket.on('data', receive)
   }

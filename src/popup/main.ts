@@ -24,8 +24,8 @@ if (args.length === 1 && args[0] === '--login') {
 } else {
   await runCommand('popup', async () => {
     const words = parseDaemonWords('popup', USAGE, SETTINGS_FILE, args)
-    if (words.type === 'about') process.stdout.write(words.text)
-    else if (words.type === 'serve') {
+    if (words.kind === 'about') process.stdout.write(words.text)
+    else if (words.kind === 'serve') {
       await runDaemon('popup', async () => {
         const { startMonitor } = await import('./monitor/monitor.ts')
         return startMonitor(words.config, process.argv[1] ?? '')

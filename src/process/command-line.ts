@@ -6,11 +6,11 @@ import { UsageFault } from '../base/errors.ts'
 /** A daemon's command line: the part that all daemons share. */
 export type DaemonWords =
   /** `text` goes to standard output. */
-  | { readonly type: 'about'; readonly text: string }
+  | { readonly kind: 'about'; readonly text: string }
   /** Serve by this settings file. `config`: an absolute path. */
-  | { readonly type: 'serve'; readonly config: string }
+  | { readonly kind: 'serve'; readonly config: string }
   /** Arguments of the program itself. The first one does not begin with two dashes. */
-  | { readonly type: 'own' }
+  | { readonly kind: 'own' }
 
 /** The options that all daemons share, for the end of their help. Only some read settings. */
 export const commonHelp = (settingsFile: string | undefined): string =>
@@ -36,10 +36,10 @@ export function parseDaemonWords(
   const [first, second] = args
   const help = `see ${program} --help`
   if (first === '--help' || first === '-h')
-    return { type: 'about', text: `${usage}\nCommon options:\n${commonHelp(settingsFile)}` }
+    return { kind: 'about', text: `${usage}\nCommon options:\n${commonHelp(settingsFile)}` }
   if (first === '--version' || first === '-V')
-    return { type: 'about', text: `${program} (auth-relay) ${manifest.version}\n` }
-  if (first === undefined) return settingsFile === undefined ? { type: 'own' } : { type: 'serve', config: settingsFile }
+    return { kind: 'about', text: `${program} (auth-relay) ${manifest.version}\n` }
+  if (first === undefined) return settingsFile === undefined ? { kind: 'own' } : { kind: 'serve', config: settingsFile }
   const isSpaced = first === '--config'
   if (settingsFile !== undefined && (isSpaced || first.startsWith('--config='))) {
     const file = isSpaced ? second : first.slice('--config='.length)
@@ -47,8 +47,8 @@ export function parseDaemonWords(
       throw new UsageFault(`--config: the settings file is missing: write --config FILE, or ${help}`)
     const extra = args[isSpaced ? 2 : 1]
     if (extra !== undefined) throw new UsageFault(`${extra}: nothing may follow --config FILE: ${help}`)
-    return { type: 'serve', config: resolve(file) }
+    return { kind: 'serve', config: resolve(file) }
   }
   if (first.startsWith('--')) throw new UsageFault(`unknown option ${first}: ${help}`)
-  return { type: 'own' }
+  return { kind: 'own' }
 }

@@ -7,11 +7,10 @@ import { familyOf, type Network, NetworkSet, parseNetwork } from '../wire/ip-add
 import { DURATION_TEXT, type DurationUnit, parseDurationIn, UNIT_NAMES, writeDuration } from './duration.ts'
 
 /**
- * One setting: its permitted values, its default, and its meaning in a sentence for the
- * administrator.
+ * One setting: the schema of its permitted values, with its default, and its meaning in a sentence
+ * for the administrator.
  */
-export type Row<Output> = {
-  readonly schema: v.GenericSchema<unknown, Output>
+export type Row<Output> = v.GenericSchema<unknown, Output> & {
   /** The default in the form of the settings file. */
   readonly default: unknown
   /** The default if popup.compat is "qmail". Undefined: the same default. */
@@ -46,7 +45,7 @@ const row = <Output>(
   doc: string,
   fromText: (text: string) => unknown,
   { bareName = false, formerNames = [] }: Options = {},
-): Row<Output> => ({ schema, default: fallback, doc, fromText, bareName, formerNames })
+): Row<Output> => ({ ...schema, default: fallback, doc, fromText, bareName, formerNames })
 
 /** Gives the setting another default for popup.compat = "qmail". */
 export const withQmailDefault = <Output>(row: Row<Output>, qmailDefault: Output): Row<Output> => ({
@@ -332,10 +331,8 @@ export type Section<Rows extends Readonly<Record<string, Row<unknown>>> = Readon
   readonly rows: Rows
 }
 
-/** The settings of a section after reading. */
-export type ValuesOf<S extends Section> = {
-  readonly [Name in keyof S['rows']]: S['rows'][Name] extends Row<infer Output> ? Output : never
-}
+/** The settings of rows after reading. */
+export type ValuesOf<Rows extends Section['rows']> = Readonly<v.InferOutput<v.ObjectSchema<Rows, undefined>>>
 
 /** Declares a section. */
 export const defineSection = <const Rows extends Readonly<Record<string, Row<unknown>>>>(

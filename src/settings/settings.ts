@@ -73,7 +73,7 @@ export const SECTIONS = {
 } as const
 
 /** All settings, typed and frozen. */
-export type Settings = { readonly [Name in keyof typeof SECTIONS]: ValuesOf<(typeof SECTIONS)[Name]> }
+export type Settings = { readonly [Name in keyof typeof SECTIONS]: ValuesOf<(typeof SECTIONS)[Name]['rows']> }
 
 /** The source of a setting's value, for `auth-relay check`. `line` counts from 1. */
 export type Origin =
@@ -143,9 +143,13 @@ export function parseSettings(text: string, path: string, environment: Environme
   const shown: ShownSetting[] = []
   const lines = text.split('\n')
   reportUnknown(file, lines, path, faults)
-  const read = <S extends Section>(section: S, leading: Leading = {}): ValuesOf<S> => {
+  const read = <Rows extends Section['rows']>(
+    section: Section<Rows>,
+    leading: Leading = {},
+  ): ValuesOf<Rows> | undefined => {
     const table = section.name === '' ? file : tableOf(file[section.name])
-    const values: Record<string, unknown> = {}
+    const written: Record<string, unknown> = {}
+    const known: ShownSetting[] = []
     for (const [name, row] of Object.entries(section.rows)) {
       const [writtenName, ...unused] = namesIn(table, name, row)
       for (const twice of unused) {
@@ -159,44 +163,52 @@ export function parseSettings(text: string, path: string, environment: Environme
           : writtenName !== undefined
             ? { type: 'file', line: lineOf(lines, section.name, writtenName) }
             : { type: 'default' }
-      const written =
+      written[name] =
         inEnvironment !== undefined
           ? row.fromText(inEnvironment.text)
           : writtenName !== undefined
             ? table[writtenName]
             : defaultOf(row, leading)
       const as = inEnvironment?.name ?? writtenName ?? name
-      shown.push({ section: section.name, name, written, origin, ...(as === name ? {} : { formerName: as }) })
-      const result = v.safeParse(row.schema, written)
-      if (result.success) values[name] = deepFreeze(result.output)
-      else {
-        // Remove duplicates: a number that is not whole and out of its bounds has two issues with
-        // the same words.
-        const texts = result.issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, as, issue)}`)
-        faults.push(...new Set(texts))
-      }
+      const former = as === name ? {} : { formerName: as }
+      known.push({ section: section.name, name, written: written[name], origin, ...former })
     }
-    return typed<ValuesOf<S>>(section, values)
+    shown.push(...known)
+    const result = v.safeParse(v.object(section.rows), written)
+    if (result.success) return frozen(result.output)
+    for (const { name, origin, formerName = name } of known) {
+      const issues = result.issues.filter(issue => issue.path?.[0]?.key === name)
+      // Remove duplicates: a number that is not whole and out of its bounds has two issues with the
+      // same words.
+      const texts = issues.map(issue => `${placeOf(origin, path)}: ${describeIssue(section, formerName, issue)}`)
+      faults.push(...new Set(texts))
+    }
+    return undefined
   }
   const top = read(TOP)
   const database = read(DATABASE)
   const grants = read(GRANTS)
   const popup = read(POPUP)
-  const settings: Settings = {
+  const sections = {
     top,
     database,
     grants,
     popup,
-    pop3d: read(POP3D, { compat: popup.compat }),
+    pop3d: read(POP3D, { compat: popup?.compat }),
     sslwrap: read(SSLWRAP),
-    authd: read(AUTHD, { runDir: top.run_dir }),
+    authd: read(AUTHD, top && { runDir: top.run_dir }),
     wrap: read(WRAP),
     statusPage: read(STATUS_PAGE),
     alerts: read(ALERTS),
   }
-  if (faults.length > 0) throw new UsageFault(faults.map(oneLine))
-  return { settings: Object.freeze(settings), shown }
+  if (!isComplete(sections) || faults.length > 0) throw new UsageFault(faults.map(oneLine))
+  return { settings: Object.freeze(sections), shown }
 }
+
+/** No section has a fault. */
+const isComplete = (
+  sections: { readonly [Name in keyof Settings]: Settings[Name] | undefined },
+): sections is Settings => Object.values(sections).every(values => values !== undefined)
 
 /**
  * Refuses to start until the administrator has read the file. Every daemon calls it first.
@@ -319,6 +331,7 @@ const placeOf = (origin: Origin, path: string): string =>
 
 const describeIssue = (section: Section, name: string, issue: v.BaseIssue<unknown>): string => {
   const inner = (issue.path ?? [])
+    .slice(1) // the name of the setting
     .map(item => (typeof item.key === 'number' ? `[${item.key}]` : `.${String(item.key)}`))
     .join('')
   // A table of a list lacks a setting or has an unknown one. The words of the schema for this are
@@ -354,21 +367,14 @@ const lineOfTable = (lines: readonly string[], section: string): number =>
     lines.findIndex(line => /^\s*\[{1,2}\s*([^\].]+?)\s*[\].]/.exec(line)?.[1] === section),
   ) + 1
 
-function deepFreeze<T>(value: T): T {
-  if (Array.isArray(value)) {
-    for (const item of value) deepFreeze(item)
-    Object.freeze(value)
-  }
-  return value
+/** Freezes the values of a section, and lists among them with their elements. */
+function frozen<Values extends object>(values: Values): Readonly<Values> {
+  for (const value of Object.values(values)) freezeList(value)
+  return Object.freeze(values)
 }
 
-/**
- * Gives the values of a section their type. The schemas of its rows have made them; a setting with
- * a fault has no value, and the faults are thrown before the values are used.
- */
-function typed<Values>(section: Section, values: Record<string, unknown>): Values {
-  const isComplete = (found: unknown): found is Values =>
-    typeof found === 'object' && found !== null && Object.keys(section.rows).length >= Object.keys(found).length
-  if (!isComplete(values)) throw new TypeError(`section ${section.name} has values that it does not declare`)
-  return Object.freeze(values)
+function freezeList(value: unknown): void {
+  if (!Array.isArray(value)) return
+  for (const item of value) freezeList(item)
+  Object.freeze(value)
 }

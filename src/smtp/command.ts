@@ -4,23 +4,23 @@ import { formatPath, type Mailbox, type PathFault, parsePath } from './address.t
 
 /** A command line as the front treats it. `line`: the line for the server, without its line end. */
 export type Command =
-  | { readonly type: 'mail'; readonly line: string; readonly sender: Mailbox | undefined }
-  | { readonly type: 'recipient'; readonly line: string; readonly recipient: Mailbox | undefined }
-  | { readonly type: 'data' | 'reset' | 'quit' | 'auth' | 'other'; readonly line: string }
+  | { readonly kind: 'mail'; readonly line: string; readonly sender: Mailbox | undefined }
+  | { readonly kind: 'recipient'; readonly line: string; readonly recipient: Mailbox | undefined }
+  | { readonly kind: 'data' | 'reset' | 'quit' | 'auth' | 'other'; readonly line: string }
   /** HELO or EHLO. `name` is undefined if the client sent no name, or one that servers refuse. */
   | {
-      readonly type: 'hello'
+      readonly kind: 'hello'
       readonly verb: 'HELO' | 'EHLO'
       readonly name: string | undefined
       /** The name as the client sent it, with one space between two words. */
       readonly sent: string
     }
   /** A command that the front answers and never passes to the server. `verb` is in upper case. */
-  | { readonly type: 'hidden'; readonly verb: string }
+  | { readonly kind: 'hidden'; readonly verb: string }
   /** BDAT. The octets behind this line are not commands. */
-  | { readonly type: 'chunk' }
+  | { readonly kind: 'chunk' }
   /** A command with invalid syntax. `verb`: see CommandLine. */
-  | { readonly type: 'fault'; readonly verb: string; readonly reply: string }
+  | { readonly kind: 'fault'; readonly verb: string; readonly reply: string }
 
 /** Longest command line in octets, with its end. RFC 5321 §4.5.3.1.4: 512, more with extensions. */
 export const MAX_COMMAND_LINE = 2048
@@ -50,44 +50,44 @@ export function parseCommand(text: string): Command {
   // server reads.
   const [, verb = '', rest] = /^[ \t]*([^ \t]*)(?:[ \t](.*))?$/s.exec(text) ?? []
   const name = verb.toUpperCase()
-  if (HIDDEN.has(name) || name.startsWith('X')) return { type: 'hidden', verb: name }
+  if (HIDDEN.has(name) || name.startsWith('X')) return { kind: 'hidden', verb: name }
   const line = rest === undefined ? verb : `${verb} ${rest}`
   switch (name) {
     case 'MAIL': {
       const path = parsePath(rest ?? '', 'FROM')
       if (typeof path === 'string') return faultOf(path, name)
       if (path.parameters.some(each => /^body=binarymime$/i.test(each)))
-        return { type: 'fault', verb: name, reply: '501 5.5.4 BODY=BINARYMIME is not supported' }
-      return { type: 'mail', line: `MAIL ${formatPath(path, 'FROM')}`, sender: path.mailbox }
+        return { kind: 'fault', verb: name, reply: '501 5.5.4 BODY=BINARYMIME is not supported' }
+      return { kind: 'mail', line: `MAIL ${formatPath(path, 'FROM')}`, sender: path.mailbox }
     }
     case 'RCPT': {
       const path = parsePath(rest ?? '', 'TO')
       if (typeof path === 'string') return faultOf(path, name)
-      return { type: 'recipient', line: `RCPT ${formatPath(path, 'TO')}`, recipient: path.mailbox }
+      return { kind: 'recipient', line: `RCPT ${formatPath(path, 'TO')}`, recipient: path.mailbox }
     }
     case 'HELO':
     case 'EHLO': {
       const words = (rest ?? '').split(/[ \t]+/).filter(word => word !== '')
       const sent = words.join(' ')
-      return { type: 'hello', verb: name, name: HOST_NAME.test(sent) ? sent : undefined, sent }
+      return { kind: 'hello', verb: name, name: HOST_NAME.test(sent) ? sent : undefined, sent }
     }
     case 'BDAT':
-      return { type: 'chunk' }
+      return { kind: 'chunk' }
     case 'DATA':
-      return { type: 'data', line }
+      return { kind: 'data', line }
     case 'RSET':
-      return { type: 'reset', line }
+      return { kind: 'reset', line }
     case 'QUIT':
-      return { type: 'quit', line }
+      return { kind: 'quit', line }
     case 'AUTH':
-      return { type: 'auth', line }
+      return { kind: 'auth', line }
     default:
-      return { type: 'other', line }
+      return { kind: 'other', line }
   }
 }
 
 const faultOf = (fault: PathFault, verb: 'MAIL' | 'RCPT'): Command => ({
-  type: 'fault',
+  kind: 'fault',
   verb,
   reply: faultReply(fault, verb),
 })
@@ -108,9 +108,9 @@ function faultReply(fault: PathFault, verb: 'MAIL' | 'RCPT'): string {
  * line, in upper case; empty: the line does not begin with a verb.
  */
 export type CommandLine =
-  | { readonly type: 'line'; readonly text: string }
-  | { readonly type: 'tooLong' | 'control_character'; readonly verb: string }
-  | { readonly type: 'tls_hello' }
+  | { readonly kind: 'line'; readonly text: string }
+  | { readonly kind: 'tooLong' | 'control_character'; readonly verb: string }
+  | { readonly kind: 'tls_hello' }
 
 /** First octet of a TLS record with a handshake (RFC 8446 §5.1). */
 const TLS_HANDSHAKE = 0x16
@@ -142,14 +142,14 @@ export class CommandReader {
    */
   next(isAuth: boolean): CommandLine | undefined {
     const { pending, isDiscarding } = this.#lines
-    if (pending[0] === TLS_HANDSHAKE && !isDiscarding && !isAuth) return { type: 'tls_hello' }
+    if (pending[0] === TLS_HANDSHAKE && !isDiscarding && !isAuth) return { kind: 'tls_hello' }
     if (!isDiscarding) this.#verb = verbOf(pending.toString('latin1', 0, MAX_COMMAND_LINE))
     const takesLong = isAuth || /^[ \t]*auth[ \t]/i.test(pending.toString('latin1', 0, 64))
     const line = this.#lines.next(takesLong ? MAX_AUTH_LINE : MAX_COMMAND_LINE)
     if (line === undefined) return undefined
     const verb = this.#verb
-    if (line.type === 'tooLong') return { type: 'tooLong', verb }
-    if (line.type === 'holdsNul' || CONTROL_CHARACTER.test(line.text)) return { type: 'control_character', verb }
+    if (line.kind === 'tooLong') return { kind: 'tooLong', verb }
+    if (line.kind === 'holdsNul' || CONTROL_CHARACTER.test(line.text)) return { kind: 'control_character', verb }
     return line
   }
 }

@@ -5,7 +5,7 @@ import type { FrontEnd, FrontHabit, FrontOptions, FrontOutput, RefusedAddress } 
 import { EhloReply, formatReply, type ReplyLine, ReplyReader } from './reply.ts'
 import { type Refusal, type Settlement, Transactions } from './transaction.ts'
 
-type MailCommand = Extract<Command, { type: 'mail' }>
+type MailCommand = Extract<Command, { kind: 'mail' }>
 
 /** Pending replies above which no further command is read. */
 const MAX_ENTRIES = 100
@@ -15,11 +15,11 @@ const UNAVAILABLE = '502 5.5.1 command not available here'
 
 /** A reply that the client gets in order: the server's reply, or one of the front. */
 type Entry =
-  | { readonly type: 'own'; readonly reply: string }
+  | { readonly kind: 'own'; readonly reply: string }
   /** `command`: also the end of a message that was passed. */
-  | { readonly type: 'banner' | 'command' | 'hello' | 'quit' | 'auth'; readonly settlement?: Settlement }
+  | { readonly kind: 'banner' | 'command' | 'hello' | 'quit' | 'auth'; readonly settlement?: Settlement }
   /** With `reply`, the front refuses the command itself. */
-  | { readonly type: 'data'; readonly reply?: string }
+  | { readonly kind: 'data'; readonly reply?: string }
 
 /**
  * State of the dialogue, which decides how the client's octets are used:
@@ -52,7 +52,7 @@ export class FrontDialogue {
   readonly #output: FrontOutput
   readonly #reader = new CommandReader()
   readonly #replies = new ReplyReader()
-  readonly #entries: Entry[] = [{ type: 'banner' }]
+  readonly #entries: Entry[] = [{ kind: 'banner' }]
   readonly #ehlo: EhloReply
   #state: State = 'commands'
   readonly #transactions = new Transactions()
@@ -186,7 +186,7 @@ export class FrontDialogue {
   }
 
   #take(line: CommandLine): void {
-    switch (line.type) {
+    switch (line.kind) {
       case 'tls_hello':
         this.#breakOff('tls_hello', '421 4.7.0 this port speaks SMTP in clear text')
         return
@@ -202,7 +202,7 @@ export class FrontDialogue {
   }
 
   #command(command: Command): void {
-    switch (command.type) {
+    switch (command.kind) {
       case 'fault':
         this.#fault(command.verb, command.reply)
         return
@@ -225,7 +225,7 @@ export class FrontDialogue {
       case 'auth':
         if (this.#options.auth === 'hide') this.#answer(UNAVAILABLE)
         else {
-          this.#pass(command.line, { type: 'auth' })
+          this.#pass(command.line, { kind: 'auth' })
           this.#state = 'auth'
         }
         return
@@ -233,20 +233,20 @@ export class FrontDialogue {
         const { name, sent, verb } = command
         if (name === undefined) this.#reportOnce('hello_replaced', { helo: sent })
         this.#pass(`${verb} ${name ?? this.#options.helloName}`, {
-          type: verb === 'EHLO' ? 'hello' : 'command',
+          kind: verb === 'EHLO' ? 'hello' : 'command',
           settlement: this.#transactions.begin(),
         })
         return
       }
       case 'reset':
-        this.#pass(command.line, { type: 'command', settlement: this.#transactions.begin() })
+        this.#pass(command.line, { kind: 'command', settlement: this.#transactions.begin() })
         return
       case 'quit':
-        this.#pass(command.line, { type: 'quit' })
+        this.#pass(command.line, { kind: 'quit' })
         this.#state = 'quitting'
         return
       case 'other':
-        this.#pass(command.line, { type: 'command' })
+        this.#pass(command.line, { kind: 'command' })
     }
   }
 
@@ -263,10 +263,10 @@ export class FrontDialogue {
       this.#refuse(refusal, { sender: sender?.written ?? '' })
       return
     }
-    this.#pass(line, { type: 'command', settlement: this.#transactions.begin() })
+    this.#pass(line, { kind: 'command', settlement: this.#transactions.begin() })
   }
 
-  #recipient({ line, recipient }: Extract<Command, { type: 'recipient' }>): void {
+  #recipient({ line, recipient }: Extract<Command, { kind: 'recipient' }>): void {
     if (this.#transactions.current.mailIsRefused) {
       this.#answer(MAIL_REFUSED)
       return
@@ -277,7 +277,7 @@ export class FrontDialogue {
       () => rules.recipient(recipient),
     )
     if ('rule' in settlement) this.#refuse(settlement, { recipient: recipient?.written ?? '' })
-    else this.#pass(line, { type: 'command', settlement })
+    else this.#pass(line, { kind: 'command', settlement })
   }
 
   #data(line: string): void {
@@ -286,14 +286,14 @@ export class FrontDialogue {
     if (reply !== undefined) this.#refuseData(reply)
     else {
       this.#state = 'held'
-      this.#pass(line, { type: 'data' })
+      this.#pass(line, { kind: 'data' })
     }
   }
 
   /** Content may follow without waiting for the reply, so later octets are held until then. */
   #refuseData(reply: string): void {
     this.#state = 'held'
-    this.#enter({ type: 'data', reply })
+    this.#enter({ kind: 'data', reply })
   }
 
   /** The octets behind BDAT are content and must not run as commands, so the session ends. */
@@ -308,7 +308,7 @@ export class FrontDialogue {
    * command.
    */
   #passAuthLine(line: CommandLine): void {
-    if (line.type === 'line') this.#pass(line.text, { type: 'auth' })
+    if (line.kind === 'line') this.#pass(line.text, { kind: 'auth' })
     else this.#breakOff('auth_line', '421 4.7.0 the answer to AUTH is no text of one line')
   }
 
@@ -319,7 +319,7 @@ export class FrontDialogue {
 
   /** Queues a reply of the front behind the pending replies. */
   #answer(reply: string): void {
-    this.#enter({ type: 'own', reply })
+    this.#enter({ kind: 'own', reply })
   }
 
   #enter(entry: Entry): void {
@@ -361,7 +361,7 @@ export class FrontDialogue {
       if (!('reply' in first) || first.reply === undefined) break
       this.#entries.shift()
       this.#output.toClient(formatReply(first.reply))
-      if (first.type === 'data') this.#dataRefused()
+      if (first.kind === 'data') this.#dataRefused()
       if (this.#isClosed()) return
     }
     this.#closeWhenAnswered()
@@ -381,7 +381,7 @@ export class FrontDialogue {
 
   #receiveLine(line: ReplyLine): void {
     const [entry] = this.#entries
-    if (entry?.type === 'hello') {
+    if (entry?.kind === 'hello') {
       const reply = this.#ehlo.push(line)
       if (reply === 'tooLong') {
         this.#breakOff('no_reply', '421 4.3.0 the mail server gave no SMTP reply')
@@ -412,7 +412,7 @@ export class FrontDialogue {
   #answered(entry: Entry, code: number): void {
     const isDone = code >= 200 && code < 300
     if ('settlement' in entry) entry.settlement?.answered(isDone)
-    switch (entry.type) {
+    switch (entry.kind) {
       case 'data':
         if (code === 354) this.#beginContent()
         else this.#dataRefused()
@@ -457,7 +457,7 @@ export class FrontDialogue {
       else this.#discard(rest)
     } else if (state === 'end') {
       this.#content = undefined
-      this.#entries.push({ type: 'command', settlement: this.#transactions.passMessage() })
+      this.#entries.push({ kind: 'command', settlement: this.#transactions.passMessage() })
       this.#state = 'commands'
       if (rest.length > 0) this.#reader.push(rest)
       this.#run()

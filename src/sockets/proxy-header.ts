@@ -83,7 +83,7 @@ class IncomingHeader {
 
   /** Number of octets that the header has at least and that have not arrived. */
   get missing(): number {
-    return this.#parsed.state === 'more' ? this.#parsed.atLeast : 0
+    return this.#parsed.kind === 'more' ? this.#parsed.atLeast : 0
   }
 
   /** Adds octets; undefined if more are needed. */
@@ -91,8 +91,8 @@ class IncomingHeader {
     this.#octets = this.#octets.length === 0 ? octets : Buffer.concat([this.#octets, octets])
     const parsed = parseProxyHeader(this.#octets)
     this.#parsed = parsed
-    if (parsed.state === 'more') return undefined
-    if (parsed.state === 'malformed') return this.#refused(parsed.reason)
+    if (parsed.kind === 'more') return undefined
+    if (parsed.kind === 'malformed') return this.#refused(parsed.reason)
     return { header: parsed.header, rest: this.#octets.subarray(parsed.length) }
   }
 

@@ -12,14 +12,14 @@ import type { Plan, PlannedTlsListener } from './plan.ts'
 /** The meaning of a command line. */
 export type Invocation =
   /** Help or version, for standard output. */
-  | { readonly type: 'about'; readonly text: string }
-  | { readonly type: 'worker' }
-  | { readonly type: 'daemon'; readonly config: string }
+  | { readonly kind: 'about'; readonly text: string }
+  | { readonly kind: 'worker' }
+  | { readonly kind: 'daemon'; readonly config: string }
   /** The original's options with -accept. */
-  | { readonly type: 'stand-alone'; readonly plan: Plan }
+  | { readonly kind: 'stand-alone'; readonly plan: Plan }
   /** The original's options without -accept: one client on descriptors 0 and 1. */
   | {
-      readonly type: 'inetd'
+      readonly kind: 'inetd'
       readonly plan: Plan
       readonly program: readonly string[] | undefined
       readonly user: string | undefined
@@ -93,10 +93,10 @@ export function parseCommandLine(
   environment: Environment,
   services = '/etc/services',
 ): Invocation {
-  if (args.length === 1 && args[0] === '--worker') return { type: 'worker' }
+  if (args.length === 1 && args[0] === '--worker') return { kind: 'worker' }
   const words = parseDaemonWords('sslwrap', USAGE, SETTINGS_FILE, args)
-  if (words.type === 'about') return words
-  return words.type === 'serve' ? { type: 'daemon', config: words.config } : parseOriginal(args, environment, services)
+  if (words.kind === 'about') return words
+  return words.kind === 'serve' ? { kind: 'daemon', config: words.config } : parseOriginal(args, environment, services)
 }
 
 function parseOriginal(args: readonly string[], environment: Environment, services: string): Invocation {
@@ -168,7 +168,7 @@ function parseOriginal(args: readonly string[], environment: Environment, servic
     nat64Prefixes: [],
     metricsListen: undefined,
   }
-  return accept === undefined ? { type: 'inetd', plan, program, user } : { type: 'stand-alone', plan }
+  return accept === undefined ? { kind: 'inetd', plan, program, user } : { kind: 'stand-alone', plan }
 }
 
 function readOptions(args: readonly string[], faults: string[]) {

@@ -20,7 +20,7 @@ async function supervise(readPlan: () => Planned): Promise<void> {
 
 await runCommand('sslwrap', async () => {
   const invocation = parseCommandLine(process.argv.slice(2), process.env)
-  switch (invocation.type) {
+  switch (invocation.kind) {
     case 'about':
       process.stdout.write(invocation.text)
       return EXIT.done

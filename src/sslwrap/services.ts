@@ -36,7 +36,7 @@ export type Service = {
 }
 
 /** A client whose handshake is complete. */
-export type Secured = Extract<AcceptedTls, { outcome: 'secure' }>
+export type Secured = Extract<AcceptedTls, { kind: 'secure' }>
 /** Both ends of the client's connection. */
 export type ClientEndpoints = { readonly source: Endpoint; readonly destination: Endpoint }
 

@@ -128,11 +128,11 @@ async function secureAndServe(raw: Socket, ends: ClientEndpoints, place: Place, 
   })
   place.keep()
   if (place.gaveWay) return
-  if (accepted.outcome === 'closed') {
+  if (accepted.kind === 'closed') {
     log.debug('connection_closed', { ip, listener: service.name })
     return
   }
-  if (accepted.outcome === 'failed') {
+  if (accepted.kind === 'failed') {
     const hint = hintFor(accepted.reason)
     const isDue = hint !== undefined && parts.hints.isDue(`${hint} ${ip}`)
     log.info('tls_failed', { ip, reason: accepted.reason, hint: isDue ? hint : undefined, listener: service.name })
@@ -221,8 +221,8 @@ async function introduce(
         reply: service.preambleReply,
         limit: service.connectLimit,
       })
-      if (end.outcome === 'failed') throw new BackEndUnavailable(end.reason, { cause: end.error })
-      if (end.outcome === 'refused') return { bytes: end.greeting, final: true }
+      if (end.kind === 'failed') throw new BackEndUnavailable(end.reason, { cause: end.error })
+      if (end.kind === 'refused') return { bytes: end.greeting, final: true }
       const bytes = end.rest.length === 0 ? end.greeting : Buffer.concat([end.greeting, end.rest])
       return { bytes, final: false, id: sessionIdOfGreeting(end.greeting.toString('latin1')) }
     }

@@ -30,13 +30,13 @@ export type AcceptTlsOptions = {
  */
 export type AcceptedTls =
   | {
-      readonly outcome: 'secure'
+      readonly kind: 'secure'
       readonly socket: TLSSocket
       readonly servername: string | undefined
       readonly alpn: string | undefined
     }
-  | { readonly outcome: 'closed' }
-  | { readonly outcome: 'failed'; readonly reason: string }
+  | { readonly kind: 'closed' }
+  | { readonly kind: 'failed'; readonly reason: string }
 
 /**
  * Performs the server's side of a TLS handshake. The socket must allow half-open connections. For
@@ -61,11 +61,11 @@ export async function acceptTls(raw: Socket, options: AcceptTlsOptions): Promise
       ? setTimeout(() => endWith(`no octet within ${firstOctetLimit} ms: ${WAITS_FOR_GREETING}`), firstOctetLimit)
       : undefined
   const hello = await peekHello(raw, () => clearTimeout(firstOctet))
-  const accepted = 'outcome' in hello ? hello : await handshake(raw, hello, options)
+  const accepted = 'kind' in hello ? hello : await handshake(raw, hello, options)
   clearTimeout(timer)
   clearTimeout(firstOctet)
-  if (accepted.outcome !== 'secure') raw.destroy()
-  return tooLate === undefined ? accepted : { outcome: 'failed', reason: tooLate }
+  if (accepted.kind !== 'secure') raw.destroy()
+  return tooLate === undefined ? accepted : { kind: 'failed', reason: tooLate }
 }
 
 /** Reason of a failure: the first octets are not TLS. */
@@ -96,14 +96,12 @@ function peekHello(raw: Socket, onFirstOctet: () => void): Promise<ClientHello |
       if (seen === undefined) onFirstOctet()
       seen = seen === undefined ? chunk : Buffer.concat([seen, chunk])
       const answer = parseClientHello(seen)
-      if (answer.state === 'plain') settle({ outcome: 'failed', reason: NO_TLS })
-      if (answer.state === 'hello') settle(answer.hello)
+      if (answer.kind === 'plain') settle({ kind: 'failed', reason: NO_TLS })
+      if (answer.kind === 'hello') settle(answer.hello)
     }
     const closed = (): void =>
       settle(
-        seen === undefined
-          ? { outcome: 'closed' }
-          : { outcome: 'failed', reason: 'the client closed during the handshake' },
+        seen === undefined ? { kind: 'closed' } : { kind: 'failed', reason: 'the client closed during the handshake' },
       )
     raw.on('data', look)
     raw.on('end', closed)
@@ -132,24 +130,24 @@ function handshake(raw: Socket, hello: ClientHello, options: AcceptTlsOptions): 
       forget()
       socket.off('error', failed)
       socket.off('close', closed)
-      if (answer.outcome !== 'secure') {
+      if (answer.kind !== 'secure') {
         socket.on('error', ignore)
         socket.destroy()
       }
       resolve(answer)
     }
-    const failed = (error: Error): void => settle({ outcome: 'failed', reason: reasonOf(error) })
-    const closed = (): void => settle({ outcome: 'failed', reason: 'the client closed during the handshake' })
+    const failed = (error: Error): void => settle({ kind: 'failed', reason: reasonOf(error) })
+    const closed = (): void => settle({ kind: 'failed', reason: 'the client closed during the handshake' })
     const secure = (): void => {
       const refusal = clientCertificate === 'none' ? undefined : verifyErrorOf(socket)
       if (
         refusal !== undefined &&
         (clientCertificate === 'required' || socket.getPeerX509Certificate() !== undefined)
       ) {
-        settle({ outcome: 'failed', reason: `client certificate: ${refusal}` })
+        settle({ kind: 'failed', reason: `client certificate: ${refusal}` })
         return
       }
-      settle({ outcome: 'secure', socket, servername: hello.servername, alpn: socket.alpnProtocol || undefined })
+      settle({ kind: 'secure', socket, servername: hello.servername, alpn: socket.alpnProtocol || undefined })
     }
     const forget = onceSecure(socket, secure)
     socket.on('error', failed)

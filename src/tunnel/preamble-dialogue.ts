@@ -20,9 +20,9 @@ export type DialogueOptions = {
  * octet of the server; `reason` is for the log.
  */
 export type DialogueEnd =
-  | { readonly outcome: 'greeted'; readonly greeting: Buffer; readonly rest: Buffer }
-  | { readonly outcome: 'refused'; readonly greeting: Buffer }
-  | { readonly outcome: 'failed'; readonly reason: string; readonly error?: Error | undefined }
+  | { readonly kind: 'greeted'; readonly greeting: Buffer; readonly rest: Buffer }
+  | { readonly kind: 'refused'; readonly greeting: Buffer }
+  | { readonly kind: 'failed'; readonly reason: string; readonly error?: Error | undefined }
 
 /** Longest line of a server before the client's first command, in octets (RFC 2449 §4). */
 const LINE_MAX_OCTETS = 512
@@ -36,16 +36,16 @@ const LINE_MAX_OCTETS = 512
 export async function holdDialogue(server: Duplex, { preamble, reply, limit }: DialogueOptions): Promise<DialogueEnd> {
   const greeting = await readLine(server, Buffer.alloc(0), limit, 'greeting')
   if (!('line' in greeting)) return greeting
-  if (!greeting.line.toString('latin1').startsWith('+OK')) return { outcome: 'refused', greeting: greeting.line }
+  if (!greeting.line.toString('latin1').startsWith('+OK')) return { kind: 'refused', greeting: greeting.line }
   server.write(preamble)
-  if (reply === 'none') return { outcome: 'greeted', greeting: greeting.line, rest: greeting.rest }
+  if (reply === 'none') return { kind: 'greeted', greeting: greeting.line, rest: greeting.rest }
   const answer = await readLine(server, greeting.rest, limit, 'reply')
   if (!('line' in answer)) return answer
   // The reply is not logged, because a server that echoes commands would put the password into the
   // log.
   if (!answer.line.toString('latin1').startsWith('+OK'))
     return failed('preamble refused: check the shared password file and the trusted peers')
-  return { outcome: 'greeted', greeting: greeting.line, rest: answer.rest }
+  return { kind: 'greeted', greeting: greeting.line, rest: answer.rest }
 }
 
 /** Reads one line with its LF. `before` contains octets that were read earlier. */
@@ -64,4 +64,4 @@ async function readLine(server: Duplex, before: Buffer, limit: number, what: str
   }
 }
 
-const failed = (reason: string, error?: Error): DialogueEnd => ({ outcome: 'failed', reason, error })
+const failed = (reason: string, error?: Error): DialogueEnd => ({ kind: 'failed', reason, error })

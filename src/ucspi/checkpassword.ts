@@ -43,11 +43,11 @@ export function checkpasswordMessage({ login, password, timestamp }: Checkpasswo
 }
 
 /** Why a login failed. `badauth` is the only refusal that the client has caused. */
-export type CheckpasswordRefusal = { readonly verdict: 'badauth' | 'temporary' | 'crash'; readonly detail: string }
+export type CheckpasswordRefusal = { readonly kind: 'badauth' | 'temporary' | 'crash'; readonly detail: string }
 
 /** A positive answer: the state that the checker gave to the program behind it. */
 export type CheckpasswordAccepted = {
-  readonly verdict: 'ok'
+  readonly kind: 'ok'
   readonly uid: number
   readonly gid: number
   readonly groups: readonly number[]
@@ -73,14 +73,14 @@ const VCHKPW_DENIALS = [1, 3, 12, 13, 15, 20, 21, 23]
  * exits with 0 when it cannot run the program.
  */
 export function refusalOf(checker: readonly string[], ending: Ending): CheckpasswordRefusal {
-  if ('signal' in ending) return { verdict: 'crash', detail: `checker killed by ${ending.signal}` }
+  if ('signal' in ending) return { kind: 'crash', detail: `checker killed by ${ending.signal}` }
   const denials = basename(checker[0] ?? '') === 'vchkpw' ? VCHKPW_DENIALS : [1]
-  const verdict = denials.includes(ending.code) ? 'badauth' : 'temporary'
-  return { verdict, detail: `checker exit status ${ending.code}` }
+  const kind = denials.includes(ending.code) ? 'badauth' : 'temporary'
+  return { kind, detail: `checker exit status ${ending.code}` }
 }
 
 const TOO_LONG: CheckpasswordRefusal = {
-  verdict: 'badauth',
+  kind: 'badauth',
   detail: 'login and password are too long for the checker, or hold a NUL',
 }
 
@@ -116,7 +116,7 @@ export async function verifyLogin(
   try {
     running = startWithWitness(request, message)
   } catch (error) {
-    return { verdict: 'temporary', detail: messageOf(error) }
+    return { kind: 'temporary', detail: messageOf(error) }
   }
   const { pid } = running
   const ended = waitFor(pid)
@@ -126,13 +126,13 @@ export async function verifyLogin(
     if (witness !== undefined) return accepted(witness, pid)
   } catch (error) {
     signalGroup(pid, 'SIGKILL')
-    return { verdict: 'temporary', detail: `the state of the checker is not readable: ${String(error)}` }
+    return { kind: 'temporary', detail: `the state of the checker is not readable: ${String(error)}` }
   } finally {
     closeSync(running.stay)
   }
   const ending = await ended
   return deadline.passed()
-    ? { verdict: 'temporary', detail: 'checker did not answer in time' }
+    ? { kind: 'temporary', detail: 'checker did not answer in time' }
     : refusalOf(request.checker, ending)
 }
 
@@ -347,7 +347,7 @@ function accepted(pid: number, checker: number): CheckpasswordAccepted {
     throw new Error('the checker left real and effective ids different')
   const argv = readFileSync(`/proc/${pid}/cmdline`).toString().split('\0').slice(0, -1)
   return {
-    verdict: 'ok',
+    kind: 'ok',
     uid,
     gid,
     groups: ids('Groups'),

@@ -16,9 +16,9 @@ export type ClientHello = {
  * parser cannot read is a `hello` without requests; the TLS library answers it with an alert.
  */
 export type ClientHelloParse =
-  | { readonly state: 'more' }
-  | { readonly state: 'plain' }
-  | { readonly state: 'hello'; readonly hello: ClientHello }
+  | { readonly kind: 'more' }
+  | { readonly kind: 'plain' }
+  | { readonly kind: 'hello'; readonly hello: ClientHello }
 
 /**
  * Maximum number of octets that are parsed; a hello with post-quantum key shares has about 1,800
@@ -31,7 +31,7 @@ const CLIENT_HELLO = 0x01
 const SERVER_NAME = 0
 const HOST_NAME = 0
 const ALPN = 16
-const NOTHING: ClientHelloParse = { state: 'hello', hello: { servername: undefined, alpn: [] } }
+const NOTHING: ClientHelloParse = { kind: 'hello', hello: { servername: undefined, alpn: [] } }
 
 /** True for bytes that begin like the first message of a TLS client (RFC 8446 §5.1). */
 export const beginsLikeTls = ([first, major]: Uint8Array): boolean => first === HANDSHAKE_RECORD && major === 3
@@ -39,17 +39,17 @@ export const beginsLikeTls = ([first, major]: Uint8Array): boolean => first === 
 /** Parses the first bytes of a connection. Call it with all bytes so far. Never throws. */
 export function parseClientHello(bytes: Uint8Array): ClientHelloParse {
   const [first, major] = bytes
-  if (first === undefined) return { state: 'more' }
-  if (first !== HANDSHAKE_RECORD || (major !== undefined && major !== 3)) return { state: 'plain' }
+  if (first === undefined) return { kind: 'more' }
+  if (first !== HANDSHAKE_RECORD || (major !== undefined && major !== 3)) return { kind: 'plain' }
   const message = handshakeBytes(bytes)
   if (message === undefined) return NOTHING
   const [type, high = 0, middle = 0, low = 0] = message
   if (type !== undefined && type !== CLIENT_HELLO) return NOTHING
   const length = high * 65_536 + middle * 256 + low
   if (length > CLIENT_HELLO_MAX_OCTETS) return NOTHING
-  if (message.length < 4 + length) return bytes.length > CLIENT_HELLO_MAX_OCTETS ? NOTHING : { state: 'more' }
+  if (message.length < 4 + length) return bytes.length > CLIENT_HELLO_MAX_OCTETS ? NOTHING : { kind: 'more' }
   const hello = readHello(new Reader(message.subarray(4, 4 + length)))
-  return hello === undefined ? NOTHING : { state: 'hello', hello }
+  return hello === undefined ? NOTHING : { kind: 'hello', hello }
 }
 
 /**

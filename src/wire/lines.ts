@@ -93,9 +93,9 @@ export class LineSplitter {
  * changed.
  */
 export type Line =
-  | { readonly type: 'line'; readonly text: string }
-  | { readonly type: 'tooLong' }
-  | { readonly type: 'holdsNul' }
+  | { readonly kind: 'line'; readonly text: string }
+  | { readonly kind: 'tooLong' }
+  | { readonly kind: 'holdsNul' }
 
 const CR = 0x0d
 const EMPTY: Buffer = Buffer.alloc(0)
@@ -126,10 +126,10 @@ export class LineReader {
   next(limit: number): Line | undefined {
     const [octets, begin] = [this.#octets, this.#begin]
     const end = this.#cut(limit)
-    if (typeof end !== 'number') return end === 'tooLong' ? { type: 'tooLong' } : undefined
+    if (typeof end !== 'number') return end === 'tooLong' ? { kind: 'tooLong' } : undefined
     const lf = end - 1
     const text = octets.toString('latin1', begin, lf > begin && octets[lf - 1] === CR ? lf - 1 : lf)
-    return text.includes('\0') ? { type: 'holdsNul' } : { type: 'line', text }
+    return text.includes('\0') ? { kind: 'holdsNul' } : { kind: 'line', text }
   }
 
   /** Returns the octets of the next line, with its LF. */

@@ -84,9 +84,9 @@ export type ProxyHeader =
  * bytes; the client's bytes follow.
  */
 export type ProxyParse =
-  | { readonly state: 'more'; readonly atLeast: number }
-  | { readonly state: 'done'; readonly header: ProxyHeader; readonly length: number }
-  | { readonly state: 'malformed'; readonly reason: string }
+  | { readonly kind: 'more'; readonly atLeast: number }
+  | { readonly kind: 'done'; readonly header: ProxyHeader; readonly length: number }
+  | { readonly kind: 'malformed'; readonly reason: string }
 
 const V1_MAX_OCTETS = 107
 const V2_HEAD_OCTETS = 16
@@ -162,14 +162,14 @@ function parseV1(bytes: Uint8Array): ProxyParse {
   if (!line.endsWith('\r\n')) return malformed('PROXY line ends without CR')
   const length = line.length
   if (/^PROXY UNKNOWN(?: [^\r\n]*)?\r\n$/.test(line))
-    return { state: 'done', header: { kind: 'unknown', version: 1 }, length }
+    return { kind: 'done', header: { kind: 'unknown', version: 1 }, length }
   const words = /^PROXY TCP([46]) (\S+) (\S+) (0|[1-9]\d{0,4}) (0|[1-9]\d{0,4})\r\n$/.exec(line)
   if (words === null) return malformed('PROXY line malformed')
   const [, family, from = '', to = '', fromPort, toPort] = words
   const source = { ip: v1Address(family, from), port: Number(fromPort) }
   const destination = { ip: v1Address(family, to), port: Number(toPort) }
   if (!isEndpoint(source) || !isEndpoint(destination)) return malformed('PROXY line holds a bad address or port')
-  return { state: 'done', header: { kind: 'proxied', version: 1, source, destination, fields: {} }, length }
+  return { kind: 'done', header: { kind: 'proxied', version: 1, source, destination, fields: {} }, length }
 }
 
 const v1Address = (family: string | undefined, text: string): IpAddress | undefined =>
@@ -186,7 +186,7 @@ function parseV2(bytes: Uint8Array): ProxyParse {
   if (command !== 0x20 && command !== 0x21) return malformed('PROXY header of unknown version or command')
   if (length > PROXY_HEADER_MAX_OCTETS) return malformed(`PROXY header longer than ${PROXY_HEADER_MAX_OCTETS} octets`)
   if (bytes.length < length) return more(length - bytes.length)
-  if (command === 0x20) return { state: 'done', header: { kind: 'local', version: 2 }, length }
+  if (command === 0x20) return { kind: 'done', header: { kind: 'local', version: 2 }, length }
 
   const addressLength = ADDRESS_OCTETS.get(family)
   if (addressLength === undefined) return malformed('PROXY header of unknown address family')
@@ -194,15 +194,15 @@ function parseV2(bytes: Uint8Array): ProxyParse {
   if (body.length < addressLength) return malformed('PROXY header cut short')
   // An unspecified family has no defined layout, so the rest cannot be parsed
   // (doc/proxy-protocol.txt §2.2).
-  if (family === 0x00) return { state: 'done', header: { kind: 'unknown', version: 2 }, length }
+  if (family === 0x00) return { kind: 'done', header: { kind: 'unknown', version: 2 }, length }
   const fields = readFields(bytes.subarray(0, length), V2_HEAD_OCTETS + addressLength)
   if (typeof fields === 'string') return malformed(fields)
-  if (addressLength === UNIX_OCTETS) return { state: 'done', header: { kind: 'unknown', version: 2 }, length }
+  if (addressLength === UNIX_OCTETS) return { kind: 'done', header: { kind: 'unknown', version: 2 }, length }
 
   const width = (addressLength - 4) / 2
   const source = { ip: readAddress(body.subarray(0, width)), port: uint16(body, 2 * width) }
   const destination = { ip: readAddress(body.subarray(width, 2 * width)), port: uint16(body, 2 * width + 2) }
-  return { state: 'done', header: { kind: 'proxied', version: 2, source, destination, fields }, length }
+  return { kind: 'done', header: { kind: 'proxied', version: 2, source, destination, fields }, length }
 }
 
 const UNIX_OCTETS = 216
@@ -302,8 +302,8 @@ function v2Head(command: number, family: number): Buffer {
 }
 
 const sharedFamily = (a: Endpoint, b: Endpoint): 4 | 6 => (familyOf(a.ip) === 4 && familyOf(b.ip) === 4 ? 4 : 6)
-const more = (atLeast: number): ProxyParse => ({ state: 'more', atLeast })
-const malformed = (reason: string): ProxyParse => ({ state: 'malformed', reason })
+const more = (atLeast: number): ProxyParse => ({ kind: 'more', atLeast })
+const malformed = (reason: string): ProxyParse => ({ kind: 'malformed', reason })
 const uint16 = (bytes: Uint8Array, at: number): number => (bytes[at] ?? 0) * 256 + (bytes[at + 1] ?? 0)
 const latin1 = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')

@@ -6,31 +6,15 @@ import { asError } from '../base/errors.ts'
 import type { FieldsOf, Log } from '../base/log.ts'
 import {
   type AddressRules,
-  closedBy,
+  decisionOfGrant,
+  type GrantDecision,
   localMinute,
-  type Neighbours,
-  neighboursOf,
-  neighboursOfClosed,
   type OpenedBy,
-  ownerOf,
+  type RelayGrant,
 } from '../grants/devices/mail-rules.ts'
-import type { GrantedDevice } from '../grants/grant-store.ts'
 import type { Ungrantable } from '../grants/never-list.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import type { RelayVerdict } from '../wire/usage-event.ts'
-
-/**
- * A positive answer of the store. `until`: Unix seconds by the clock of this host; undefined for an
- * allowance without an end.
- */
-export type RelayGrant = {
-  readonly until: number | undefined
-  readonly login: string | undefined
-  /** The device of the login. Its rules apply to the mail. */
-  readonly device?: GrantedDevice | undefined
-  /** The logins of the address and their devices; undefined if it has one login or none. */
-  readonly neighbours?: Neighbours | undefined
-}
 
 /** Queries the store. Rejects if the store gives no certain answer. */
 export type AskGrant = (
@@ -43,19 +27,14 @@ type RefusalReason = NonNullable<FieldsOf<'relay_refused'>['reason']>
 
 /** Whether an address may relay. Only `relay: true` opens the relay. */
 export type Decision =
-  | ({ readonly relay: true } & RelayGrant)
+  | (GrantDecision & { readonly error?: undefined })
   | {
       readonly relay: false
       /** `error`: the store gave no certain answer. `mail`: a rule for the mail refuses it. */
       readonly reason: RefusalReason | 'error' | 'mail'
       readonly error?: Error
-      /** The device whose rule keeps the relay closed. */
-      readonly device?: GrantedDevice | undefined
-      /**
-       * The last login closes the address, which has other logins. One of them may send, see
-       * decisionOfSender.
-       */
-      readonly bySender?: { readonly until: number | undefined; readonly neighbours: Neighbours }
+      readonly device?: undefined
+      readonly bySender?: undefined
     }
 
 export type DecideOptions = {
@@ -90,30 +69,10 @@ export async function decide(
     if (never !== undefined) return { relay: false, reason: never }
     const grant = await within(timeoutMs, signal => ask(ip, signal))
     if (grant === undefined) return { relay: false, reason: 'no_grant' }
-    const closed = closedBy(ip, grant, rules)
-    const { until, login, device } = grant
-    if (closed !== undefined) {
-      const others = neighboursOfClosed(ip, grant, rules)
-      const bySender = others === undefined ? {} : { bySender: { until, neighbours: others } }
-      return { relay: false, reason: closed, device, ...bySender }
-    }
-    const neighbours = neighboursOf(ip, grant, rules)
-    return { relay: true, until, login, device, ...(neighbours === undefined ? {} : { neighbours }) }
+    return decisionOfGrant(ip, grant, rules)
   } catch (error) {
     return { relay: false, reason: 'error', error: asError(error) }
   }
-}
-
-/**
- * The decision about the mail of a sender. Only a sender that belongs to a login which may send now
- * opens an address that its last login closes, so that the order of the logins changes nothing. All
- * other decisions stay as they are.
- */
-export function decisionOfSender(decision: Decision, sender: string, senderDomains: readonly string[]): Decision {
-  if (decision.relay || decision.bySender === undefined) return decision
-  const { until, neighbours } = decision.bySender
-  const owner = ownerOf(neighbours, sender, senderDomains)
-  return owner === undefined ? decision : { relay: true, until, login: owner.login, device: owner.device }
 }
 
 /** Runs an action with a deadline, which holds even if the action ignores its signal. */

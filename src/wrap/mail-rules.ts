@@ -1,10 +1,9 @@
 /** The rules for the mail of a granted client, and its counts against hourly and daily limits. */
-import type { EnvelopeRules } from '../grants/devices/mail-rules.ts'
+import type { EnvelopeRules, RelayGrant } from '../grants/devices/mail-rules.ts'
 import type { Refusal, Reservation } from '../smtp/transaction.ts'
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { loginKey } from '../wire/login-event.ts'
-import type { RelayGrant } from './decision.ts'
 import type { HourlyRate, PolicyRates } from './services/policy-rates.ts'
 
 /** Rules of the policy service and the front for the mail of a granted client. */

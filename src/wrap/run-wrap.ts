@@ -30,9 +30,9 @@ environment variable (DBHOST, EXP_TIME, WRAP_TIMEOUT, RELAYCLIENT_VALUE, ...). S
 /** The meaning of a command line. `config` is an absolute path. */
 type Invocation =
   /** Help or version, for standard output. */
-  | { readonly type: 'about'; readonly text: string }
+  | { readonly kind: 'about'; readonly text: string }
   | {
-      readonly type: 'daemon'
+      readonly kind: 'daemon'
       readonly config: string | undefined
       readonly overrides: Overrides
       readonly warnings: readonly string[]
@@ -58,9 +58,9 @@ export function parseCommandLine(args: readonly string[]): Invocation {
   const isCommon = args.length <= 1 || (args.length === 2 && args[0] === '--config')
   if (isCommon && !args.some(word => OWN_OPTIONS.test(word))) {
     const words = parseDaemonWords('wrap', USAGE, SETTINGS_FILE, args)
-    if (words.type === 'about') return words
-    if (words.type === 'serve')
-      return { type: 'daemon', config: args.length === 0 ? undefined : words.config, overrides: {}, warnings: [] }
+    if (words.kind === 'about') return words
+    if (words.kind === 'serve')
+      return { kind: 'daemon', config: args.length === 0 ? undefined : words.config, overrides: {}, warnings: [] }
   }
   const { values, positionals } = (() => {
     try {
@@ -91,7 +91,7 @@ export function parseCommandLine(args: readonly string[]): Invocation {
   if (positionals.length > 0 && listen === undefined)
     throw new UsageFault('an smtpd after options needs --listen ADDRESS: see wrap --help')
   return {
-    type: 'daemon',
+    kind: 'daemon',
     config: config === undefined ? undefined : resolve(config),
     overrides: {
       ...(listen === undefined ? {} : { listen: listen.map(addressOf) }),
@@ -140,7 +140,7 @@ export const runWrap = (
 ): Promise<void> =>
   runCommand('wrap', async () => {
     const invocation = parseCommandLine(args)
-    switch (invocation.type) {
+    switch (invocation.kind) {
       case 'about':
         process.stdout.write(invocation.text)
         return EXIT.done

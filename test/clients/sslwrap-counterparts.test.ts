@@ -54,10 +54,10 @@ function proxied(headers: ProxyHeader[]): BackEnd {
     (_, { socket, text }) => {
       if (done.has(socket)) return
       const answer = parseProxyHeader(Buffer.from(text, 'latin1'))
-      if (answer.state === 'more') return
+      if (answer.kind === 'more') return
       done.add(socket)
-      if (answer.state === 'done') headers.push(answer.header)
-      socket.write(answer.state === 'done' ? '+OK ready\r\n' : `-ERR ${answer.reason}\r\n`)
+      if (answer.kind === 'done') headers.push(answer.header)
+      socket.write(answer.kind === 'done' ? '+OK ready\r\n' : `-ERR ${answer.reason}\r\n`)
     },
   )
 }

@@ -5,14 +5,14 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Action } from '../../src/auth-relay/verb.ts'
 import { device } from '../../src/auth-relay/verbs/device.ts'
 import { type Device, DeviceAdmin } from '../../src/grants/devices/device-admin.ts'
-import { addressRulesOf, closedBy } from '../../src/grants/devices/mail-rules.ts'
+import { addressRulesOf, closedBy, decisionOfSender } from '../../src/grants/devices/mail-rules.ts'
 import { NetworkFacts } from '../../src/grants/devices/network-facts.ts'
 import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { createStatusFeed } from '../../src/grants/status-feed.ts'
 import { crypt } from '../../src/libc/accounts.ts'
 import { parseSettings } from '../../src/settings/settings.ts'
-import { decide, decisionOfSender } from '../../src/wrap/decision.ts'
+import { decide } from '../../src/wrap/decision.ts'
 import { ip, net } from '../harness/addresses.ts'
 import { grantPolicy } from '../harness/grant-policy.ts'
 import { mmdb } from '../harness/mmdb.ts'
@@ -202,7 +202,7 @@ async function commandWith(
   })
   try {
     program.parse(['device', ...words, '--config', config], { from: 'user' })
-    if (action?.type !== 'command') throw new Error('no command')
+    if (action?.kind !== 'command') throw new Error('no command')
     return { status: await action.run(), text }
   } finally {
     directory.remove()

@@ -57,7 +57,7 @@ const VIEWED: Statement<{ ip: string }> = {
   row: v.object({ ip: v.string() }),
 }
 
-const granted = (seconds: number): GrantOutcome => ({ verdict: 'granted', until: at(seconds).getTime() / 1000 })
+const granted = (seconds: number): GrantOutcome => ({ kind: 'granted', until: at(seconds).getTime() / 1000 })
 const forEver = { forSeconds: null, reason: 'tests', owner: 'root' }
 
 function suite(open: () => { owner: Database; writer: Database; reader: Database }): void {
@@ -150,7 +150,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       await nameless.admin.block({ kind: 'login', login: 'Bad' }, forEver)
       expect(await record(nameless, login(A), login(B, { user: 'bad' }))).toEqual([
         granted(1800),
-        { verdict: 'refused', reason: 'blocked' },
+        { kind: 'refused', reason: 'blocked' },
       ])
       expect(await nameless.admin.list()).toMatchObject([{ user: null }])
     })
@@ -173,12 +173,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
   describe('a batch', () => {
     test('answers every login in order, and merges the logins of one address', async () => {
       const outcomes = await record(store, login(A), login(ip('127.0.0.1')), login(B), login(A, { user: 'bob' }))
-      expect(outcomes).toEqual([
-        granted(1800),
-        { verdict: 'refused', reason: 'loopback' },
-        granted(1800),
-        granted(1800),
-      ])
+      expect(outcomes).toEqual([granted(1800), { kind: 'refused', reason: 'loopback' }, granted(1800), granted(1800)])
       const rows = await store.admin.list()
       expect(rows.map(row => [row.network.base, row.user, row.logins])).toEqual([
         [A, 'bob', 2],
@@ -194,7 +189,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       const many = Array.from({ length: 200 }, (_, n) => login(ip(`198.51.100.${n}`), { user: `u${n}` }))
       const rounds = Array.from({ length: 20 }, (_, n) => record(store, ...(n % 2 === 0 ? many : many.toReversed())))
       for (const outcomes of await Promise.all(rounds))
-        expect(outcomes.every(({ verdict }) => verdict === 'granted')).toBe(true)
+        expect(outcomes.every(({ kind: verdict }) => verdict === 'granted')).toBe(true)
     })
   })
 
@@ -250,7 +245,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
         ownAddresses: () => new Set([ip('203.0.113.200')]),
         trusted: { 'popup.proxy_trust': new NetworkSet([net('198.51.100.4/30')]) },
       })
-      expect(await record(strict, login(ip(text)))).toEqual([{ verdict: 'refused', reason }])
+      expect(await record(strict, login(ip(text)))).toEqual([{ kind: 'refused', reason }])
       // The lookup refuses the address even if there is a row, because another program may have
       // fewer rules.
       await owner.query(
@@ -308,7 +303,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await mayRelay(host, 1)).toBe(true)
       own.add(A)
       expect(await mayRelay(host, 1)).toBe(false)
-      expect(await record(host, login(A))).toEqual([{ verdict: 'refused', reason: 'own' }])
+      expect(await record(host, login(A))).toEqual([{ kind: 'refused', reason: 'own' }])
     })
   })
 
@@ -368,7 +363,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       store.clock.now = at(595)
       expect(await store.reader.lookup(A)).toBeUndefined()
       expect(await store.reader.current()).toEqual([])
-      expect(await record(store, login(A))).toEqual([{ verdict: 'refused', reason: 'blocked' }])
+      expect(await record(store, login(A))).toEqual([{ kind: 'refused', reason: 'blocked' }])
       expect(await store.admin.blocks()).toHaveLength(1)
       expect(await store.admin.explain(A, null)).toMatchObject({ relay: false, decided: { rule: 'block' } })
     })
@@ -382,9 +377,9 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(blocked).toEqual({ removed: 1, until: at(3600) })
       expect(await mayRelay(store, 1)).toBe(false)
       expect(await mayRelay(store, 1, B)).toBe(true)
-      expect(await record(store, login(A))).toEqual([{ verdict: 'refused', reason: 'blocked' }])
+      expect(await record(store, login(A))).toEqual([{ kind: 'refused', reason: 'blocked' }])
       store.clock.now = at(3599.9)
-      expect(await record(store, login(A))).toEqual([{ verdict: 'refused', reason: 'blocked' }])
+      expect(await record(store, login(A))).toEqual([{ kind: 'refused', reason: 'blocked' }])
       store.clock.now = at(3600)
       expect(await record(store, login(A))).toEqual([granted(5400)])
     })
@@ -403,7 +398,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
         until: null,
       })
       expect(await record(store, login(B, { user: 'ANN@example.org' }))).toEqual([
-        { verdict: 'refused', reason: 'blocked' },
+        { kind: 'refused', reason: 'blocked' },
       ])
       expect(await record(store, login(B, { user: 'bob' }))).toEqual([granted(1800)])
     })
@@ -412,12 +407,12 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       await store.admin.block({ kind: 'login', login: 'Ann@Example.org.' }, forEver)
       expect(
         await record(store, login(B, { user: 'ann@example.ORG' }), login(A, { user: 'ann@example.org..' })),
-      ).toEqual(Array(2).fill({ verdict: 'refused', reason: 'blocked' }))
+      ).toEqual(Array(2).fill({ kind: 'refused', reason: 'blocked' }))
       // The dot of a name without a domain is part of the name.
       expect(await record(store, login(B, { user: 'ann.' }))).toEqual([granted(1800)])
       await store.admin.block({ kind: 'login', login: 'jürgen' }, forEver)
       const [ascii, umlaut] = await record(store, login(B, { user: 'JüRGEN' }), login(B, { user: 'JÜRGEN' }))
-      expect(ascii).toEqual({ verdict: 'refused', reason: 'blocked' })
+      expect(ascii).toEqual({ kind: 'refused', reason: 'blocked' })
       expect(umlaut).toEqual(granted(1800))
       expect(await store.admin.unblock({ kind: 'login', login: 'JüRGEN' })).toBe(1)
     })
@@ -448,7 +443,7 @@ function suite(open: () => { owner: Database; writer: Database; reader: Database
       expect(await open()).toEqual([ip('2001:db8::1')])
       expect(await listed()).toEqual([ip('2001:db8::1')])
       expect(await view()).toEqual(['2001:db8::1'])
-      expect(await record(translated, login(forms[0] ?? A))).toEqual([{ verdict: 'refused', reason: 'blocked' }])
+      expect(await record(translated, login(forms[0] ?? A))).toEqual([{ kind: 'refused', reason: 'blocked' }])
       expect(await translated.admin.explain(forms[0] ?? A, null)).toMatchObject({
         relay: false,
         decided: { rule: 'block', network: '192.0.2.0/29' },

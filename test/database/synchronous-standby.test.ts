@@ -95,7 +95,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
   test('a login is committed when the standby has it', async () => {
     const ip = freshIp()
     const [outcome] = await writer(open('pop3authd', both(), rules)).record([login(ip)])
-    expect(outcome).toMatchObject({ verdict: 'granted' })
+    expect(outcome).toMatchObject({ kind: 'granted' })
   })
 
   test('a cancelled wait has an unknown outcome, although the row is visible on the primary', async () => {
@@ -189,7 +189,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
       await commitWaits()
       expect(database.state()).toMatchObject({ synchronousCommit: 'local' })
       standby.resumeReplication()
-      expect(await ended).toMatchObject([{ verdict: 'granted' }])
+      expect(await ended).toMatchObject([{ kind: 'granted' }])
       expect(await inspectRole(database)).toMatchObject({ synchronousCommit: 'local', standbyNames: 'n2' })
     } finally {
       await owner.script('ALTER ROLE pop3authd RESET synchronous_commit')
@@ -285,7 +285,7 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
             () => false,
           ),
       )
-      expect((await writer(again).record([login(blocked)]))[0]).toMatchObject({ verdict: 'refused', reason: 'blocked' })
+      expect((await writer(again).record([login(blocked)]))[0]).toMatchObject({ kind: 'refused', reason: 'blocked' })
       const gate = reader(open('authwrap', both(), rules))
       for (const [ip, relays] of [
         [granted, true],

@@ -177,7 +177,7 @@ describe('the histories', () => {
       { event: event('bob'), at: null },
       { event: event('eve', '127.0.0.1'), at: null },
     ])
-    expect(outcome.map(({ verdict }) => verdict)).toEqual(['granted', 'granted', 'refused'])
+    expect(outcome.map(({ kind: verdict }) => verdict)).toEqual(['granted', 'granted', 'refused'])
     expect((await database.owner.query(EVENTS)).rows).toMatchObject([
       { username: 'ann', refused: null },
       { username: 'bob', refused: null },

@@ -1,10 +1,10 @@
 import { CRLF, ok, TERMINATION } from '../../src/pop3/reply.ts'
-import type { OpenMaildrop } from '../../src/pop3/session.ts'
 import { EncoderPool, LF, type LineEncoder, lineEndAfter, scriptBlock } from '../../src/pop3d/encoding/line-encoder.ts'
 import { TopLimit } from '../../src/pop3d/encoding/send-message.ts'
 import { seenName } from '../../src/pop3d/maildir/folders.ts'
 import { inMaildropOrder, type Message, uniqueIds } from '../../src/pop3d/maildir/scan-maildir.ts'
 import type { PlannedFile } from './maildir.ts'
+import type { OpenMaildrop } from './memory-session.ts'
 import type { TranscriptSettings } from './transcript.ts'
 
 type MemoryMessage = Message & { readonly content: Buffer }

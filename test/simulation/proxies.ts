@@ -297,7 +297,7 @@ export class ProxiedPopup {
     return new Promise(resolve => {
       const asked = this.#asked.get(secret)
       this.#asked.delete(secret)
-      asked?.({ client: client.ip, accept: () => resolve({ outcome: 'maildrop', worker: this.#worker }) })
+      asked?.({ client: client.ip, accept: () => resolve({ kind: 'maildrop', worker: this.#worker }) })
     })
   }
 
@@ -309,7 +309,7 @@ export class ProxiedPopup {
       return client.handOver(() => true)
     },
     bridge: () => undefined,
-    connect: async () => ({ outcome: 'closed' }),
+    connect: async () => ({ kind: 'closed' }),
   }
 }
 

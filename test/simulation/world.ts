@@ -1440,7 +1440,7 @@ class Monitor {
     )
     const checks = new CheckQueue({ atOnce: 64, mostWaiting: 1000 })
     this.#logins = new Logins({
-      authenticator: { type: 'upstream', checks: () => checks },
+      authenticator: { kind: 'upstream', checks: () => checks },
       delays: new FailureDelays([2000], clock, customers),
       customers: () => customers,
       intervals: new LoginIntervals(0, clock),

@@ -318,14 +318,14 @@ describe('checker = "sql"', () => {
     const checker = checkerFor('vpopmail')
     const maildrop = { uid: 89, gid: 89, maildir: '/mail/ann/Maildir' }
     const digest = createHash('md5').update('<1.1@mx>tanstaaf').digest('hex')
-    expect(await checker.check(requestOf('Ann@Example.org', TEST_PASSWORD))).toEqual({ verdict: 'yes', maildrop })
-    expect(await checker.check(requestOf('ann@example.org', digest, 'apop'))).toEqual({ verdict: 'yes', maildrop })
+    expect(await checker.check(requestOf('Ann@Example.org', TEST_PASSWORD))).toEqual({ kind: 'yes', maildrop })
+    expect(await checker.check(requestOf('ann@example.org', digest, 'apop'))).toEqual({ kind: 'yes', maildrop })
     for (const [login, secret] of [
       ['ann@example.org', 'wrong'],
       ['ann@example.com', TEST_PASSWORD],
       ['ann', TEST_PASSWORD],
     ] as const) {
-      expect(await checker.check(requestOf(login, secret))).toMatchObject({ verdict: 'no' })
+      expect(await checker.check(requestOf(login, secret))).toMatchObject({ kind: 'no' })
     }
     await checker.close()
   })
@@ -340,8 +340,8 @@ describe('checker = "sql"', () => {
     )
     const checker = checkerFor('users')
     const maildrop = { uid: 61_221, gid: 61_222, maildir: '/mail/ann/Maildir' }
-    expect(await checker.check(requestOf('ann@example.org', TEST_PASSWORD))).toEqual({ verdict: 'yes', maildrop })
-    expect(await checker.check(requestOf('ann@example.org', 'wrong'))).toMatchObject({ verdict: 'no' })
+    expect(await checker.check(requestOf('ann@example.org', TEST_PASSWORD))).toEqual({ kind: 'yes', maildrop })
+    expect(await checker.check(requestOf('ann@example.org', 'wrong'))).toMatchObject({ kind: 'no' })
     await checker.close()
   })
 })

@@ -605,9 +605,9 @@ describe('certificates', () => {
       // The server sends its greeting first, possibly before it has read the header.
       const answer = await eventually('the header arrives', () => {
         const header = parseProxyHeader(Buffer.from(server.received.at(-1)?.text ?? '', 'latin1'))
-        return header.state === 'more' ? undefined : header
+        return header.kind === 'more' ? undefined : header
       })
-      return answer.state === 'done' && answer.header.kind === 'proxied' ? answer.header.fields.tls : answer
+      return answer.kind === 'done' && answer.header.kind === 'proxied' ? answer.header.fields.tls : answer
     }
     expect(await greetingFor({})).toMatchObject({ version: 'TLSv1.3', verified: false })
     expect(await greetingFor(present('ann'))).toMatchObject({ version: 'TLSv1.3', verified: true, commonName: 'ann' })

@@ -103,14 +103,14 @@ export class DemoSession {
   }
 
   #run(line: CommandLine): void {
-    if (line.type === 'line') this.#obey(parseCommand(line.text))
-    else if (line.type === 'tls_hello') this.#end('554 TLS is not spoken here (#5.5.1)')
-    else if (line.type === 'tooLong') this.#refuse('500 the line is too long (#5.5.2)')
+    if (line.kind === 'line') this.#obey(parseCommand(line.text))
+    else if (line.kind === 'tls_hello') this.#end('554 TLS is not spoken here (#5.5.1)')
+    else if (line.kind === 'tooLong') this.#refuse('500 the line is too long (#5.5.2)')
     else this.#refuse('500 the line has a control character (#5.5.2)')
   }
 
   #obey(command: Command): void {
-    switch (command.type) {
+    switch (command.kind) {
       case 'hello':
         this.#hello(command.verb, command.sent)
         break

@@ -22,8 +22,7 @@ import { commandConnection, withDatabase } from '../site-database.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Verb } from '../verb.ts'
-import { withConfigOption } from '../verb.ts'
-import { withActions } from '../verb-actions.ts'
+import { withActions, withConfigOption } from '../verb.ts'
 
 /**
  * `auth-relay alerts`: lists the alarms, sends test reports, or computes and reports alarms as a
@@ -52,14 +51,14 @@ An alarm has one start and one end. It ends when its rule has found nothing for 
     .addHelpText('after', '\nExit status 1 if an alarm lasts.')
     .action((_: object, command: Command) => {
       const options: ListOptions = command.optsWithGlobals()
-      choose({ type: 'command', run: () => list(load(options), options, print) })
+      choose({ kind: 'command', run: () => list(load(options), options, print) })
     })
   const testAction = actionNamed('test', 'report one start and one end of each rule, marked as a test')
     .option('--json', 'print JSON')
     .addHelpText('after', '\nThe command stores nothing and blocks nothing. Exit status 1 if a way to report failed.')
     .action((_: object, command: Command) => {
       const options: TestOptions = command.optsWithGlobals()
-      choose({ type: 'command', run: () => testReporters(load(options), options, print) })
+      choose({ kind: 'command', run: () => testReporters(load(options), options, print) })
     })
   const runAction = actionNamed('run', 'compute and report alarms as a daemon')
     .addHelpText(
@@ -71,7 +70,7 @@ rules at the interval alerts.every, and without it no alarm begins.`,
     .action((_: object, command: Command) => {
       const { config }: CommonOptions = command.optsWithGlobals()
       choose({
-        type: 'daemon',
+        kind: 'daemon',
         name: 'alerts',
         start: async () => startAlerts(() => loadDaemonSettings('alerts', resolve(config), environment)),
       })

@@ -29,7 +29,7 @@ Exit status 1 if a certificate is missing, has ended, or is not that of its key.
     )
     .action((options: Options) => {
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           const { sslwrap } = loadSettingsFile(resolve(options.config), environment).settings
           if (options.csr !== undefined) {

@@ -40,7 +40,7 @@ With --maildirs: 0 if nothing was found, 1 if something was, 100 if a path holds
     )
     .action((options: Options) => {
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           const config = resolve(options.config)
           if (options.maildirs !== undefined) {

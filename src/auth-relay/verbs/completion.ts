@@ -20,7 +20,7 @@ Examples:
     )
     .action((shell: Shell) => {
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           print(shellCompletion(shell, program))
           return 0

@@ -17,12 +17,11 @@ import { partsInUse } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { printable } from '../text/terminal.ts'
 import type { Action, Surroundings, Verb } from '../verb.ts'
-import { withConfigOption } from '../verb.ts'
-import { withActions } from '../verb-actions.ts'
+import { withActions, withConfigOption } from '../verb.ts'
 
 /** `auth-relay device`: sets the mail that a login may send. */
 export const device: Verb = (program, surroundings, choose) => {
-  const choosing = (run: Run): void => choose({ type: 'command', run })
+  const choosing = (run: Run): void => choose({ kind: 'command', run })
   const verb = program
     .command('device')
     .description('set what a device may send: senders, networks, recipient domains, limits')
@@ -139,7 +138,7 @@ const withRuleOptions = (command: Command): Command =>
 type CommonOptions = { readonly config: string; readonly json?: true }
 type Options = CommonOptions & RuleOptions & { readonly password?: true }
 
-type Run = Extract<Action, { type: 'command' }>['run']
+type Run = Extract<Action, { kind: 'command' }>['run']
 
 function readName(action: string, name: string): string {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(name))

@@ -58,7 +58,7 @@ distribution updates it. Every other setting: auth-relay settings.`,
         throw new UsageFault('--dbhost and --embedded exclude each other: choose one')
       }
       const site = options.for === undefined ? undefined : siteNamed(options.for)
-      choose({ type: 'command', run: async () => write(resolve(options.config), site, options, print) })
+      choose({ kind: 'command', run: async () => write(resolve(options.config), site, options, print) })
     })
 }
 

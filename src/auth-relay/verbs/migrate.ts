@@ -54,7 +54,7 @@ programs of this version can use the database, or if no program of this host nee
     .action((options: Options) => {
       const waitSeconds = readPeriod(options.wait, '--wait') ?? 0
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           const { settings } = loadSettingsFile(resolve(options.config), environment)
           if (options.check === true) return compareSchema(settings, waitSeconds, options, print)

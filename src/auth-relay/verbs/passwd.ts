@@ -46,7 +46,7 @@ Examples:
         )
       }
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           const popup =
             options.file === undefined

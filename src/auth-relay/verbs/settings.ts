@@ -40,7 +40,7 @@ Without /etc/auth-relay.toml the values are the defaults. Passwords are left out
     )
     .action((names: readonly string[], options: Options) => {
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           const config = resolve(options.config)
           const described = describeSettings(settingsOrDefaults(config, environment))

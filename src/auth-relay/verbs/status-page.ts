@@ -42,7 +42,7 @@ addresses; unix:/PATH is for root alone.`,
     )
     .action((options: { config: string }) => {
       choose({
-        type: 'daemon',
+        kind: 'daemon',
         name: 'status-page',
         start: () => {
           const config = resolve(options.config)

@@ -224,7 +224,7 @@ Exit status 0 if nothing is wrong, 1 if something is, 111 if the database is unr
     )
     .action((options: { config: string; json?: true }) => {
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           const config = resolve(options.config)
           const { settings } = loadSettingsFile(config, environment)

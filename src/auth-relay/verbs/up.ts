@@ -27,7 +27,7 @@ SIGTERM and Ctrl-C stop everything.`,
     )
     .action((options: { config: string; demo?: true; dir: string }) => {
       choose({
-        type: 'daemon',
+        kind: 'daemon',
         name: 'auth-relay',
         start: () =>
           options.demo === true ? startDemo(options.dir, surroundings) : start(options.config, surroundings),

@@ -97,7 +97,7 @@ export function neighboursOf(ip: IpAddress, opened: OpenedBy, rules: AddressRule
  * The neighbours of an address that its last login closes. Only logins of the present grant count,
  * because they alone have opened the address. Undefined: there are none.
  */
-export function neighboursOfClosed(ip: IpAddress, opened: OpenedBy, rules: AddressRules): Neighbours | undefined {
+function neighboursOfClosed(ip: IpAddress, opened: OpenedBy, rules: AddressRules): Neighbours | undefined {
   const neighbours = neighboursOf(ip, opened, rules)
   if (neighbours === undefined) return undefined
   const granted = new Set(opened.granted)
@@ -166,6 +166,63 @@ export const formatHours = ({ from, to }: { readonly from: number; readonly to: 
   `${clockTime(from)} to ${clockTime(to)}`
 const clockTime = (minute: number): string =>
   `${String(Math.floor(minute / 60)).padStart(2, '0')}:${String(minute % 60).padStart(2, '0')}`
+
+/** A grant or an allowance that opens the relay. */
+export type RelayGrant = {
+  /** Unix seconds by the clock of this host; undefined for an allowance without an end. */
+  readonly until: number | undefined
+  readonly login: string | undefined
+  /** The device of the login. Its rules apply to the mail. */
+  readonly device?: GrantedDevice | undefined
+  /** The logins of the address and their devices; undefined if it has one login or none. */
+  readonly neighbours?: Neighbours | undefined
+}
+
+/** Whether a grant opens the relay for its address. */
+export type GrantDecision =
+  | ({ readonly relay: true } & RelayGrant)
+  | {
+      readonly relay: false
+      readonly reason: ClosedBy
+      /** The device whose rule keeps the relay closed. */
+      readonly device: GrantedDevice | undefined
+      /**
+       * The last login closes the address, which has other logins. One of them may send, see
+       * decisionOfSender.
+       */
+      readonly bySender?: { readonly until: number | undefined; readonly neighbours: Neighbours } | undefined
+    }
+
+/** Decides whether a grant of the store opens the relay, by the rules of addresses and devices. */
+export function decisionOfGrant(
+  ip: IpAddress,
+  grant: Pick<RelayGrant, 'until'> & OpenedBy,
+  rules: AddressRules,
+): GrantDecision {
+  const { until, login, device } = grant
+  const closed = closedBy(ip, grant, rules)
+  if (closed !== undefined) {
+    const others = neighboursOfClosed(ip, grant, rules)
+    const bySender = others === undefined ? {} : { bySender: { until, neighbours: others } }
+    return { relay: false, reason: closed, device, ...bySender }
+  }
+  const neighbours = neighboursOf(ip, grant, rules)
+  return { relay: true, until, login, device, ...(neighbours === undefined ? {} : { neighbours }) }
+}
+
+/**
+ * The decision about the mail of a sender. Only a sender that belongs to a login which may send now
+ * opens an address that its last login closes, so that the order of the logins changes nothing. All
+ * other decisions stay as they are.
+ */
+export function decisionOfSender<
+  D extends { readonly relay: true } | Pick<Extract<GrantDecision, { relay: false }>, 'relay' | 'bySender'>,
+>(decision: D, sender: string, senderDomains: readonly string[]): D | ({ readonly relay: true } & RelayGrant) {
+  if (decision.relay || decision.bySender === undefined) return decision
+  const { until, neighbours } = decision.bySender
+  const owner = ownerOf(neighbours, sender, senderDomains)
+  return owner === undefined ? decision : { relay: true, until, login: owner.login, device: owner.device }
+}
 
 /**
  * The refusal of MAIL in a session that was open before its grant was closed, for a reason of
@@ -245,17 +302,13 @@ export function rulesOfSender<R extends EnvelopeRules>(rules: R, sender: string)
 }
 
 /** The login to which a sender belongs, and its device. */
-export type SenderOwner = { readonly login: string; readonly device: GrantedDevice | undefined }
+type SenderOwner = { readonly login: string; readonly device: GrantedDevice | undefined }
 
 /**
  * The open device or the login without a device to which a sender belongs. Undefined: the sender is
  * the null sender, or belongs to no login that may send from the address now.
  */
-export function ownerOf(
-  neighbours: Neighbours,
-  sender: string,
-  senderDomains: readonly string[],
-): SenderOwner | undefined {
+function ownerOf(neighbours: Neighbours, sender: string, senderDomains: readonly string[]): SenderOwner | undefined {
   if (sender === '') return undefined
   const { open, people, unbound } = sendersAllowed(neighbours)
   const belongs = (name: string): boolean => senderBelongsTo(name, sender, senderDomains)
@@ -319,6 +372,29 @@ export function refuseRecipient(
   return {
     rule: 'device_recipient',
     reply: `550 5.7.1 device "${device.name}" may not send to ${shown(recipient)}; ${remedy}`,
+  }
+}
+
+/** The parts of an envelope that are checked. Undefined: not known yet. */
+export type CheckedEnvelope = { readonly sender: string | undefined; readonly recipient: string | undefined }
+
+/** The rules that hold for an envelope, and the refusal of each of its parts. */
+export type EnvelopeAnswer<R extends EnvelopeRules> = {
+  readonly rules: R
+  readonly sender: MailRefusal | undefined
+  readonly recipient: MailRefusal | undefined
+}
+
+/** Checks an envelope by the rules of the login to which its sender belongs. */
+export function checkEnvelope<R extends EnvelopeRules>(
+  rulesOfGrant: R,
+  { sender, recipient }: CheckedEnvelope,
+): EnvelopeAnswer<R> {
+  const rules = rulesOfSender(rulesOfGrant, sender ?? '')
+  return {
+    rules,
+    sender: sender === undefined ? undefined : refuseSender(rules, sender),
+    recipient: recipient === undefined ? undefined : refuseRecipient(rules, recipient),
   }
 }
 

@@ -87,9 +87,9 @@ const OPEN_MESSAGE = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NON
  * with the cause.
  */
 export type OpenedMessage =
-  | { readonly type: 'open'; readonly fd: number; readonly status: Stats }
-  | { readonly type: 'missing' }
-  | { readonly type: 'unreadable'; readonly cause: Error }
+  | { readonly kind: 'open'; readonly fd: number; readonly status: Stats }
+  | { readonly kind: 'missing' }
+  | { readonly kind: 'unreadable'; readonly cause: Error }
 
 /** Opens a message file for reading; never throws. A link or a directory is `unreadable`. */
 export function openMessage(path: string | Buffer): OpenedMessage {
@@ -97,18 +97,18 @@ export function openMessage(path: string | Buffer): OpenedMessage {
   try {
     fd = openSync(path, OPEN_MESSAGE)
   } catch (error) {
-    if (errorCodeOf(error) === 'ENOENT') return { type: 'missing' }
-    return { type: 'unreadable', cause: asError(error) }
+    if (errorCodeOf(error) === 'ENOENT') return { kind: 'missing' }
+    return { kind: 'unreadable', cause: asError(error) }
   }
   let cause = new Error('not a regular file')
   try {
     const status = fstatSync(fd)
-    if (status.isFile()) return { type: 'open', fd, status }
+    if (status.isFile()) return { kind: 'open', fd, status }
   } catch (error) {
     cause = asError(error) // ESTALE of a network file system
   }
   closeSync(fd)
-  return { type: 'unreadable', cause }
+  return { kind: 'unreadable', cause }
 }
 
 /**

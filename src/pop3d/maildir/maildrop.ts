@@ -220,8 +220,8 @@ export class Maildrop implements MaildropView {
 
   async #measure(number: number, encoder: LineEncoder, slice: TimeSlice): Promise<void> {
     const opened = await this.files.open(this.message(number))
-    if (opened.type !== 'open') {
-      this.#standIn(number, opened.type === 'missing' ? undefined : opened.cause)
+    if (opened.kind !== 'open') {
+      this.#standIn(number, opened.kind === 'missing' ? undefined : opened.cause)
       return
     }
     try {

@@ -19,10 +19,10 @@ import { isUnchanged, type Message, namesIn } from './scan-maildir.ts'
 
 /** Result of removing the file of a message. */
 export type Removal =
-  | { readonly type: 'removed'; readonly name: string; readonly octets: number }
+  | { readonly kind: 'removed'; readonly name: string; readonly octets: number }
   /** Another session or program has removed the file. */
-  | { readonly type: 'missing' }
-  | { readonly type: 'failed'; readonly cause: unknown }
+  | { readonly kind: 'missing' }
+  | { readonly kind: 'failed'; readonly cause: unknown }
 
 /** A file in new/ or cur/. */
 interface Place {
@@ -80,10 +80,10 @@ export class MessageFiles {
   open(message: Message): OpenedMessage | Promise<OpenedMessage> {
     const opened = openMessage(this.#pathOf(message))
     if (this.#compat === 'qmail') return opened
-    if (opened.type === 'open') {
+    if (opened.kind === 'open') {
       if (this.#isFileOf(message, { ...message, status: opened.status })) return opened
       closeSync(opened.fd)
-    } else if (opened.type === 'unreadable' && statusOf(this.#pathOf(message))?.ino === message.inode) {
+    } else if (opened.kind === 'unreadable' && statusOf(this.#pathOf(message))?.ino === message.inode) {
       return opened
     }
     return this.#openFound(message, opened)
@@ -99,14 +99,14 @@ export class MessageFiles {
     try {
       status = lstatSync(path, { throwIfNoEntry: false })
     } catch (cause) {
-      return { type: 'failed', cause }
+      return { kind: 'failed', cause }
     }
     // The place of the file has a directory now, or a link that an archive program has put there.
     if (status !== undefined && !status.isFile()) return removeFile(path, message.name, message.fileOctets)
     const isOwn = status !== undefined && this.#isFileOf(message, { ...message, status })
     if (this.#compat === 'qmail') {
       return status !== undefined && !isOwn && this.hasTwin(message)
-        ? { type: 'failed', cause: new Error('another message has its name now') }
+        ? { kind: 'failed', cause: new Error('another message has its name now') }
         : removeFile(path, message.name, status?.size ?? message.fileOctets)
     }
     if (status !== undefined && isOwn && status.nlink === 1) return removeFile(path, message.name, status.size)
@@ -162,38 +162,38 @@ export class MessageFiles {
     const known = this.#index === undefined ? undefined : this.#sureIn(message, this.#index)[0]
     if (known !== undefined) return openMessage(this.#pathOf(known))
     const index = await this.#currentIndex()
-    if (index === undefined) return { type: 'missing' }
+    if (index === undefined) return { kind: 'missing' }
     const found = this.#filesOf(message, index)
     const [first] = this.#sureIn(message, index)
     if (first !== undefined) return openMessage(this.#pathOf(first))
     const likely = found.length === 1 ? found : found.filter(file => isNamed(message, file))
     const [only] = this.hasTwin(message) ? [] : likely
     if (only !== undefined) return openMessage(this.#pathOf(only))
-    return opened.type === 'unreadable' ? opened : { type: 'missing' }
+    return opened.kind === 'unreadable' ? opened : { kind: 'missing' }
   }
 
   async #removeFound(message: Message, since: number): Promise<Removal> {
     const index = await this.#currentIndex(since)
-    if (index === undefined) return { type: 'missing' }
+    if (index === undefined) return { kind: 'missing' }
     const found = this.#filesOf(message, index)
     const sure = this.#sureIn(message, index)
     if (sure.length === 0 && found.length > 0) {
       if (this.hasTwin(message)) {
-        if (found.every(file => this.#isOfOther(message, file))) return { type: 'missing' }
+        if (found.every(file => this.#isOfOther(message, file))) return { kind: 'missing' }
         return {
-          type: 'failed',
+          kind: 'failed',
           cause: new Error('several messages have its base name, and no file is surely its own'),
         }
       }
       if (found.length > 1 || !found.every(file => isLikely(message, file))) {
-        return { type: 'failed', cause: new Error('another file has its base name now') }
+        return { kind: 'failed', cause: new Error('another file has its base name now') }
       }
     }
     // Several names of one file are one message, because an interrupted move leaves two names.
-    let removal: Removal = { type: 'missing' }
+    let removal: Removal = { kind: 'missing' }
     for (const place of sure.length > 0 ? sure : found) {
       const next = removeFile(this.#pathOf(place), place.name, place.status.size)
-      if (removal.type !== 'failed' && next.type !== 'missing') removal = next
+      if (removal.kind !== 'failed' && next.kind !== 'missing') removal = next
     }
     return removal
   }
@@ -288,8 +288,8 @@ const isNamed = (message: Message, { folder, name }: Place): boolean =>
 function removeFile(path: string | Buffer, name: string, octets: number): Removal {
   try {
     unlinkSync(path)
-    return { type: 'removed', name, octets }
+    return { kind: 'removed', name, octets }
   } catch (cause) {
-    return errorCodeOf(cause) === 'ENOENT' ? { type: 'missing' } : { type: 'failed', cause }
+    return errorCodeOf(cause) === 'ENOENT' ? { kind: 'missing' } : { kind: 'failed', cause }
   }
 }

@@ -35,9 +35,9 @@ export async function updateMaildrop(
     if (deleted.has(number)) {
       const result = maildrop.files.remove(message, began)
       const removal = result instanceof Promise ? await result : result
-      if (removal.type === 'failed') {
+      if (removal.kind === 'failed') {
         failures.push({ number, cause: removal.cause })
-      } else if (removal.type === 'missing') {
+      } else if (removal.kind === 'missing') {
         // The message is already removed, as the client requested. In qmail this is a failure.
         if (compat === 'qmail') failures.push({ number, cause: new Error('it was renamed or removed meanwhile') })
       } else if (!isTrashed(removal.name)) {

@@ -26,8 +26,8 @@ export type OwnedMaildir = { readonly uid: number; readonly gid: number; readonl
 
 /** Only `no` counts as a failure of the client. `detail` is for the log and contains no secret. */
 export type CheckResult =
-  | { readonly verdict: 'yes'; readonly maildrop: OwnedMaildir }
-  | { readonly verdict: 'no' | 'temporary' | 'crash' | 'tooLong'; readonly detail: string }
+  | { readonly kind: 'yes'; readonly maildrop: OwnedMaildir }
+  | { readonly kind: 'no' | 'temporary' | 'crash' | 'tooLong'; readonly detail: string }
 
 /**
  * Decides whether a secret is right. Slow work runs outside of the event loop, and waits in a
@@ -44,8 +44,8 @@ export type Checker = {
 /**
  * A wrong name and a wrong password give the client the same answer; the log may distinguish them.
  */
-export const no = (detail: string): CheckResult => ({ verdict: 'no', detail })
-export const temporary = (detail: string): CheckResult => ({ verdict: 'temporary', detail })
+export const no = (detail: string): CheckResult => ({ kind: 'no', detail })
+export const temporary = (detail: string): CheckResult => ({ kind: 'temporary', detail })
 
 /**
  * The absolute path of a maildir: as named, below the home if relative, or the default below the

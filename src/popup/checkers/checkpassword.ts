@@ -32,7 +32,7 @@ export function checkpasswordChecker(options: {
       const { login, secret, timestamp } = request
       const credentials = { login, password: secret, timestamp }
       if (checkpasswordMessage(credentials) === undefined) {
-        return { verdict: 'tooLong', detail: 'longer than a checker can read' }
+        return { kind: 'tooLong', detail: 'longer than a checker can read' }
       }
       const answer = await programs.run(request.applicant, () =>
         verifyLogin({
@@ -43,11 +43,11 @@ export function checkpasswordChecker(options: {
           limitMs,
         }),
       )
-      if (answer.verdict === 'badauth') return no(answer.detail)
-      if (answer.verdict !== 'ok') return { verdict: answer.verdict, detail: answer.detail }
+      if (answer.kind === 'badauth') return no(answer.detail)
+      if (answer.kind !== 'ok') return { kind: answer.kind, detail: answer.detail }
       const path = maildirPath(answer.args[0] ?? '', answer.directory, maildir)
       if (path === undefined) return temporary('the checker left no directory')
-      return { verdict: 'yes', maildrop: { uid: answer.uid, gid: answer.gid, maildir: path } }
+      return { kind: 'yes', maildrop: { uid: answer.uid, gid: answer.gid, maildir: path } }
     },
     close: () => {},
   }

@@ -59,7 +59,7 @@ export function passwdFileChecker(
         if (!right) return no('wrong password')
       }
       const { uid, gid, maildir } = entry
-      return { verdict: 'yes', maildrop: { uid, gid, maildir } }
+      return { kind: 'yes', maildrop: { uid, gid, maildir } }
     },
     close: () => {},
   }

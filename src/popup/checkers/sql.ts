@@ -97,7 +97,7 @@ export function sqlChecker(
       if (row === undefined) return no('unknown login')
       const maildir = maildirPath(row.maildir ?? '', row.home ?? '', popup.maildir)
       if (maildir === undefined) return temporary('sql_query gave neither home nor maildir')
-      return { verdict: 'yes', maildrop: { uid: row.uid, gid: row.gid, maildir } }
+      return { kind: 'yes', maildrop: { uid: row.uid, gid: row.gid, maildir } }
     },
     close: () => database.close(),
   }

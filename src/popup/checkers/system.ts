@@ -46,7 +46,7 @@ export function systemChecker(
       if (!isValidOn(entry, Math.floor(clock() / DAY_MS))) return no('account or password has expired')
       const maildir = maildirPath('', account.home, options.maildir)
       if (maildir === undefined) return temporary('the account has no home directory')
-      return { verdict: 'yes', maildrop: { uid: account.uid, gid: account.gid, maildir } }
+      return { kind: 'yes', maildrop: { uid: account.uid, gid: account.gid, maildir } }
     },
     close: () => {},
   }

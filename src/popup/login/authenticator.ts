@@ -6,7 +6,7 @@ import type { ClientDisconnect } from '../client-disconnect.ts'
 import type { Client } from './client.ts'
 
 /** A login to be authenticated. */
-export type LoginRequest = Omit<Extract<AuthorizationEffect, { type: 'authenticate' }>, 'type'> & {
+export type LoginRequest = Omit<Extract<AuthorizationEffect, { kind: 'authenticate' }>, 'kind'> & {
   readonly client: Client
   /** The greeting's msg-id with its brackets. */
   readonly timestamp: string
@@ -40,10 +40,10 @@ export type WorkerSession = {
  * - `closed`: no octets follow.
  */
 export type LoginResult =
-  | { readonly outcome: 'maildrop'; readonly worker: WorkerSession }
-  | { readonly outcome: 'open'; readonly stream: Duplex; readonly reply: readonly Buffer[] }
-  | { readonly outcome: 'failed'; readonly failure: LoginFailure }
-  | { readonly outcome: 'closed' }
+  | { readonly kind: 'maildrop'; readonly worker: WorkerSession }
+  | { readonly kind: 'open'; readonly stream: Duplex; readonly reply: readonly Buffer[] }
+  | { readonly kind: 'failed'; readonly failure: LoginFailure }
+  | { readonly kind: 'closed' }
 
 /**
  * Decides about logins and opens the next part of the session. `disconnect` reports a client that
@@ -51,4 +51,4 @@ export type LoginResult =
  */
 export type Authenticator = (request: LoginRequest, disconnect: ClientDisconnect) => Promise<LoginResult>
 
-export const failed = (failure: LoginFailure): LoginResult => ({ outcome: 'failed', failure })
+export const failed = (failure: LoginFailure): LoginResult => ({ kind: 'failed', failure })

@@ -37,7 +37,7 @@ export function chainAuthenticator(monitor: MonitorRequests, chains: ChainConnec
       // If there is no +OK, the monitor sends the meaning of the program's end.
       const answer = await answered
       if (reply !== undefined && answer.type === 'announced') {
-        return { outcome: 'open', stream: first, reply: [reply.line, reply.rest] }
+        return { kind: 'open', stream: first, reply: [reply.line, reply.rest] }
       }
       first.destroy()
       return failureIn(answer)

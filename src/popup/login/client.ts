@@ -1,4 +1,4 @@
-/** The identity of a client before login, and its rights by the site's rules. */
+/** The identity of a client before login, its rights by the site's rules, and its refusal. */
 import type { AuthorizationOptions } from '../../pop3/authorization.ts'
 import type { IpAddress, NetworkSet } from '../../wire/ip-address.ts'
 import type { SessionId } from '../../wire/login-event.ts'
@@ -52,3 +52,6 @@ export function authorizationOptions(rules: LoginRules, { ip, tls }: Client): Au
     tries: rules.tries,
   }
 }
+
+/** One reply for a client that is refused because every place is taken. */
+export const TOO_MANY = '[SYS/TEMP] too many connections, try again later'

@@ -129,7 +129,7 @@ export function monitorAuthenticator(
         bridge: readAhead => opened?.bridge(ticket, readAhead),
         connect: () => openMaildrop(socket, ticket, log),
       }
-      return { outcome: 'maildrop', worker }
+      return { kind: 'maildrop', worker }
     })
 }
 
@@ -184,5 +184,5 @@ async function openMaildrop(path: string, ticket: string, log: Log): Promise<Log
     return failed('temporary')
   }
   stream.write(`${ticket}\n`)
-  return { outcome: 'open', stream, reply: [] }
+  return { kind: 'open', stream, reply: [] }
 }

@@ -32,9 +32,9 @@ import { decodeLogin } from '../../wire/login-event.ts'
 import { beginsWithProxyHeader, parseSslPreamble } from '../../wire/preamble.ts'
 import { ClientDisconnect } from '../client-disconnect.ts'
 import type { Authenticator, LoginResult, WorkerSession } from './authenticator.ts'
-import type { Client } from './client.ts'
+import { type Client, TOO_MANY } from './client.ts'
 
-type Authenticate = Extract<AuthorizationEffect, { type: 'authenticate' }>
+type Authenticate = Extract<AuthorizationEffect, { kind: 'authenticate' }>
 /** Octets of replies that the client has not read, above which none of its commands is run. */
 const HIGH_WATER_OCTETS = 4_096
 /** Lines of one client that are run in one turn of the event loop. */
@@ -94,6 +94,14 @@ export type LoginSessionHost = {
   disconnected(session: LoginSession): void
 }
 
+/**
+ * `reading`: received lines are run at once. `held`: the next lines wait for a later turn of the
+ * event loop, or until the client has read replies. `waiting`: the next lines wait for an answer
+ * about the client. `securing`: a TLS handshake goes on. `passed`: a worker or a server behind has
+ * the session. `over`: the session has ended, and no other phase follows.
+ */
+type SessionPhase = 'reading' | 'held' | 'waiting' | 'securing' | 'passed' | 'over'
+
 /** One client before login: from the greeting to the relay that carries the rest of the session. */
 export class LoginSession implements ConnectionListener {
   readonly #host: LoginSessionHost
@@ -107,17 +115,8 @@ export class LoginSession implements ConnectionListener {
   #reader = new LineReader()
   #state: AuthorizationState = AUTHORIZATION_START
   #options: AuthorizationOptions
-  /** An answer is pending: the client's next lines wait. */
-  #busy = false
-  /** The TLS handshake goes on. */
-  #isSecuring = false
+  #phase: SessionPhase = 'reading'
   #inputEnded = false
-  #over = false
-  #isPassed = false
-  /**
-   * The next lines wait for a later turn of the event loop, or until the client has read replies.
-   */
-  #isHeld = false
   /** For the pending login request: reports that the client has disconnected. */
   readonly #disconnect = new ClientDisconnect()
   readonly #timer: NodeJS.Timeout
@@ -143,7 +142,7 @@ export class LoginSession implements ConnectionListener {
     this.#connection.listen(this)
     this.#greet()
     if (readAhead !== undefined && readAhead.length > 0) this.data(readAhead)
-    if (!this.#busy && !this.#isHeld && !this.#over) this.#connection.resume()
+    if (this.#isReading) this.#connection.resume()
   }
 
   /** The session ends with the client's connection, in each of its forms. */
@@ -165,25 +164,33 @@ export class LoginSession implements ConnectionListener {
   /** As `start`, for a client that begins with TLS. The greeting comes after the handshake. */
   startSecure(): void {
     this.#follow()
-    this.#wait(this.#startTls(FIRST_OCTET_MS).then(() => this.#greet()))
+    this.#wait('securing', () => this.#startTls(FIRST_OCTET_MS).then(() => this.#greet()))
   }
 
   /** The server stops, and closes a client that has not logged in. */
   closeUnlessBusy(): void {
-    if (this.#isSecuring) this.#finish()
-    if (this.#busy) return
-    this.#close()
+    if (this.#phase === 'securing') this.#finish()
+    else if (this.#phase === 'reading' || this.#phase === 'held') this.#close()
   }
 
   /** An answer about this client is pending, for example a password check. */
   get isBusy(): boolean {
-    return this.#busy && !this.#isSecuring
+    return this.#phase === 'waiting'
   }
 
   /** Every place is taken, and another client gets the place of this one. */
   giveWay(): void {
-    if (!this.#over) this.#log.warn('connection_refused', { ip: this.#client.ip, reason: 'max_connections' })
+    if (this.#phase !== 'over') this.#log.warn('connection_refused', { ip: this.#client.ip, reason: 'max_connections' })
     this.#finish()
+  }
+
+  get #isReading(): boolean {
+    return this.#phase === 'reading'
+  }
+
+  /** Changes the phase. A session that is over stays so. */
+  #enter(phase: SessionPhase): void {
+    if (this.#phase !== 'over') this.#phase = phase
   }
 
   data(octets: Uint8Array): void {
@@ -225,9 +232,9 @@ export class LoginSession implements ConnectionListener {
    * reaches its limit for one turn.
    */
   #run(): void {
-    if (this.#isHeld) return
+    if (!this.#isReading) return
     let replies = ''
-    for (let lines = 0; !this.#busy && !this.#over; lines += 1) {
+    for (let lines = 0; this.#isReading; lines += 1) {
       if (lines === LINES_PER_TURN || replies.length + this.#connection.unsent > HIGH_WATER_OCTETS) {
         this.#hold()
         break
@@ -238,7 +245,7 @@ export class LoginSession implements ConnectionListener {
       replies = this.#apply(step, replies)
     }
     this.#connection.write(replies)
-    if (this.#inputEnded && !this.#busy && !this.#isHeld && !this.#over) this.#close()
+    if (this.#inputEnded && this.#isReading) this.#close()
   }
 
   /**
@@ -246,16 +253,15 @@ export class LoginSession implements ConnectionListener {
    * until it does.
    */
   #hold(): void {
-    this.#isHeld = true
+    this.#enter('held')
     this.#connection.pause()
     setImmediate(() => this.#goOn())
   }
 
   /** If the turn has passed already, `drained` calls this again. */
   #goOn(): void {
-    if (!this.#isHeld || this.#connection.unsent > HIGH_WATER_OCTETS) return
-    this.#isHeld = false
-    if (this.#busy || this.#over || this.#isPassed) return
+    if (this.#phase !== 'held' || this.#connection.unsent > HIGH_WATER_OCTETS) return
+    this.#enter('reading')
     this.#connection.resume()
     this.#run()
   }
@@ -265,24 +271,24 @@ export class LoginSession implements ConnectionListener {
     let replies = before
     this.#state = state
     for (const effect of effects) {
-      if (effect.type === 'reply') {
+      if (effect.kind === 'reply') {
         replies += effect.text
         continue
       }
       this.#connection.write(replies)
       replies = ''
-      switch (effect.type) {
+      switch (effect.kind) {
         case 'close':
           this.#close()
           break
         case 'authenticate':
-          this.#wait(this.#authenticate(effect))
+          this.#wait('waiting', () => this.#authenticate(effect))
           break
         case 'startTls':
-          this.#wait(this.#startTls())
+          this.#wait('securing', () => this.#startTls())
           break
         case 'preamble':
-          this.#wait(this.#preamble(effect.argument))
+          this.#wait('waiting', () => this.#preamble(effect.argument))
           break
       }
     }
@@ -290,18 +296,19 @@ export class LoginSession implements ConnectionListener {
   }
 
   /** The client's further lines wait until this is done. */
-  #wait(work: Promise<void>): void {
-    this.#busy = true
+  #wait(phase: 'waiting' | 'securing', work: () => Promise<void>): void {
+    this.#enter(phase)
+    const done = work()
     this.#connection.pause()
-    work
+    done
       .catch((error: unknown) => {
         this.#log.error('session_failed', { reason: stackOf(error) })
         this.#close()
       })
       .finally(() => {
-        this.#busy = false
-        if (this.#over || this.#isPassed) return
-        if (!this.#isHeld) this.#connection.resume()
+        if (this.#phase !== phase) return
+        this.#enter('reading')
+        this.#connection.resume()
         this.#run()
       })
   }
@@ -310,23 +317,23 @@ export class LoginSession implements ConnectionListener {
     const request = { login, secret, method, client: this.#client, timestamp: this.#timestamp }
     let result = await this.#host.authenticate(request, this.#disconnect)
     this.#disconnect.listen(undefined)
-    if (result.outcome === 'maildrop' || result.outcome === 'open') {
-      const owner = result.outcome === 'maildrop' ? result.worker.owner : undefined
-      if (!this.#over && !this.#host.admit(this, login, owner)) {
-        if (result.outcome === 'open') result.stream.destroy()
+    if (result.kind === 'maildrop' || result.kind === 'open') {
+      const owner = result.kind === 'maildrop' ? result.worker.owner : undefined
+      if (this.#phase !== 'over' && !this.#host.admit(this, login, owner)) {
+        if (result.kind === 'open') result.stream.destroy()
         this.#failed('inUse')
         return
       }
     }
-    if (result.outcome === 'maildrop') {
-      if (this.#over || this.#pass(result.worker)) return
+    if (result.kind === 'maildrop') {
+      if (this.#phase === 'over' || this.#pass(result.worker)) return
       const server = result.worker.bridge(this.#reader.pending)
       if (server !== undefined) return this.#join(server)
       result = await result.worker.connect()
     }
-    if (result.outcome === 'open') await this.#relay(result)
-    else if (this.#over) return
-    else if (result.outcome === 'failed') this.#failed(result.failure)
+    if (result.kind === 'open') await this.#relay(result)
+    else if (this.#phase === 'over') return
+    else if (result.kind === 'failed') this.#failed(result.failure)
     else this.#close()
   }
 
@@ -335,7 +342,7 @@ export class LoginSession implements ConnectionListener {
    * With TLS the keys are in this process, so that the octets pass through it.
    */
   async #join(server: HalfClosable): Promise<void> {
-    this.#isPassed = true
+    this.#enter('passed')
     clearTimeout(this.#timer)
     this.#reader.rest()
     this.#host.loggedIn(this)
@@ -345,12 +352,13 @@ export class LoginSession implements ConnectionListener {
   }
 
   /** From here on the other side owns the session, with the unused input. */
-  async #relay({ stream: other, reply }: Extract<LoginResult, { outcome: 'open' }>): Promise<void> {
-    if (this.#over || this.#connection.isDestroyed) {
+  async #relay({ stream: other, reply }: Extract<LoginResult, { kind: 'open' }>): Promise<void> {
+    if (this.#phase === 'over' || this.#connection.isDestroyed) {
       other.destroy()
       this.#finish()
       return
     }
+    this.#enter('passed')
     clearTimeout(this.#timer)
     const stream = this.#connection.toStream()
     for (const piece of reply) if (piece.length > 0) stream.write(piece)
@@ -378,7 +386,7 @@ export class LoginSession implements ConnectionListener {
       this.#host.disconnected(this)
     })
     if (!isPassed) return false
-    this.#isPassed = true
+    this.#enter('passed')
     clearTimeout(this.#timer)
     this.#host.loggedIn(this)
     this.#log.debug('client_handed_off', {})
@@ -399,16 +407,14 @@ export class LoginSession implements ConnectionListener {
     if (stls === undefined) throw new Error('TLS was offered without a certificate')
     if (!(raw instanceof Socket)) throw new Error(`TLS needs a socket, and this client has a ${raw.constructor.name}`)
     this.#reader = new LineReader()
-    this.#isSecuring = true
     const accepted = await acceptTls(raw, {
       contexts: stls,
       alpn: 'pop3',
       ...(firstOctetLimit === undefined ? {} : { firstOctetLimit }),
       limit: HANDSHAKE_LIMIT_MS,
     })
-    this.#isSecuring = false
-    if (accepted.outcome !== 'secure') {
-      if (accepted.outcome === 'failed' && !this.#over) {
+    if (accepted.kind !== 'secure') {
+      if (accepted.kind === 'failed' && this.#phase !== 'over') {
         const { reason } = accepted
         const hint = isOldTls(reason) ? this.#host.oldTlsHint(this.#client.ip) : undefined
         this.#log.info('tls_failed', { ip: this.#client.ip, reason, hint })
@@ -417,7 +423,7 @@ export class LoginSession implements ConnectionListener {
       return
     }
     const { socket } = accepted
-    if (this.#over) {
+    if (this.#phase === 'over') {
       socket.destroy()
       return
     }
@@ -469,7 +475,7 @@ export class LoginSession implements ConnectionListener {
 
   /** Closes after all written octets are delivered. */
   #close(): void {
-    if (this.#over) return
+    if (this.#phase === 'over') return
     const connection = this.#connection
     connection.end()
     if (!connection.isDestroyed) setTimeout(() => connection.destroy(), LINGER_MS).unref()
@@ -483,14 +489,11 @@ export class LoginSession implements ConnectionListener {
   }
 
   #leave(): void {
-    if (this.#over) return
-    this.#over = true
+    if (this.#phase === 'over') return
+    this.#phase = 'over'
     clearTimeout(this.#timer)
     this.#reader.rest()
     this.#disconnect.signal()
     this.#host.left(this)
   }
 }
-
-/** One reply for a client that is refused because every place is taken. */
-export const TOO_MANY = '[SYS/TEMP] too many connections, try again later'

@@ -45,11 +45,11 @@ export function upstreamAuthenticator(monitor: MonitorRequests, server: Upstream
           },
           cancelled,
         )
-        request.report(answer.outcome)
+        request.report(answer.kind)
         const reply = await answered
-        if (answer.outcome !== 'yes') return failureIn(reply)
+        if (answer.kind !== 'yes') return failureIn(reply)
         if (reply.type === 'announced') {
-          return { outcome: 'open', stream: answer.stream, reply: [answer.reply.line, answer.reply.rest] }
+          return { kind: 'open', stream: answer.stream, reply: [answer.reply.line, answer.reply.rest] }
         }
         answer.stream.destroy()
         return failureIn(reply)
@@ -72,8 +72,8 @@ type UpstreamClient = {
 
 /** `yes`: the server's answer to the password is held back in `reply`. */
 type UpstreamAnswer =
-  | { readonly outcome: 'yes'; readonly stream: Duplex; readonly reply: FirstLine }
-  | { readonly outcome: Exclude<UpstreamOutcome, 'yes'> }
+  | { readonly kind: 'yes'; readonly stream: Duplex; readonly reply: FirstLine }
+  | { readonly kind: Exclude<UpstreamOutcome, 'yes'> }
 
 /**
  * Logs in to the upstream server with the client's credentials. Its first +OK after the password is
@@ -87,14 +87,14 @@ async function loginUpstream(
   cancelled: ClientDisconnect,
 ): Promise<UpstreamAnswer> {
   const commands = commandsFor(login, secret)
-  if (commands === undefined) return { outcome: 'no' }
+  if (commands === undefined) return { kind: 'no' }
   const stream = await open(server, client, cancelled)
-  if (stream === undefined) return { outcome: 'temporary' }
+  if (stream === undefined) return { kind: 'temporary' }
   const outcome = await converse(stream, commands)
   cancelled.listen(undefined)
-  if (typeof outcome === 'object') return { outcome: 'yes', stream, reply: outcome }
+  if (typeof outcome === 'object') return { kind: 'yes', stream, reply: outcome }
   stream.destroy()
-  return { outcome }
+  return { kind: outcome }
 }
 
 /** Returns the reply of the server that proves the login, or its refusal. */

@@ -24,7 +24,7 @@ export type ChainRunnerOptions = {
 }
 
 /** The meaning of a chained program's end for the login, if no session resulted. */
-export type ChainEnd = { readonly verdict: 'badauth' | 'temporary' | 'crash' | 'tooLong'; readonly detail: string }
+export type ChainEnd = { readonly kind: 'badauth' | 'temporary' | 'crash' | 'tooLong'; readonly detail: string }
 
 export type RunningChain = {
   /** The first +OK was read: the time limit ends. */
@@ -56,7 +56,7 @@ export class ChainRunner {
     const leave = await this.#options.programs.enter(applicant)
     try {
       const chain = await this.#start(loginProcess, request)
-      if ('verdict' in chain) {
+      if ('kind' in chain) {
         leave()
         return chain
       }
@@ -95,18 +95,16 @@ export class ChainRunner {
         session: descriptor,
         limitMs: checkTimeout,
       })
-      if ('verdict' in chain) return { ...chain, verdict: 'tooLong' }
+      if ('kind' in chain) return { ...chain, kind: 'tooLong' }
       return {
         accepted: chain.accepted,
         stop: () => killGroup(chain.pid),
         ended: chain.ended.then(({ ending, timedOut }) =>
-          timedOut
-            ? { verdict: 'temporary', detail: 'the program did not answer in time' }
-            : refusalOf(checker, ending),
+          timedOut ? { kind: 'temporary', detail: 'the program did not answer in time' } : refusalOf(checker, ending),
         ),
       }
     } catch (error) {
-      return { verdict: 'temporary', detail: messageOf(error) }
+      return { kind: 'temporary', detail: messageOf(error) }
     } finally {
       session.destroy()
     }

@@ -18,20 +18,22 @@ import { rotateTicketKeys, type TicketKeys } from '../../tunnel/tls-contexts.ts'
 import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
 import type { LoginSettingsMessage } from '../../wire/workers/login-process.ts'
 
+/** The parts of the settings that no reload changes. */
+export type FixedLoginSettings = {
+  readonly ids: Ids | undefined
+  readonly directory: string
+  readonly listeners: LoginSettingsMessage['listeners']
+  readonly engine: LoginSettingsMessage['engine']
+  readonly handoff: boolean
+}
+
 /**
  * The settings of a login process; secrets and certificates are read from their files.
  * @throws UsageFault naming every fault.
  */
 export function loginSettings(
   { top, grants, popup, pop3d }: Settings,
-  fixed: {
-    readonly ids: Ids | undefined
-    readonly directory: string
-    readonly listeners: LoginSettingsMessage['listeners']
-    readonly ticketKeys: TicketKeys
-    readonly engine: LoginSettingsMessage['engine']
-    readonly handoff: boolean
-  },
+  fixed: FixedLoginSettings & { readonly ticketKeys: TicketKeys },
 ): LoginSettingsMessage {
   const faults: Fault[] = [...checkerContradictions({ popup })]
   const collect = <T>(read: () => T, fallback: T): T => {
@@ -143,6 +145,64 @@ function readPem(path: string, setting: string): string {
   }
 }
 
+/**
+ * The settings of the login processes that are in force. New files of the certificate take effect
+ * at once.
+ */
+export class CurrentLoginSettings {
+  readonly #fixed: FixedLoginSettings
+  readonly #certificate: LoginCertificate
+  #settings: Settings
+  #message: LoginSettingsMessage
+
+  /**
+   * `changed` is called when the login processes need their settings again because of the
+   * certificate. @throws UsageFault naming every fault.
+   */
+  constructor(settings: Settings, fixed: FixedLoginSettings, log: Log, changed: () => void) {
+    this.#fixed = fixed
+    this.#settings = settings
+    this.#certificate = new LoginCertificate(log, () => {
+      this.prepare(this.#settings)()
+      changed()
+      log.info('certificate_read', { path: this.#settings.popup.stls_cert })
+    })
+    this.#message = this.#messageFor(settings)
+  }
+
+  get message(): LoginSettingsMessage {
+    return this.#message
+  }
+
+  /**
+   * Makes the message for new settings, with a new key of session tickets. Returns the function
+   * that puts it in force. @throws UsageFault naming every fault.
+   */
+  prepare(settings: Settings): () => void {
+    this.#certificate.rotate()
+    const message = this.#messageFor(settings)
+    return () => {
+      this.#settings = settings
+      this.#message = message
+      this.watchCertificate()
+    }
+  }
+
+  /** Watches the files of the certificate, and logs a warning if it ends soon. */
+  watchCertificate(): void {
+    const { stls_cert, stls_key } = this.#settings.popup
+    this.#certificate.use(this.#message.stls, [stls_cert, stls_key])
+  }
+
+  close(): void {
+    this.#certificate.close()
+  }
+
+  #messageFor(settings: Settings): LoginSettingsMessage {
+    return loginSettings(settings, { ...this.#fixed, ticketKeys: this.#certificate.ticketKeys })
+  }
+}
+
 /** Time after which session tickets get a new key. */
 const ROTATION_MS = 12 * 3_600_000
 /** Days before the end from which the log warns at each start and reload, and twice a day. */
@@ -154,7 +214,7 @@ type TlsSettings = LoginSettingsMessage['stls']
  * Keeps the certificate of the login processes current: loads new files, changes the keys of
  * session tickets, and logs a warning before the certificate ends.
  */
-export class LoginCertificate {
+class LoginCertificate {
   readonly #log: Log
   readonly #changed: () => void
   readonly #rotation: NodeJS.Timeout

@@ -31,9 +31,9 @@ export type LoginsParts = {
    * queries. `checks` limits the queries under way.
    */
   readonly authenticator:
-    | { readonly type: 'checker'; readonly checker: Checker; readonly workers: MaildropWorkers }
-    | { readonly type: 'chain'; readonly chains: ChainRunner }
-    | { readonly type: 'upstream'; readonly checks: () => CheckQueue }
+    | { readonly kind: 'checker'; readonly checker: Checker; readonly workers: MaildropWorkers }
+    | { readonly kind: 'chain'; readonly chains: ChainRunner }
+    | { readonly kind: 'upstream'; readonly checks: () => CheckQueue }
   readonly delays: FailureDelays
   /** Decides which addresses belong to one customer. */
   readonly customers: () => CustomerNetworks
@@ -139,15 +139,15 @@ export class Logins {
 
   async #verify(process: LoginProcess, request: VerifyRequest, pending: Pending): Promise<void> {
     const { authenticator } = this.#parts
-    if (authenticator.type === 'upstream')
+    if (authenticator.kind === 'upstream')
       throw new Error('a login process requested a check that is not the monitor’s')
     if (!(await this.#waitTurn(pending))) return
-    if (authenticator.type === 'chain') await this.#throughChain(authenticator.chains, process, request, pending)
+    if (authenticator.kind === 'chain') await this.#throughChain(authenticator.chains, process, request, pending)
     else await this.#check(authenticator, process, request, pending)
   }
 
   async #check(
-    { checker, workers }: Extract<LoginsParts['authenticator'], { type: 'checker' }>,
+    { checker, workers }: Extract<LoginsParts['authenticator'], { kind: 'checker' }>,
     process: LoginProcess,
     request: VerifyRequest,
     pending: Pending,
@@ -157,8 +157,8 @@ export class Logins {
       checker.check({ ...request, applicant: this.#applicant(pending) }),
     )
     if (verdict === 'cancelled') return
-    if (verdict.verdict !== 'yes') {
-      this.#refuse(process, n, pending, FAILURES[verdict.verdict], verdict.detail)
+    if (verdict.kind !== 'yes') {
+      this.#refuse(process, n, pending, FAILURES[verdict.kind], verdict.detail)
       return
     }
     const { maildrop } = verdict
@@ -191,8 +191,8 @@ export class Logins {
     // The running program has a separate time limit.
     const chain = await this.#inTime(pending, () => chains.start(process.index, request, this.#applicant(pending)))
     if (chain === 'cancelled') return
-    if ('verdict' in chain) {
-      this.#refuse(process, n, pending, FAILURES[chain.verdict], chain.detail)
+    if ('kind' in chain) {
+      this.#refuse(process, n, pending, FAILURES[chain.kind], chain.detail)
       return
     }
     const outcome = new Promise<'accepted'>(resolve => {
@@ -202,7 +202,7 @@ export class Logins {
     })
     const first = await Promise.race([outcome, chain.ended])
     if (first !== 'accepted') {
-      this.#refuse(process, n, pending, FAILURES[first.verdict], first.detail)
+      this.#refuse(process, n, pending, FAILURES[first.kind], first.detail)
       return
     }
     chain.accepted()
@@ -215,7 +215,7 @@ export class Logins {
     await this.#parts.announcer.login(pending.attempt)
     process.send({ type: 'announced', n })
     void chain.ended.then(end => {
-      if (end.verdict !== 'crash') return
+      if (end.kind !== 'crash') return
       const { id, ip, user } = pending.attempt
       this.#parts.log.warn('login_aborted', { id, ip, user, reason: end.detail })
     })
@@ -224,7 +224,7 @@ export class Logins {
   async #throughUpstream(process: LoginProcess, attempt: LoginAttempt, pending: Pending): Promise<void> {
     const { n } = attempt
     const { authenticator } = this.#parts
-    if (authenticator.type !== 'upstream')
+    if (authenticator.kind !== 'upstream')
       throw new Error('a login process announced a login that the monitor must check')
     if (!(await this.#waitTurn(pending))) return
     const result = await this.#inTime(pending, () =>
@@ -282,17 +282,17 @@ export class Logins {
   async #inTime<Answer>(
     { disconnect }: Pending,
     check: () => Promise<Answer>,
-  ): Promise<Answer | { readonly verdict: 'temporary'; readonly detail: string } | 'cancelled'> {
-    const late = Promise.withResolvers<{ verdict: 'temporary'; detail: string }>()
+  ): Promise<Answer | { readonly kind: 'temporary'; readonly detail: string } | 'cancelled'> {
+    const late = Promise.withResolvers<{ kind: 'temporary'; detail: string }>()
     const timer = setTimeout(() => {
-      late.resolve({ verdict: 'temporary', detail: 'the checker did not answer in time' })
+      late.resolve({ kind: 'temporary', detail: 'the checker did not answer in time' })
       disconnect.signal()
     }, this.#parts.checkTimeout())
     try {
       return await Promise.race([late.promise, check()])
     } catch (error) {
       if (error instanceof CheckCancelled) return 'cancelled'
-      return { verdict: 'temporary', detail: messageOf(error) }
+      return { kind: 'temporary', detail: messageOf(error) }
     } finally {
       clearTimeout(timer)
     }

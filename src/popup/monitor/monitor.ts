@@ -18,32 +18,25 @@
  * that a fault changes nothing.
  */
 import { mkdirSync } from 'node:fs'
-import { monotonicClock, systemClock } from '../../base/clock.ts'
-import { asError, UsageFault } from '../../base/errors.ts'
-import { createLog } from '../../base/log.ts'
+import { monotonicClock } from '../../base/clock.ts'
+import { UsageFault } from '../../base/errors.ts'
+import { createLog, type Log } from '../../base/log.ts'
 import { watchDescriptors } from '../../process/connection-limits.ts'
 import type { RunningDaemon } from '../../process/lifecycle.ts'
 import { type BoundSocket, holdListener } from '../../process/listener.ts'
 import { type Ids, idsOf, isRoot } from '../../process/privileges.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
-import { programBeside } from '../../process/worker-process.ts'
 import { restartFields } from '../../settings/reload.ts'
 import { loadDaemonSettings, type Settings } from '../../settings/settings.ts'
-import { type EngineChoice, settledChoice } from '../../sockets/select-engine.ts'
-import { type Environment, ownEnvironment } from '../../ucspi/environment.ts'
+import { settledChoice } from '../../sockets/select-engine.ts'
 import { CustomerNetworks } from '../../wire/customer-networks.ts'
-import type { MaildropWorkerSettings } from '../../wire/workers/maildrop-worker.ts'
-import { ReplaceableChecker } from '../checkers/checker.ts'
-import { inheritable } from '../checkers/checkpassword.ts'
-import { checkerFingerprint, makeChecker, programQueue } from '../checkers/make-checker.ts'
 import { Announcer, loginRefusal } from './announcer.ts'
 import { AuthdConnection, type AuthdConnectionTimes } from './authd-connection.ts'
-import { ChainRunner, type ChainRunnerOptions } from './chain-runner.ts'
 import { FailureDelays, LoginIntervals } from './login-delays.ts'
 import { LoginProcesses } from './login-processes.ts'
-import { LoginCertificate, loginSettings } from './login-settings.ts'
-import { Logins, type LoginsParts } from './logins.ts'
-import { MaildropWorkers } from './maildrop-workers.ts'
+import { CurrentLoginSettings, type FixedLoginSettings } from './login-settings.ts'
+import { Logins } from './logins.ts'
+import { makeAuthenticator, type ReplaceableAuthenticator } from './replaceable-authenticator.ts'
 
 /**
  * Starts popup. This process is the monitor: it binds, checks and announces, and reads nothing from
@@ -51,112 +44,149 @@ import { MaildropWorkers } from './maildrop-workers.ts'
  * process then ends, so that nothing is left half-started.
  */
 export async function startMonitor(settingsFile: string, program: string): Promise<RunningDaemon> {
-  let settings = loadDaemonSettings('popup', settingsFile)
+  const settings = loadDaemonSettings('popup', settingsFile)
   const log = createLog('popup', { level: settings.top.log_level, byTurn: true })
   watchDescriptors(log)
-  // For delays, intervals and allowances: a clock step must neither refuse nor admit a login.
-  const clock = monotonicClock
-  const { popup, top } = settings
-  const loginIds = isRoot() ? idsOf(popup.login_user, 'popup.login_user') : undefined
-  if (loginIds?.uid === 0) throw new UsageFault('popup.login_user must not be root: name an account without rights')
-  mkdirSync(top.run_dir, { recursive: true, mode: 0o755 })
-
+  const loginIds = loginAccount(settings)
+  mkdirSync(settings.top.run_dir, { recursive: true, mode: 0o755 })
   const engines = {
-    popup: settledChoice(popup.engine, 'popup.engine', log),
+    popup: settledChoice(settings.popup.engine, 'popup.engine', log),
     pop3d: settledChoice(settings.pop3d.engine, 'pop3d.engine', log),
   }
-  let customers = customersOf(settings)
-  const delays = new FailureDelays(popup.fail_delays, clock, customers)
-  const listeners = await holdAll(settings)
-  const chainListeners = popup.checker === 'chain' ? await holdChainSockets(settings, loginIds) : []
-  const started = settings
-  const authenticator = await makeAuthenticator(settings, loginIds, chainListeners, engines.pop3d, log)
-  const fixed = {
-    ids: loginIds,
-    engine: engines.popup,
-    handoff: engines.pop3d !== 'node',
-    directory: authenticator.type === 'checker' ? authenticator.workers.directory : top.run_dir,
-    listeners: [
-      ...popup.listen.map(() => ({ proxy: false, tls: false })),
-      ...popup.proxy_listen.map(() => ({ proxy: true, tls: false })),
-      ...popup.tls_listen.map(() => ({ proxy: false, tls: true })),
-    ],
-  }
-  const certificate = new LoginCertificate(log, () => {
-    certificate.rotate()
-    forLogin = loginSettings(settings, { ...fixed, ticketKeys: certificate.ticketKeys })
-    certificate.use(forLogin.stls, certificateFiles(settings))
-    processes.reload()
-    log.info('certificate_read', { path: settings.popup.stls_cert })
+  const listeners = await holdListeners(settings, loginIds)
+  const authenticator = await makeAuthenticator(settings, {
+    loginIds,
+    chainListeners: listeners.chain,
+    engine: engines.pop3d,
+    log,
   })
-  let forLogin = loginSettings(settings, { ...fixed, ticketKeys: certificate.ticketKeys })
-  const authd =
-    settings.authd.socket === ''
-      ? undefined
-      : new AuthdConnection({ path: settings.authd.socket, ...authdTimes(settings) }, log, clock)
-  const announcer = new Announcer(authd, loginRefusal(settings), top.syslog, log)
-  const intervals = new LoginIntervals(popup.login_delay * 1000, clock)
-  const logins = new Logins({
+  const monitor = new Monitor(settings, {
+    settingsFile,
+    program,
+    listeners,
     authenticator,
-    delays,
-    customers: () => customers,
-    intervals,
-    announcer,
-    checkTimeout: () => settings.popup.check_timeout * 1000,
+    fixed: {
+      ids: loginIds,
+      engine: engines.popup,
+      handoff: engines.pop3d !== 'node',
+      directory: authenticator.directory,
+      listeners: listenerKinds(settings),
+    },
     log,
   })
-  const processes = new LoginProcesses(
-    {
-      count: popup.logins,
-      program,
-      listeners,
-      chainListeners,
-      settings: () => forLogin,
-      onMessage: (process, message) => logins.handle(process, message),
-      onEnded: process => logins.processEnded(process),
-    },
-    log,
-    clock,
-  )
-  await processes.start()
-  if (loginIds === undefined) {
-    log.warn('privileges_shared', { reason: 'popup is not started as root: login, monitor and pop3d are one user' })
-  }
-  certificate.use(forLogin.stls, certificateFiles(settings))
+  await monitor.start()
   return {
-    ready: readyLine(settings, listeners),
-    reload: async () => {
-      const next = loadDaemonSettings('popup', settingsFile)
-      const effective = withKept(started, next)
-      certificate.rotate()
-      const nextForLogin = loginSettings(effective, { ...fixed, ticketKeys: certificate.ticketKeys })
-      // Everything that can fail comes first.
-      await authenticator.use(effective)
-      settings = effective
-      forLogin = nextForLogin
-      certificate.use(forLogin.stls, certificateFiles(settings))
-      customers = customersOf(settings)
-      delays.use(settings.popup.fail_delays, customers)
-      intervals.use(settings.popup.login_delay * 1000)
-      authd?.use(authdTimes(settings))
-      announcer.useRefusal(loginRefusal(settings))
-      processes.reload()
-      log.info('settings_reloaded', { path: settingsFile, ...restartFields('popup', started, next) })
-    },
-    stop: async () => {
-      certificate.close()
-      for (const listener of [...listeners, ...chainListeners]) listener.release()
-      await processes.stop(settings.popup.drain_time * 1000)
-      if (authenticator.type === 'checker') {
-        await authenticator.workers.stop()
-        await authenticator.checker.close()
-      }
-      await announcer.close()
-    },
+    ready: readyLine(settings, listeners.clients),
+    reload: () => monitor.reload(),
+    stop: () => monitor.stop(),
   }
 }
 
-const certificateFiles = ({ popup }: Settings): readonly string[] => [popup.stls_cert, popup.stls_key]
+/** The account of the login processes; undefined if this process cannot change accounts. */
+function loginAccount({ popup }: Settings): Ids | undefined {
+  const ids = isRoot() ? idsOf(popup.login_user, 'popup.login_user') : undefined
+  if (ids?.uid === 0) throw new UsageFault('popup.login_user must not be root: name an account without rights')
+  return ids
+}
+
+/** The parts that no reload replaces. */
+type MonitorParts = {
+  readonly settingsFile: string
+  readonly program: string
+  readonly listeners: HeldListeners
+  readonly authenticator: ReplaceableAuthenticator
+  readonly fixed: FixedLoginSettings
+  readonly log: Log
+}
+
+/** The monitor while it runs: its parts, and their change at a reload. */
+class Monitor {
+  readonly #parts: MonitorParts
+  readonly #started: Settings
+  #settings: Settings
+  #customers: CustomerNetworks
+  readonly #delays: FailureDelays
+  readonly #intervals: LoginIntervals
+  readonly #authd: AuthdConnection | undefined
+  readonly #announcer: Announcer
+  readonly #forLogin: CurrentLoginSettings
+  readonly #processes: LoginProcesses
+
+  constructor(settings: Settings, parts: MonitorParts) {
+    const { program, listeners, authenticator, fixed, log } = parts
+    const { popup, top, authd } = settings
+    // For delays, intervals and allowances: a clock step must neither refuse nor admit a login.
+    const clock = monotonicClock
+    this.#parts = parts
+    this.#started = settings
+    this.#settings = settings
+    this.#customers = customersOf(settings)
+    this.#delays = new FailureDelays(popup.fail_delays, clock, this.#customers)
+    this.#intervals = new LoginIntervals(popup.login_delay * 1000, clock)
+    this.#authd =
+      authd.socket === '' ? undefined : new AuthdConnection({ path: authd.socket, ...authdTimes(settings) }, log, clock)
+    this.#announcer = new Announcer(this.#authd, loginRefusal(settings), top.syslog, log)
+    this.#forLogin = new CurrentLoginSettings(settings, fixed, log, () => this.#processes.reload())
+    const logins = new Logins({
+      authenticator: authenticator.authenticator,
+      delays: this.#delays,
+      customers: () => this.#customers,
+      intervals: this.#intervals,
+      announcer: this.#announcer,
+      checkTimeout: () => this.#settings.popup.check_timeout * 1000,
+      log,
+    })
+    this.#processes = new LoginProcesses(
+      {
+        count: popup.logins,
+        program,
+        listeners: listeners.clients,
+        chainListeners: listeners.chain,
+        settings: () => this.#forLogin.message,
+        onMessage: (process, message) => logins.handle(process, message),
+        onEnded: process => logins.processEnded(process),
+      },
+      log,
+      clock,
+    )
+  }
+
+  async start(): Promise<void> {
+    const { fixed, log } = this.#parts
+    await this.#processes.start()
+    if (fixed.ids === undefined) {
+      log.warn('privileges_shared', { reason: 'popup is not started as root: login, monitor and pop3d are one user' })
+    }
+    this.#forLogin.watchCertificate()
+  }
+
+  /** Everything that can fail comes first, so that a fault changes nothing. */
+  async reload(): Promise<void> {
+    const { settingsFile, authenticator, log } = this.#parts
+    const next = loadDaemonSettings('popup', settingsFile)
+    const effective = withKept(this.#started, next)
+    const useForLogin = this.#forLogin.prepare(effective)
+    await authenticator.use(effective)
+    this.#settings = effective
+    useForLogin()
+    this.#customers = customersOf(effective)
+    this.#delays.use(effective.popup.fail_delays, this.#customers)
+    this.#intervals.use(effective.popup.login_delay * 1000)
+    this.#authd?.use(authdTimes(effective))
+    this.#announcer.useRefusal(loginRefusal(effective))
+    this.#processes.reload()
+    log.info('settings_reloaded', { path: settingsFile, ...restartFields('popup', this.#started, next) })
+  }
+
+  async stop(): Promise<void> {
+    const { listeners, authenticator } = this.#parts
+    this.#forLogin.close()
+    for (const listener of [...listeners.clients, ...listeners.chain]) listener.release()
+    await this.#processes.stop(this.#settings.popup.drain_time * 1000)
+    await authenticator.stop()
+    await this.#announcer.close()
+  }
+}
 
 /** New settings, with the old values of those that only a restart can change. */
 const withKept = ({ popup: { checker, logins, login_user } }: Settings, next: Settings): Settings => ({
@@ -171,6 +201,24 @@ export const authdTimes = ({ popup, grants }: Settings): AuthdConnectionTimes =>
 })
 
 const customersOf = ({ grants }: Settings): CustomerNetworks => new CustomerNetworks(grants.nat64_prefixes)
+
+type HeldListeners = {
+  readonly clients: readonly BoundSocket[]
+  /** For each login process the socket for chained programs. */
+  readonly chain: readonly BoundSocket[]
+}
+
+async function holdListeners(settings: Settings, loginIds: Ids | undefined): Promise<HeldListeners> {
+  const clients = await holdAll(settings)
+  return { clients, chain: settings.popup.checker === 'chain' ? await holdChainSockets(settings, loginIds) : [] }
+}
+
+/** The protocol that the clients of each listening socket begin with. */
+const listenerKinds = ({ popup }: Settings): FixedLoginSettings['listeners'] => [
+  ...popup.listen.map(() => ({ proxy: false, tls: false })),
+  ...popup.proxy_listen.map(() => ({ proxy: true, tls: false })),
+  ...popup.tls_listen.map(() => ({ proxy: false, tls: true })),
+]
 
 async function holdAll({ popup }: Settings): Promise<BoundSocket[]> {
   const held: BoundSocket[] = []
@@ -189,121 +237,6 @@ async function holdChainSockets({ popup, top }: Settings, loginIds: Ids | undefi
   return Promise.all(
     indexes.map(index => holdListener({ type: 'unix', path: `${directory}/chain-${index}.sock` }, 'run_dir', access)),
   )
-}
-
-/**
- * The authenticator, and how a reload changes it. `use` throws UsageFault before it has changed
- * anything.
- */
-type ReplaceableAuthenticator = LoginsParts['authenticator'] & { use(settings: Settings): Promise<void> }
-
-async function makeAuthenticator(
-  settings: Settings,
-  loginIds: Ids | undefined,
-  chainListeners: readonly BoundSocket[],
-  engine: EngineChoice,
-  log: ReturnType<typeof createLog>,
-): Promise<ReplaceableAuthenticator> {
-  const { popup, top } = settings
-  const environment = inheritable(ownEnvironment())
-  requireCommands(settings)
-  if (popup.checker === 'upstream') {
-    let checks = programQueue(settings)
-    let fingerprint = checkerFingerprint(settings)
-    return {
-      type: 'upstream',
-      checks: () => checks,
-      use: async next => {
-        const nextFingerprint = checkerFingerprint(next)
-        if (nextFingerprint !== fingerprint) checks = programQueue(next)
-        fingerprint = nextFingerprint
-      },
-    }
-  }
-  if (popup.checker === 'chain') {
-    const chains = new ChainRunner({ ...chainOptions(settings, environment), listeners: chainListeners })
-    let fingerprint = checkerFingerprint(settings)
-    return {
-      type: 'chain',
-      chains,
-      use: async next => {
-        requireCommands(next)
-        const nextFingerprint = checkerFingerprint(next)
-        if (nextFingerprint !== fingerprint) chains.use(chainOptions(next, environment))
-        fingerprint = nextFingerprint
-      },
-    }
-  }
-  const name = popup.checker
-  let fingerprint = checkerFingerprint(settings)
-  const checker = new ReplaceableChecker(await makeChecker(name, settings, environment, log))
-  const workers = new MaildropWorkers(
-    {
-      runDir: top.run_dir,
-      program: programBeside('pop3d'),
-      loginIds,
-      logLevel: top.log_level,
-      engine,
-      settings: workerSettings(settings),
-    },
-    log,
-    systemClock,
-  )
-  return {
-    type: 'checker',
-    checker,
-    workers,
-    use: async next => {
-      requireCommands(next)
-      const nextFingerprint = checkerFingerprint(next)
-      if (nextFingerprint !== fingerprint) {
-        const nextChecker = await makeChecker(name, next, environment, log)
-        checker.use(nextChecker).catch((error: unknown) => {
-          log.warn('checker_close_failed', { reason: asError(error) })
-        })
-        fingerprint = nextFingerprint
-      }
-      await workers.use(workerSettings(next))
-    },
-  }
-}
-
-/** The parts of the chain of programs that a reload replaces. */
-export const chainOptions = (settings: Settings, environment: Environment): Omit<ChainRunnerOptions, 'listeners'> => ({
-  checker: settings.popup.checkpassword,
-  program: settings.popup.chain,
-  environment,
-  checkTimeout: settings.popup.check_timeout * 1000,
-  programs: programQueue(settings),
-})
-
-/** The settings that a reload sends to the workers for maildrops. */
-export const workerSettings = ({ popup, pop3d }: Settings): MaildropWorkerSettings => ({
-  compat: popup.compat,
-  sizes: pop3d.sizes,
-  extraBlank: pop3d.extra_blank,
-  lock: pop3d.lock,
-  idleTime: pop3d.idle_time,
-  workerIdle: pop3d.worker_idle,
-  capabilities: {
-    user: true,
-    sasl: ['PLAIN', 'LOGIN'],
-    loginDelay: popup.login_delay,
-    implementation: 'auth-relay',
-  },
-})
-
-/** The programs that the kind of checker needs are named. */
-function requireCommands({ popup }: Settings): void {
-  if (popup.checker === 'checkpassword' || popup.checker === 'chain')
-    requireCommand(popup.checkpassword, 'checkpassword')
-  if (popup.checker === 'chain') requireCommand(popup.chain, 'chain')
-}
-
-function requireCommand(words: readonly string[], setting: string): void {
-  if (words.length === 0) {
-    throw new UsageFault(`popup.${setting} must name a program and its arguments, e.g. ["/bin/checkpassword"]`)
-  }
 }
 
 function readyLine({ popup }: Settings, listeners: readonly BoundSocket[]): string {

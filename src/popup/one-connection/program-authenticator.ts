@@ -64,7 +64,7 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
         session: theirs,
         limitMs: checkTimeout,
       })
-      if ('verdict' in started) throw new Error(started.detail)
+      if ('kind' in started) throw new Error(started.detail)
       chain = started
     } catch (error) {
       closeSync(ours)
@@ -80,19 +80,19 @@ export function programAuthenticator(options: ProgramAuthenticatorOptions): Auth
       chain.accepted()
       await options.accepted(client, login, method)
       options.running(chain)
-      return { outcome: 'open', stream: session, reply: [reply.line, reply.rest] }
+      return { kind: 'open', stream: session, reply: [reply.line, reply.rest] }
     }
     if (reply !== undefined) {
       // The server's text about the missing session, for example that a maildrop is in use.
       const text = reply.line.toString('latin1').trimEnd().slice(0, MOST_SHOWN)
       options.refused(client, login, method, 'temp', `the first line from checker and program is no +OK: ${text}`)
       options.running(chain)
-      return { outcome: 'open', stream: session, reply: [reply.line, reply.rest] }
+      return { kind: 'open', stream: session, reply: [reply.line, reply.rest] }
     }
     session.destroy()
     const { ending, timedOut } = await chain.ended
-    if (isQmail && 'code' in ending && ending.code === 0) return { outcome: 'closed' }
-    const { verdict, detail } = refusalOf(command, ending)
+    if (isQmail && 'code' in ending && ending.code === 0) return { kind: 'closed' }
+    const { kind: verdict, detail } = refusalOf(command, ending)
     if (timedOut) return refuse('temp', 'temporary', 'the checker did not answer in time')
     if (verdict === 'crash') return refuse('crash', 'crashed', detail)
     return verdict === 'badauth' ? refuse('badauth', 'credentials', detail) : refuse('temp', 'temporary', detail)

@@ -46,9 +46,9 @@ export type SocketmapQuery = { readonly map: string; readonly key: string }
 
 /** The answers of socketmap_table(5). After `temporary` the mail system tries again later. */
 export type SocketmapAnswer =
-  | { readonly type: 'ok'; readonly data: string }
-  | { readonly type: 'notfound' }
-  | { readonly type: 'temporary' | 'permanent'; readonly reason: string }
+  | { readonly kind: 'ok'; readonly data: string }
+  | { readonly kind: 'notfound' }
+  | { readonly kind: 'temporary' | 'permanent'; readonly reason: string }
 
 /** Content of a query's netstring. */
 export const formatSocketmapQuery = ({ map, key }: SocketmapQuery): string => `${map} ${key}`
@@ -61,7 +61,7 @@ export function parseSocketmapQuery(content: string): SocketmapQuery | undefined
 
 /** Content of an answer's netstring. */
 export function formatSocketmapAnswer(answer: SocketmapAnswer): string {
-  switch (answer.type) {
+  switch (answer.kind) {
     case 'ok':
       return `OK ${answer.data}`
     case 'notfound':

@@ -1,7 +1,6 @@
-import { refuseRecipient, refuseSender, rulesOfSender } from '../../grants/devices/mail-rules.ts'
+import { type RelayGrant, refuseRecipient, refuseSender, rulesOfSender } from '../../grants/devices/mail-rules.ts'
 import type { Mailbox } from '../../smtp/address.ts'
 import type { FrontRules, Refusal, Reservation } from '../../smtp/transaction.ts'
-import type { RelayGrant } from '../decision.ts'
 import { loggedRules, type MailRules, messageCounts, recipientCounts, refuseCount, reserve } from '../mail-rules.ts'
 import type { GrantTerm } from './grant-term.ts'
 

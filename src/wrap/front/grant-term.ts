@@ -1,5 +1,5 @@
-import { type MailRefusal, refuseSession } from '../../grants/devices/mail-rules.ts'
-import { type Decision, decisionOfSender, type RelayGrant } from '../decision.ts'
+import { decisionOfSender, type MailRefusal, type RelayGrant, refuseSession } from '../../grants/devices/mail-rules.ts'
+import type { Decision } from '../decision.ts'
 
 /**
  * The grant of a session. During the session a login may renew the grant, a block may end it, and

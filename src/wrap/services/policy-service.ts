@@ -1,10 +1,10 @@
 /** The policy service: which queries get an answer other than DUNNO, and which of them count. */
-import { refuseRecipient, refuseSender, rulesOfSender } from '../../grants/devices/mail-rules.ts'
+import { checkEnvelope, decisionOfSender, type RelayGrant } from '../../grants/devices/mail-rules.ts'
 import { LineServer, type LineServerLimits, type LineService } from '../../process/line-server.ts'
 import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/services/policy.ts'
-import { type Decision, decisionOfSender, logAnswer, MAIL_REFUSED, type RelayGrant } from '../decision.ts'
+import { type Decision, logAnswer, MAIL_REFUSED } from '../decision.ts'
 import { loggedRules, type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
 import type { QueryServiceOptions } from './query-service.ts'
 
@@ -100,17 +100,13 @@ class PolicyConnection implements LineService<PolicyRequest> {
     grant: RelayGrant,
   ): { readonly reason: string; readonly action: string; readonly client: ReturnType<typeof loggedRules> } | undefined {
     const options = this.#options()
-    const sender = request.get('sender') ?? ''
-    const rules = rulesOfSender(
+    const { rules, sender, recipient } = checkEnvelope(
       mailRules(options, ip, grant, foreign =>
         options.log.warn('sender_mismatched', { ip, user: grant.login, sender: foreign }),
       ),
-      sender,
+      { sender: request.get('sender'), recipient: request.get('recipient') ?? '' },
     )
-    const refusal =
-      refuseSender(rules, sender) ??
-      refuseRecipient(rules, request.get('recipient') ?? '') ??
-      this.#overRate(request, rules)
+    const refusal = sender ?? recipient ?? this.#overRate(request, rules)
     return refusal === undefined
       ? undefined
       : { reason: refusal.rule, action: refusal.reply, client: loggedRules(rules) }

@@ -1,7 +1,7 @@
 /** The query service, and the options that all services have. */
 import { BoundedMap } from '../../base/bounded-map.ts'
 import type { Log } from '../../base/log.ts'
-import { refuseRecipient, refuseSender, rulesOfSender } from '../../grants/devices/mail-rules.ts'
+import { checkEnvelope, decisionOfSender } from '../../grants/devices/mail-rules.ts'
 import { LineServer, type LineServerLimits } from '../../process/line-server.ts'
 import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
@@ -20,7 +20,7 @@ import {
   type RelayAnswer,
   type RelayQuery,
 } from '../../wire/services/relay-query.ts'
-import { type Decision, decisionOfSender, logAnswer, MAIL_REFUSED } from '../decision.ts'
+import { type Decision, logAnswer, MAIL_REFUSED } from '../decision.ts'
 import {
   loggedRules,
   type MailRules,
@@ -71,13 +71,14 @@ export function queryService(options: () => QueryServiceOptions & FaultsSource):
     const { decide, onDecision, log, counts, onMessage, ...site } = options()
     const { ip, sender, recipient } = query
     const granted = decisionOfSender(await decide(ip), sender ?? '', site.senderDomains)
-    const rules = granted.relay
-      ? rulesOfSender(
+    const checked = granted.relay
+      ? checkEnvelope(
           mailRules(site, ip, granted, () => {}),
-          sender ?? '',
+          { sender, recipient },
         )
       : undefined
-    const refusal = rules === undefined ? undefined : refuseEnvelope(rules, sender, recipient)
+    const rules = checked?.rules
+    const refusal = checked?.sender ?? checked?.recipient
     const over =
       rules === undefined || refusal !== undefined ? undefined : count(rules, query, { isMail: counts(uid), onMessage })
     const rule = (refusal ?? over)?.rule
@@ -121,11 +122,6 @@ export function queryService(options: () => QueryServiceOptions & FaultsSource):
     },
   })
 }
-
-/** Checks the sender and the recipient of a query. */
-const refuseEnvelope = (rules: MailRules, sender: string | undefined, recipient: string | undefined) =>
-  (sender === undefined ? undefined : refuseSender(rules, sender)) ??
-  (recipient === undefined ? undefined : refuseRecipient(rules, recipient))
 
 /** Where the faults of clients of the front are found. */
 export type FaultsSource = { readonly faultsOf: (ip: IpAddress) => ClientFaults }

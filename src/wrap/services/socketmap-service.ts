@@ -59,21 +59,21 @@ export function socketmapService(options: () => QueryListenerOptions): LineServe
     const query = parseSocketmapQuery(content)
     const map = query === undefined ? undefined : MAPS.get(query.map)
     if (query === undefined || map === undefined)
-      return { type: 'permanent', reason: 'the maps are called relay (Postfix) and access (sendmail)' }
+      return { kind: 'permanent', reason: 'the maps are called relay (Postfix) and access (sendmail)' }
     const ip = map.clientOf(query.key)
-    if (ip === undefined) return { type: 'notfound' }
+    if (ip === undefined) return { kind: 'notfound' }
     const decision = await decide(ip)
     logAnswer(log, decision, { ip, service: 'socketmap' })
     onDecision(ip, decision)
     // Answer "not found" also after an error, because a temporary error would delay all mail while
     // the database is unavailable.
-    if (!decision.relay) return { type: 'notfound' }
-    return { type: 'ok', data: map.found }
+    if (!decision.relay) return { kind: 'notfound' }
+    return { kind: 'ok', data: map.found }
   }
   return new LineServer({
     name: 'socketmap',
     order: 'arrival',
-    failure: formatNetstring(formatSocketmapAnswer({ type: 'notfound' })),
+    failure: formatNetstring(formatSocketmapAnswer({ kind: 'notfound' })),
     limits: (): LineServerLimits => ({ ...options().limits, idleMs: IDLE_MS }),
     log: () => options().log,
     newService: () => {

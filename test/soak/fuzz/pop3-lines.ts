@@ -8,9 +8,9 @@ import { POP3_COMMANDS } from './pop3-commands.ts'
 function expected(text: string, limit: number): readonly Line[] {
   const pieces = text.split('\n').slice(0, -1)
   return pieces.map(piece => {
-    if (piece.length + 1 > limit) return { type: 'tooLong' }
+    if (piece.length + 1 > limit) return { kind: 'tooLong' }
     const line = piece.endsWith('\r') ? piece.slice(0, -1) : piece
-    return line.includes('\0') ? { type: 'holdsNul' } : { type: 'line', text: line }
+    return line.includes('\0') ? { kind: 'holdsNul' } : { kind: 'line', text: line }
   })
 }
 

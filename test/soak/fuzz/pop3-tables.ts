@@ -22,7 +22,7 @@ const lineOf = (random: Random, limit: number): Line => {
   const text = random.oneIn(3) ? mutated(random, random.pick(POP3_COMMANDS), POP3_COMMANDS) : random.pick(POP3_COMMANDS)
   const reader = new LineReader()
   reader.push(Buffer.from(`${text}\n`, 'latin1'))
-  return reader.next(limit) ?? { type: 'tooLong' }
+  return reader.next(limit) ?? { kind: 'tooLong' }
 }
 
 /**
@@ -50,10 +50,10 @@ function authorization(random: Random): void {
     state = step.state
     promise(step.effects.length > 0, 'no answer', answers)
     for (const effect of step.effects) {
-      if (effect.type === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, answers)
-      if (effect.type === 'preamble') promise(answers.length === 1 && options.preamble, 'SSL came too late', answers)
-      if (effect.type === 'startTls') promise(options.capabilities.stls, 'STLS was not offered', answers)
-      if (effect.type === 'authenticate') {
+      if (effect.kind === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, answers)
+      if (effect.kind === 'preamble') promise(answers.length === 1 && options.preamble, 'SSL came too late', answers)
+      if (effect.kind === 'startTls') promise(options.capabilities.stls, 'STLS was not offered', answers)
+      if (effect.kind === 'authenticate') {
         const { login, secret, method } = effect
         promise(login !== '' || method === 'apop', 'a login without a name', answers)
         promise(!`${login}${secret}`.includes('\0'), 'a NUL in name or secret', answers)
@@ -61,13 +61,13 @@ function authorization(random: Random): void {
         promise(isClear || method === 'apop', 'a password in clear text', answers)
       }
     }
-    return step.effects.some(({ type }) => type === 'close')
+    return step.effects.some(({ kind: type }) => type === 'close')
   }
   for (let left = 1 + random.int(10); left > 0; left--) {
     const line = lineOf(random, lineLimit(state))
     const shown = sanitizedLine(state, line)
-    if (line.type === 'line') answers.push(line.text)
-    else answers.push(line.type)
+    if (line.kind === 'line') answers.push(line.text)
+    else answers.push(line.kind)
     promise(
       !/^PASS [^*]/.test(shown) && (state.awaiting === 'command' || !shown.includes(SECRET)),
       'a secret for the log',
@@ -75,7 +75,7 @@ function authorization(random: Random): void {
     )
     const step = runAuthorization(state, line, options)
     if (follow(step)) return
-    if (!step.effects.some(({ type }) => type === 'authenticate')) continue
+    if (!step.effects.some(({ kind: type }) => type === 'authenticate')) continue
     const closed = follow(afterFailure(state, random.pick(['credentials', 'temporary', 'crashed']), options))
     promise(closed || state.failures < options.tries, 'tries are never used up', answers)
     if (closed) return
@@ -104,16 +104,16 @@ function transaction(random: Random): void {
     const effects = runTransaction(state, line)
     promise(effects.length > 0, 'no answer', answers)
     for (const effect of effects) {
-      if (effect.type === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, answers)
-      if (effect.type === 'listing')
+      if (effect.kind === 'reply') promise(REPLY.test(effect.text), `reply ${JSON.stringify(effect.text)}`, answers)
+      if (effect.kind === 'listing')
         promise(REPLY.test(formatListing(maildrop, effect.of, state.deleted)), 'listing', answers)
-      if (effect.type === 'message')
+      if (effect.kind === 'message')
         promise(effect.number >= 1 && effect.number <= count && !before.has(effect.number), 'no such message', answers)
-      if (effect.type === 'enterUpdate')
-        promise(line.type === 'line' && /^quit(?: |$)/i.test(line.text), 'UPDATE without QUIT', answers)
+      if (effect.kind === 'enterUpdate')
+        promise(line.kind === 'line' && /^quit(?: |$)/i.test(line.text), 'UPDATE without QUIT', answers)
     }
     for (const number of state.deleted) promise(number >= 1 && number <= count, 'marks what is not there', answers)
-    if (effects.some(({ type }) => type === 'close' || type === 'enterUpdate')) return
+    if (effects.some(({ kind: type }) => type === 'close' || type === 'enterUpdate')) return
   }
 }
 

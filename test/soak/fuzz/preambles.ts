@@ -65,16 +65,16 @@ export const proxyHeader: FuzzTarget = {
     const whole = parseProxyHeader(bytes, versions)
     for (let at = 0, asked = 0; asked < 5000; asked++) {
       const part = parseProxyHeader(bytes.subarray(0, at), versions)
-      if (part.state !== 'more') {
-        promise(same(part, whole) || part.state === 'malformed', 'a verdict changed', text)
-        if (part.state === 'done') promise(part.length === at, 'was read too far', text)
+      if (part.kind !== 'more') {
+        promise(same(part, whole) || part.kind === 'malformed', 'a verdict changed', text)
+        if (part.kind === 'done') promise(part.length === at, 'was read too far', text)
         break
       }
       promise(part.atLeast >= 1, 'asks for nothing', text)
       at += part.atLeast
       if (at > bytes.length) break
     }
-    if (whole.state !== 'done') return
+    if (whole.kind !== 'done') return
     promise(whole.length <= Math.min(bytes.length, PROXY_HEADER_MAX_OCTETS), 'longer than it is', text)
     if (whole.header.kind !== 'proxied') return
     for (const { ip, port } of [whole.header.source, whole.header.destination])
@@ -88,7 +88,7 @@ export const clientHello: FuzzTarget = {
   attempt(random) {
     const bytes = Buffer.from(mutatedOrWhole(random), 'latin1')
     const parsed = parseClientHello(bytes)
-    if (parsed.state !== 'hello' || parsed.hello.servername === undefined) return
+    if (parsed.kind !== 'hello' || parsed.hello.servername === undefined) return
     promise(
       /^[a-z0-9_.-]{0,254}$/.test(parsed.hello.servername),
       'a server name that is none',

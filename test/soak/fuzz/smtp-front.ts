@@ -40,8 +40,8 @@ function commands(random: Random): void {
       reader.push(piece)
       for (let line = reader.next(false); line !== undefined; line = reader.next(false)) {
         lines.push(JSON.stringify(line))
-        if (line.type === 'tls_hello') return lines
-        if (line.type === 'line') checkLine(line.text)
+        if (line.kind === 'tls_hello') return lines
+        if (line.kind === 'line') checkLine(line.text)
       }
       promise(reader.pending <= MAX_AUTH_LINE + piece.length, 'holds more than a line', octets.toString('latin1'))
     }

@@ -34,7 +34,7 @@ async function cert(settings: string, ...words: readonly string[]): Promise<{ st
     chosen = action
   })
   tree.parse(['cert', '--config', at('settings.toml'), ...words], { from: 'user' })
-  if (chosen?.type !== 'command') throw new Error('not understood')
+  if (chosen?.kind !== 'command') throw new Error('not understood')
   return { status: await chosen.run(), output }
 }
 const pair = (name: string, key = name) => `cert = "${at(`${name}.crt`)}"\nkey = "${at(`${key}.key`)}"`

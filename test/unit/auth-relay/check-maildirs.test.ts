@@ -40,7 +40,7 @@ async function check(...words: readonly string[]): Promise<{ status: number; tex
   commandTree(surroundings, chosen => {
     action = chosen
   }).parse(['check', ...words], { from: 'user' })
-  if (action?.type !== 'command') throw new Error('check is a command')
+  if (action?.kind !== 'command') throw new Error('check is a command')
   return { status: await action.run(), text }
 }
 

@@ -56,7 +56,7 @@ describe('verbs', () => {
     [['alerts', '--json', 'test'], 'command'],
     [['alerts', 'run', '--config', '/f'], 'daemon'],
     [['alerts', '--config', '/f', 'run'], 'daemon'],
-  ])('%j is understood', (words, type) => expect(readCommandLine(words, {}).type).toBe(type))
+  ])('%j is understood', (words, type) => expect(readCommandLine(words, {}).kind).toBe(type))
 
   test('options before and after an action have their values', async () => {
     for (const words of [
@@ -66,7 +66,7 @@ describe('verbs', () => {
       ['alerts', 'test', '--config', '/not/there.toml'],
     ]) {
       const action = readCommandLine(words, {})
-      if (action.type !== 'command') throw new Error('a command is expected')
+      if (action.kind !== 'command') throw new Error('a command is expected')
       await expect(async () => action.run()).rejects.toThrow('cannot read the settings file /not/there.toml')
     }
   })
@@ -94,12 +94,12 @@ describe('verbs', () => {
     ['allow', '192.0.2.7', '--reason'],
   ])('%s: a reason that the database would refuse is a usage fault', (...words) => {
     expect(() => readCommandLine([...words, 'x'.repeat(501)], {})).toThrow('--reason is longer than 500 characters')
-    expect(readCommandLine([...words, 'x'.repeat(500)], {}).type).toBe('command')
+    expect(readCommandLine([...words, 'x'.repeat(500)], {}).kind).toBe('command')
   })
 
   test('passwd refuses a login whose line popup would read as a comment', () => {
     expect(() => readCommandLine(['passwd', '#ann'], {})).toThrow('#ann is not a login name: write 1 to 255 characters')
-    expect(readCommandLine(['passwd', 'ann#1'], {}).type).toBe('command')
+    expect(readCommandLine(['passwd', 'ann#1'], {}).kind).toBe('command')
   })
 
   test('replay of a file that cannot be read is a usage fault', async () => {
@@ -110,7 +110,7 @@ describe('verbs', () => {
       [`${path}/missing.log`, 'ENOENT'],
     ] as const) {
       const action = readCommandLine(['replay', file, '--shadow', '--dialect', 'all'], {})
-      if (action.type !== 'command') throw new Error('replay is a command')
+      if (action.kind !== 'command') throw new Error('replay is a command')
       const fault = await action.run().catch((error: unknown) => error)
       expect(fault).toBeInstanceOf(UsageFault)
       expect(fault).toMatchObject({ message: expect.stringContaining(`cannot read ${file}: ${reason}`) })
@@ -119,8 +119,8 @@ describe('verbs', () => {
 
   test('each verb is parsed, and does nothing before it is run', () => {
     const commands = [['show'], ['allow', '192.0.2.7'], ['revoke', 'ann'], ['explain', '::1'], ['check'], ['migrate']]
-    for (const words of commands) expect(readCommandLine(words, {}).type).toBe('command')
-    expect(readCommandLine(['up', '--demo'], {}).type).toBe('daemon')
+    for (const words of commands) expect(readCommandLine(words, {}).kind).toBe('command')
+    expect(readCommandLine(['up', '--demo'], {}).kind).toBe('daemon')
   })
 })
 
@@ -131,7 +131,7 @@ test.each([
   const write = vi.spyOn(process.stderr, 'write').mockReturnValue(true)
   onTestFinished(() => write.mockRestore())
   const action = readCommandLine([...words, '--config', '/not/there.toml'], {})
-  if (action.type !== 'command') throw new Error('revoke is a command')
+  if (action.kind !== 'command') throw new Error('revoke is a command')
   expect(write.mock.calls).toEqual([])
   await expect(action.run()).rejects.toThrow('cannot read the settings file /not/there.toml')
   expect(write.mock.calls).toEqual([[`auth-relay: revoke is the older name: write ${name}\n`]])

@@ -32,7 +32,7 @@ export class FakeStore implements Pick<GrantWriter, 'record'> {
     this.stored.push(...logins)
     this.batches.push(logins.length)
     return logins.map(({ event }) =>
-      event.user === 'refused' ? { verdict: 'refused', reason: 'blocked' } : { verdict: 'granted', until: this.until },
+      event.user === 'refused' ? { kind: 'refused', reason: 'blocked' } : { kind: 'granted', until: this.until },
     )
   }
 }

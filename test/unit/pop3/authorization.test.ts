@@ -32,13 +32,13 @@ const QMAIL: AuthorizationOptions = { ...MODERN, compat: 'qmail' }
 function say(options: AuthorizationOptions, ...lines: readonly string[]): readonly AuthorizationEffect[] {
   let state = AUTHORIZATION_START
   let effects: readonly AuthorizationEffect[] = []
-  for (const text of lines) ({ state, effects } = runAuthorization(state, { type: 'line', text }, options))
+  for (const text of lines) ({ state, effects } = runAuthorization(state, { kind: 'line', text }, options))
   return effects
 }
 
-const reply = (text: string): AuthorizationEffect => ({ type: 'reply', text: `${text}\r\n` })
-const login = (method: string, name: string, secret: string) => [{ type: 'authenticate', method, login: name, secret }]
-const close: AuthorizationEffect = { type: 'close' }
+const reply = (text: string): AuthorizationEffect => ({ kind: 'reply', text: `${text}\r\n` })
+const login = (method: string, name: string, secret: string) => [{ kind: 'authenticate', method, login: name, secret }]
+const close: AuthorizationEffect = { kind: 'close' }
 const base64 = (text: string) => Buffer.from(text, 'latin1').toString('base64')
 
 describe('USER and PASS', () => {
@@ -110,7 +110,7 @@ test('each line of a reply has at most 512 octets', () => {
   fc.assert(
     fc.property(fc.constantFrom(MODERN, QMAIL), fc.array(line, { minLength: 1, maxLength: 4 }), (options, lines) => {
       for (const effect of say(options, ...lines))
-        if (effect.type === 'reply')
+        if (effect.kind === 'reply')
           for (const each of effect.text.split('\r\n')) expect(each.length + 2).toBeLessThanOrEqual(512)
     }),
   )
@@ -163,7 +163,7 @@ describe('AUTH', () => {
     expect(say(MODERN, 'AUTH CRAM-MD5')).toEqual([reply('-ERR unknown mechanism')])
     expect(say(MODERN, 'AUTH PLAIN = =')).toEqual([reply('-ERR syntax error')])
     expect(say(MODERN, 'AUTH')).toEqual([reply('+OK \r\nPLAIN\r\nLOGIN\r\n.')])
-    const { state } = runAuthorization(AUTHORIZATION_START, { type: 'line', text: 'AUTH PLAIN' }, MODERN)
+    const { state } = runAuthorization(AUTHORIZATION_START, { kind: 'line', text: 'AUTH PLAIN' }, MODERN)
     expect([lineLimit(AUTHORIZATION_START), lineLimit(state)]).toEqual([512, 12_288])
   })
 
@@ -184,7 +184,7 @@ describe('CAPA, STLS, SSL', () => {
   })
 
   test('STLS replies, then starts TLS; the name given before is dropped', () => {
-    expect(say(MODERN, 'STLS')).toEqual([reply('+OK '), { type: 'startTls' }])
+    expect(say(MODERN, 'STLS')).toEqual([reply('+OK '), { kind: 'startTls' }])
     expect(say(MODERN, 'STLS now')).toEqual([reply('-ERR syntax error')])
     expect(say(MODERN, 'USER ann', 'STLS', 'PASS x')).toEqual([reply('-ERR USER first')])
     const without = { ...MODERN, capabilities: { ...MODERN.capabilities, stls: false } }
@@ -196,7 +196,7 @@ describe('CAPA, STLS, SSL', () => {
       { ...MODERN, preamble: true },
       { ...QMAIL, preamble: true },
     ]) {
-      expect(say(options, 'ssl 192.0.2.7:x y')).toEqual([{ type: 'preamble', argument: '192.0.2.7:x y' }])
+      expect(say(options, 'ssl 192.0.2.7:x y')).toEqual([{ kind: 'preamble', argument: '192.0.2.7:x y' }])
       expect(say(options, 'NOOP', 'SSL 192.0.2.7:x')).toEqual([reply('-ERR authorization first')])
       expect(say(options, 'SSL 192.0.2.7:x', 'SSL 192.0.2.7:x')).toEqual([reply('-ERR authorization first')])
       expect(say(options, '', 'SSL 192.0.2.7:x')).toEqual([reply('-ERR authorization first')])
@@ -211,16 +211,16 @@ describe('commands before login are limited', () => {
     for (let n = 1; n < 10_000; n += 1) {
       const step = runAuthorization(state, line(n), options)
       const [answer, ...rest] = step.effects
-      if (rest.some(({ type }) => type === 'close')) return [n, answer?.type === 'reply' ? answer.text : '']
+      if (rest.some(({ kind: type }) => type === 'close')) return [n, answer?.kind === 'reply' ? answer.text : '']
       state = step.state
     }
     return [0, 'never']
   }
-  const line = (text: string): Line => ({ type: 'line', text })
+  const line = (text: string): Line => ({ kind: 'line', text })
 
   test.each([
     ['an empty line', line('')],
-    ['a line with NUL', { type: 'holdsNul' } satisfies Line],
+    ['a line with NUL', { kind: 'holdsNul' } satisfies Line],
     ['SSL where it is not offered', line('SSL 192.0.2.7:x')],
   ])('ten times %s is allowed, and the eleventh time closes', (_name, unknown) => {
     for (const options of [MODERN, QMAIL]) {
@@ -244,11 +244,11 @@ describe('commands before login are limited', () => {
     for (let attempt = 1; attempt <= patient.tries; attempt += 1) {
       for (const text of ['AUTH LOGIN', base64('ann'), base64('x')]) {
         const step = runAuthorization(state, line(text), patient)
-        expect(step.effects.map(({ type }) => type)).not.toContain('close')
+        expect(step.effects.map(({ kind: type }) => type)).not.toContain('close')
         state = step.state
       }
       const failed = afterFailure(state, 'credentials', patient)
-      expect(failed.effects.some(({ type }) => type === 'close')).toBe(attempt === patient.tries)
+      expect(failed.effects.some(({ kind: type }) => type === 'close')).toBe(attempt === patient.tries)
       state = failed.state
     }
   })
@@ -259,7 +259,7 @@ describe('commands before login are limited', () => {
     state = afterStartTls({ ...state, user: 'ann' })
     expect(state).toMatchObject({ begun: true, user: undefined, lines: 10 })
     expect(runAuthorization(state, line('HELP'), MODERN).effects).toContainEqual(close)
-    const tooLong = { type: 'tooLong' } as const
+    const tooLong = { kind: 'tooLong' } as const
     let overlong = AUTHORIZATION_START
     for (let n = 0; n < 2; n += 1) ({ state: overlong } = runAuthorization(overlong, tooLong, MODERN))
     expect(runAuthorization(afterStartTls(overlong), tooLong, MODERN).effects).toContainEqual(close)
@@ -298,11 +298,11 @@ describe('the logged form of a line', () => {
     const secret = 'hunter2'
     const lines = [`PASS ${secret}`, `APOP ann ${secret}`, `AUTH PLAIN ${secret}`, `SSL 192.0.2.7:${secret}`, secret]
     for (const text of lines) {
-      expect(sanitizedLine(AUTHORIZATION_START, { type: 'line', text })).not.toContain(secret)
+      expect(sanitizedLine(AUTHORIZATION_START, { kind: 'line', text })).not.toContain(secret)
     }
-    const { state } = runAuthorization(AUTHORIZATION_START, { type: 'line', text: 'AUTH PLAIN' }, MODERN)
-    expect(sanitizedLine(state, { type: 'line', text: secret })).toBe('SASL response ***')
-    expect(sanitizedLine(AUTHORIZATION_START, { type: 'line', text: 'user ann' })).toBe('USER ann')
+    const { state } = runAuthorization(AUTHORIZATION_START, { kind: 'line', text: 'AUTH PLAIN' }, MODERN)
+    expect(sanitizedLine(state, { kind: 'line', text: secret })).toBe('SASL response ***')
+    expect(sanitizedLine(AUTHORIZATION_START, { kind: 'line', text: 'user ann' })).toBe('USER ann')
   })
 })
 
@@ -314,8 +314,8 @@ test('every line of any client has an answer', () => {
     verb,
   )
   const line = fc.oneof(
-    text.map(content => ({ type: 'line' as const, text: content })),
-    fc.constantFrom({ type: 'tooLong' as const }, { type: 'holdsNul' as const }),
+    text.map(content => ({ kind: 'line' as const, text: content })),
+    fc.constantFrom({ kind: 'tooLong' as const }, { kind: 'holdsNul' as const }),
   )
   fc.assert(
     fc.property(fc.array(line), fc.constantFrom(MODERN, QMAIL), (lines, options) => {
@@ -324,7 +324,7 @@ test('every line of any client has an answer', () => {
         const step = runAuthorization(state, next, options)
         expect(step.effects.length).toBeGreaterThan(0)
         for (const effect of step.effects)
-          if (effect.type === 'reply') expect(effect.text).toMatch(/^(\+OK |-ERR |\+ )/)
+          if (effect.kind === 'reply') expect(effect.text).toMatch(/^(\+OK |-ERR |\+ )/)
         expect(() => sanitizedLine(state, next)).not.toThrow()
         state = step.state
       }
@@ -333,7 +333,7 @@ test('every line of any client has an answer', () => {
 })
 
 test('the logged form of each line contains no secret, and no text that was typed in place of a command', () => {
-  const logged = (text: string) => sanitizedLine(AUTHORIZATION_START, { type: 'line', text })
+  const logged = (text: string) => sanitizedLine(AUTHORIZATION_START, { kind: 'line', text })
   expect(
     ['USER ann', 'PASS sesame', 'APOP ann 0123', 'AUTH PLAIN AGFubg==', 'SSL 192.0.2.7:x', 'CAPA', 'STLS', 'UTF8'].map(
       logged,
@@ -346,7 +346,7 @@ test('two overlong lines are answered, the third closes', () => {
   let state = AUTHORIZATION_START
   const effects: AuthorizationEffect[][] = []
   for (let n = 0; n < 3; n += 1) {
-    const step = runAuthorization(state, { type: 'tooLong' }, MODERN)
+    const step = runAuthorization(state, { kind: 'tooLong' }, MODERN)
     state = step.state
     effects.push([...step.effects])
   }
@@ -359,9 +359,9 @@ test('the limit of lines is 100, and 4 for each try', () => {
   const closesAt = (tries: number): number => {
     state = AUTHORIZATION_START
     for (let n = 1; n < 500; n += 1) {
-      const step = runAuthorization(state, { type: 'line', text: 'NOOP' }, { ...MODERN, tries })
+      const step = runAuthorization(state, { kind: 'line', text: 'NOOP' }, { ...MODERN, tries })
       state = step.state
-      if (step.effects.some(({ type }) => type === 'close')) return n
+      if (step.effects.some(({ kind: type }) => type === 'close')) return n
     }
     return 0
   }

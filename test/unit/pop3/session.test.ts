@@ -2,9 +2,9 @@ import { fc, test as property } from '@fast-check/vitest'
 import { describe, expect, test } from 'vitest'
 import type { AuthorizationOptions } from '../../../src/pop3/authorization.ts'
 import { type Capabilities, capabilityLines } from '../../../src/pop3/reply.ts'
-import { MemorySession, runSession, type SessionHost } from '../../../src/pop3/session.ts'
 import { parseSslPreamble } from '../../../src/wire/preamble.ts'
 import { MemoryMaildrop } from '../../harness/memory-maildrop.ts'
+import { MemorySession, runSession, type SessionHost } from '../../harness/memory-session.ts'
 import { failureOf, PREAMBLE_PASSWORD } from '../../harness/session-logins.ts'
 import {
   inputLength,

@@ -20,8 +20,8 @@ const view = (sizes: readonly number[]) => ({
 const start = (compat: 'none' | 'qmail' = 'none', sizes: readonly number[] = [2, 5]) =>
   startTransaction(view(sizes), { compat, capabilities: ['TOP', 'UIDL'] })
 
-const say = (state: ReturnType<typeof start>, text: string) => runTransaction(state, { type: 'line', text })
-const reply = (text: string) => [{ type: 'reply', text }]
+const say = (state: ReturnType<typeof start>, text: string) => runTransaction(state, { kind: 'line', text })
+const reply = (text: string) => [{ kind: 'reply', text }]
 
 test('each line of a reply in TRANSACTION has at most 512 octets', () => {
   const words = ['STAT', 'LIST', 'UIDL', 'RETR', 'TOP', 'DELE', 'RSET', 'LAST', 'CAPA', 'USER', 'x']
@@ -32,7 +32,7 @@ test('each line of a reply in TRANSACTION has at most 512 octets', () => {
       fc.string({ maxLength: 600, unit: 'binary-ascii' }),
       (compat, word, rest) => {
         for (const effect of say(start(compat), `${word} ${rest}`))
-          if (effect.type === 'reply')
+          if (effect.kind === 'reply')
             for (const each of effect.text.split('\r\n')) expect(each.length + 2).toBeLessThanOrEqual(512)
       },
     ),
@@ -68,7 +68,7 @@ describe('TRANSACTION', () => {
   })
 
   test('RETR and TOP are the same effect: the second number limits the body', () => {
-    const message = (bodyLines: number | undefined) => [{ type: 'message', number: 1, bodyLines }]
+    const message = (bodyLines: number | undefined) => [{ kind: 'message', number: 1, bodyLines }]
     expect(say(start(), 'RETR 1')).toEqual(message(undefined))
     expect(say(start(), 'RETR 1 4')).toEqual(message(4))
     expect(say(start(), 'TOP 1')).toEqual(message(undefined))
@@ -91,7 +91,7 @@ describe('TRANSACTION', () => {
   test('a listing omits deleted messages', () => {
     const state = start('none', [1, 2, 3])
     say(state, 'DELE 2')
-    expect(say(state, 'UIDL')).toEqual([{ type: 'listing', of: 'UIDL' }])
+    expect(say(state, 'UIDL')).toEqual([{ kind: 'listing', of: 'UIDL' }])
     expect(formatListing(state.maildrop, 'LIST', state.deleted)).toBe('+OK \r\n1 1\r\n3 3\r\n.\r\n')
     expect(formatListing(state.maildrop, 'UIDL', state.deleted)).toBe('+OK \r\n1 id1\r\n3 id3\r\n.\r\n')
     expect(say(state, 'UIDL 3')).toEqual(reply('+OK 3 id3\r\n'))
@@ -107,19 +107,19 @@ describe('TRANSACTION', () => {
 
   test('sizes are read only for replies that contain them', () => {
     const needing = ['STAT', 'LIST', 'list 1', 'UIDL', 'RETR 1', 'DELE 1', 'QUIT', 'x']
-    expect(needing.filter(text => needsSizes({ type: 'line', text }))).toEqual(['STAT', 'LIST', 'list 1'])
+    expect(needing.filter(text => needsSizes({ kind: 'line', text }))).toEqual(['STAT', 'LIST', 'list 1'])
   })
 
   test('a line that is no command needs no sizes', () => {
-    expect([needsSizes({ type: 'tooLong' }), needsSizes({ type: 'holdsNul' })]).toEqual([false, false])
+    expect([needsSizes({ kind: 'tooLong' }), needsSizes({ kind: 'holdsNul' })]).toEqual([false, false])
   })
 
   test('the third overlong line ends the session without UPDATE', () => {
     const state = start()
-    const tooLong = { type: 'tooLong' } as const
+    const tooLong = { kind: 'tooLong' } as const
     expect(runTransaction(state, tooLong)).toEqual(reply('-ERR line too long\r\n'))
     expect(runTransaction(state, tooLong)).toEqual(reply('-ERR line too long\r\n'))
-    expect(runTransaction(state, tooLong)).toEqual([...reply('-ERR line too long\r\n'), { type: 'close' }])
+    expect(runTransaction(state, tooLong)).toEqual([...reply('-ERR line too long\r\n'), { kind: 'close' }])
   })
 
   test('every line has one answer, and the numbers stay consistent', () => {

@@ -33,7 +33,7 @@ test('a message whose status cannot be read is unreadable, and its descriptor is
   writeFileSync(path, 'x\n')
   const before = descriptors()
   stale.isStale = true
-  expect(openMessage(path)).toMatchObject({ type: 'unreadable', cause: { message: 'ESTALE: stale file handle' } })
+  expect(openMessage(path)).toMatchObject({ kind: 'unreadable', cause: { message: 'ESTALE: stale file handle' } })
   expect(descriptors()).toBe(before)
 })
 

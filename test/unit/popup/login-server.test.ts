@@ -237,7 +237,7 @@ test('behind a server that opens one mailbox under many names, a customer networ
   login.server.authenticate = async () => {
     const stream = new PassThrough()
     behind.push(stream)
-    return { outcome: 'open', stream, reply: [Buffer.from('+OK in\r\n')] }
+    return { kind: 'open', stream, reply: [Buffer.from('+OK in\r\n')] }
   }
   const logIn = (name: string, from: string) => login.client(port, from).write(`USER ${name}\r\nPASS x\r\n`)
   const first = await logIn('u@1', '127.0.0.2').receives(/\+OK in/)

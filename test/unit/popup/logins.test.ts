@@ -81,7 +81,7 @@ afterEach(() => {
 describe('with an upstream server that decides', () => {
   const upstream = (atOnce = 64): Monitor => {
     const queue = new CheckQueue({ atOnce, mostWaiting: 3 })
-    return new Monitor({ type: 'upstream', checks: () => queue })
+    return new Monitor({ kind: 'upstream', checks: () => queue })
   }
   /** Seconds until the login may be tried. */
   const waitOf = async (monitor: Monitor, n: number): Promise<number> => {
@@ -230,7 +230,7 @@ describe('with a checker', () => {
       log,
       () => Date.now(),
     )
-    return { monitor: new Monitor({ type: 'checker', checker, workers }, delays), checker }
+    return { monitor: new Monitor({ kind: 'checker', checker, workers }, delays), checker }
   }
 
   test('delays grow with each new wrong password of a login, as text', async () => {

@@ -60,7 +60,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ output: string; be
     stream.on('close', () => {
       behind = received()
     })
-    return { outcome: 'open', stream, reply: [] }
+    return { kind: 'open', stream, reply: [] }
   }
   const host: LoginSessionHost = {
     log: createLog('popup', { write: () => {} }),

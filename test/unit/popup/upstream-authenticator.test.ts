@@ -38,7 +38,7 @@ test('a wrong password that is repeated after a reload has the same proof', asyn
     return result
   }
   for (const secret of ['wrong', 'wrong', 'other']) {
-    expect(await tryToLogIn(secret)).toEqual({ outcome: 'failed', failure: 'credentials' })
+    expect(await tryToLogIn(secret)).toEqual({ kind: 'failed', failure: 'credentials' })
   }
   const proofs = sent.map(message => JSON.stringify(message).match(/"proof":"(\w+)"/)?.[1])
   expect(proofs[0]).toMatch(/^[0-9a-f]{64}$/)
@@ -118,7 +118,7 @@ async function logIn(
   const address = { type: 'tcp', host: '127.0.0.1', port: at.port } as const
   const authenticate = upstreamAuthenticator(monitor, { address, tls: null, proxyHeader: false })
   const result = await authenticate(requestOf(login, secret), disconnect)
-  if (result.outcome === 'open') result.stream.destroy()
+  if (result.kind === 'open') result.stream.destroy()
   const last = sent.find(message => message.type === 'outcome')
   return { result, outcome: last?.type === 'outcome' ? last.outcome : undefined, sent }
 }
@@ -128,7 +128,7 @@ test.each([512, 1024, 8191])(
   async size => {
     const server = new ServerBehind(size)
     const login = `${'a'.repeat(size - 'USER '.length)}NOOP`
-    expect(await logIn(server, login, 'wrong')).toMatchObject({ outcome: 'no', result: { outcome: 'failed' } })
+    expect(await logIn(server, login, 'wrong')).toMatchObject({ outcome: 'no', result: { kind: 'failed' } })
     expect(server.lines).toEqual([])
   },
 )
@@ -180,5 +180,5 @@ test('a client that disconnects closes the connection to the server', async () =
   await eventually('the password is sent', () => server.lines.length === 2)
   disconnect.signal()
   await eventually('the connection to the server is closed', () => server.open.size === 0)
-  expect((await login).result).toEqual({ outcome: 'failed', failure: 'temporary' })
+  expect((await login).result).toEqual({ kind: 'failed', failure: 'temporary' })
 })

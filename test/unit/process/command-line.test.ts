@@ -8,10 +8,10 @@ import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 const parse = (...args: readonly string[]) => parseDaemonWords('authd', 'Usage: authd\n', '/etc/x.toml', args)
 
 test('the settings file: the default, or the path after a blank or an equals sign, made absolute', () => {
-  expect(parse()).toEqual({ type: 'serve', config: '/etc/x.toml' })
-  expect(parse('--config', '/a.toml')).toEqual({ type: 'serve', config: '/a.toml' })
-  expect(parse('--config=/a.toml')).toEqual({ type: 'serve', config: '/a.toml' })
-  expect(parse('--config', 'a.toml')).toEqual({ type: 'serve', config: join(process.cwd(), 'a.toml') })
+  expect(parse()).toEqual({ kind: 'serve', config: '/etc/x.toml' })
+  expect(parse('--config', '/a.toml')).toEqual({ kind: 'serve', config: '/a.toml' })
+  expect(parse('--config=/a.toml')).toEqual({ kind: 'serve', config: '/a.toml' })
+  expect(parse('--config', 'a.toml')).toEqual({ kind: 'serve', config: join(process.cwd(), 'a.toml') })
 })
 
 test.each([
@@ -26,9 +26,9 @@ test.each([
 })
 
 test('other arguments belong to the program; without a settings file --config is unknown', () => {
-  expect(parse('host', '--help')).toEqual({ type: 'own' })
-  expect(parse('-P', 'host')).toEqual({ type: 'own' })
-  expect(parseDaemonWords('pop3d', '', undefined, [])).toEqual({ type: 'own' })
+  expect(parse('host', '--help')).toEqual({ kind: 'own' })
+  expect(parse('-P', 'host')).toEqual({ kind: 'own' })
+  expect(parseDaemonWords('pop3d', '', undefined, [])).toEqual({ kind: 'own' })
   expect(() => parseDaemonWords('pop3d', '', undefined, ['--config', '/a'])).toThrow('unknown option --config')
 })
 

@@ -22,10 +22,10 @@ const faultsOf = (line: string, env?: Record<string, string>): readonly string[]
 }
 
 test('the command line of auth-relay', () => {
-  expect(parse('')).toEqual({ type: 'daemon', config: '/etc/auth-relay.toml' })
-  expect(parse('--config /x.toml')).toEqual({ type: 'daemon', config: '/x.toml' })
-  expect(parse('--help')).toEqual({ type: 'about', text: expect.stringContaining('Usage: sslwrap') })
-  expect(parse('--version')).toMatchObject({ type: 'about' })
+  expect(parse('')).toEqual({ kind: 'daemon', config: '/etc/auth-relay.toml' })
+  expect(parse('--config /x.toml')).toEqual({ kind: 'daemon', config: '/x.toml' })
+  expect(parse('--help')).toEqual({ kind: 'about', text: expect.stringContaining('Usage: sslwrap') })
+  expect(parse('--version')).toMatchObject({ kind: 'about' })
   expect(faultsOf('--confg x')).toEqual(['unknown option --confg: see sslwrap --help'])
 })
 
@@ -35,7 +35,7 @@ describe("the original's command line", () => {
       '-cert /etc/a.pem -key /etc/a.key -addr 192.0.2.1 -port pop3 -accept 995 -quiet -no_ssl2 -bugs',
     )
     expect(invocation).toMatchObject({
-      type: 'stand-alone',
+      kind: 'stand-alone',
       plan: {
         logLevel: 'warn',
         listeners: [
@@ -53,7 +53,7 @@ describe("the original's command line", () => {
 
   test('under inetd, with a program that gets the rest of the line', () => {
     expect(parse('-cert /etc/a.pem -exec qmail-popup host -debug', {})).toMatchObject({
-      type: 'inetd',
+      kind: 'inetd',
       program: ['qmail-popup', 'host', '-debug'],
       user: undefined,
       plan: {
@@ -62,7 +62,7 @@ describe("the original's command line", () => {
       },
     })
     expect(parse('-port 110 -preamble proxy-v1 -user nobody', {})).toMatchObject({
-      type: 'inetd',
+      kind: 'inetd',
       program: undefined,
       user: 'nobody',
       plan: { listeners: [{ preamble: 'proxy-v1' }] },
@@ -106,7 +106,7 @@ describe("the original's command line", () => {
   test('on a host without the file of services a port is a number', () => {
     const services = `${directory.path}/missing-services`
     const parseWithout = (port: string) => parseCommandLine(['-port', port], environment, services)
-    expect(parseWithout('110')).toMatchObject({ type: 'inetd' })
+    expect(parseWithout('110')).toMatchObject({ kind: 'inetd' })
     expect(() => parseWithout('pop3')).toThrow(
       new UsageFault(`-port pop3: must be a port number or a name in ${services}`),
     )

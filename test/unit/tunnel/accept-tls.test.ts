@@ -41,18 +41,18 @@ async function handshake(
 test('a client that sends nothing is closed earlier than a client with a slow handshake, with a hint', async () => {
   const { accepted } = await handshake({ limit: 60_000, firstOctetLimit: 50 })
   const end = await accepted
-  expect(end.outcome).toBe('failed')
+  expect(end.kind).toBe('failed')
   expect(end).toMatchObject({ reason: expect.stringMatching(/^no octet within 50 ms: a client without TLS waits/) })
   const begun = await handshake({ limit: 200, firstOctetLimit: 100 })
   begun.client.write(Buffer.from('1603010200010001fc0303', 'hex'))
-  expect(await begun.accepted).toEqual({ outcome: 'failed', reason: 'no handshake within 200 ms' })
+  expect(await begun.accepted).toEqual({ kind: 'failed', reason: 'no handshake within 200 ms' })
 })
 
 test('the limit for the first octet ends at the first octet', async () => {
   const { client, accepted } = await handshake({ limit: 60_000, firstOctetLimit: 2_000 })
   const secure = connectTls({ socket: client, rejectUnauthorized: false })
   const end = await accepted
-  if (end.outcome !== 'secure') throw new Error(end.outcome)
+  if (end.kind !== 'secure') throw new Error(end.kind)
   sockets.push(secure, end.socket)
   end.socket.write('+OK')
   expect(String((await once(secure, 'data'))[0])).toBe('+OK')

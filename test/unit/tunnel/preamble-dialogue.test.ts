@@ -30,7 +30,7 @@ test('the greeting is held until the command was accepted; the reply is removed'
   await say(far, GREETING)
   await vi.waitFor(() => expect(received.join('')).toBe(PREAMBLE))
   await say(far, '+OK \r\n')
-  expect(shown(await done)).toEqual({ outcome: 'greeted', greeting: GREETING, rest: '' })
+  expect(shown(await done)).toEqual({ kind: 'greeted', greeting: GREETING, rest: '' })
   expect(server.isPaused()).toBe(true)
   expect(server.listenerCount('data') + server.listenerCount('close')).toBe(0)
 })
@@ -38,7 +38,7 @@ test('the greeting is held until the command was accepted; the reply is removed'
 test('without a reply the greeting is sent at once', async () => {
   const { far, received, done } = setUp('none')
   await say(far, `${GREETING}more`)
-  expect(shown(await done)).toEqual({ outcome: 'greeted', greeting: GREETING, rest: 'more' })
+  expect(shown(await done)).toEqual({ kind: 'greeted', greeting: GREETING, rest: 'more' })
   await vi.waitFor(() => expect(received.join('')).toBe(PREAMBLE))
 })
 
@@ -50,7 +50,7 @@ test('for any pieces the outcome is the same, and the octets after the reply are
       const edges = [0, ...cuts.toSorted((a, b) => a - b), stream.length]
       for (const [i, edge] of edges.slice(0, -1).entries()) await say(far, stream.slice(edge, edges[i + 1]))
       const end = await done
-      if (end.outcome !== 'greeted') throw new Error(end.outcome)
+      if (end.kind !== 'greeted') throw new Error(end.kind)
       expect(end.greeting.toString()).toBe(GREETING)
       const later = server.readableLength === 0 ? '' : `${server.read()}`
       expect(`${end.rest}${later}`).toBe('+OK more\r\n')
@@ -63,7 +63,7 @@ describe('faults of the server', () => {
   test('a greeting other than +OK is quoted, and the server never gets the password', async () => {
     const { far, received, done } = setUp()
     await say(far, '-ERR [SYS/TEMP] busy\r\n')
-    expect(shown(await done)).toEqual({ outcome: 'refused', greeting: '-ERR [SYS/TEMP] busy\r\n' })
+    expect(shown(await done)).toEqual({ kind: 'refused', greeting: '-ERR [SYS/TEMP] busy\r\n' })
     await turn()
     expect(received).toEqual([])
   })
@@ -73,7 +73,7 @@ describe('faults of the server', () => {
     await say(far, GREETING)
     await say(far, '-ERR unknown command SSL 192.0.2.7:secret\r\n')
     const end = await done
-    expect(end).toMatchObject({ outcome: 'failed' })
+    expect(end).toMatchObject({ kind: 'failed' })
     expect(JSON.stringify(end)).not.toContain('secret')
   })
 
@@ -84,20 +84,20 @@ describe('faults of the server', () => {
     const { far, done } = setUp()
     await say(far, serverText)
     far.end()
-    expect(await done).toMatchObject({ outcome: 'failed', reason: `server closed before its ${what}` })
+    expect(await done).toMatchObject({ kind: 'failed', reason: `server closed before its ${what}` })
   })
 
   test('the server resets', async () => {
     const { server, done } = setUp()
     const error = new Error('reset')
     server.destroy(error)
-    expect(await done).toMatchObject({ outcome: 'failed', error })
+    expect(await done).toMatchObject({ kind: 'failed', error })
   })
 
   test.each(['x'.repeat(512), `+OK ${'x'.repeat(600)}\r\n`])('an endless greeting', async serverText => {
     const { far, done } = setUp()
     await say(far, serverText)
-    expect(await done).toMatchObject({ outcome: 'failed', reason: 'greeting longer than 512 octets' })
+    expect(await done).toMatchObject({ kind: 'failed', reason: 'greeting longer than 512 octets' })
   })
 
   test('no greeting in time', async () => {
@@ -105,7 +105,7 @@ describe('faults of the server', () => {
     const { done } = setUp()
     vi.advanceTimersByTime(10_000)
     vi.useRealTimers()
-    expect(await done).toMatchObject({ outcome: 'failed', reason: 'no greeting within 10000 ms' })
+    expect(await done).toMatchObject({ kind: 'failed', reason: 'no greeting within 10000 ms' })
   })
 
   test('a server that is already closed', async () => {
@@ -113,7 +113,7 @@ describe('faults of the server', () => {
     far.destroy()
     server.destroy()
     expect(await holdDialogue(server, { preamble: PREAMBLE, reply: 'ok', limit: 1000 })).toMatchObject({
-      outcome: 'failed',
+      kind: 'failed',
     })
   })
 })

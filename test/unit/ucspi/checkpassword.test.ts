@@ -70,7 +70,7 @@ describe('an accepted password', () => {
     const home = join(directory, 'home')
     const answer = await verify(`mkdir -p ${home}; cd ${home}; USER=ann HOME=${home}; export USER HOME; ${ACCEPT}`)
     expect(answer).toMatchObject({
-      verdict: 'ok',
+      kind: 'ok',
       uid: process.getuid?.(),
       gid: process.getgid?.(),
       directory: home,
@@ -85,26 +85,26 @@ describe('an accepted password', () => {
       `exec perl -e 'for (@ARGV) { if (/maildir/i) { $_ = "./users/ann"; last } } exec @ARGV' "$@"`,
       { args: ['-x', 'Maildir', 'last'] },
     )
-    expect(answer).toMatchObject({ verdict: 'ok', args: ['-x', './users/ann', 'last'] })
+    expect(answer).toMatchObject({ kind: 'ok', args: ['-x', './users/ann', 'last'] })
   })
 
   test.runIf(process.getuid?.() === 0)('with another uid and gid, and without the groups of the parent', async () => {
     const answer = await verify(`exec setpriv --reuid 65534 --regid 65533 --groups 65532,65531 "$@"`)
-    expect(answer).toMatchObject({ verdict: 'ok', uid: 65534, gid: 65533, groups: [65531, 65532] })
+    expect(answer).toMatchObject({ kind: 'ok', uid: 65534, gid: 65533, groups: [65531, 65532] })
   })
 
   test('of a checker that prints, and of one that stays as the parent', async () => {
-    expect(await verify(`echo "Login OK"; "$@"`)).toMatchObject({ verdict: 'ok', args: ['Maildir'] })
+    expect(await verify(`echo "Login OK"; "$@"`)).toMatchObject({ kind: 'ok', args: ['Maildir'] })
   })
 
   test('a witness that became another program does not count', async () => {
     const answer = await verify(`exec perl -e 'syswrite STDOUT, "\\0checked $$\\n"; sleep 20'`, { limitMs: 5_000 })
-    expect(answer).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('another program') })
+    expect(answer).toMatchObject({ kind: 'temporary', detail: expect.stringContaining('another program') })
   })
 
   test('a witness that names a foreign process does not count', async () => {
     const answer = await verify(`printf '\\0checked 1\\n'; sleep 20`, { limitMs: 300 })
-    expect(answer).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('no process of the checker') })
+    expect(answer).toMatchObject({ kind: 'temporary', detail: expect.stringContaining('no process of the checker') })
   })
 })
 
@@ -117,38 +117,38 @@ describe('a refused password', () => {
     ['exit 111', 'temporary'],
     ['kill -9 $$', 'crash'],
     ['cat <&3 >/dev/null; exit 1', 'badauth'],
-  ])('%s: %s', async (script, verdict) => {
-    expect(await verify(script)).toMatchObject({ verdict })
+  ])('%s: %s', async (script, kind) => {
+    expect(await verify(script)).toMatchObject({ kind })
   })
 
   test('vchkpw has other exit codes for a wrong password', () => {
-    expect(refusalOf(['/home/vpopmail/bin/vchkpw'], { code: 3 }).verdict).toBe('badauth')
-    expect(refusalOf(['/home/vpopmail/bin/vchkpw'], { code: 0 }).verdict).toBe('temporary')
-    expect(refusalOf(['/bin/checkpassword'], { code: 3 }).verdict).toBe('temporary')
+    expect(refusalOf(['/home/vpopmail/bin/vchkpw'], { code: 3 }).kind).toBe('badauth')
+    expect(refusalOf(['/home/vpopmail/bin/vchkpw'], { code: 0 }).kind).toBe('temporary')
+    expect(refusalOf(['/bin/checkpassword'], { code: 3 }).kind).toBe('temporary')
   })
 
   test('a checker that does not exist is a temporary failure with its reason', async () => {
     const answer = await verifyLogin({ checker: ['/nonexistent'], credentials, environment, args: [] })
-    expect(answer).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('ENOENT') })
+    expect(answer).toMatchObject({ kind: 'temporary', detail: expect.stringContaining('ENOENT') })
   })
 
   test('513 octets are refused without running anything', async () => {
     const long = { ...credentials, password: 'x'.repeat(512) }
     const answer = await verifyLogin({ checker: ['/nonexistent'], credentials: long, environment, args: [] })
-    expect(answer.verdict).toBe('badauth')
+    expect(answer.kind).toBe('badauth')
   })
 
   test('a checker that hangs gets SIGTERM, and SIGKILL if it ignores it, with its children', async () => {
     expect(await verify('sleep 30', { limitMs: 50 })).toMatchObject({
-      verdict: 'temporary',
+      kind: 'temporary',
       detail: expect.stringContaining('in time'),
     })
     const stubborn = await verify(`trap '' TERM; while :; do sleep 30; done`, { limitMs: 50, killAfterMs: 50 })
-    expect(stubborn).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('in time') })
+    expect(stubborn).toMatchObject({ kind: 'temporary', detail: expect.stringContaining('in time') })
   })
 
   test('a child that keeps the pipe open does not delay the answer', async () => {
-    expect(await verify('sleep 2 & exit 1')).toMatchObject({ verdict: 'badauth' })
+    expect(await verify('sleep 2 & exit 1')).toMatchObject({ kind: 'badauth' })
   })
 })
 
@@ -165,7 +165,7 @@ describe('chain', () => {
       killAfterMs: 50,
     })
     closeSync(theirs)
-    if ('verdict' in started) throw new Error(started.detail)
+    if ('kind' in started) throw new Error(started.detail)
     return { started, session: new Socket({ fd: ours, readable: true, writable: true }) }
   }
 
@@ -210,7 +210,7 @@ test('many checks at once leave no descriptor and no child', async () => {
   await eventually('the children of earlier tests are reaped', () => waitedFor() === 0)
   const before = readdirSync('/proc/self/fd').length
   const answers = await Promise.all(Array.from({ length: 30 }, (_, i) => verify(i % 2 === 0 ? ACCEPT : 'exit 1')))
-  expect(answers.map(({ verdict }) => verdict)).toEqual(answers.map((_, i) => (i % 2 === 0 ? 'ok' : 'badauth')))
+  expect(answers.map(({ kind: verdict }) => verdict)).toEqual(answers.map((_, i) => (i % 2 === 0 ? 'ok' : 'badauth')))
   await eventually('all children are reaped', () => waitedFor() === 0)
   // The descriptors of an earlier test may still have been open at the count.
   await eventually('the descriptors are closed', () => readdirSync('/proc/self/fd').length <= before)
@@ -221,7 +221,7 @@ test('a process without free descriptors answers a temporary failure and leaves 
   const before = readdirSync('/proc/self/fd').length
   for (const free of [0, 2, 4]) {
     const answer = withFreeDescriptors(free, () => verifyLogin(request))
-    expect(await answer).toMatchObject({ verdict: 'temporary', detail: expect.stringContaining('EMFILE') })
+    expect(await answer).toMatchObject({ kind: 'temporary', detail: expect.stringContaining('EMFILE') })
   }
   expect(readdirSync('/proc/self/fd')).toHaveLength(before)
 })

@@ -38,16 +38,16 @@ describe('a real client', () => {
       ...options,
       ...('ALPNProtocols' in options ? { ALPNProtocols: [...options.ALPNProtocols] } : {}),
     })
-    const expected = { state: 'hello', hello: { servername, alpn } }
+    const expected = { kind: 'hello', hello: { servername, alpn } }
     expect(parseClientHello(hello)).toEqual(expected)
     for (let cut = 0; cut < hello.length; cut++)
-      expect(parseClientHello(hello.subarray(0, cut))).toEqual({ state: 'more' })
+      expect(parseClientHello(hello.subarray(0, cut))).toEqual({ kind: 'more' })
     for (const size of [1, 7, 100]) {
       const records = refragment(hello, size)
       expect(parseClientHello(records)).toEqual(expected)
       // The last octet may belong to the header of a record, or to the message.
       for (let cut = 0; cut < 250; cut += 1)
-        expect(parseClientHello(records.subarray(0, cut))).toEqual({ state: 'more' })
+        expect(parseClientHello(records.subarray(0, cut))).toEqual({ kind: 'more' })
     }
   })
 
@@ -57,7 +57,7 @@ describe('a real client', () => {
       fc.property(fc.nat(hello.length - 1), fc.nat(255), (at, byte) => {
         const bent = Buffer.from(hello)
         bent[at] = byte
-        expect(['more', 'plain', 'hello']).toContain(parseClientHello(bent).state)
+        expect(['more', 'plain', 'hello']).toContain(parseClientHello(bent).kind)
       }),
       { numRuns: 1000 },
     )
@@ -93,7 +93,7 @@ describe('a message that is made by hand', () => {
   }
   const found = (...extensions: Uint8Array[]) => {
     const answer = parseClientHello(helloWith(extensions))
-    return answer.state === 'hello' ? answer.hello : answer
+    return answer.kind === 'hello' ? answer.hello : answer
   }
   const nothing = { servername: undefined, alpn: [] }
 
@@ -140,7 +140,7 @@ describe('a message that is made by hand', () => {
 
   test('octets after the extensions are ignored, and those after the message too', () => {
     const hello = helloWith([serverName(hostName('a'))], Buffer.of(1, 2, 3))
-    const expected = { state: 'hello', hello: { servername: 'a', alpn: [] } }
+    const expected = { kind: 'hello', hello: { servername: 'a', alpn: [] } }
     expect(parseClientHello(hello)).toEqual(expected)
     expect(parseClientHello(Buffer.concat([hello, Buffer.from('160301000501', 'hex')]))).toEqual(expected)
   })
@@ -150,17 +150,17 @@ describe('a message that is made by hand', () => {
     const bent = Buffer.from(records)
     bent[55] = 0x15
     expect(parseClientHello(records)).toMatchObject({ hello: { servername: 'a' } })
-    expect(parseClientHello(bent)).toEqual({ state: 'hello', hello: nothing })
+    expect(parseClientHello(bent)).toEqual({ kind: 'hello', hello: nothing })
   })
 
   test('a longer message than the limit is not waited for', () => {
     const claim = (length: number) => Buffer.from([0x16, 3, 1, 0x40, 0, 1, 0, length >> 8, length & 255])
-    expect(parseClientHello(claim(CLIENT_HELLO_MAX_OCTETS))).toEqual({ state: 'more' })
-    expect(parseClientHello(claim(CLIENT_HELLO_MAX_OCTETS + 1))).toEqual({ state: 'hello', hello: nothing })
+    expect(parseClientHello(claim(CLIENT_HELLO_MAX_OCTETS))).toEqual({ kind: 'more' })
+    expect(parseClientHello(claim(CLIENT_HELLO_MAX_OCTETS + 1))).toEqual({ kind: 'hello', hello: nothing })
     const begun = claim(CLIENT_HELLO_MAX_OCTETS)
     const padded = (octets: number) => Buffer.concat([begun, Buffer.alloc(octets - begun.length)])
-    expect(parseClientHello(padded(CLIENT_HELLO_MAX_OCTETS))).toEqual({ state: 'more' })
-    expect(parseClientHello(padded(CLIENT_HELLO_MAX_OCTETS + 1))).toEqual({ state: 'hello', hello: nothing })
+    expect(parseClientHello(padded(CLIENT_HELLO_MAX_OCTETS))).toEqual({ kind: 'more' })
+    expect(parseClientHello(padded(CLIENT_HELLO_MAX_OCTETS + 1))).toEqual({ kind: 'hello', hello: nothing })
   })
 })
 
@@ -175,12 +175,12 @@ test('the first two octets decide whether a stream begins like TLS', () => {
 test.each(['USER ann\r\n', 'GET / HTTP/1.0\r\n', '\x80\x2e\x01', '\x16\x02\x00', '\x15\x03\x01', '\x17'])(
   'not TLS: %j',
   text => {
-    expect(parseClientHello(Buffer.from(text, 'latin1'))).toEqual({ state: 'plain' })
+    expect(parseClientHello(Buffer.from(text, 'latin1'))).toEqual({ kind: 'plain' })
   },
 )
 
 test('TLS without a ClientHello is passed to the library', () => {
-  const nothing = { state: 'hello', hello: { servername: undefined, alpn: [] } }
+  const nothing = { kind: 'hello', hello: { servername: undefined, alpn: [] } }
   expect(parseClientHello(Buffer.from('160301000402000000', 'hex'))).toEqual(nothing)
   expect(parseClientHello(Buffer.from('160301000402000100', 'hex'))).toEqual(nothing)
   expect(parseClientHello(Buffer.from('160301000401010000', 'hex'))).toEqual(nothing)
@@ -193,7 +193,7 @@ test('no octets make it throw or wait without end', () => {
   const tlsLike = fc.uint8Array({ maxLength: 300 }).map(bytes => Buffer.concat([Buffer.of(0x16, 3, 1), bytes]))
   fc.assert(
     fc.property(fc.oneof(fc.uint8Array(), tlsLike), bytes => {
-      expect(['more', 'plain', 'hello']).toContain(parseClientHello(bytes).state)
+      expect(['more', 'plain', 'hello']).toContain(parseClientHello(bytes).kind)
     }),
     { numRuns: 1000 },
   )
@@ -202,5 +202,5 @@ test('no octets make it throw or wait without end', () => {
     Buffer.of(0x3f, 0xff),
     Buffer.alloc(CLIENT_HELLO_MAX_OCTETS),
   ])
-  expect(parseClientHello(endless).state).toBe('hello')
+  expect(parseClientHello(endless).kind).toBe('hello')
 })

@@ -104,10 +104,10 @@ test('socketmap queries and answers', () => {
   expect(parseSocketmapQuery('relay')).toBeUndefined()
   expect(parseSocketmapQuery(' key')).toBeUndefined()
   expect(parseSocketmapQuery('m a key')).toEqual({ map: 'm', key: 'a key' })
-  expect(formatSocketmapAnswer({ type: 'ok', data: 'RELAY' })).toBe('OK RELAY')
-  expect(formatSocketmapAnswer({ type: 'notfound' })).toBe('NOTFOUND ')
-  expect(formatSocketmapAnswer({ type: 'temporary', reason: 'later' })).toBe('TEMP later')
-  expect(formatSocketmapAnswer({ type: 'permanent', reason: 'no' })).toBe('PERM no')
+  expect(formatSocketmapAnswer({ kind: 'ok', data: 'RELAY' })).toBe('OK RELAY')
+  expect(formatSocketmapAnswer({ kind: 'notfound' })).toBe('NOTFOUND ')
+  expect(formatSocketmapAnswer({ kind: 'temporary', reason: 'later' })).toBe('TEMP later')
+  expect(formatSocketmapAnswer({ kind: 'permanent', reason: 'no' })).toBe('PERM no')
 })
 
 describe('policy request', () => {

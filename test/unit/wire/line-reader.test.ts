@@ -15,7 +15,7 @@ function linesOf(chunks: readonly Uint8Array[], limit = COMMAND_LINE_LIMIT): Lin
 }
 
 const bytes = (text: string) => Buffer.from(text, 'latin1')
-const line = (text: string): Line => ({ type: 'line', text })
+const line = (text: string): Line => ({ kind: 'line', text })
 
 describe('LineReader', () => {
   test('ends a line at CRLF and at a bare LF, and drops one CR only', () => {
@@ -36,7 +36,7 @@ describe('LineReader', () => {
     const longest = 'x'.repeat(COMMAND_LINE_LIMIT - 2)
     expect(linesOf([bytes(`${longest}\r\nx${longest}\r\nNOOP\r\n`)])).toEqual([
       line(longest),
-      { type: 'tooLong' },
+      { kind: 'tooLong' },
       line('NOOP'),
     ])
   })
@@ -51,7 +51,7 @@ describe('LineReader', () => {
   })
 
   test('reports a NUL', () => {
-    expect(linesOf([bytes('USER a\0b\r\nNOOP\r\n')])).toEqual([{ type: 'holdsNul' }, line('NOOP')])
+    expect(linesOf([bytes('USER a\0b\r\nNOOP\r\n')])).toEqual([{ kind: 'holdsNul' }, line('NOOP')])
   })
 
   test('returns the octets after the last line taken', () => {

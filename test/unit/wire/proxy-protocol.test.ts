@@ -43,12 +43,12 @@ function readExactly(stream: Uint8Array): ProxyParse {
   let have = 0
   for (;;) {
     const answer = parseProxyHeader(stream.subarray(0, have))
-    if (answer.state !== 'more') return answer
+    if (answer.kind !== 'more') return answer
     expect(answer.atLeast).toBeGreaterThan(0)
     if (have + answer.atLeast > stream.length) return answer
     have += answer.atLeast
     const next = parseProxyHeader(stream.subarray(0, have))
-    if (next.state === 'done') expect(next.length).toBe(have)
+    if (next.kind === 'done') expect(next.length).toBe(have)
   }
 }
 
@@ -56,7 +56,7 @@ describe('version 1', () => {
   test('as in the standard', () => {
     const line = 'PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n'
     expect(parsed(`${line}GET /`)).toEqual({
-      state: 'done',
+      kind: 'done',
       length: line.length,
       header: {
         kind: 'proxied',
@@ -72,11 +72,11 @@ describe('version 1', () => {
   test('the longest line of the standard fits', () => {
     const longest = `PROXY TCP6 ${'ffff:'.repeat(7)}ffff ${'ffff:'.repeat(7)}ffff 65535 65535\r\n`
     expect(longest.length).toBeLessThanOrEqual(107)
-    expect(parsed(longest).state).toBe('done')
+    expect(parsed(longest).kind).toBe('done')
   })
 
   test.each(['PROXY UNKNOWN\r\n', 'PROXY UNKNOWN ffff:f...f:ffff any thing 65535 65535\r\n'])('unknown: %j', line => {
-    expect(parsed(line)).toEqual({ state: 'done', header: { kind: 'unknown', version: 1 }, length: line.length })
+    expect(parsed(line)).toEqual({ kind: 'done', header: { kind: 'unknown', version: 1 }, length: line.length })
   })
 
   test.each([
@@ -98,7 +98,7 @@ describe('version 1', () => {
     `PROXY UNKNOWN ${'x'.repeat(100)}`,
     'USER ann\r\n',
   ])('malformed: %j', line => {
-    expect(parsed(line).state).toBe('malformed')
+    expect(parsed(line).kind).toBe('malformed')
   })
 })
 
@@ -115,7 +115,7 @@ describe('a header that cannot be read has a reason', () => {
     ['PROXY TCP4 192.0.2.1 192.0.2.2 65536 2\r\n', 'PROXY line holds a bad address or port'],
     ['PROXY TCP4 192.0.2.1 192.0.2.2 1 65536\r\n', 'PROXY line holds a bad address or port'],
   ])('version 1: %j', (line, reason) => {
-    expect(parsed(line)).toEqual({ state: 'malformed', reason })
+    expect(parsed(line)).toEqual({ kind: 'malformed', reason })
   })
 
   test.each([
@@ -130,20 +130,20 @@ describe('a header that cannot be read has a reason', () => {
     [`${head}21110013${'00'.repeat(12)}03000400000000`, 'PROXY checksum wrong'],
     [`${local}200000`, 'PROXY TLS field malformed'],
   ])('version 2: %s', (hex, reason) => {
-    expect(parsed(Buffer.from(hex, 'hex'))).toEqual({ state: 'malformed', reason })
+    expect(parsed(Buffer.from(hex, 'hex'))).toEqual({ kind: 'malformed', reason })
   })
 
   test('a checksum of five octets is wrong, even if the first four are right', () => {
     const header = Buffer.from(`${head}21110014${'00'.repeat(12)}0300050000000000`, 'hex')
     header.writeUInt32BE(crc32c(header), 31)
-    expect(parsed(header)).toEqual({ state: 'malformed', reason: 'PROXY checksum wrong' })
+    expect(parsed(header)).toEqual({ kind: 'malformed', reason: 'PROXY checksum wrong' })
   })
 
   test('a line of 107 octets is read, and a longer one is not waited for', () => {
     const line = `PROXY UNKNOWN ${'x'.repeat(91)}\r\n`
-    expect([line.length, parsed(line).state]).toEqual([107, 'done'])
-    expect(parsed(line.slice(0, 106))).toEqual({ state: 'more', atLeast: 1 })
-    expect(parsed('PROXY')).toEqual({ state: 'more', atLeast: 10 })
+    expect([line.length, parsed(line).kind]).toEqual([107, 'done'])
+    expect(parsed(line.slice(0, 106))).toEqual({ kind: 'more', atLeast: 1 })
+    expect(parsed('PROXY')).toEqual({ kind: 'more', atLeast: 10 })
   })
 })
 
@@ -164,7 +164,7 @@ describe('the beginning of a stream', () => {
 
   test('the first read requests the octets of the shortest header of an accepted version', () => {
     const atLeast = ([1, 2] as const).map(version => parsed('', [version]))
-    expect([parsed(''), ...atLeast]).toEqual([15, 15, 16].map(octets => ({ state: 'more', atLeast: octets })))
+    expect([parsed(''), ...atLeast]).toEqual([15, 15, 16].map(octets => ({ kind: 'more', atLeast: octets })))
   })
 })
 
@@ -177,7 +177,7 @@ describe('the TLS of a proxy', () => {
     const header = Buffer.concat([formatProxyV2(source, destination).subarray(0, 28), field])
     header.writeUInt16BE(header.length - 16, 14)
     const answer = parsed(header)
-    return answer.state === 'done' && answer.header.kind === 'proxied' ? answer.header.fields.tls : answer
+    return answer.kind === 'done' && answer.header.kind === 'proxied' ? answer.header.fields.tls : answer
   }
 
   test.each([
@@ -223,7 +223,7 @@ describe('version 2', () => {
       const answer = parsed(bent)
       // A changed type of the checksum field makes it an unknown field. The header then has no
       // checksum.
-      if (i !== header.length - 7) expect(answer.state).toBe('malformed')
+      if (i !== header.length - 7) expect(answer.kind).toBe('malformed')
     }
   })
 
@@ -233,21 +233,21 @@ describe('version 2', () => {
       'hex',
     )
     expect(parsed(plain)).toMatchObject({
-      state: 'done',
+      kind: 'done',
       length: plain.length,
       header: { kind: 'proxied', fields: {} },
     })
   })
 
   test('with LOCAL, unspecified and Unix addresses the real addresses count', () => {
-    expect(parsed(formatProxyLocal())).toEqual({ state: 'done', header: { kind: 'local', version: 2 }, length: 16 })
+    expect(parsed(formatProxyLocal())).toEqual({ kind: 'done', header: { kind: 'local', version: 2 }, length: 16 })
     const head = '0d0a0d0a000d0a515549540a'
     const unspecified = Buffer.from(`${head}210000020102`, 'hex')
-    expect(parsed(unspecified)).toEqual({ state: 'done', header: { kind: 'unknown', version: 2 }, length: 18 })
+    expect(parsed(unspecified)).toEqual({ kind: 'done', header: { kind: 'unknown', version: 2 }, length: 18 })
     const local = Buffer.from(`${head}20110003010203`, 'hex')
-    expect(parsed(local)).toEqual({ state: 'done', header: { kind: 'local', version: 2 }, length: 19 })
+    expect(parsed(local)).toEqual({ kind: 'done', header: { kind: 'local', version: 2 }, length: 19 })
     const unix = Buffer.concat([Buffer.from(`${head}213100d8`, 'hex'), Buffer.alloc(216)])
-    expect(parsed(unix)).toMatchObject({ state: 'done', header: { kind: 'unknown' } })
+    expect(parsed(unix)).toMatchObject({ kind: 'done', header: { kind: 'unknown' } })
   })
 
   test.each([
@@ -261,13 +261,13 @@ describe('version 2', () => {
     ['checksum of wrong length', '0d0a0d0a000d0a515549540a211100100000000000000000000000000300' + '0101'],
     ['almost the signature', '0d0a0d0a000d0a515549540b'],
   ])('malformed: %s', (_, hex) => {
-    expect(parsed(Buffer.from(hex, 'hex')).state).toBe('malformed')
+    expect(parsed(Buffer.from(hex, 'hex')).kind).toBe('malformed')
   })
 
   test('a header of 4096 octets is written and read, and a longer one is not written', () => {
     const header = formatProxyV2(source, destination, { authority: 'x'.repeat(4034) })
     expect([header.length, PROXY_HEADER_MAX_OCTETS]).toEqual([4096, 4096])
-    expect(parsed(header)).toMatchObject({ state: 'done', length: 4096 })
+    expect(parsed(header)).toMatchObject({ kind: 'done', length: 4096 })
     expect(() => formatProxyV2(source, destination, { authority: 'x'.repeat(4035) })).toThrow(
       'PROXY header of 4097 octets',
     )
@@ -283,9 +283,9 @@ describe('version 2', () => {
 
 test('only the listed versions are accepted', () => {
   const [source, destination] = [end('192.0.2.7', 1), end('192.0.2.1', 2)]
-  expect(parsed(formatProxyV1(source, destination), [2]).state).toBe('malformed')
-  expect(parsed(formatProxyV2(source, destination), [1]).state).toBe('malformed')
-  expect(parsed('', [2])).toEqual({ state: 'more', atLeast: 16 })
+  expect(parsed(formatProxyV1(source, destination), [2]).kind).toBe('malformed')
+  expect(parsed(formatProxyV2(source, destination), [1]).kind).toBe('malformed')
+  expect(parsed('', [2])).toEqual({ kind: 'more', atLeast: 16 })
 })
 
 test('CRC-32C check value', () => {
@@ -298,7 +298,7 @@ describe('properties', () => {
       fc.property(anyEndpoint, anyEndpoint, fc.uint8Array(), (source, destination, rest) => {
         const header = Buffer.from(formatProxyV1(source, destination))
         const expected = {
-          state: 'done',
+          kind: 'done',
           length: header.length,
           header: { kind: 'proxied', version: 1, source, destination, fields: {} },
         }
@@ -314,7 +314,7 @@ describe('properties', () => {
       fc.property(anyEndpoint, anyEndpoint, anyFields, fc.uint8Array(), (source, destination, fields, rest) => {
         const header = formatProxyV2(source, destination, fields)
         const expected = {
-          state: 'done',
+          kind: 'done',
           length: header.length,
           header: { kind: 'proxied', version: 2, source, destination, fields },
         }
@@ -333,8 +333,8 @@ describe('properties', () => {
       fc.property(anyHeader, header => {
         for (let cut = 0; cut < header.length; cut++) {
           const answer = parsed(header.subarray(0, cut))
-          expect(answer.state).toBe('more')
-          if (answer.state === 'more') expect(cut + answer.atLeast).toBeLessThanOrEqual(header.length)
+          expect(answer.kind).toBe('more')
+          if (answer.kind === 'more') expect(cut + answer.atLeast).toBeLessThanOrEqual(header.length)
         }
       }),
     )
@@ -354,8 +354,8 @@ describe('properties', () => {
     fc.assert(
       fc.property(fc.oneof(noise, nearMiss, nearMissV2), bytes => {
         const answer = parsed(bytes)
-        if (answer.state === 'more') expect(bytes.length + answer.atLeast).toBeLessThanOrEqual(PROXY_HEADER_MAX_OCTETS)
-        if (answer.state === 'done') expect(answer.length).toBeLessThanOrEqual(bytes.length)
+        if (answer.kind === 'more') expect(bytes.length + answer.atLeast).toBeLessThanOrEqual(PROXY_HEADER_MAX_OCTETS)
+        if (answer.kind === 'done') expect(answer.length).toBeLessThanOrEqual(bytes.length)
       }),
       { numRuns: 2000 },
     )

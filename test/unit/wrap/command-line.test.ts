@@ -43,7 +43,7 @@ test('the resident gate without a section in the settings file', () => {
     'x',
   ]
   expect(parseCommandLine(line)).toEqual({
-    type: 'daemon',
+    kind: 'daemon',
     config: undefined,
     overrides: {
       listen: [{ type: 'tcp', host: '127.0.0.1', port: 0 }],
@@ -54,7 +54,7 @@ test('the resident gate without a section in the settings file', () => {
     },
     warnings: [],
   })
-  expect(parseCommandLine(['--config', '/f'])).toEqual({ type: 'daemon', config: '/f', overrides: {}, warnings: [] })
+  expect(parseCommandLine(['--config', '/f'])).toEqual({ kind: 'daemon', config: '/f', overrides: {}, warnings: [] })
 })
 
 test('--smtpd-user and --gate-user set the settings of their names; --user is the older name of the first', () => {

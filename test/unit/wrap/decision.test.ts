@@ -1,5 +1,6 @@
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
+import type { RelayGrant } from '../../../src/grants/devices/mail-rules.ts'
 import type { Ungrantable } from '../../../src/grants/never-list.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import {
@@ -8,7 +9,6 @@ import {
   logAnswer,
   logDecision,
   MAIL_REFUSED,
-  type RelayGrant,
   relayVariables,
   UNNAMED_CLIENT,
   verdictOf,

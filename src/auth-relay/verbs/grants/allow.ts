@@ -9,7 +9,7 @@ import { withConfigOption } from '../../verb.ts'
 
 type Options = { config: string; json?: true }
 type AllowOptions = Options & { for?: string; reason: string; end?: true }
-type Command = Extract<Action, { readonly type: 'command' }>
+type Command = Extract<Action, { readonly kind: 'command' }>
 
 const WHERE = ['<address>', 'address or network'] as const
 const JSON_OPTION = ['--json', 'print one JSON object'] as const
@@ -70,7 +70,7 @@ function allowing(address: string, options: AllowOptions, surroundings: Surround
   const text = formatTarget(network)
   const report = reportAbout(text, options, surroundings)
   return {
-    type: 'command',
+    kind: 'command',
     run: () =>
       withGrants(resolve(options.config), surroundings, async admin => {
         const owner = operatorName(surroundings.environment)
@@ -96,7 +96,7 @@ function disallowing(address: string, options: Options, surroundings: Surroundin
   const text = formatTarget(network)
   const report = reportAbout(text, options, surroundings)
   return {
-    type: 'command',
+    kind: 'command',
     run: () =>
       withGrants(resolve(options.config), surroundings, async admin => {
         const ended = await admin.disallow(network)

@@ -13,7 +13,7 @@ import type { Action, Surroundings, Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
 
 type BlockOptions = { config: string; for?: string; reason: string; json?: true }
-type Command = Extract<Action, { readonly type: 'command' }>
+type Command = Extract<Action, { readonly kind: 'command' }>
 type UnblockOptions = { config: string; json?: true }
 
 const WHOM = ['<whom>', 'address, network or login name'] as const
@@ -69,7 +69,7 @@ export const revoke: Verb = (program, surroundings, choose) => {
       const action = isEnd ? unblocking(whom, options, surroundings) : blocking(whom, options, surroundings)
       const warning = `auth-relay: revoke is the older name: write ${isEnd ? 'unblock' : 'block'}\n`
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           printToStandardError(warning)
           return action.run()
@@ -84,7 +84,7 @@ function blocking(whom: string, options: BlockOptions, surroundings: Surrounding
   const reason = readReason(options.reason)
   const report = reportAbout(target, options, surroundings)
   return {
-    type: 'command',
+    kind: 'command',
     run: () =>
       withGrants(resolve(options.config), surroundings, async admin => {
         const owner = operatorName(surroundings.environment)
@@ -104,7 +104,7 @@ function unblocking(whom: string, options: UnblockOptions, surroundings: Surroun
   const target = readBlockTarget(whom)
   const report = reportAbout(target, options, surroundings)
   return {
-    type: 'command',
+    kind: 'command',
     run: () =>
       withGrants(resolve(options.config), surroundings, async admin => {
         const ended = await admin.unblock(target)

@@ -3,16 +3,12 @@ import { resolve } from 'node:path'
 import { messageOf, UsageFault } from '../../../base/errors.ts'
 import {
   addressRulesOf,
-  closedBy,
-  type EnvelopeRules,
+  checkEnvelope,
+  decisionOfGrant,
+  decisionOfSender,
   formatHours,
   type MailRefusal,
   neighboursOf,
-  neighboursOfClosed,
-  ownerOf,
-  refuseRecipient,
-  refuseSender,
-  rulesOfSender,
 } from '../../../grants/devices/mail-rules.ts'
 import { createGrantAdmin } from '../../../grants/grant-admin.ts'
 import { policyOf } from '../../../grants/grant-policy.ts'
@@ -73,7 +69,7 @@ Exit status 0 if mail would be relayed, 1 if not.`,
       const ip = readAddress(address)
       const at = readMoment(options.at)
       choose({
-        type: 'command',
+        kind: 'command',
         run: () =>
           withSiteDatabase(resolve(options.config), surroundings, async (database, settings) => {
             const policy = policyOf(settings)
@@ -180,7 +176,7 @@ const faultsInWords = (faults: ClientFaults): readonly string[] =>
     return [`Fault of the client: ${text}, last at ${formatMoment(new Date(at * 1000))}`, `What to do: ${action}`]
   })
 
-/** Decides as the gate does, by the same rules. */
+/** Decides by the functions of the gate, and adds the rules of the last login to a closed relay. */
 export function explainMail(
   grant: Grant | undefined,
   ip: IpAddress,
@@ -191,43 +187,31 @@ export function explainMail(
   const addressRules = addressRulesOf(settings)
   const { logins, granted, devices } = grant
   const opened = { login: grant.login ?? undefined, device: grant.device ?? undefined, logins, granted, devices }
-  const closed = closedBy(ip, opened, addressRules) ?? null
+  const { sender_binding, sender_domains, recipient_domains, policy_listen, query_listen } = settings.wrap
+  const ofAddress = decisionOfGrant(ip, { until: undefined, ...opened }, addressRules)
+  // Only these services decide about an address by the sender.
+  const isBySender = policy_listen.length + query_listen.length > 0
+  const decision = isBySender ? decisionOfSender(ofAddress, sender ?? '', sender_domains) : ofAddress
   const neighbours = neighboursOf(ip, opened, addressRules)
-  const { sender_binding, sender_domains, recipient_domains } = settings.wrap
-  const last: EnvelopeRules = {
-    login: opened.login,
-    device: opened.device,
-    neighbours,
+  const site = {
     senderBinding: sender_binding,
     senderDomains: sender_domains,
     recipientDomains: recipient_domains,
     onForeignSender: () => {},
   }
-  // Only these services decide about an address by the sender.
-  const isBySender = closed !== null && settings.wrap.policy_listen.length + settings.wrap.query_listen.length > 0
-  const others = isBySender ? neighboursOfClosed(ip, opened, addressRules) : undefined
-  const owner = others === undefined ? undefined : ownerOf(others, sender ?? '', sender_domains)
-  const rules =
-    owner !== undefined
-      ? { ...last, ...owner, neighbours: undefined }
-      : sender === undefined
-        ? last
-        : rulesOfSender(last, sender)
-  const refusals = {
-    ...(sender === undefined ? {} : { sender: refuseSender(rules, sender) ?? null }),
-    ...(to === undefined ? {} : { recipient: refuseRecipient(rules, to) ?? null }),
-  }
-  const isClosed = closed !== null && owner === undefined
-  const refused = isClosed || Object.values(refusals).some(refusal => refusal !== null)
+  const { login, device, neighbours: others } = decision.relay ? decision : { ...opened, neighbours }
+  const answer = checkEnvelope({ ...site, login, device, neighbours: others }, { sender, recipient: to })
+  const closed = ofAddress.relay ? null : ofAddress.reason
   return {
-    login: rules.login ?? null,
-    device: rules.device ?? null,
+    login: answer.rules.login ?? null,
+    device: answer.rules.device ?? null,
     sharedBy: neighbours?.isShared === true ? neighbours.logins : [],
     places: addressRules.placesOf(ip),
-    closed: isClosed ? closed : null,
-    closedForOthers: isClosed ? null : closed,
-    ...refusals,
-    refused,
+    closed: decision.relay ? null : closed,
+    closedForOthers: decision.relay ? closed : null,
+    ...(sender === undefined ? {} : { sender: answer.sender ?? null }),
+    ...(to === undefined ? {} : { recipient: answer.recipient ?? null }),
+    refused: !decision.relay || answer.sender !== undefined || answer.recipient !== undefined,
   }
 }
 

@@ -35,7 +35,7 @@ A login with the hint never-relays does not need POP before SMTP.`,
         throw new UsageFault(`--days ${options.days} is not a number of days: write a whole number, such as 30`)
       }
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           const { settings } = loadSettingsFile(resolve(options.config), environment)
           const days = Number(options.days)

@@ -24,7 +24,7 @@ Examples:
     )
     .action((options: Options) => {
       choose({
-        type: 'command',
+        kind: 'command',
         run: () =>
           withGrants(resolve(options.config), surroundings, async admin => {
             const grants = await admin.list()

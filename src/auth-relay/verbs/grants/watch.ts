@@ -55,7 +55,7 @@ names the host that received the login event, or whose gate decided.`,
     )
     .action((options: Options) => {
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           const { settings } = loadSettingsFile(resolve(options.config), environment)
           const style = styleFor(isTerminal, environment)

@@ -47,7 +47,7 @@ Exit status 1 if nothing is found.`,
         )
       }
       choose({
-        type: 'command',
+        kind: 'command',
         run: async () => {
           const { settings } = loadSettingsFile(resolve(options.config), environment)
           const now = new Date()

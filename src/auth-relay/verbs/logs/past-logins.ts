@@ -39,8 +39,8 @@ export async function recordPastLogins(
       const outcomes = await writer.record(
         batch.map(({ at, ...event }, index) => ({ event: { ...event, id: `${source}.${start + index}` }, at })),
       )
-      for (const { verdict } of outcomes) {
-        if (verdict === 'granted') granted += 1
+      for (const { kind } of outcomes) {
+        if (kind === 'granted') granted += 1
         else refused += 1
       }
       bar.advance(batch.length)

@@ -37,7 +37,7 @@ Exit status 1 if no line is a login.`,
     )
     .action((file: string, options: Options) => {
       const named = options.dialect === undefined ? undefined : readDialects(options.dialect)
-      choose({ type: 'command', run: () => run(file === '-' ? file : resolve(file), named, options, surroundings) })
+      choose({ kind: 'command', run: () => run(file === '-' ? file : resolve(file), named, options, surroundings) })
     })
 }
 

@@ -44,7 +44,7 @@ Exit status 1 if no line would grant.`,
     )
     .action((options: Options) => {
       const named = options.dialect === undefined ? undefined : readDialects(options.dialect)
-      choose({ type: 'command', run: () => testLines(named, options, surroundings) })
+      choose({ kind: 'command', run: () => testLines(named, options, surroundings) })
     })
 }
 

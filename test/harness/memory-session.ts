@@ -4,7 +4,7 @@
  * `push` takes octets and returns the replies, so tests can run any input, cut at any octet,
  * without a socket, a file or a clock. The functions of `SessionHost` return synchronously.
  */
-import { type Line, LineReader } from '../wire/lines.ts'
+
 import {
   AUTHORIZATION_START,
   type AuthorizationEffect,
@@ -15,9 +15,9 @@ import {
   type LoginFailure,
   lineLimit,
   runAuthorization,
-} from './authorization.ts'
-import { COMMAND_LINE_LIMIT } from './command.ts'
-import { err, ok } from './reply.ts'
+} from '../../src/pop3/authorization.ts'
+import { COMMAND_LINE_LIMIT } from '../../src/pop3/command.ts'
+import { err, ok } from '../../src/pop3/reply.ts'
 import {
   CANNOT_OPEN,
   formatListing,
@@ -27,7 +27,8 @@ import {
   type TransactionOptions,
   type TransactionState,
   updateReply,
-} from './transaction.ts'
+} from '../../src/pop3/transaction.ts'
+import { type Line, LineReader } from '../../src/wire/lines.ts'
 
 /** An open maildrop and the content of its messages. */
 export interface OpenMaildrop extends MaildropView {
@@ -50,7 +51,7 @@ export interface SessionHost {
   readonly overTls: AuthorizationOptions
   readonly transaction: TransactionOptions
   /** Returns the maildrop of a correct login, or the reason of a failed one. */
-  authenticate(attempt: Extract<AuthorizationEffect, { type: 'authenticate' }>): OpenMaildrop | LoginFailure
+  authenticate(attempt: Extract<AuthorizationEffect, { kind: 'authenticate' }>): OpenMaildrop | LoginFailure
   /** Checks the argument of the `SSL` command. */
   preamble(argument: string): 'accepted' | 'malformed' | 'wrong'
 }
@@ -96,7 +97,7 @@ export class MemorySession {
   #step({ state, effects }: AuthorizationStep): void {
     this.#authorization = state
     for (const effect of effects) {
-      switch (effect.type) {
+      switch (effect.kind) {
         case 'reply':
           this.#replies += effect.text
           break
@@ -119,7 +120,7 @@ export class MemorySession {
     }
   }
 
-  #authenticate(attempt: Extract<AuthorizationEffect, { type: 'authenticate' }>): void {
+  #authenticate(attempt: Extract<AuthorizationEffect, { kind: 'authenticate' }>): void {
     const maildrop = this.#host.authenticate(attempt)
     if (typeof maildrop === 'string') {
       this.#step(afterFailure(this.#authorization, maildrop, this.#options))
@@ -142,7 +143,7 @@ export class MemorySession {
 
   #run({ state, maildrop }: { readonly state: TransactionState; readonly maildrop: OpenMaildrop }, line: Line): void {
     for (const effect of runTransaction(state, line)) {
-      switch (effect.type) {
+      switch (effect.kind) {
         case 'reply':
           this.#replies += effect.text
           break
