@@ -3,9 +3,8 @@ import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import { inject } from 'vitest'
 
 /**
- * Puts the migrated cluster of this test run into a state directory that has none. `auth-relay up`
- * then starts as at its second start. A cluster of its own would take `initdb` two seconds of
- * processor time.
+ * Copies the migrated cluster of this test run into a state directory that has none. After that,
+ * `auth-relay up` starts as at its second start. `initdb` takes two seconds of processor time.
  */
 export function giveCluster(stateDir: string): void {
   const target = `${stateDir}/postgresql`
