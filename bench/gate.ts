@@ -136,7 +136,7 @@ const settings = {
     query_listen: [`unix:${at('query.sock')}`],
     tcprules_cdb: at('cdb/relay.cdb'),
     smtpd: [at('smtpd')],
-    connections: 100,
+    max_connections: 100,
     ...(isRoot ? { user: `${IDS.gate}`, smtpd_user: `${IDS.smtpd}` } : {}),
   },
 }

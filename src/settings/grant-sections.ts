@@ -313,17 +313,19 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     'Query socket of a resident gate, e.g. "unix:/run/auth-relay/gate/query.sock". wrap in exec mode queries this socket instead of the database, at a fifth of the cost.',
   ),
   engine: engine('resident gate and its starters'),
-  connections: integer(
+  max_connections: integer(
     40,
     0,
     100_000,
     'Largest number of smtpds of the resident gate at the same time (tcpserver -c). 0: no limit.',
+    { formerNames: ['connections'] },
   ),
-  connections_per_address: integer(
+  max_per_address: integer(
     0,
     0,
     100_000,
     'Largest number of these smtpds for one client address (IPv6: one /64). 0: no limit.',
+    { formerNames: ['connections_per_address'] },
   ),
   front: flag(
     false,
@@ -347,12 +349,13 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     [],
     'Peers that must begin every connection with a PROXY header (v1 or v2). No other peer may send one.',
   ),
-  drain_timeout: duration(
+  drain_time: duration(
     's',
     10,
     0,
     3600,
     'Time for which the gate waits for running smtpds after SIGTERM. Afterwards they continue without the gate.',
+    { formerNames: ['drain_timeout'] },
   ),
   policy_listen: socketAddresses(
     [],
@@ -376,11 +379,12 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
     '',
     'Group of these Unix sockets, e.g. "postfix". A gate that is not started as root must be a member of the group. Empty: the group of the gate.',
   ),
-  service_connections: integer(
+  max_service_connections: integer(
     1000,
     10,
     100_000,
     'Largest number of connections of each service. Above it the connection that has been silent longest is closed.',
+    { formerNames: ['service_connections'] },
   ),
   policy_users: list(
     ['postfix', 'Debian-exim'],

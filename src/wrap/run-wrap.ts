@@ -48,8 +48,8 @@ type Overrides = {
   readonly smtpd_user?: string
   readonly user?: string
   readonly rules?: string
-  readonly connections?: number
-  readonly connections_per_address?: number
+  readonly max_connections?: number
+  readonly max_per_address?: number
 }
 
 /** Parses all command lines except those of exec mode. Throws UsageFault. */
@@ -99,8 +99,8 @@ export function parseCommandLine(args: readonly string[]): Invocation {
       ...(smtpdUser === undefined ? {} : { smtpd_user: smtpdUser }),
       ...(gateUser === undefined ? {} : { user: gateUser }),
       ...(rules === undefined ? {} : { rules }),
-      ...(connections === undefined ? {} : { connections: countOf(connections, '--connections') }),
-      ...(perAddress === undefined ? {} : { connections_per_address: countOf(perAddress, '--per-address') }),
+      ...(connections === undefined ? {} : { max_connections: countOf(connections, '--connections') }),
+      ...(perAddress === undefined ? {} : { max_per_address: countOf(perAddress, '--per-address') }),
     },
     warnings: user === undefined ? [] : ['--user is the older name: write --smtpd-user'],
   }

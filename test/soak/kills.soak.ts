@@ -43,7 +43,7 @@ beforeAll(async () => {
     grants: { grant_loopback: true, exp_time: 3600 },
     popup: { listen: [`127.0.0.1:${ports.pop3}`] },
     sslwrap: { listener: [{ listen: `127.0.0.1:${ports.pop3s}`, backend: `127.0.0.1:${ports.pop3}` }] },
-    wrap: { listen: [`127.0.0.1:${ports.smtp}`], connections: 200 },
+    wrap: { listen: [`127.0.0.1:${ports.smtp}`], max_connections: 200 },
   })
 })
 afterAll(() => stack?.stop())

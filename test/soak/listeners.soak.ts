@@ -54,7 +54,7 @@ beforeAll(async () => {
     },
     authd: { syslog_listen: [at(ports.syslog)], metrics_listen: at(ports.metrics), check_daemon_ipop3d: true },
     wrap: {
-      connections_per_address: CAPS.wrap,
+      max_per_address: CAPS.wrap,
       policy_listen: [at(ports.policy)],
       socketmap_listen: [at(ports.socketmap)],
       query_listen: [at(ports.query)],
@@ -178,7 +178,7 @@ describe('a flood from one address', () => {
     await site.stack.waitForLog(
       program,
       program === 'wrap'
-        ? { event: 'connection_refused', reason: 'connections_per_address' }
+        ? { event: 'connection_refused', reason: 'max_per_address' }
         : { event: 'connection_refused', reason: 'max_per_address' },
     )
     await eventually(

@@ -41,7 +41,7 @@ export class Site {
       ...others,
       grants: { grant_loopback: true, exp_time: 3600, ...grants },
       popup: { listen: [`127.0.0.1:${site.pop3}`], ...popup },
-      wrap: { listen: [`127.0.0.1:${site.smtp}`], connections: 200, ...wrap },
+      wrap: { listen: [`127.0.0.1:${site.smtp}`], max_connections: 200, ...wrap },
     })
     await stack.start('auth-relay', { ...options, args: ['up', '--config', stack.config] })
     return site

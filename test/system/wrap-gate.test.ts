@@ -250,7 +250,7 @@ describeWith(
       await renew({
         smtpd: [smtpd, 'second'],
         relayclient_value: '@fixme',
-        connections_per_address: 2,
+        max_per_address: 2,
         recipients_per_address: 1,
       })
       const second = connection()

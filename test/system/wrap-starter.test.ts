@@ -69,7 +69,7 @@ describeWith([ROOT], 'the smtpd under a separate account', () => {
 
   test('a starter changes no id, signal, descriptor or limit of the smtpd', async () => {
     await grants.grant('127.0.0.1', 'ann')
-    const gate = await start({ smtpd: [smtpd, 'an argument', ''], connections: 20 }, { X: 'plain' })
+    const gate = await start({ smtpd: [smtpd, 'an argument', ''], max_connections: 20 }, { X: 'plain' })
     const { client, text, pid } = await banner()
     const { smtpd: id } = TEST_IDS
     expect(text).toMatch(new RegExp(`^220 \\d+ uid=${id} gid=${id} groups=${id} relay= x=plain an argument $`))
@@ -152,7 +152,7 @@ describeWith([ROOT], 'the smtpd under a separate account', () => {
   })
 
   test('SIGTERM: the gate drains through the starter; the starters end with the gate, and sessions continue', async () => {
-    const gate = await start({ drain_timeout: 0 })
+    const gate = await start({ drain_time: 0 })
     const { client, pid } = await banner()
     const pids = starters(gate).map(({ pid: each }) => each)
     gate.signal('SIGTERM')
@@ -166,7 +166,7 @@ describeWith([ROOT], 'the smtpd under a separate account', () => {
 
   test('serves more connections at once than the channel holds', async () => {
     stack.showLogsOnFailure()
-    await start({ connections: 400 })
+    await start({ max_connections: 400 })
     const clients = await Promise.all(Array.from({ length: 300 }, () => banner(session())))
     expect(new Set(clients.map(({ pid }) => pid)).size).toBe(300)
     for (const { client } of clients) client.say('quit')

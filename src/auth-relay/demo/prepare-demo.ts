@@ -119,7 +119,7 @@ export async function prepareDemo(wantedDir: string, environment: Environment): 
         smtpd: [...smtpdCommand(demoSmtpd(), runtime), DOMAIN, USER, maildir],
         user: account(IDS.gate),
         smtpd_user: account(IDS.mail),
-        drain_timeout: DRAIN_S,
+        drain_time: DRAIN_S,
       },
       'status-page': { listen: `${HOST}:${ports.status}`, user: account(IDS.status) },
     },

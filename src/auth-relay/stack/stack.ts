@@ -166,7 +166,7 @@ function programsOf(settings: Settings): readonly ProgramOfStack[] {
   const programs: ProgramOfStack[] = [{ name: 'authd', drainSeconds: AUTHD_FLUSH_S }]
   if (parts.popup) programs.push({ name: 'popup', drainSeconds: popup.drain_time })
   if (parts.sslwrap) programs.push({ name: 'sslwrap', drainSeconds: sslwrap.drain_time })
-  if (parts.gate) programs.push({ name: 'wrap', drainSeconds: wrap.drain_timeout })
+  if (parts.gate) programs.push({ name: 'wrap', drainSeconds: wrap.drain_time })
   if (parts.statusPage) {
     programs.push({ name: 'status-page', drainSeconds: 0, script: 'auth-relay', words: ['status-page'] })
   }

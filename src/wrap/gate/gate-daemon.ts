@@ -208,7 +208,7 @@ class Services {
   async stop(): Promise<void> {
     this.close()
     await this.#cdb?.stop()
-    await this.#gate?.drain(this.#setup.settings.wrap.drain_timeout * 1000)
+    await this.#gate?.drain(this.#setup.settings.wrap.drain_time * 1000)
     this.#starters?.close()
     await this.#setup.close()
   }
@@ -218,10 +218,10 @@ class Services {
    * unknown, so the hard limit is set.
    */
   #shareOpenFiles(): void {
-    const { connections, service_connections, front } = this.#setup.settings.wrap
+    const { max_connections, max_service_connections, front } = this.#setup.settings.wrap
     const each = front ? 2 * this.#engine.twoWayDescriptors : 1
-    const needed = connections * each + this.#servers.length * service_connections + OTHER_DESCRIPTORS
-    this.#openFiles = shareOpenFilesLimit(connections > 0 ? needed : undefined)
+    const needed = max_connections * each + this.#servers.length * max_service_connections + OTHER_DESCRIPTORS
+    this.#openFiles = shareOpenFilesLimit(max_connections > 0 ? needed : undefined)
   }
 }
 

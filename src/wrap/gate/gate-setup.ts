@@ -76,7 +76,7 @@ export class GateSetup {
     return {
       decide: this.#decide,
       onDecision: (ip, decision) => this.#report(service, ip, decision),
-      limits: { maxConnections: this.settings.wrap.service_connections, maxOpen: MAX_OPEN },
+      limits: { maxConnections: this.settings.wrap.max_service_connections, maxOpen: MAX_OPEN },
       log: this.log,
     }
   }
@@ -131,8 +131,8 @@ export class GateSetup {
       reverseDns:
         wrap.reverse_dns === 'off' ? undefined : reverseDns(wrap.reverse_dns_timeout, wrap.reverse_dns === 'paranoid'),
       proxyTrust: wrap.proxy_trust,
-      maxConnections: wrap.connections,
-      maxPerAddress: wrap.connections_per_address,
+      maxConnections: wrap.max_connections,
+      maxPerAddress: wrap.max_per_address,
       customers: this.#customers,
       front: wrap.front ? this.#openFront(rates, faults) : undefined,
     }

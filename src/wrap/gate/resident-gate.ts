@@ -206,7 +206,7 @@ export class ResidentGate {
     if (answer === 'ok') return true
     this.#options.log.warn('connection_refused', {
       ip,
-      reason: answer === 'total' ? 'connections' : 'connections_per_address',
+      reason: answer === 'total' ? 'max_connections' : 'max_per_address',
       connections: this.connections,
     })
     this.#refuse(socket, ip, answer === 'total' ? BUSY : BUSY_ADDRESS)

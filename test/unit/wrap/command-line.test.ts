@@ -50,7 +50,7 @@ test('the resident gate without a section in the settings file', () => {
       smtpd: ['/bin/sh', '-c', 'x'],
       smtpd_user: 'smtpd',
       rules: '/r.cdb',
-      connections: 20,
+      max_connections: 20,
     },
     warnings: [],
   })

@@ -208,7 +208,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       expect(await talk()).toContain('220 ')
       expect(
         lines.some(
-          line => line.includes('event=connection_refused') && line.includes('reason=connections_per_address'),
+          line => line.includes('event=connection_refused') && line.includes('reason=max_per_address'),
         ),
       ).toBe(true)
     })
