@@ -207,9 +207,7 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       await eventually('released', () => gate.connections === 0)
       expect(await talk()).toContain('220 ')
       expect(
-        lines.some(
-          line => line.includes('event=connection_refused') && line.includes('reason=max_per_address'),
-        ),
+        lines.some(line => line.includes('event=connection_refused') && line.includes('reason=max_per_address')),
       ).toBe(true)
     })
 
