@@ -37,8 +37,8 @@ const SERVER = {
   account: testServerAccount,
   // Tests connect under various accounts.
   socketDirectoryMode: 0o755,
-  // No data must survive a power failure.
-  settings: { fsync: 'off', max_connections: '200' },
+  // No data must survive a power failure, and no database lives long enough for a vacuum.
+  settings: { fsync: 'off', full_page_writes: 'off', autovacuum: 'off', max_connections: '200' },
 }
 
 /** Makes a cluster with the migrated database of auth-relay in a state directory. */

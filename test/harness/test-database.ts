@@ -31,7 +31,8 @@ export async function createTestDatabase({ empty = false }: { empty?: boolean } 
   const server = openDatabase({ ...base, database: 'postgres', applicationName: 'tests', max: 1 })
   // Copies of one template wait for each other inside PostgreSQL for a limited time. After that
   // PostgreSQL refuses the copy.
-  await retried(() => server.script(`CREATE DATABASE ${name} TEMPLATE ${empty ? 'template0' : postgres.template}`))
+  const template = empty ? 'template0' : postgres.template
+  await retried(() => server.script(`CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY FILE_COPY`))
   const opened: Database[] = []
   const connection = (role: 'postgres' | 'pop3authd' | 'authwrap' | 'authstatus' = 'postgres'): ConnectionOptions =>
     role === 'postgres' ? base : { ...base, user: role, password: { reveal: () => role } }
