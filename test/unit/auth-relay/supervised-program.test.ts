@@ -27,7 +27,7 @@ test('each fault of a program that is started again is an event', async () => {
      if (!existsSync(mark)) {
        writeFileSync(mark, '')
        send({ type: 'ready', text: 'listen=1' })
-       setTimeout(() => process.exit(1), 100)
+       process.exit(1)
      } else {
        send({ type: 'faults', lines: ['popup.listen: is empty', 'popup.logins: is 0'] })
        process.exit(100)
