@@ -68,6 +68,8 @@ export class Stack {
   readonly #removeDirectory: () => void
   readonly #programs = new Map<string, Program>()
   readonly #accounts: TestAccount[] = []
+  /** The settings want the embedded PostgreSQL. */
+  #isEmbedded = false
 
   constructor(settings: TestSettings = {}) {
     const { path, remove } = temporaryDirectory()
@@ -127,6 +129,7 @@ export class Stack {
     }
     const sections = new Set([...Object.keys(base), ...Object.keys(settings)])
     const merged = Object.fromEntries([...sections].map(name => [name, { ...base[name], ...settings[name] }]))
+    this.#isEmbedded = merged['database']?.['embedded'] === true
     const text = formatSettings(merged, { head: ['Settings of a test.'], withDefaults: false })
     writeFileSync(this.config, text, { mode: 0o644 })
   }
@@ -178,7 +181,7 @@ export class Stack {
   /** Starts a program that may never become ready. */
   launch(name: ProgramName, options: ProgramOptions & { readonly args?: readonly string[] } = {}): Program {
     const { args = ['--config', this.config], ...rest } = options
-    if (args.includes('up')) giveCluster(`${this.directory}/state`)
+    if (args.includes('up') && this.#isEmbedded) giveCluster(`${this.directory}/state`)
     const program = new Program(name, commandOf(name, ...args), { cwd: this.directory, ...rest })
     this.#programs.set(name, program)
     return program
