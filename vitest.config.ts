@@ -1,7 +1,7 @@
 import { globSync, readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
-import { REQUIRE_ASSERTIONS } from './test/harness/require-assertions.ts'
+import { REQUIRE_ASSERTIONS } from './test/harness/runner/require-assertions.ts'
 
 /**
  * Tests whose subject is a connection. They run a second time with the engine that the host does
@@ -9,13 +9,13 @@ import { REQUIRE_ASSERTIONS } from './test/harness/require-assertions.ts'
  */
 const OVER_BOTH_ENGINES = [
   'test/system/engines.test.ts',
-  'test/system/popup-login.test.ts',
-  'test/system/popup-tls.test.ts',
-  'test/system/popup-checkers.test.ts',
-  'test/system/proxies.test.ts',
-  'test/system/sslwrap-popup.test.ts',
-  'test/system/wrap-gate.test.ts',
-  'test/system/wrap-starter.test.ts',
+  'test/system/popup/login.test.ts',
+  'test/system/popup/tls.test.ts',
+  'test/system/popup/checkers.test.ts',
+  'test/system/sslwrap/proxies.test.ts',
+  'test/system/sslwrap/with-popup.test.ts',
+  'test/system/wrap/gate.test.ts',
+  'test/system/wrap/starter.test.ts',
   'test/clients/pop3-clients.test.ts',
   'test/clients/tls-fronts.test.ts',
 ]
@@ -36,7 +36,7 @@ const UNIT = { ...REQUIRE_ASSERTIONS, testTimeout: 60_000 }
 const SYSTEM = {
   ...REQUIRE_ASSERTIONS,
   isolate: false,
-  globalSetup: ['test/harness/build-once.ts', 'test/harness/postgres-for-tests.ts'],
+  globalSetup: ['test/harness/runner/build-once.ts', 'test/harness/postgres/postgres-for-tests.ts'],
   testTimeout: 120_000,
   hookTimeout: 180_000,
 }
@@ -62,7 +62,7 @@ export default defineConfig({
           name: 'database',
           isolate: false,
           include: ['test/database/**/*.test.ts'],
-          globalSetup: ['test/harness/postgres-for-tests.ts'],
+          globalSetup: ['test/harness/postgres/postgres-for-tests.ts'],
           testTimeout: 60_000,
           hookTimeout: 120_000,
         },

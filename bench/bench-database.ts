@@ -3,7 +3,7 @@ import { type Database, type DatabaseOptions, openDatabase } from '../src/databa
 import { type EmbeddedServer, startEmbeddedServer } from '../src/database/embedded-server.ts'
 import { migrate } from '../src/database/migrate.ts'
 import { type IpAddress, parseIpAddress } from '../src/wire/ip-address.ts'
-import { testServerAccount } from '../test/harness/server-account.ts'
+import { testServerAccount } from '../test/harness/postgres/server-account.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 
 const quiet = { debug: () => {}, info: () => {}, warn: console.warn, error: console.error }

@@ -90,6 +90,7 @@ export const BENCHES: readonly Bench[] = [
   },
   {
     name: 'scale',
+    script: 'scale/scale',
     title: 'Ten million grants',
     peers: [],
     needs: ['postgresql'],

@@ -10,14 +10,14 @@ import { startEmbeddedServer } from '../src/database/embedded-server.ts'
 import { migrate } from '../src/database/migrate.ts'
 import { formatPolicyRequest } from '../src/wire/services/policy.ts'
 import { eventually } from '../test/harness/eventually.ts'
-import { Program, run } from '../test/harness/program.ts'
-import { testServerAccount } from '../test/harness/server-account.ts'
+import { testServerAccount } from '../test/harness/postgres/server-account.ts'
+import { Program, run } from '../test/harness/processes/program.ts'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { installedVersion, versionHere } from './debian-programs.ts'
 import { enginePair } from './engine-pair.ts'
 import { makeCertificate, TLS_PEERS } from './peers/tls-peers.ts'
 import { cpuOf, familyOf } from './process-family.ts'
-import { BenchReport, type Figure } from './report.ts'
+import { BenchReport, type Figure } from './report/report.ts'
 
 /**
  * The gate beside tcpserver and beside the design of the original program, with the same small

@@ -9,10 +9,10 @@ import { createGrantWriter } from '../src/grants/grant-writer.ts'
 import { type IpAddress, networkOf } from '../src/wire/ip-address.ts'
 import { type Decision, decide } from '../src/wrap/decision.ts'
 import { shareDecisions } from '../src/wrap/gate/gate-setup.ts'
-import { grantPolicy } from '../test/harness/grant-policy.ts'
+import { grantPolicy } from '../test/harness/postgres/grant-policy.ts'
 import { numberedAddress, openBenchDatabase } from './bench-database.ts'
 import { cpuOf, memoryOf } from './process-family.ts'
-import { BenchReport, type Figure, median, quantile } from './report.ts'
+import { BenchReport, type Figure, median, quantile } from './report/report.ts'
 
 /**
  * Ten gates on one primary, and the gain and the cost of keeping answers in the gates. Each gate

@@ -3,10 +3,10 @@ import { createGrantReader } from '../src/grants/grant-reader.ts'
 import type { Login } from '../src/grants/grant-store.ts'
 import { createGrantWriter } from '../src/grants/grant-writer.ts'
 import type { IpAddress } from '../src/wire/ip-address.ts'
-import { grantPolicy } from '../test/harness/grant-policy.ts'
+import { grantPolicy } from '../test/harness/postgres/grant-policy.ts'
 import { numberedAddress, openBenchDatabase } from './bench-database.ts'
 import { cpuOf } from './process-family.ts'
-import { BenchReport, type Figure, figureText, quantile } from './report.ts'
+import { BenchReport, type Figure, figureText, quantile } from './report/report.ts'
 
 /**
  * The table of grants alone, with durable commits, on the embedded PostgreSQL: logins a second in

@@ -3,8 +3,8 @@ import { chownSync, mkdirSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { LineSplitter } from '../src/wire/lines.ts'
-import { Program } from '../test/harness/program.ts'
-import { type Measured, quantile } from './report.ts'
+import { Program } from '../test/harness/processes/program.ts'
+import { type Measured, quantile } from './report/report.ts'
 
 const root = new URL('..', import.meta.url).pathname
 const PASSWORD = 'sesame'

@@ -12,7 +12,7 @@ import { POP_PEERS, type PopSite } from './peers/pop3-peers.ts'
 import { LIST_OF_TEN, listing, Pop3Clients, retrieve, type Step, session } from './pop3/clients.ts'
 import { HASH, LARGE, Maildrops, OWNER, SMALL } from './pop3/maildrops.ts'
 import { cpuOf, memoryOf } from './process-family.ts'
-import { BenchReport, type MeasuredProgram } from './report.ts'
+import { BenchReport, type MeasuredProgram } from './report/report.ts'
 
 /**
  * popup and pop3d beside the installed POP3 servers of bench/peers/pop3-peers.ts. All have the same

@@ -18,7 +18,7 @@ import { makeCertificate, TLS_PEERS } from './peers/tls-peers.ts'
 import { LIST_OF_TEN, listing, Pop3Clients, type Run, retrieve, session } from './pop3/clients.ts'
 import { HASH, Maildrops, OWNER, SMALL } from './pop3/maildrops.ts'
 import { cpuOf, familyOf, memoryOf, ownCpuOf } from './process-family.ts'
-import { BenchReport, median } from './report.ts'
+import { BenchReport, median } from './report/report.ts'
 
 /**
  * Whole POP3 sessions as on a real site: `auth-relay up` with the embedded PostgreSQL, the grant

@@ -6,10 +6,10 @@ import { parseArgs } from 'node:util'
 import { temporaryDirectory } from '../test/harness/temporary-directory.ts'
 import { BENCHES, type Bench } from './benches.ts'
 import { installedVersion, versionHere } from './debian-programs.ts'
-import { chartsOf, keptResults, RESULTS } from './kept-results.ts'
-import { parseReport, REPORT_VARIABLE } from './report.ts'
-import { type Machine, type Result, resultsPage } from './results-page.ts'
-import { filledIn } from './scale-page.ts'
+import { chartsOf, keptResults, RESULTS } from './report/kept-results.ts'
+import { parseReport, REPORT_VARIABLE } from './report/report.ts'
+import { type Machine, type Result, resultsPage } from './report/results-page.ts'
+import { filledIn } from './scale/scale-page.ts'
 
 /** USER_HZ is 100 on every Linux that Node runs on. */
 const TICKS_PER_SECOND = 100

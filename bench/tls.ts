@@ -12,7 +12,7 @@ import { createServer } from 'node:tls'
 import { versionHere } from './debian-programs.ts'
 import { makeCertificate, TLS_PEERS } from './peers/tls-peers.ts'
 import { cpuOf, familyOf } from './process-family.ts'
-import { BenchReport, type MeasuredProgram } from './report.ts'
+import { BenchReport, type MeasuredProgram } from './report/report.ts'
 
 const SELF = new URL(import.meta.url).pathname
 const LAUNCH = new URL('../bin/sslwrap', import.meta.url).pathname

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 
 /** Packages that the system tests use, one a line. */
-const LIST = new URL('../test/harness/debian-packages.txt', import.meta.url)
+const LIST = new URL('../test/harness/hosts/debian-packages.txt', import.meta.url)
 /** Additional packages for the tests of the package. */
 export const PACKAGE_TOOLS = new URL('../test/package/debian-packages.txt', import.meta.url)
 

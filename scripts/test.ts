@@ -54,11 +54,11 @@ check('build', 'node', 'scripts/build.ts')
 await checkTogether([
   ['types', 'tsc', '--noEmit', '-p', '.'],
   ['lint', 'biome', 'ci', '--error-on-warnings', '.'],
-  ['rooms', 'node', 'scripts/check-rooms.ts'],
+  ['rooms', 'node', 'scripts/checks/rooms.ts'],
   ['unused', 'knip'],
-  ['dependencies', 'node', 'scripts/check-dependencies.ts'],
-  ['commits', 'node', 'scripts/check-commits.ts'],
-  ['prose', 'node', 'scripts/check-prose.ts'],
+  ['dependencies', 'node', 'scripts/checks/dependencies.ts'],
+  ['commits', 'node', 'scripts/checks/commits.ts'],
+  ['prose', 'node', 'scripts/checks/prose.ts'],
   ['spelling', 'cspell', 'lint', '--no-progress'],
 ])
 mkdirSync(new URL('.', REPORT), { recursive: true })

@@ -1,6 +1,6 @@
 -- The whole schema of auth-relay. An administrator can set up an empty database with it:
 --   createdb pop3authd && psql -d pop3authd -f pop3authd.sql
--- Generated from the numbered files of this directory by scripts/build-pop3authd-sql.ts. A database
+-- Generated from the numbered files of this directory by scripts/generate/pop3authd-sql.ts. A database
 -- that was made from this file is up to date.
 \set ON_ERROR_STOP on
 

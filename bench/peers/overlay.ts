@@ -1,6 +1,6 @@
 import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
-import { unpack } from '../../test/harness/unpacked-package.ts'
+import { unpack } from '../../test/harness/hosts/unpacked-package.ts'
 
 export type Overlay = {
   /**

@@ -1,5 +1,5 @@
 import { chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { pathOf } from '../../test/harness/describe-with.ts'
+import { pathOf } from '../../test/harness/runner/describe-with.ts'
 import { overlayPrefix } from './overlay.ts'
 
 /** The maildrops of a bench. Every server has the same, with the same password and hash. */

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { pathOf } from '../../test/harness/describe-with.ts'
+import { pathOf } from '../../test/harness/runner/describe-with.ts'
 import { overlayPrefix } from './overlay.ts'
 import type { PeerCommand } from './pop3-peers.ts'
 

@@ -3,11 +3,11 @@ import { existsSync, globSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import * as v from 'valibot'
 import { readMigrations } from '../../src/database/migrate.ts'
-import { pop3authdSql } from '../build-pop3authd-sql.ts'
 import { changesOf } from '../debian/changelog.ts'
-import { logEventsPage } from '../log-events.ts'
-import { generatedPages } from '../man-pages.ts'
-import { settingsSchema } from '../settings-schema.ts'
+import { logEventsPage } from '../generate/log-events.ts'
+import { generatedPages } from '../generate/man-pages.ts'
+import { pop3authdSql } from '../generate/pop3authd-sql.ts'
+import { settingsSchema } from '../generate/settings-schema.ts'
 
 const Manifest = v.object({ version: v.string(), bin: v.record(v.string(), v.string()) })
 
@@ -75,14 +75,14 @@ async function checkMadeFiles(root: string): Promise<string[]> {
     // checkDocuments reports a missing page of a program.
     const isReported = name.endsWith('.8') && textOf(`docs/man/${name}`) === ''
     if (!isReported && textOf(`docs/man/${name}`) !== text)
-      found.push(`docs/man/${name}: does not match the code: node scripts/man-pages.ts`)
+      found.push(`docs/man/${name}: does not match the code: node scripts/generate/man-pages.ts`)
   }
   if (textOf('docs/LOG-EVENTS.md') !== logEventsPage())
-    found.push('docs/LOG-EVENTS.md: does not match the code: node scripts/log-events.ts')
+    found.push('docs/LOG-EVENTS.md: does not match the code: node scripts/generate/log-events.ts')
   if (textOf('deploy/auth-relay.schema.json') !== settingsSchema())
-    found.push('deploy/auth-relay.schema.json: does not match the code: node scripts/settings-schema.ts')
+    found.push('deploy/auth-relay.schema.json: does not match the code: node scripts/generate/settings-schema.ts')
   if (textOf('sql/pop3authd.sql') !== pop3authdSql(await readMigrations(join(root, 'sql')))) {
-    found.push('sql/pop3authd.sql: does not match the migrations: node scripts/build-pop3authd-sql.ts')
+    found.push('sql/pop3authd.sql: does not match the migrations: node scripts/generate/pop3authd-sql.ts')
   }
   return found
 }

@@ -3,8 +3,8 @@
  * action that it needs.
  *
  * The log accepts only names, levels and fields of these tables (log.ts). docs/LOG-EVENTS.md is
- * generated from them by scripts/log-events.ts. A name is `object_participle`; the cause stands in
- * the field `reason`.
+ * generated from them by scripts/generate/log-events.ts. A name is `object_participle`; the cause
+ * stands in the field `reason`.
  */
 
 import { AUTHD, GATE } from './log-events/grant-events.ts'

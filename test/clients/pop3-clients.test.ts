@@ -1,10 +1,10 @@
 import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import { command, describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
-import { type PopupStack, startPopup } from '../harness/popup-stack.ts'
-import { type Program, run } from '../harness/program.ts'
-import { makeCertificate } from '../harness/sslwrap.ts'
+import { type PopupStack, startPopup } from '../harness/pop3/popup-stack.ts'
+import { makeCertificate } from '../harness/pop3/sslwrap.ts'
+import { type Program, run } from '../harness/processes/program.ts'
+import { command, describeWith } from '../harness/runner/describe-with.ts'
 import { TEST_PASSWORD } from '../harness/stack.ts'
 
 const NEEDS = [

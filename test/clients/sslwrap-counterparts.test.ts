@@ -3,10 +3,7 @@ import { connect as connectTcp } from 'node:net'
 import { connect } from 'node:tls'
 import { afterEach, expect, test } from 'vitest'
 import { type ProxyHeader, parseProxyHeader } from '../../src/wire/preamble.ts'
-import { Conversation } from '../harness/conversation.ts'
-import { command, describeWith, pathOf, ROOT } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
-import { Program, run } from '../harness/program.ts'
 import {
   BackEnd,
   GREETING,
@@ -15,7 +12,10 @@ import {
   SHARED_PASSWORD,
   sslwrapCommand,
   startingSslwrap,
-} from '../harness/sslwrap.ts'
+} from '../harness/pop3/sslwrap.ts'
+import { Conversation } from '../harness/processes/conversation.ts'
+import { Program, run } from '../harness/processes/program.ts'
+import { command, describeWith, pathOf, ROOT } from '../harness/runner/describe-with.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const stops: (() => unknown)[] = []

@@ -1,13 +1,13 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:tls'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { Conversation } from '../harness/conversation.ts'
-import { command, describeWith, type Need, pathOf, ROOT } from '../harness/describe-with.ts'
-import { dial, PASS, PopupClient, type PopupStack, startPopup } from '../harness/popup-stack.ts'
-import { Program } from '../harness/program.ts'
-import { makeCertificate, Sslwrap } from '../harness/sslwrap.ts'
+import { fileInPackage } from '../harness/hosts/unpacked-package.ts'
+import { dial, PASS, PopupClient, type PopupStack, startPopup } from '../harness/pop3/popup-stack.ts'
+import { makeCertificate, Sslwrap } from '../harness/pop3/sslwrap.ts'
+import { Conversation } from '../harness/processes/conversation.ts'
+import { Program } from '../harness/processes/program.ts'
+import { command, describeWith, type Need, pathOf, ROOT } from '../harness/runner/describe-with.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
-import { fileInPackage } from '../harness/unpacked-package.ts'
 
 /**
  * Ports for programs that cannot choose one themselves, below the range of the kernel's ephemeral

@@ -1,6 +1,6 @@
 import { chmodSync } from 'node:fs'
 import { eventually } from '../harness/eventually.ts'
-import type { TestNetwork } from '../harness/network-namespace.ts'
+import type { TestNetwork } from '../harness/hosts/network-namespace.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { DatabaseNode, type Member } from './database-node.ts'
 

@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process'
 import { parseRelayAnswer } from '../../src/wire/services/relay-query.ts'
-import { parseLogLine } from '../harness/log-line.ts'
-import type { NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
-import { skewedClock } from '../harness/skewed-clock.ts'
+import type { NetworkNamespace, TestNetwork } from '../harness/hosts/network-namespace.ts'
+import { skewedClock } from '../harness/hosts/skewed-clock.ts'
+import { parseLogLine } from '../harness/processes/log-line.ts'
 import { Stack, TEST_PASSWORD, type TestSettings } from '../harness/stack.ts'
 
 const ROLE_PASSWORDS = { writer: 'writer of the tests', reader: 'reader of the tests' }

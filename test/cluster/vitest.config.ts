@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config'
-import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
+import { REQUIRE_ASSERTIONS } from '../harness/runner/require-assertions.ts'
 
 /**
  * Failover with Patroni and etcd, as root: `npm run test:cluster`. CLUSTER_ROUNDS, CLUSTER_MINUTES,
@@ -10,7 +10,7 @@ export default defineConfig({
   test: {
     ...REQUIRE_ASSERTIONS,
     include: ['test/cluster/*.cluster.ts'],
-    globalSetup: ['test/harness/build-once.ts'],
+    globalSetup: ['test/harness/runner/build-once.ts'],
     fileParallelism: false,
     testTimeout: 6 * 3600_000,
     hookTimeout: 300_000,

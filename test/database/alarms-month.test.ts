@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type AlarmLimits, Alarms } from '../../src/grants/alarms.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
 
 const LIMITS: AlarmLimits = {
   loginAddresses: 10,

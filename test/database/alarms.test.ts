@@ -3,8 +3,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { timestamptz } from '../../src/database/statement.ts'
 import { ALARM_RULES, type AlarmLimits, Alarms } from '../../src/grants/alarms.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
-import { grantPolicy } from '../harness/grant-policy.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+import { grantPolicy } from '../harness/postgres/grant-policy.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
 
 let database: TestDatabase
 let alarms: Alarms

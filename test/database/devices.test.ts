@@ -14,10 +14,10 @@ import { crypt } from '../../src/libc/accounts.ts'
 import { parseSettings } from '../../src/settings/settings.ts'
 import { decide } from '../../src/wrap/decision.ts'
 import { ip, net } from '../harness/addresses.ts'
-import { grantPolicy } from '../harness/grant-policy.ts'
 import { mmdb } from '../harness/mmdb.ts'
+import { grantPolicy } from '../harness/postgres/grant-policy.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 let database: TestDatabase
 beforeAll(async () => {

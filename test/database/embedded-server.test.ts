@@ -22,10 +22,10 @@ import { EmbeddedServerFault } from '../../src/database/errors.ts'
 import { identityOf } from '../../src/database/server-account.ts'
 import { ROLES, reserveForWriter, setRolePassword } from '../../src/grants/database-setup.ts'
 import { idsOf } from '../../src/process/privileges.ts'
-import { describeWith, ROOT } from '../harness/describe-with.ts'
-import { giveCluster } from '../harness/embedded-cluster.ts'
 import { eventually } from '../harness/eventually.ts'
-import { testServerAccount } from '../harness/server-account.ts'
+import { giveCluster } from '../harness/postgres/embedded-cluster.ts'
+import { testServerAccount } from '../harness/postgres/server-account.ts'
+import { describeWith, ROOT } from '../harness/runner/describe-with.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const lines: string[] = []

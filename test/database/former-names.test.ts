@@ -11,12 +11,12 @@ import { refusedSince, relaysSince, reportUsage, talliesSince } from '../../src/
 import { createStatusFeed } from '../../src/grants/status-feed.ts'
 import type { RelayTally } from '../../src/wire/usage-event.ts'
 import { ip } from '../harness/addresses.ts'
-import { describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
-import { grantPolicy } from '../harness/grant-policy.ts'
-import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { grantPolicy } from '../harness/postgres/grant-policy.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres/postgres-cluster.ts'
+import { createTestDatabase } from '../harness/postgres/test-database.ts'
+import { describeWith } from '../harness/runner/describe-with.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
-import { createTestDatabase } from '../harness/test-database.ts'
 import * as former from './schema-18-statements.ts'
 
 const SQL = new URL('../../sql/', import.meta.url).pathname

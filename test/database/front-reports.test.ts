@@ -10,8 +10,8 @@ import { GateSetup } from '../../src/wrap/gate/gate-setup.ts'
 import { PolicyRates } from '../../src/wrap/services/policy-rates.ts'
 import { ip } from '../harness/addresses.ts'
 import { eventually } from '../harness/eventually.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 const directory = temporaryDirectory()
 let database: TestDatabase

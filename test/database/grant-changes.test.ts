@@ -3,10 +3,10 @@ import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import { listenForChanges } from '../../src/grants/grant-changes.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { parseNetwork } from '../../src/wire/ip-address.ts'
-import { loginFrom } from '../harness/authd-client.ts'
+import { loginFrom } from '../harness/authd/authd-client.ts'
 import { eventually } from '../harness/eventually.ts'
-import { grantPolicy } from '../harness/grant-policy.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+import { grantPolicy } from '../harness/postgres/grant-policy.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
 
 let database: TestDatabase
 beforeAll(async () => {

@@ -12,10 +12,10 @@ import { CustomerNetworks } from '../../src/wire/customer-networks.ts'
 import { type IpAddress, NetworkSet } from '../../src/wire/ip-address.ts'
 import type { LoginEvent } from '../../src/wire/login-event.ts'
 import { ip, net } from '../harness/addresses.ts'
-import { describeWith } from '../harness/describe-with.ts'
-import { grantPolicy } from '../harness/grant-policy.ts'
-import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
-import { createTestDatabase } from '../harness/test-database.ts'
+import { grantPolicy } from '../harness/postgres/grant-policy.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres/postgres-cluster.ts'
+import { createTestDatabase } from '../harness/postgres/test-database.ts'
+import { describeWith } from '../harness/runner/describe-with.ts'
 
 const EPOCH = Date.UTC(2026, 0, 1, 12)
 /** Seconds after noon on the day of the test. */

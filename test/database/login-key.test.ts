@@ -5,7 +5,7 @@ import { openDatabase } from '../../src/database/database.ts'
 import { migrate } from '../../src/database/migrate.ts'
 import type { Statement } from '../../src/database/statement.ts'
 import { loginKey } from '../../src/wire/login-event.ts'
-import { createTestDatabase } from '../harness/test-database.ts'
+import { createTestDatabase } from '../harness/postgres/test-database.ts'
 
 const SQL = new URL('../../sql/', import.meta.url).pathname
 const KEYS: Statement<{ key: string }> = {

@@ -2,9 +2,9 @@ import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, expect, test } from 'vitest'
 import { FORMATS, readForeignGrants } from '../../src/auth-relay/verbs/logs/foreign-grants.ts'
-import { command, describeWith } from '../harness/describe-with.ts'
+import { createTestDatabase } from '../harness/postgres/test-database.ts'
+import { command, describeWith } from '../harness/runner/describe-with.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
-import { createTestDatabase } from '../harness/test-database.ts'
 
 describeWith([command('psql', 'postgresql-client')], 'the table of auth-relay 0.90', () => {
   const { path, remove } = temporaryDirectory()

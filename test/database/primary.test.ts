@@ -5,10 +5,10 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { type Database, type DatabaseOptions, openDatabase } from '../../src/database/database.ts'
 import { ConnectionsBusy, DatabaseUnavailable, OutcomeUnknown, StatementRefused } from '../../src/database/errors.ts'
 import { ignored, int8, type Statement } from '../../src/database/statement.ts'
-import { describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
-import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres/postgres-cluster.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
+import { describeWith } from '../harness/runner/describe-with.ts'
 
 const opened: Database[] = []
 afterEach(() => Promise.all(opened.splice(0).map(database => database.close())))

@@ -3,10 +3,10 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Database } from '../../src/database/database.ts'
 import { ignored } from '../../src/database/statement.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
-import { loginFrom, publicAddress } from '../harness/authd-client.ts'
+import { loginFrom, publicAddress } from '../harness/authd/authd-client.ts'
 import { eventually } from '../harness/eventually.ts'
-import { grantPolicy } from '../harness/grant-policy.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+import { grantPolicy } from '../harness/postgres/grant-policy.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
 
 let database: TestDatabase
 let writer: Database

@@ -4,8 +4,8 @@ import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Database, openDatabase } from '../../src/database/database.ts'
 import { migrate } from '../../src/database/migrate.ts'
-import { describeWith } from '../harness/describe-with.ts'
-import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres/postgres-cluster.ts'
+import { describeWith } from '../harness/runner/describe-with.ts'
 
 const SQL = new URL('../../sql/', import.meta.url).pathname
 

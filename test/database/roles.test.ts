@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Database } from '../../src/database/database.ts'
 import { StatementRefused } from '../../src/database/errors.ts'
 import { migrate } from '../../src/database/migrate.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
 
 let database: TestDatabase
 let writer: Database

@@ -13,11 +13,11 @@ import { createGrantReader } from '../../src/grants/grant-reader.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { networkOf } from '../../src/wire/ip-address.ts'
 import type { LoginAnswer } from '../../src/wire/login-event.ts'
-import { describeWith } from '../harness/describe-with.ts'
 import { eventually } from '../harness/eventually.ts'
-import { grantPolicy } from '../harness/grant-policy.ts'
-import { address } from '../harness/network-namespace.ts'
-import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { address } from '../harness/hosts/network-namespace.ts'
+import { grantPolicy } from '../harness/postgres/grant-policy.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres/postgres-cluster.ts'
+import { describeWith } from '../harness/runner/describe-with.ts'
 
 describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
   let primary: PostgresCluster

@@ -3,8 +3,8 @@ import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { DatabaseTls } from '../../src/database/connection-options.ts'
 import { type Database, openDatabase } from '../../src/database/database.ts'
-import { describeWith } from '../harness/describe-with.ts'
-import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres-cluster.ts'
+import { DEBIAN_POSTGRES, PostgresCluster } from '../harness/postgres/postgres-cluster.ts'
+import { describeWith } from '../harness/runner/describe-with.ts'
 
 type Issued = { readonly certificate: string; readonly key: string }
 

@@ -10,8 +10,8 @@ import { createStatusFeed } from '../../src/grants/status-feed.ts'
 import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
 import type { RelayTally } from '../../src/wire/usage-event.ts'
 import { ip as toAddress } from '../harness/addresses.ts'
-import { grantPolicy } from '../harness/grant-policy.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
+import { grantPolicy } from '../harness/postgres/grant-policy.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
 
 let database: TestDatabase
 let writer: Database

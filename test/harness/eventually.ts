@@ -1,5 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { countAssertion } from './assertion-count.ts'
+import { countAssertion } from './runner/assertion-count.ts'
 
 const FIRST_PAUSE_MS = 5
 /** Many probes read all of /proc or query the database, so a long wait has few of them. */

@@ -1,10 +1,10 @@
 import { chmodSync, chownSync, copyFileSync, mkdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { onTestFailed } from 'vitest'
 import { formatSettings, type Overrides } from '../../src/auth-relay/text/settings-text.ts'
-import { giveCluster } from './embedded-cluster.ts'
-import { ENGINE_OF_RUN, ENGINE_SETTINGS } from './engines.ts'
-import type { LogLine } from './log-line.ts'
-import { Program, type ProgramOptions, run } from './program.ts'
+import { giveCluster } from './postgres/embedded-cluster.ts'
+import { ENGINE_OF_RUN, ENGINE_SETTINGS } from './processes/engines.ts'
+import type { LogLine } from './processes/log-line.ts'
+import { Program, type ProgramOptions, run } from './processes/program.ts'
 import { temporaryDirectory } from './temporary-directory.ts'
 
 const root = new URL('../..', import.meta.url).pathname
@@ -81,7 +81,7 @@ export class Stack {
       chmodSync(`${path}/${name}`, 0o755)
     }
     // A copy, because other accounts may be unable to read the checkout.
-    copyFileSync(`${root}test/harness/smtpd.sh`, `${path}/smtpd.sh`)
+    copyFileSync(`${root}test/harness/smtp/smtpd.sh`, `${path}/smtpd.sh`)
     chmodSync(`${path}/smtpd.sh`, 0o755)
     this.secret('sslhack.pass', 'preamble of this test')
     this.secret('passwd', '')

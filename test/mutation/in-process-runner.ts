@@ -64,7 +64,7 @@ class InProcessRunner {
   /** Imports the tests, and with them the modules, unless that was done. */
   async #load(): Promise<void> {
     if (this.#tests.size > 0) return
-    await import(pathToFileURL(resolve('test/harness/count-assertions.ts')).href)
+    await import(pathToFileURL(resolve('test/harness/runner/count-assertions.ts')).href)
     for (const file of globSync(MUTATION_TESTS, { exclude: TESTS_LEFT_OUT }).sort()) {
       const tests = await collectTests(() => import(pathToFileURL(resolve(file)).href))
       for (const [index, test] of tests.entries()) {

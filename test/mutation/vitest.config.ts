@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config'
-import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
+import { REQUIRE_ASSERTIONS } from '../harness/runner/require-assertions.ts'
 import { MUTATION_TESTS, TESTS_LEFT_OUT } from './tests.ts'
 
 /**

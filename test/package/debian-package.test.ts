@@ -12,13 +12,13 @@ import {
 } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
 import { copyNodeModules } from '../harness/checkout.ts'
-import { DEBIAN_MACHINE, DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
-import { command, describeWith, NETWORK_NAMESPACES, pathOf } from '../harness/describe-with.ts'
-import { commandIn, sectionOfDocument } from '../harness/document-steps.ts'
 import { eventually } from '../harness/eventually.ts'
-import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
-import { Program, run } from '../harness/program.ts'
-import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { DEBIAN_MACHINE, DebianMachine, RELEASES, type Release } from '../harness/hosts/debian-machine.ts'
+import { commandIn, sectionOfDocument } from '../harness/hosts/document-steps.ts'
+import { type NetworkNamespace, TestNetwork } from '../harness/hosts/network-namespace.ts'
+import { Program, run } from '../harness/processes/program.ts'
+import { command, describeWith, NETWORK_NAMESPACES, pathOf } from '../harness/runner/describe-with.ts'
+import { SmtpConversation } from '../harness/smtp/smtp-conversation.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { COMPRESSION, VERSION } from './build-package.ts'
 
@@ -247,7 +247,7 @@ function life(release: Release): void {
     expect(await machine.must('auth-relay-setup-database')).toMatch(/^Migrated from schema 0 to \d+\.$/)
     expect(await machine.must('auth-relay-setup-database')).toMatch(/^The database is up to date/)
     await machine.must('sh', '-c', MAKE_ANN)
-    machine.copyIn(`${root}test/harness/smtpd.sh`, '/usr/local/bin/smtpd.sh')
+    machine.copyIn(`${root}test/harness/smtp/smtpd.sh`, '/usr/local/bin/smtpd.sh')
     await machine.must('chmod', '755', '/usr/local/bin/smtpd.sh')
     await machine.must('sh', '-c', QMAIL_DROP_IN)
     await change('s/^configured = false/configured = true/')

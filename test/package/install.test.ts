@@ -1,10 +1,10 @@
 import { parse } from 'smol-toml'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
-import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
-import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
-import { blockOf, commandIn, type Section, sectionOfDocument, withSettings } from '../harness/document-steps.ts'
 import { eventually } from '../harness/eventually.ts'
-import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_SITE, MailHost, POSTFIX_SITE } from '../harness/mail-host.ts'
+import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/hosts/debian-machine.ts'
+import { blockOf, commandIn, type Section, sectionOfDocument, withSettings } from '../harness/hosts/document-steps.ts'
+import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_SITE, MailHost, POSTFIX_SITE } from '../harness/hosts/mail-host.ts'
+import { command, describeWith, NETWORK_NAMESPACES } from '../harness/runner/describe-with.ts'
 
 // Follows the paths of INSTALL on a separate Debian. Every command, every setting and every line
 // for other programs is read from the document and applied in its order. The test configures
@@ -202,7 +202,7 @@ class Walk {
       mkdir -p /var/qmail/bin /var/qmail/control /var/qmail/queue
       echo machine.example > /var/qmail/control/rcpthosts
       head -c 2048 /dev/zero > /etc/tcp.smtp.cdb`)
-    this.#machine.copyIn(new URL('../harness/smtpd.sh', import.meta.url).pathname, '/var/qmail/bin/smtpd.sh')
+    this.#machine.copyIn(new URL('../harness/smtp/smtpd.sh', import.meta.url).pathname, '/var/qmail/bin/smtpd.sh')
     this.#machine.write('/var/qmail/bin/qmail-smtpd', '#!/bin/sh\nexec sh /var/qmail/bin/smtpd.sh machine.example\n')
     await this.#machine.must('chmod', '755', '/var/qmail/bin/qmail-smtpd', '/var/qmail/bin/smtpd.sh')
   }

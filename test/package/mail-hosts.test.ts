@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, inject, onTestFailed, test } from 'vitest'
-import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/debian-machine.ts'
-import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
-import { blockOf, commandIn, sectionOfDocument } from '../harness/document-steps.ts'
 import { eventually } from '../harness/eventually.ts'
-import { installBlock } from '../harness/install-recipe.ts'
-import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_SITE, MailHost, POSTFIX_SITE } from '../harness/mail-host.ts'
+import { DEBIAN_MACHINE, type DebianMachine, RELEASES, type Release } from '../harness/hosts/debian-machine.ts'
+import { blockOf, commandIn, sectionOfDocument } from '../harness/hosts/document-steps.ts'
+import { installBlock } from '../harness/hosts/install-recipe.ts'
+import { dovecotMaildirs, EXIM_INSERT_ACL, EXIM_SITE, MailHost, POSTFIX_SITE } from '../harness/hosts/mail-host.ts'
+import { command, describeWith, NETWORK_NAMESPACES } from '../harness/runner/describe-with.ts'
 
 /** Lines by section of the settings file. Lines of the empty name are appended. */
 type Lines = Readonly<Record<string, readonly string[]>>

@@ -5,9 +5,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import manifest from '../../package.json' with { type: 'json' }
 import { writeBillOfMaterials } from '../../scripts/release/bill-of-materials.ts'
 import { copyCheckout } from '../harness/checkout.ts'
-import { Demo } from '../harness/demo.ts'
-import { command, describeWith } from '../harness/describe-with.ts'
-import { run } from '../harness/program.ts'
+import { Demo } from '../harness/processes/demo.ts'
+import { run } from '../harness/processes/program.ts'
+import { command, describeWith } from '../harness/runner/describe-with.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const root = new URL('../..', import.meta.url).pathname

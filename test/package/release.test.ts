@@ -2,8 +2,8 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import * as v from 'valibot'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { copyCheckout, copyNodeModules } from '../harness/checkout.ts'
-import { command, describeWith } from '../harness/describe-with.ts'
-import { run } from '../harness/program.ts'
+import { run } from '../harness/processes/program.ts'
+import { command, describeWith } from '../harness/runner/describe-with.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 /** A version that is never released. */

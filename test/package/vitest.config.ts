@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config'
-import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
+import { REQUIRE_ASSERTIONS } from '../harness/runner/require-assertions.ts'
 
 /** Tests of the packages, which they install on systems that they make: `npm run test:package`. */
 export default defineConfig({

@@ -17,7 +17,7 @@ import { type IpAddress, NetworkSet, parseIpAddress, parseNetwork } from '../../
 import { formatProxyLocal, formatProxyV1, formatProxyV2 } from '../../src/wire/preamble.ts'
 import type { Decision } from '../../src/wrap/decision.ts'
 import { ResidentGate } from '../../src/wrap/gate/resident-gate.ts'
-import { LOGIN_SETTINGS } from '../harness/login-server.ts'
+import { LOGIN_SETTINGS } from '../harness/pop3/login-server.ts'
 import { type Header, PROXIES, type Proxied } from './plan.ts'
 import type { Random } from './random.ts'
 import type { VirtualTime } from './virtual-time.ts'

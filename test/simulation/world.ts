@@ -44,7 +44,7 @@ import { PolicyRates } from '../../src/wrap/services/policy-rates.ts'
 import { policyService } from '../../src/wrap/services/policy-service.ts'
 import { queryService } from '../../src/wrap/services/query-service.ts'
 import { socketmapService } from '../../src/wrap/services/socketmap-service.ts'
-import { grantPolicy } from '../harness/grant-policy.ts'
+import { grantPolicy } from '../harness/postgres/grant-policy.ts'
 import {
   DATABASE_MUTANTS,
   GrantStatements,

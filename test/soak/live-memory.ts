@@ -1,4 +1,4 @@
-import type { Program } from '../harness/program.ts'
+import type { Program } from '../harness/processes/program.ts'
 
 /**
  * Environment of a program whose memory is measured: each of its processes opens an inspector on a

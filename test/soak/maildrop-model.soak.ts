@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { afterAll, expect, test } from 'vitest'
-import { checkRuns } from '../harness/check-runs.ts'
-import { actions, MaildropTrial } from '../harness/maildrop-trial.ts'
-import { openByWorker, openStandalone, openWithin } from '../harness/open-sessions.ts'
-import { WorkersForTests } from '../harness/pop3d.ts'
+import { actions, MaildropTrial } from '../harness/pop3/maildrop-trial.ts'
+import { openByWorker, openStandalone, openWithin } from '../harness/pop3/open-sessions.ts'
+import { WorkersForTests } from '../harness/pop3/pop3d.ts'
+import { checkRuns } from '../harness/runner/check-runs.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 import { SOAK } from './settings.ts'
 

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { databaseSettings } from '../harness/authd-settings.ts'
-import { command, describeWith } from '../harness/describe-with.ts'
-import { restartUnderLoad } from '../harness/rsyslog-restart.ts'
+import { databaseSettings } from '../harness/authd/authd-settings.ts'
+import { restartUnderLoad } from '../harness/authd/rsyslog-restart.ts'
+import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
+import { command, describeWith } from '../harness/runner/describe-with.ts'
 import { Stack } from '../harness/stack.ts'
-import { createTestDatabase, type TestDatabase } from '../harness/test-database.ts'
 
 let database: TestDatabase
 let stack: Stack

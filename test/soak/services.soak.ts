@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { describeWith } from '../harness/describe-with.ts'
-import { ORACLE_MUTANTS } from '../harness/relay-oracle.ts'
-import { compareMany, isFound, SERVICE_NEEDS, ServiceHost, SITES } from '../harness/service-host.ts'
+import { compareMany, isFound, SERVICE_NEEDS, ServiceHost, SITES } from '../harness/hosts/service-host.ts'
+import { describeWith } from '../harness/runner/describe-with.ts'
+import { ORACLE_MUTANTS } from '../harness/smtp/relay-oracle.ts'
 import { SOAK } from './settings.ts'
 
 const { serviceHistories: CASES, seed: SEED } = SOAK

@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config'
-import { REQUIRE_ASSERTIONS } from '../harness/require-assertions.ts'
+import { REQUIRE_ASSERTIONS } from '../harness/runner/require-assertions.ts'
 
 /**
  * The endurance tests. Parts by name, for example `npm run test:soak -- fuzz kills`. They run one
@@ -13,7 +13,7 @@ export default defineConfig({
     ...REQUIRE_ASSERTIONS,
     ...(engine === undefined || engine === '' ? {} : { env: { TEST_ENGINE: engine } }),
     include: ['test/soak/*.soak.ts'],
-    globalSetup: ['test/harness/build-once.ts', 'test/harness/postgres-for-tests.ts'],
+    globalSetup: ['test/harness/runner/build-once.ts', 'test/harness/postgres/postgres-for-tests.ts'],
     fileParallelism: false,
     testTimeout: 300_000,
     hookTimeout: 180_000,

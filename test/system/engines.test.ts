@@ -1,11 +1,11 @@
 import { connect } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { Conversation } from '../harness/conversation.ts'
-import { describeWith, ROOT } from '../harness/describe-with.ts'
-import { ENGINE_OF_RUN } from '../harness/engines.ts'
-import { GateDatabase } from '../harness/gate-database.ts'
-import { type PopupStack, startPopup } from '../harness/popup-stack.ts'
-import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { type PopupStack, startPopup } from '../harness/pop3/popup-stack.ts'
+import { GateDatabase } from '../harness/postgres/gate-database.ts'
+import { Conversation } from '../harness/processes/conversation.ts'
+import { ENGINE_OF_RUN } from '../harness/processes/engines.ts'
+import { describeWith, ROOT } from '../harness/runner/describe-with.ts'
+import { SmtpConversation } from '../harness/smtp/smtp-conversation.ts'
 import { Stack, TEST_IDS } from '../harness/stack.ts'
 
 /**

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { describeWith } from '../harness/describe-with.ts'
-import { compareMany, isFound, SERVICE_NEEDS, ServiceHost, SITES } from '../harness/service-host.ts'
+import { compareMany, isFound, SERVICE_NEEDS, ServiceHost, SITES } from '../harness/hosts/service-host.ts'
+import { describeWith } from '../harness/runner/describe-with.ts'
 
 /** `npm run test:soak -- services` uses more histories and more planted errors. */
 const CASES = 4

@@ -1,9 +1,9 @@
 import { spawnSync } from 'node:child_process'
 import { afterAll, expect, test } from 'vitest'
-import { Conversation } from '../harness/conversation.ts'
-import { describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
-import { TestNetwork } from '../harness/network-namespace.ts'
-import { Program, run } from '../harness/program.ts'
+import { TestNetwork } from '../harness/hosts/network-namespace.ts'
+import { Conversation } from '../harness/processes/conversation.ts'
+import { Program, run } from '../harness/processes/program.ts'
+import { describeWith, NETWORK_NAMESPACES } from '../harness/runner/describe-with.ts'
 
 describeWith([NETWORK_NAMESPACES], 'hosts of a test', () => {
   const network = new TestNetwork('192.0.2.1', '2001:db8::1')

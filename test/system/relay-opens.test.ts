@@ -1,12 +1,12 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { command, describeWith, NETWORK_NAMESPACES } from '../harness/describe-with.ts'
+import { PrivateSyslog } from '../harness/authd/private-syslog.ts'
 import { eventually } from '../harness/eventually.ts'
-import { type NetworkNamespace, TestNetwork } from '../harness/network-namespace.ts'
-import { Pop3Conversation } from '../harness/pop3-conversation.ts'
-import { PrivateSyslog } from '../harness/private-syslog.ts'
-import { run } from '../harness/program.ts'
-import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { type NetworkNamespace, TestNetwork } from '../harness/hosts/network-namespace.ts'
+import { Pop3Conversation } from '../harness/pop3/pop3-conversation.ts'
+import { run } from '../harness/processes/program.ts'
+import { command, describeWith, NETWORK_NAMESPACES } from '../harness/runner/describe-with.ts'
+import { SmtpConversation } from '../harness/smtp/smtp-conversation.ts'
 import { Stack, TEST_IDS, TEST_PASSWORD } from '../harness/stack.ts'
 
 const NEEDS = [

@@ -6,12 +6,12 @@ import type { Engine } from '../../src/sockets/engine.ts'
 import { makeSelfSigned } from '../../src/tunnel/self-signed.ts'
 import { rotateTicketKeys } from '../../src/tunnel/tls-contexts.ts'
 import { NetworkSet, parseNetwork } from '../../src/wire/ip-address.ts'
-import { BOTH_ENGINES } from '../harness/engines.ts'
-import { LoginServerForTests } from '../harness/login-server.ts'
-import { WorkersForTests } from '../harness/pop3d.ts'
-import { failureOf, PREAMBLE_PASSWORD } from '../harness/session-logins.ts'
+import { LoginServerForTests } from '../harness/pop3/login-server.ts'
+import { WorkersForTests } from '../harness/pop3/pop3d.ts'
+import { failureOf, PREAMBLE_PASSWORD } from '../harness/pop3/session-logins.ts'
+import { type Connect, readTranscripts, runTranscript, type Step, type Transcript } from '../harness/pop3/transcript.ts'
+import { BOTH_ENGINES } from '../harness/processes/engines.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
-import { type Connect, readTranscripts, runTranscript, type Step, type Transcript } from '../harness/transcript.ts'
 
 /**
  * Whole sessions as a client sees them: popup's login process before the login, a real pop3d worker

@@ -1,9 +1,9 @@
 import { createConnection } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { eventually } from '../harness/eventually.ts'
-import { Pop3Conversation } from '../harness/pop3-conversation.ts'
-import { descendantsOf, type ProcessStatus, statusOf } from '../harness/process-status.ts'
-import { SmtpConversation } from '../harness/smtp-conversation.ts'
+import { Pop3Conversation } from '../harness/pop3/pop3-conversation.ts'
+import { descendantsOf, type ProcessStatus, statusOf } from '../harness/processes/process-status.ts'
+import { SmtpConversation } from '../harness/smtp/smtp-conversation.ts'
 import { Stack, TEST_PASSWORD } from '../harness/stack.ts'
 
 /**

@@ -8,7 +8,7 @@ import {
   logContextsOfSource,
   logEventsOnDisk,
   logEventsPage,
-} from '../../scripts/log-events.ts'
+} from '../../scripts/generate/log-events.ts'
 import { type ContextFields, type FieldsOf, formatLogLine } from '../../src/base/log.ts'
 import { FLAG_FIELDS, LOG_CONTEXTS, LOG_FIELDS, type LogLevel } from '../../src/base/log-events/row.ts'
 import { LOG_EVENT_SECTIONS, LOG_EVENTS, type LogEvent, type LogEventAt } from '../../src/base/log-events.ts'
@@ -16,7 +16,7 @@ import { SECTIONS } from '../../src/settings/settings.ts'
 
 const rows = LOG_EVENT_SECTIONS.flatMap(section => Object.entries(section.rows))
 
-test('docs/LOG-EVENTS.md agrees with the table (else: node scripts/log-events.ts)', () => {
+test('docs/LOG-EVENTS.md agrees with the table (else: node scripts/generate/log-events.ts)', () => {
   expect(logEventsOnDisk()).toBe(logEventsPage())
 })
 

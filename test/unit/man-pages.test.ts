@@ -1,12 +1,15 @@
 import { spawnSync } from 'node:child_process'
 import { describe, expect, test } from 'vitest'
-import { generatedPages, pageOnDisk } from '../../scripts/man-pages.ts'
+import { generatedPages, pageOnDisk } from '../../scripts/generate/man-pages.ts'
 
 const root = new URL('../..', import.meta.url).pathname
 
-test.each(Object.keys(generatedPages()))('docs/man/%s agrees with the code (else: node scripts/man-pages.ts)', name => {
-  expect(pageOnDisk(name)).toBe(generatedPages()[name])
-})
+test.each(Object.keys(generatedPages()))(
+  'docs/man/%s agrees with the code (else: node scripts/generate/man-pages.ts)',
+  name => {
+    expect(pageOnDisk(name)).toBe(generatedPages()[name])
+  },
+)
 
 describe.each(['authd', 'popup', 'pop3d', 'sslwrap', 'wrap'])('the manual page of %s', program => {
   const page = pageOnDisk(`${program}.8`).replaceAll('\\-', '-')

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { subjectFault } from '../../scripts/check-commits.ts'
+import { subjectFault } from '../../scripts/checks/commits.ts'
 import { debianChangelog } from '../../scripts/debian/changelog.ts'
 import { checkRelease } from '../../scripts/release/check-release.ts'
 import { prepareRelease, releaseSubject } from '../../scripts/release/prepare-release.ts'
@@ -96,10 +96,10 @@ test('missing documents are refused: a manual, a linked page, and a page that is
     'docs/man/popup.8: is missing: write the manual page of popup',
     'README.md: there is no docs/OPERATING.md',
     'CONTRIBUTING.md: is missing',
-    'docs/man/auth-relay.8: does not match the code: node scripts/man-pages.ts',
-    'docs/LOG-EVENTS.md: does not match the code: node scripts/log-events.ts',
-    'deploy/auth-relay.schema.json: does not match the code: node scripts/settings-schema.ts',
-    'sql/pop3authd.sql: does not match the migrations: node scripts/build-pop3authd-sql.ts',
+    'docs/man/auth-relay.8: does not match the code: node scripts/generate/man-pages.ts',
+    'docs/LOG-EVENTS.md: does not match the code: node scripts/generate/log-events.ts',
+    'deploy/auth-relay.schema.json: does not match the code: node scripts/generate/settings-schema.ts',
+    'sql/pop3authd.sql: does not match the migrations: node scripts/generate/pop3authd-sql.ts',
   ])
 })
 

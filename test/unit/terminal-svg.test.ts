@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { terminalSvg } from '../../scripts/terminal-svg.ts'
+import { terminalSvg } from '../../scripts/generate/terminal-svg.ts'
 
 /** The visible text of the picture, row by row, with ordinary spaces. */
 const rowsOf = (svg: string): readonly string[] =>

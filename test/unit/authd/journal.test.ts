@@ -7,8 +7,8 @@ import { Counters } from '../../../src/authd/metrics.ts'
 import { createLog } from '../../../src/base/log.ts'
 import { isStoppedProcess } from '../../../src/base/supervised-child.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { descendantsOf } from '../../harness/process-status.ts'
-import { withFreeDescriptors } from '../../harness/scarce-descriptors.ts'
+import { withFreeDescriptors } from '../../harness/hosts/scarce-descriptors.ts'
+import { descendantsOf } from '../../harness/processes/process-status.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 let journal: Journal | undefined

@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { createLog, type Fields, formatLogLine } from '../../../src/base/log.ts'
 import { Secret } from '../../../src/settings/secret.ts'
-import { parseLogLine } from '../../harness/log-line.ts'
+import { parseLogLine } from '../../harness/processes/log-line.ts'
 
 const format = (fields: Fields) => formatLogLine('popup', 'info', 'login_accepted', fields)
 

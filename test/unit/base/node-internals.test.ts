@@ -18,7 +18,7 @@ import {
   verifyErrorOf,
 } from '../../../src/base/node-internals.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { makeCertificate } from '../../harness/sslwrap.ts'
+import { makeCertificate } from '../../harness/pop3/sslwrap.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'node-internals-'))
 const [own, other] = ['own', 'other'].map(name => {

@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { BENCHES } from '../../../bench/benches.ts'
-import { chartsOf, keptResults } from '../../../bench/kept-results.ts'
-import { resultsPage } from '../../../bench/results-page.ts'
-import { filledIn } from '../../../bench/scale-page.ts'
+import { chartsOf, keptResults } from '../../../bench/report/kept-results.ts'
+import { resultsPage } from '../../../bench/report/results-page.ts'
+import { filledIn } from '../../../bench/scale/scale-page.ts'
 
 const read = (path: string): string => readFileSync(new URL(`../../../${path}`, import.meta.url), 'utf8')
 const results = keptResults()

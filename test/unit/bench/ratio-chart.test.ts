@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { advantageOf, ratioChart, ticksOf } from '../../../bench/ratio-chart.ts'
-import { type Figure, rowOf } from '../../../bench/report.ts'
+import { advantageOf, ratioChart, ticksOf } from '../../../bench/report/ratio-chart.ts'
+import { type Figure, rowOf } from '../../../bench/report/report.ts'
 
 const figure = (more: Partial<Figure> = {}): Figure => ({
   load: 'short sessions',

@@ -10,7 +10,7 @@ import {
   parseReport,
   rowOf,
   summarize,
-} from '../../../bench/report.ts'
+} from '../../../bench/report/report.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const figure = (more: Partial<Figure> = {}): Figure => ({

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { rowOf } from '../../../bench/report.ts'
-import { parseResult, type Result, resultsPage } from '../../../bench/results-page.ts'
+import { rowOf } from '../../../bench/report/report.ts'
+import { parseResult, type Result, resultsPage } from '../../../bench/report/results-page.ts'
 
 const result = (more: Partial<Result> = {}): Result => ({
   bench: 'pop3d',

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest'
-import { rowOf } from '../../../bench/report.ts'
-import type { Result } from '../../../bench/results-page.ts'
-import { type Costs, loadOfHosts, needsOf, oneHost } from '../../../bench/scale-model.ts'
-import { costsOf, filledIn } from '../../../bench/scale-page.ts'
-import { addressOf } from '../../../bench/scale-population.ts'
+import { rowOf } from '../../../bench/report/report.ts'
+import type { Result } from '../../../bench/report/results-page.ts'
+import { type Costs, loadOfHosts, needsOf, oneHost } from '../../../bench/scale/scale-model.ts'
+import { costsOf, filledIn } from '../../../bench/scale/scale-page.ts'
+import { addressOf } from '../../../bench/scale/scale-population.ts'
 
 const COSTS: Costs = {
   loginAlone: 400,

@@ -3,7 +3,7 @@ import { type Database, type DatabaseOptions, openDatabase } from '../../../src/
 import { DatabaseUnavailable, OutcomeUnknown } from '../../../src/database/errors.ts'
 import { ignored, type Statement } from '../../../src/database/statement.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { ScriptedPostgres, type ScriptedReply } from '../../harness/scripted-postgres.ts'
+import { ScriptedPostgres, type ScriptedReply } from '../../harness/postgres/scripted-postgres.ts'
 
 const WRITE: Statement<unknown> = { text: 'INSERT INTO kept VALUES (1)', row: ignored }
 const ASK: Statement<unknown> = { text: 'SELECT the grant', row: ignored }

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, describe, expect, test } from 'vitest'
 import { debianSettings } from '../../../scripts/debian/settings-template.ts'
-import { SCHEMA_PATH, schemaOnDisk, settingsSchema } from '../../../scripts/settings-schema.ts'
+import { SCHEMA_PATH, schemaOnDisk, settingsSchema } from '../../../scripts/generate/settings-schema.ts'
 import { RECIPES, schemaFile } from '../../../src/auth-relay/text/settings-text.ts'
 import { settingsFor, settingsTemplate } from '../../../src/auth-relay/verbs/init.ts'
 import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
@@ -60,7 +60,7 @@ function lint(files: ReadonlyMap<string, string>): string {
   return stderr
 }
 
-test('the schema agrees with the table of settings (else: node scripts/settings-schema.ts)', () => {
+test('the schema agrees with the table of settings (else: node scripts/generate/settings-schema.ts)', () => {
   expect(schemaOnDisk()).toBe(settingsSchema())
 })
 

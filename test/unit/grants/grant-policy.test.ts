@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { NetworkSet } from '../../../src/wire/ip-address.ts'
 import { ip, net } from '../../harness/addresses.ts'
-import { grantPolicy } from '../../harness/grant-policy.ts'
+import { grantPolicy } from '../../harness/postgres/grant-policy.ts'
 
 describe('the policy of a site', () => {
   test.each([{ expTime: 0 }, { expTime: Number.NaN }, { maxLifetime: -1 }, { maxLifetime: Number.NaN }])(

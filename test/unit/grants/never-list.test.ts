@@ -14,7 +14,7 @@ import {
   readAddress,
 } from '../../../src/wire/ip-address.ts'
 import { ip, net } from '../../harness/addresses.ts'
-import { grantPolicy } from '../../harness/grant-policy.ts'
+import { grantPolicy } from '../../harness/postgres/grant-policy.ts'
 
 const of = (toml: string): GrantPolicy => policyOf(parseSettings(toml, 'x.toml').settings)
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { assertRuns, checkRuns } from '../../harness/check-runs.ts'
+import { assertRuns, checkRuns } from '../../harness/runner/check-runs.ts'
 
 const LIMITED = { numRuns: 100, seed: 1, interruptAfterTimeLimit: 300 }
 

@@ -3,9 +3,9 @@ import { describe, expect, test } from 'vitest'
 import type { AuthorizationOptions } from '../../../src/pop3/authorization.ts'
 import { type Capabilities, capabilityLines } from '../../../src/pop3/reply.ts'
 import { parseSslPreamble } from '../../../src/wire/preamble.ts'
-import { MemoryMaildrop } from '../../harness/memory-maildrop.ts'
-import { MemorySession, runSession, type SessionHost } from '../../harness/memory-session.ts'
-import { failureOf, PREAMBLE_PASSWORD } from '../../harness/session-logins.ts'
+import { MemoryMaildrop } from '../../harness/pop3/memory-maildrop.ts'
+import { MemorySession, runSession, type SessionHost } from '../../harness/pop3/memory-session.ts'
+import { failureOf, PREAMBLE_PASSWORD } from '../../harness/pop3/session-logins.ts'
 import {
   inputLength,
   piecesOf,
@@ -13,7 +13,7 @@ import {
   type Step,
   type Transcript,
   type TranscriptSettings,
-} from '../../harness/transcript.ts'
+} from '../../harness/pop3/transcript.ts'
 
 const CAPABILITIES = {
   user: true,

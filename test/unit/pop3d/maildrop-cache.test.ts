@@ -2,7 +2,7 @@ import { afterAll, expect, test } from 'vitest'
 import { systemClock } from '../../../src/base/clock.ts'
 import { EncoderPool, scriptBlock } from '../../../src/pop3d/encoding/line-encoder.ts'
 import { MaildropCache } from '../../../src/pop3d/maildir/maildrop-cache.ts'
-import { makeMaildir, parseFile } from '../../harness/maildir.ts'
+import { makeMaildir, parseFile } from '../../harness/pop3/maildir.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const root = temporaryDirectory()

@@ -8,7 +8,7 @@ import { openMessage } from '../../../src/pop3d/maildir/folders.ts'
 import { MaildropCache } from '../../../src/pop3d/maildir/maildrop-cache.ts'
 import { Session } from '../../../src/pop3d/session.ts'
 import { StreamConnection } from '../../../src/sockets/stream-connection.ts'
-import { makeMaildir, parseFile } from '../../harness/maildir.ts'
+import { makeMaildir, parseFile } from '../../harness/pop3/maildir.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const stale = vi.hoisted(() => ({ isStale: false }))

@@ -4,9 +4,9 @@ import { Announcer, type Attempt } from '../../../src/popup/monitor/announcer.ts
 import { AuthdConnection } from '../../../src/popup/monitor/authd-connection.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { loginOctets, loginText, sessionId } from '../../../src/wire/login-event.ts'
-import { AuthdDouble } from '../../harness/authd-double.ts'
+import { AuthdDouble } from '../../harness/authd/authd-double.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { withFreeDescriptors } from '../../harness/scarce-descriptors.ts'
+import { withFreeDescriptors } from '../../harness/hosts/scarce-descriptors.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const ip = parseIpAddress('192.0.2.7')

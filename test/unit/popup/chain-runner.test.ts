@@ -8,7 +8,7 @@ import { ChainRunner, type ChainRunnerOptions, type RunningChain } from '../../.
 import { loginOctets, sessionId } from '../../../src/wire/login-event.ts'
 import type { VerifyRequest } from '../../../src/wire/workers/login-process.ts'
 import { ip } from '../../harness/addresses.ts'
-import { Conversation } from '../../harness/conversation.ts'
+import { Conversation } from '../../harness/processes/conversation.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()

@@ -10,8 +10,8 @@ import { formatProxyV2 } from '../../../src/wire/preamble.ts'
 import type { LoginSettings } from '../../../src/wire/workers/login-process.ts'
 import { CHANNEL_LINE } from '../../../src/wire/workers/maildrop-worker.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { LoginServerForTests } from '../../harness/login-server.ts'
-import { internetSocketsOf } from '../../harness/process-status.ts'
+import { LoginServerForTests } from '../../harness/pop3/login-server.ts'
+import { internetSocketsOf } from '../../harness/processes/process-status.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const running: LoginServerForTests[] = []

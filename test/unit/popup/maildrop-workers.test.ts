@@ -7,7 +7,7 @@ import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { sessionId } from '../../../src/wire/login-event.ts'
 import type { MaildropWorkerSettings } from '../../../src/wire/workers/maildrop-worker.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { takeDescriptors } from '../../harness/scarce-descriptors.ts'
+import { takeDescriptors } from '../../harness/hosts/scarce-descriptors.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 /**

@@ -5,7 +5,7 @@ import { isStoppedProcess } from '../../../src/base/supervised-child.ts'
 import { Announcer } from '../../../src/popup/monitor/announcer.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { descendantsOf } from '../../harness/process-status.ts'
+import { descendantsOf } from '../../harness/processes/process-status.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()

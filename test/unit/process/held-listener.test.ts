@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { afterAll, expect, test } from 'vitest'
 import { holdListener } from '../../../src/process/listener.ts'
-import { takeDescriptors } from '../../harness/scarce-descriptors.ts'
+import { takeDescriptors } from '../../harness/hosts/scarce-descriptors.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()

@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import { isStoppedProcess } from '../../../src/base/supervised-child.ts'
 import { endingFields, startWorker, type WorkerEnding } from '../../../src/process/worker-process.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { withFreeDescriptors } from '../../harness/scarce-descriptors.ts'
+import { withFreeDescriptors } from '../../harness/hosts/scarce-descriptors.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 /** The end of a worker that runs this script. */

@@ -1,6 +1,6 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { expect, onTestFinished, test } from 'vitest'
-import { subjectFault } from '../../../scripts/check-commits.ts'
+import { subjectFault } from '../../../scripts/checks/commits.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 test.each([
@@ -32,7 +32,7 @@ test.each([
 test('a checkout without the history is a failure in CI, and a notice elsewhere', () => {
   const { path: cwd, remove } = temporaryDirectory()
   onTestFinished(remove)
-  const script = new URL('../../../scripts/check-commits.ts', import.meta.url).pathname
+  const script = new URL('../../../scripts/checks/commits.ts', import.meta.url).pathname
   const check = (CI: string) => {
     const { status, stdout, stderr } = spawnSync(process.execPath, [script], {
       cwd,

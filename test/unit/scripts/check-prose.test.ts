@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { faultsOf, messageFaultsOf, proseFiles } from '../../../scripts/check-prose.ts'
+import { faultsOf, messageFaultsOf, proseFiles } from '../../../scripts/checks/prose.ts'
 import { wideComments } from '../../../scripts/prose/comment-width.ts'
 import {
   readComments,
@@ -219,7 +219,7 @@ describe('a bad sentence is refused', () => {
         'scripts/build.ts',
         'sql/000001-grants.sql',
         'src/wrap/main.ts',
-        'test/harness/smtpd.sh',
+        'test/harness/smtp/smtpd.sh',
         'test/unit/scripts/check-prose.test.ts',
         'vitest.config.ts',
       ]),

@@ -21,7 +21,7 @@ function copyOfTree(): string {
 }
 
 function check(copy: string): { readonly status: number | null; readonly broken: readonly string[] } {
-  const { status, stderr, stdout } = spawnSync(process.execPath, [join(root, 'scripts/check-rooms.ts')], {
+  const { status, stderr, stdout } = spawnSync(process.execPath, [join(root, 'scripts/checks/rooms.ts')], {
     cwd: copy,
     encoding: 'utf8',
   })
@@ -201,7 +201,7 @@ test('the table refuses a floor that imports upwards', { timeout: 120_000 }, () 
     file,
     readFileSync(file, 'utf8').replace(`syslog: ['wire', 'base']`, `syslog: ['wire', 'base', 'settings']`),
   )
-  const { status, stderr } = spawnSync(process.execPath, [join(root, 'scripts/check-rooms.ts')], {
+  const { status, stderr } = spawnSync(process.execPath, [join(root, 'scripts/checks/rooms.ts')], {
     cwd: copy,
     encoding: 'utf8',
   })

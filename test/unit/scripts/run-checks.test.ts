@@ -28,12 +28,12 @@ function runChecks(vitest: string) {
 }
 
 beforeAll(() => {
-  for (const directory of ['bin', 'scripts', 'test/harness', 'node_modules/.cache/auth-relay'])
+  for (const directory of ['bin', 'scripts', 'test/harness/hosts', 'node_modules/.cache/auth-relay'])
     mkdirSync(`${path}/${directory}`, { recursive: true })
   for (const name of ['test.ts', 'closing-line.ts', 'debian-packages.ts'])
     copyFileSync(`${root}scripts/${name}`, `${path}/scripts/${name}`)
   writeFileSync(`${path}/package.json`, '{ "type": "module" }\n')
-  writeFileSync(`${path}/test/harness/debian-packages.txt`, '')
+  writeFileSync(`${path}/test/harness/hosts/debian-packages.txt`, '')
   for (const name of ['node', 'tsc', 'biome', 'knip', 'cspell']) program(name, 'exit 0')
 })
 

@@ -29,8 +29,9 @@ import { ip } from '../../harness/addresses.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 // Each program makes the same objects at a reload as at its start. For every setting whose row in
-// the table has "reloaded", another value must make a different object. test/system/reload.test.ts
-// shows that the programs use the new objects, with at least one setting of each object.
+// the table has "reloaded", another value must make a different object.
+// test/system/every-program/reload.test.ts shows that the programs use the new objects, with at
+// least one setting of each object.
 
 const { path, remove } = temporaryDirectory()
 afterAll(remove)

@@ -17,9 +17,9 @@ import { joinConnections } from '../../../src/sockets/join-connections.ts'
 import { nodeEngine } from '../../../src/sockets/node-engine.ts'
 import { OwnedDescriptor } from '../../../src/sockets/owned-descriptor.ts'
 import { StreamConnection } from '../../../src/sockets/stream-connection.ts'
-import { acceptedSocket } from '../../harness/accepted-socket.ts'
-import { BOTH_ENGINES } from '../../harness/engines.ts'
 import { eventually } from '../../harness/eventually.ts'
+import { acceptedSocket } from '../../harness/processes/accepted-socket.ts'
+import { BOTH_ENGINES } from '../../harness/processes/engines.ts'
 
 const cleanup: (() => void)[] = []
 afterEach(() => {

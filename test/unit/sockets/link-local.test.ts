@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { expect, test } from 'vitest'
-import { describeWith, NETWORK_NAMESPACES } from '../../harness/describe-with.ts'
+import { describeWith, NETWORK_NAMESPACES } from '../../harness/runner/describe-with.ts'
 
 const sources = new URL('../../../src/', import.meta.url)
 

@@ -4,9 +4,9 @@ import { receiveInto, sendFrom } from '../../../src/libc/sockets.ts'
 import type { Engine } from '../../../src/sockets/engine.ts'
 import { OwnedDescriptor } from '../../../src/sockets/owned-descriptor.ts'
 import type { TwoWaySocket } from '../../../src/sockets/two-way-socket.ts'
-import { acceptedSocket } from '../../harness/accepted-socket.ts'
-import { BOTH_ENGINES } from '../../harness/engines.ts'
 import { eventually } from '../../harness/eventually.ts'
+import { acceptedSocket } from '../../harness/processes/accepted-socket.ts'
+import { BOTH_ENGINES } from '../../harness/processes/engines.ts'
 
 const cleanup: (() => void)[] = []
 afterEach(() => {

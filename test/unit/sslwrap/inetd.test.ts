@@ -5,8 +5,8 @@ import { connect, createServer, Socket } from 'node:net'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
-import { Conversation } from '../../harness/conversation.ts'
-import { type BackEnd, popupLike, SHARED_PASSWORD } from '../../harness/sslwrap.ts'
+import { type BackEnd, popupLike, SHARED_PASSWORD } from '../../harness/pop3/sslwrap.ts'
+import { Conversation } from '../../harness/processes/conversation.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const PROGRAM = new URL('../../../src/sslwrap/main.ts', import.meta.url).pathname

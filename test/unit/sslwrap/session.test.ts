@@ -14,9 +14,9 @@ import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { NetworkSet } from '../../../src/wire/ip-address.ts'
 import { sessionId } from '../../../src/wire/login-event.ts'
 import { ip, net } from '../../harness/addresses.ts'
-import { Conversation } from '../../harness/conversation.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { BackEnd, GREETING, popupLike, SHARED_PASSWORD } from '../../harness/sslwrap.ts'
+import { BackEnd, GREETING, popupLike, SHARED_PASSWORD } from '../../harness/pop3/sslwrap.ts'
+import { Conversation } from '../../harness/processes/conversation.ts'
 
 const CLIENT = ip('127.0.0.1')
 let contexts: TlsContexts

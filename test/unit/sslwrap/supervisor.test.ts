@@ -6,7 +6,7 @@ import { parseSettings } from '../../../src/settings/settings.ts'
 import { planOf } from '../../../src/sslwrap/plan.ts'
 import { type Planned, startSupervisor } from '../../../src/sslwrap/supervisor.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { makeCertificate } from '../../harness/sslwrap.ts'
+import { makeCertificate } from '../../harness/pop3/sslwrap.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 let directory = temporaryDirectory()

@@ -7,8 +7,8 @@ import { parseCertificate } from '../../../src/tunnel/certificate.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
 import { rotateTicketKeys } from '../../../src/tunnel/tls-contexts.ts'
 import { parseTlsWorkerAnswer, type ServeOrder, type TlsWorkerAnswer } from '../../../src/wire/workers/tls-worker.ts'
-import { Conversation } from '../../harness/conversation.ts'
-import { BackEnd } from '../../harness/sslwrap.ts'
+import { BackEnd } from '../../harness/pop3/sslwrap.ts'
+import { Conversation } from '../../harness/processes/conversation.ts'
 
 const PROGRAM = new URL('../../../src/sslwrap/main.ts', import.meta.url).pathname
 const OLD = makeSelfSigned({ names: ['old.example.org'], now: Date.now() })

@@ -15,7 +15,7 @@ import {
   verifyLogin,
 } from '../../../src/ucspi/checkpassword.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { withFreeDescriptors } from '../../harness/scarce-descriptors.ts'
+import { withFreeDescriptors } from '../../harness/hosts/scarce-descriptors.ts'
 
 const directory = realpathSync(mkdtempSync(join(tmpdir(), 'checkpassword-')))
 const credentials = { login: 'ann', password: 'secret', timestamp: '<7f3a.12.1764000000@host>' }

@@ -14,7 +14,7 @@ import { type PolicyLimits, PolicyRates } from '../../../src/wrap/services/polic
 import { policyService } from '../../../src/wrap/services/policy-service.ts'
 import { type QueryServiceOptions, queryService } from '../../../src/wrap/services/query-service.ts'
 import { ip } from '../../harness/addresses.ts'
-import { Conversation } from '../../harness/conversation.ts'
+import { Conversation } from '../../harness/processes/conversation.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 import { FrontSession } from '../smtp/front-session.ts'
 

@@ -16,7 +16,7 @@ import { policyService } from '../../../src/wrap/services/policy-service.ts'
 import { queryService } from '../../../src/wrap/services/query-service.ts'
 import { socketmapService } from '../../../src/wrap/services/socketmap-service.ts'
 import { ip } from '../../harness/addresses.ts'
-import { Conversation } from '../../harness/conversation.ts'
+import { Conversation } from '../../harness/processes/conversation.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()

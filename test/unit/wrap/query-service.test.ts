@@ -17,7 +17,7 @@ import { ClientFaultTimes } from '../../../src/wrap/front/client-faults.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { type QueryServiceOptions, queryService } from '../../../src/wrap/services/query-service.ts'
 import { ip } from '../../harness/addresses.ts'
-import { Conversation } from '../../harness/conversation.ts'
+import { Conversation } from '../../harness/processes/conversation.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()

@@ -14,8 +14,8 @@ import { type AskGrant, decide } from '../../../src/wrap/decision.ts'
 import { ResidentGate, type ResidentGateOptions } from '../../../src/wrap/gate/resident-gate.ts'
 import { TcpRulesFile } from '../../../src/wrap/gate/tcp-rules-file.ts'
 import { ip } from '../../harness/addresses.ts'
-import { BOTH_ENGINES } from '../../harness/engines.ts'
 import { eventually } from '../../harness/eventually.ts'
+import { BOTH_ENGINES } from '../../harness/processes/engines.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()

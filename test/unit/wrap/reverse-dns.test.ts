@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { afterEach, expect, test } from 'vitest'
 import type { IpAddress } from '../../../src/wire/ip-address.ts'
 import { reverseDns } from '../../../src/wrap/gate/reverse-dns.ts'
-import { address } from '../../harness/network-namespace.ts'
+import { address } from '../../harness/hosts/network-namespace.ts'
 
 const [PTR, A, AAAA] = [12, 1, 28]
 const servers: Socket[] = []

@@ -14,12 +14,12 @@ import { type FrontTimes, SmtpFront } from '../../../src/wrap/front/smtp-front.t
 import { ResidentGate } from '../../../src/wrap/gate/resident-gate.ts'
 import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { eventually } from '../../harness/eventually.ts'
-import { SmtpConversation } from '../../harness/smtp-conversation.ts'
+import { SmtpConversation } from '../../harness/smtp/smtp-conversation.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()
 afterAll(() => directory.remove())
-const SMTPD = new URL('../../harness/qmail-smtpd.ts', import.meta.url).pathname
+const SMTPD = new URL('../../harness/smtp/qmail-smtpd.ts', import.meta.url).pathname
 
 const open: { gate: ResidentGate; sockets: Set<Socket> }[] = []
 afterEach(async () => {

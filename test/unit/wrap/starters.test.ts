@@ -4,9 +4,9 @@ import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import type { AcceptedSocket } from '../../../src/sockets/engine.ts'
 import { Starters } from '../../../src/wrap/gate/starters.ts'
-import { acceptedSocket } from '../../harness/accepted-socket.ts'
-import { BOTH_ENGINES } from '../../harness/engines.ts'
 import { eventually } from '../../harness/eventually.ts'
+import { acceptedSocket } from '../../harness/processes/accepted-socket.ts'
+import { BOTH_ENGINES } from '../../harness/processes/engines.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
 const directory = temporaryDirectory()
