@@ -1,5 +1,5 @@
+import { Counters } from '../../src/authd/counters.ts'
 import { GrantQueue } from '../../src/authd/grant-queue.ts'
-import { Counters } from '../../src/authd/metrics.ts'
 import { createLog } from '../../src/base/log.ts'
 import type { ConnectionOptions } from '../../src/database/connection-options.ts'
 import { openDatabase } from '../../src/database/database.ts'

@@ -118,9 +118,10 @@ const header = (title: string, section: number, name: string, line: string): str
 ${roff(name)} \\- ${roff(line)}
 `
 
+const PROGRAM = await commandTree({ environment: {}, print: () => {}, isTerminal: false, columns: 80 }, () => {})
+
 function commandPage(): string {
-  const program = commandTree({ environment: {}, print: () => {}, isTerminal: false, columns: 80 }, () => {})
-  const verbs = program.commands.filter(command => command.name() !== 'help')
+  const verbs = PROGRAM.commands.filter(command => command.name() !== 'help')
   return `${header('AUTH-RELAY', 8, 'auth-relay', "the administrator's command of auth-relay")}.SH SYNOPSIS
 .B auth\\-relay
 .I verb

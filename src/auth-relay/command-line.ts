@@ -6,27 +6,6 @@ import { UsageFault } from '../base/errors.ts'
 import { nearest } from '../settings/settings.ts'
 import { printable } from './text/terminal.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
-import { alerts } from './verbs/alerts.ts'
-import { cert } from './verbs/cert.ts'
-import { check } from './verbs/check.ts'
-import { completion } from './verbs/completion.ts'
-import { device } from './verbs/device.ts'
-import { allow, disallow } from './verbs/grants/allow.ts'
-import { block, revoke, unblock } from './verbs/grants/block.ts'
-import { explain } from './verbs/grants/explain.ts'
-import { report } from './verbs/grants/report.ts'
-import { show } from './verbs/grants/show.ts'
-import { watch } from './verbs/grants/watch.ts'
-import { init } from './verbs/init.ts'
-import { importGrants } from './verbs/logs/import.ts'
-import { replay } from './verbs/logs/replay.ts'
-import { testLine } from './verbs/logs/test-line.ts'
-import { migrate } from './verbs/migrate.ts'
-import { passwd } from './verbs/passwd.ts'
-import { settings } from './verbs/settings.ts'
-import { status } from './verbs/status.ts'
-import { statusPage } from './verbs/status-page.ts'
-import { up } from './verbs/up.ts'
 
 /** `auth-relay version`: the same as `--version`. */
 const version: Verb = (program, { print }, choose) => {
@@ -44,33 +23,37 @@ const version: Verb = (program, { print }, choose) => {
     })
 }
 
-const VERBS: readonly Verb[] = [
-  up,
-  init,
-  settings,
-  check,
-  migrate,
-  show,
-  allow,
-  disallow,
-  block,
-  unblock,
-  revoke,
-  explain,
-  device,
-  alerts,
-  testLine,
-  replay,
-  importGrants,
-  report,
-  watch,
-  status,
-  statusPage,
-  cert,
-  passwd,
-  completion,
-  version,
-]
+/**
+ * Loads a verb, in the order of the help. A command line loads its own verb alone, because some
+ * verbs need the code of PostgreSQL, of the status page or of the embedded server.
+ */
+const VERBS: Readonly<Record<string, () => Promise<Verb>>> = {
+  up: async () => (await import('./verbs/up.ts')).up,
+  init: async () => (await import('./verbs/init.ts')).init,
+  settings: async () => (await import('./verbs/settings.ts')).settings,
+  check: async () => (await import('./verbs/check.ts')).check,
+  migrate: async () => (await import('./verbs/migrate.ts')).migrate,
+  show: async () => (await import('./verbs/grants/show.ts')).show,
+  allow: async () => (await import('./verbs/grants/allow.ts')).allow,
+  disallow: async () => (await import('./verbs/grants/allow.ts')).disallow,
+  block: async () => (await import('./verbs/grants/block.ts')).block,
+  unblock: async () => (await import('./verbs/grants/block.ts')).unblock,
+  revoke: async () => (await import('./verbs/grants/block.ts')).revoke,
+  explain: async () => (await import('./verbs/grants/explain.ts')).explain,
+  device: async () => (await import('./verbs/device.ts')).device,
+  alerts: async () => (await import('./verbs/alerts.ts')).alerts,
+  'test-line': async () => (await import('./verbs/logs/test-line.ts')).testLine,
+  replay: async () => (await import('./verbs/logs/replay.ts')).replay,
+  import: async () => (await import('./verbs/logs/import.ts')).importGrants,
+  report: async () => (await import('./verbs/grants/report.ts')).report,
+  watch: async () => (await import('./verbs/grants/watch.ts')).watch,
+  status: async () => (await import('./verbs/status.ts')).status,
+  'status-page': async () => (await import('./verbs/status-page.ts')).statusPage,
+  cert: async () => (await import('./verbs/cert.ts')).cert,
+  passwd: async () => (await import('./verbs/passwd.ts')).passwd,
+  completion: async () => (await import('./verbs/completion.ts')).completion,
+  version: async () => version,
+}
 
 const EXAMPLES = `
 Examples:
@@ -86,7 +69,10 @@ Manual: auth-relay(8), auth-relay.toml(5)`
  * Parses the command line.
  * @throws UsageFault for an unknown word, with the most similar known one.
  */
-export function readCommandLine(words: readonly string[], environment: Surroundings['environment']): Action {
+export async function readCommandLine(
+  words: readonly string[],
+  environment: Surroundings['environment'],
+): Promise<Action> {
   const surroundings: Surroundings = {
     environment,
     print: text => process.stdout.write(text),
@@ -95,9 +81,13 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
     columns: process.stdout.isTTY === true ? process.stdout.columns : Number.POSITIVE_INFINITY,
   }
   let action: Action | undefined
-  const program = commandTree(surroundings, chosen => {
-    action = chosen
-  })
+  const program = await commandTree(
+    surroundings,
+    chosen => {
+      action = chosen
+    },
+    verbsFor(words),
+  )
   try {
     program.parse([...words], { from: 'user' })
   } catch (error) {
@@ -109,8 +99,19 @@ export function readCommandLine(words: readonly string[], environment: Surroundi
   return action
 }
 
-/** Every verb with its options, for the command line and for the manual. */
-export function commandTree(surroundings: Surroundings, choose: (action: Action) => void): Command {
+/** Names of the verbs that a command line needs. */
+function verbsFor([first = '']: readonly string[]): readonly string[] {
+  if (first === '--version' || first === '-V') return []
+  // The help and the completion list every verb.
+  return Object.hasOwn(VERBS, first) && first !== 'completion' ? [first] : Object.keys(VERBS)
+}
+
+/** The verbs of these names with their options, for the command line and for the manual. */
+export async function commandTree(
+  surroundings: Surroundings,
+  choose: (action: Action) => void,
+  names: readonly string[] = Object.keys(VERBS),
+): Promise<Command> {
   const program = new Command('auth-relay')
     .description('POP before SMTP: an address may send mail for a limited time after a mailbox was opened from it.')
     .version(`auth-relay ${manifest.version}`, '-V, --version', 'print the version')
@@ -118,7 +119,7 @@ export function commandTree(surroundings: Surroundings, choose: (action: Action)
     .helpCommand('help [verb]', 'explain a verb')
     .exitOverride()
     .configureOutput({ writeOut: surroundings.print, writeErr: () => {} })
-  for (const verb of VERBS) verb(program, surroundings, choose)
+  for (const verb of await Promise.all(names.map(name => VERBS[name]?.()))) verb?.(program, surroundings, choose)
   for (const command of program.commands) command.exitOverride().configureOutput({ writeErr: () => {} })
   return program
 }

@@ -4,16 +4,17 @@ import { EXIT } from '../base/errors.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { forbidInspection } from '../process/privileges.ts'
 import { readCommandLine } from './command-line.ts'
+import type { Action } from './verb.ts'
 
 forbidInspection()
-let chosen: ReturnType<typeof readCommandLine> | undefined
+let chosen: Action | undefined
 // `auth-relay … | head`: the reader has closed the pipe. A running stack continues without a reader
 // of its screen.
 process.stdout.on('error', () => {
   if (chosen?.kind !== 'daemon') process.exit(EXIT.temporary)
 })
 await runCommand('auth-relay', async () => {
-  chosen = readCommandLine(process.argv.slice(2), process.env)
+  chosen = await readCommandLine(process.argv.slice(2), process.env)
   return chosen.kind === 'command' ? chosen.run() : 0
 })
 if (chosen?.kind === 'daemon') await runDaemon(chosen.name, chosen.start)

@@ -19,6 +19,7 @@ import { databaseRemedy } from '../settings/database-remedy.ts'
 import { restartFields } from '../settings/reload.ts'
 import type { Settings } from '../settings/settings.ts'
 import { LAST_LINES_FILE } from '../wire/last-lines.ts'
+import { Counters } from './counters.ts'
 import { FilePlaces, LastLinesFile } from './file-places.ts'
 import { FollowedFile } from './followed-file.ts'
 import { GrantQueue } from './grant-queue.ts'
@@ -26,7 +27,7 @@ import { Housekeeper } from './housekeeper.ts'
 import { Journal } from './journal.ts'
 import { LoginSocket } from './login-socket.ts'
 import { LoginSources, recognizersFor } from './login-sources.ts'
-import { Counters, Metrics } from './metrics.ts'
+import type { Metrics } from './metrics.ts'
 import { SyslogFifo } from './syslog-fifo.ts'
 import { SyslogListener } from './syslog-listener.ts'
 import { UsageSocket } from './usage-socket.ts'
@@ -50,6 +51,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     { ...connection, applicationName: 'authd', max: 4, lockTimeoutMs: LOCK_TIMEOUT_MS },
     policyOf(settings),
   )
+  let metrics: Metrics | undefined
   const queue = new GrantQueue({
     store,
     log,
@@ -57,14 +59,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     clock: systemClock,
     monotonic: () => performance.now(),
     commitWait: authd.commit_wait,
-    onCommit: milliseconds => metrics.observeCommit(milliseconds),
-  })
-  const metrics = new Metrics({
-    counters,
-    queue,
-    databaseIsUp: () => store.state().state === 'up',
-    countLive: () => store.countLive(),
-    countAlarms: () => store.countAlarms(),
+    onCommit: milliseconds => metrics?.observeCommit(milliseconds),
   })
   store.onStateChange(state => {
     if (state.state === 'down') {
@@ -141,6 +136,14 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     ready.push(`usage=unix:${authd.usage_socket}`)
   }
   if (authd.metrics_listen !== undefined) {
+    const { Metrics } = await import('./metrics.ts')
+    metrics = new Metrics({
+      counters,
+      queue,
+      databaseIsUp: () => store.state().state === 'up',
+      countLive: () => store.countLive(),
+      countAlarms: () => store.countAlarms(),
+    })
     const listener = await openMetricsListener(metrics.registry, authd.metrics_listen, 'authd.metrics_listen')
     sources.push(listener)
     ready.push(`metrics=${formatSocketAddress(listener.address)}`)

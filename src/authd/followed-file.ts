@@ -9,9 +9,9 @@ import { asError, errorCodeOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import { ContainerLines, MAX_LOG_FILE_LINE } from '../syslog/container-lines.ts'
 import { LineSplitter } from '../wire/lines.ts'
+import type { Counters } from './counters.ts'
 import type { FilePlaces } from './file-places.ts'
 import type { LoginSources } from './login-sources.ts'
-import type { Counters } from './metrics.ts'
 
 export type FollowedFileOptions = {
   readonly path: string

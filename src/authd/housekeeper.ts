@@ -5,8 +5,8 @@
 import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { GrantWriter } from '../grants/grant-store.ts'
+import type { Counters } from './counters.ts'
 import type { FilePlaces, LastLinesFile } from './file-places.ts'
-import type { Counters } from './metrics.ts'
 
 export type HousekeeperOptions = {
   readonly store: Pick<GrantWriter, 'publishUngrantable' | 'sweep' | 'keepHistory'>

@@ -4,9 +4,9 @@ import type { Log } from '../base/log.ts'
 import { type ChildRun, SupervisedChild, watchForStop } from '../base/supervised-child.ts'
 import type { SyslogLine } from '../syslog/syslog-line.ts'
 import { LineSplitter } from '../wire/lines.ts'
+import type { Counters } from './counters.ts'
 import type { FilePlaces } from './file-places.ts'
 import type { JournalEntry, LoginSources } from './login-sources.ts'
-import type { Counters } from './metrics.ts'
 
 /** The latest time of a Date. */
 const MAX_MICROSECONDS = 8.64e18

@@ -15,8 +15,8 @@ import {
   MAX_LOGIN_EVENT_LINE,
   parseLoginEvent,
 } from '../wire/login-event.ts'
+import type { Counters } from './counters.ts'
 import type { LoginSources } from './login-sources.ts'
-import type { Counters } from './metrics.ts'
 
 export type LoginSocketOptions = {
   readonly path: string

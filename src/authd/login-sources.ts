@@ -15,8 +15,8 @@ import {
 } from '../syslog/login-recognizer.ts'
 import type { SyslogLine } from '../syslog/syslog-line.ts'
 import { type LoginAnswer, type LoginEvent, sessionId } from '../wire/login-event.ts'
+import type { Counters, Source } from './counters.ts'
 import type { GrantQueue } from './grant-queue.ts'
-import type { Counters, Source } from './metrics.ts'
 
 /** The recognizers for each kind of source. */
 type Recognizers = {

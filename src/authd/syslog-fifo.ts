@@ -9,8 +9,8 @@ import type { Log } from '../base/log.ts'
 import { type OpenFifo, openFifo } from '../process/fifo.ts'
 import { MAX_SYSLOG_LINE } from '../syslog/syslog-line.ts'
 import { LineSplitter } from '../wire/lines.ts'
+import type { Counters } from './counters.ts'
 import type { LoginSources } from './login-sources.ts'
-import type { Counters } from './metrics.ts'
 
 export type SyslogFifoOptions = {
   readonly path: string

@@ -7,9 +7,9 @@ import type { Log } from '../base/log.ts'
 import { openListener } from '../process/listener.ts'
 import { requireLoopback, type SocketAddress } from '../process/socket-address.ts'
 import { SyslogFraming } from '../syslog/syslog-framing.ts'
+import type { Counters } from './counters.ts'
 import type { GrantQueue } from './grant-queue.ts'
 import type { LoginSources } from './login-sources.ts'
-import type { Counters } from './metrics.ts'
 
 export type SyslogListenerOptions = {
   readonly sources: Pick<LoginSources, 'acceptLine'>

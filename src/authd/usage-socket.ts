@@ -18,7 +18,7 @@ import {
   RELAY_VERDICTS,
   type RelayTally,
 } from '../wire/usage-event.ts'
-import type { Counters } from './metrics.ts'
+import type { Counters } from './counters.ts'
 
 export type UsageSocketOptions = {
   readonly path: string

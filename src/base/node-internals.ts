@@ -6,7 +6,7 @@
 import type { ChildProcess } from 'node:child_process'
 import type { Server, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { type SecureContext, TLSSocket } from 'node:tls'
+import type { SecureContext, TLSSocket } from 'node:tls'
 
 /**
  * The file descriptor of a socket or server (`_handle.fd`), which system calls need (getsockopt,
@@ -55,7 +55,9 @@ export function onceSecure(socket: TLSSocket, callback: () => void): () => void 
  * overwrite them at once. A TLS socket without pending output encrypts inside `write`. Other
  * streams may keep a reference to the octets.
  */
-export const takesAtOnce = (stream: Duplex): boolean => stream instanceof TLSSocket && stream.writableLength === 0
+export const takesAtOnce = (stream: Duplex): boolean =>
+  // Only a TLS socket has this property. With `instanceof` every program would load node:tls.
+  memberOf(stream, 'encrypted') === true && stream.writableLength === 0
 
 /**
  * Removes the runtime's `newListener` hook of a TLS socket. The hook waits for a `keylog` listener,

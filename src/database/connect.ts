@@ -1,5 +1,5 @@
 /** Makes and prepares connections to a host, and finds poolers and cancelled waits. */
-import { checkServerIdentity } from 'node:tls'
+import type { PeerCertificate } from 'node:tls'
 import { Client, type ClientBase, type ClientConfig, DatabaseError } from 'pg'
 import * as v from 'valibot'
 import type { ConnectionOptions, DatabaseHost } from './connection-options.ts'
@@ -26,8 +26,8 @@ export function clientConfig(options: ConnectOptions, { host, port }: DatabaseHo
           minVersion: 'TLSv1.2' as const,
           ...(tls.ca === undefined ? {} : { ca: tls.ca }),
           // With an existing socket node:tls would compare the certificate with `localhost`.
-          checkServerIdentity: (_: string, certificate: Parameters<typeof checkServerIdentity>[1]) =>
-            checkServerIdentity(tls.serverName ?? host, certificate),
+          checkServerIdentity: (_: string, certificate: PeerCertificate) =>
+            process.getBuiltinModule('node:tls').checkServerIdentity(tls.serverName ?? host, certificate),
         }
   return {
     host,

@@ -1,6 +1,5 @@
 /** The unprivileged process of sslwrap, which speaks TLS with the clients. */
 import { createServer, type Server, type Socket } from 'node:net'
-import { Gauge, Registry } from 'prom-client'
 import { messageOf } from '../base/errors.ts'
 import { createLog, DailyHints, type Log } from '../base/log.ts'
 import { ConnectionLimits, WaitingConnections, watchDescriptors } from '../process/connection-limits.ts'
@@ -128,10 +127,12 @@ class Worker {
  * Reports the end of each certificate in use to Prometheus. Calls `current` at each scrape.
  * @throws UsageFault, TemporaryFault like openMetricsListener.
  */
-export function openCertificateMetrics(
+export async function openCertificateMetrics(
   address: SocketAddress,
   current: () => Pick<ServeOrder, 'listeners'>,
 ): Promise<MetricsListener> {
+  // Most workers have no such listener, and the library takes longer to load than the worker.
+  const { Gauge, Registry } = await import('prom-client')
   const registry = new Registry()
   new Gauge({
     name: 'sslwrap_certificate_expires_timestamp_seconds',

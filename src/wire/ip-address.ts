@@ -69,16 +69,21 @@ declare const canonical: unique symbol
  */
 export type IpAddress = string & { readonly [canonical]: 'IpAddress' }
 
+/** The longest text of an address: six groups of IPv6 and a dotted quad. */
+const MOST_CHARACTERS = 45
+
 /**
  * Parses a numeric address. Undefined for all other texts, for an address with a zone, and for
  * short or octal forms of IPv4 (spec/syslog.md §5 rule 5).
  */
 export function parseIpAddress(text: string): IpAddress | undefined {
   if (isIPv4(text)) return brand(text)
-  if (!isIPv6(text) || text.includes('%')) return undefined
-  // Most texts are canonical. Such a text is the text of its octets.
+  if (text.length > MOST_CHARACTERS) return undefined
+  // Most texts are canonical. A canonical text is the text of its octets.
   const canonicalText = readAddress(ipv6Octets(text))
   if (canonicalText === text) return canonicalText
+  // The first call of isIPv6 takes more than 10 ms, because the runtime compiles a long pattern.
+  if (!isIPv6(text) || text.includes('%')) return undefined
   const address = ipaddr.IPv6.parse(withoutDottedTail(text))
   return brand(address.isIPv4MappedAddress() ? address.toIPv4Address().toString() : address.toRFC5952String())
 }

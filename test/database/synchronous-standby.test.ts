@@ -1,7 +1,7 @@
 import * as v from 'valibot'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { Counters } from '../../src/authd/counters.ts'
 import { GrantQueue } from '../../src/authd/grant-queue.ts'
-import { Counters } from '../../src/authd/metrics.ts'
 import { createLog } from '../../src/base/log.ts'
 import { type Database, openDatabase } from '../../src/database/database.ts'
 import { DatabaseUnavailable, OutcomeUnknown } from '../../src/database/errors.ts'

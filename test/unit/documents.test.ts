@@ -42,7 +42,7 @@ const anchorOf = (heading: string): string =>
 const anchors = (text: string): string[] =>
   [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => anchorOf(heading.replaceAll('`', '')))
 
-const program = commandTree({ environment: {}, print: () => {}, isTerminal: false, columns: 80 }, () => {})
+const program = await commandTree({ environment: {}, print: () => {}, isTerminal: false, columns: 80 }, () => {})
 
 type Subject = 'settings' | 'commands' | 'named settings' | 'links' | 'files' | 'metrics'
 

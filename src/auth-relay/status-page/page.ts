@@ -52,7 +52,7 @@ export function page(snapshot: Snapshot, { host, version, expTime }: PageContext
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<title>${open} – auth-relay on ${host}</title>
+<title>${open} &ndash; auth-relay on ${host}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
 <link rel="icon" href="/icon.svg" type="image/svg+xml">
@@ -255,7 +255,7 @@ export function chart(steps: readonly EventCounts[]): Markup {
   const columns = steps.map(({ start, granted, refused, relayed, closed }, index) => {
     const [up, down] = [heightOf(granted, logins, UP), heightOf(refused, logins, DOWN)]
     const [mail, shut] = [heightOf(relayed, mails, MAILS), heightOf(closed, closedMaximum, CLOSED)]
-    return html`<g class="step"><title>${clockTime(start)}–${clockTime(new Date(start.getTime() + STEP_S * 1000))}: ${granted} granted, ${refused} refused, ${relayed} let through, ${closed} not</title><rect class="hover" x="${x(index)}" y="${TOP}" width="${round(width)}" height="${END - TOP}"/>${bar('granted', index, BASE - up, up)}${bar('refused', index, BASE + 1, down)}${bar('relayed', index, MAIL_BASE - mail, mail)}${bar('closed', index, MAIL_BASE + 1, shut)}</g>`
+    return html`<g class="step"><title>${clockTime(start)}&ndash;${clockTime(new Date(start.getTime() + STEP_S * 1000))}: ${granted} granted, ${refused} refused, ${relayed} let through, ${closed} not</title><rect class="hover" x="${x(index)}" y="${TOP}" width="${round(width)}" height="${END - TOP}"/>${bar('granted', index, BASE - up, up)}${bar('refused', index, BASE + 1, down)}${bar('relayed', index, MAIL_BASE - mail, mail)}${bar('closed', index, MAIL_BASE + 1, shut)}</g>`
   })
   const hours = steps.flatMap(({ start }, index) =>
     start.getMinutes() === 0 && start.getHours() % 2 === 0

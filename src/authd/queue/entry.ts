@@ -5,7 +5,7 @@ import { errorCodeOf } from '../../base/errors.ts'
 import type { Login } from '../../grants/grant-store.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import type { LoginAnswer, LoginEvent } from '../../wire/login-event.ts'
-import type { Source } from '../metrics.ts'
+import type { Source } from '../counters.ts'
 
 /** A login that a source reported. */
 export type ReportedLogin = {

@@ -38,7 +38,7 @@ describe('verbs', () => {
     [['disallow', '192.0.2.7/24'], 'did you mean 192.0.2.0/24?'],
     [['alerts', 'run', '--days', '3'], "unknown option '--days': see auth-relay alerts run --help"],
     [['alerts', 'test', '--rules'], "unknown option '--rules': see auth-relay alerts test --help"],
-  ])('%j: %s', (words, message) => expect(() => readCommandLine(words, {})).toThrow(message))
+  ])('%j: %s', (words, message) => expect(readCommandLine(words, {})).rejects.toThrow(message))
 
   test.each([
     [['device', 'list'], 'command'],
@@ -56,7 +56,7 @@ describe('verbs', () => {
     [['alerts', '--json', 'test'], 'command'],
     [['alerts', 'run', '--config', '/f'], 'daemon'],
     [['alerts', '--config', '/f', 'run'], 'daemon'],
-  ])('%j is understood', (words, type) => expect(readCommandLine(words, {}).kind).toBe(type))
+  ])('%j is understood', async (words, type) => expect((await readCommandLine(words, {})).kind).toBe(type))
 
   test('options before and after an action have their values', async () => {
     for (const words of [
@@ -65,7 +65,7 @@ describe('verbs', () => {
       ['alerts', '--config', '/not/there.toml'],
       ['alerts', 'test', '--config', '/not/there.toml'],
     ]) {
-      const action = readCommandLine(words, {})
+      const action = await readCommandLine(words, {})
       if (action.kind !== 'command') throw new Error('a command is expected')
       await expect(async () => action.run()).rejects.toThrow('cannot read the settings file /not/there.toml')
     }
@@ -79,10 +79,10 @@ describe('verbs', () => {
     ['alerts', ['--days', 'test', 'run'], []],
     ['alerts test', ['--json'], ['--days', '--rules']],
     ['alerts run', ['--config'], ['--json', '--days']],
-  ])('the help of %s has its options and no other', (words, present, absent) => {
+  ])('the help of %s has its options and no other', async (words, present, absent) => {
     const write = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
     onTestFinished(() => write.mockRestore())
-    readCommandLine([...words.split(' '), '--help'], {})
+    await readCommandLine([...words.split(' '), '--help'], {})
     const help = write.mock.calls.map(([text]) => String(text)).join('')
     expect(help).toContain(`Usage: auth-relay ${words}`)
     for (const word of present) expect(help).toContain(word)
@@ -92,14 +92,16 @@ describe('verbs', () => {
   test.each([
     ['block', 'ann', '--reason'],
     ['allow', '192.0.2.7', '--reason'],
-  ])('%s: a reason that the database would refuse is a usage fault', (...words) => {
-    expect(() => readCommandLine([...words, 'x'.repeat(501)], {})).toThrow('--reason is longer than 500 characters')
-    expect(readCommandLine([...words, 'x'.repeat(500)], {}).kind).toBe('command')
+  ])('%s: a reason that the database would refuse is a usage fault', async (...words) => {
+    const tooLong = readCommandLine([...words, 'x'.repeat(501)], {})
+    await expect(tooLong).rejects.toThrow('--reason is longer than 500 characters')
+    expect((await readCommandLine([...words, 'x'.repeat(500)], {})).kind).toBe('command')
   })
 
-  test('passwd refuses a login whose line popup would read as a comment', () => {
-    expect(() => readCommandLine(['passwd', '#ann'], {})).toThrow('#ann is not a login name: write 1 to 255 characters')
-    expect(readCommandLine(['passwd', 'ann#1'], {}).kind).toBe('command')
+  test('passwd refuses a login whose line popup would read as a comment', async () => {
+    const comment = readCommandLine(['passwd', '#ann'], {})
+    await expect(comment).rejects.toThrow('#ann is not a login name: write 1 to 255 characters')
+    expect((await readCommandLine(['passwd', 'ann#1'], {})).kind).toBe('command')
   })
 
   test('replay of a file that cannot be read is a usage fault', async () => {
@@ -109,7 +111,7 @@ describe('verbs', () => {
       [path, 'it is a directory'],
       [`${path}/missing.log`, 'ENOENT'],
     ] as const) {
-      const action = readCommandLine(['replay', file, '--shadow', '--dialect', 'all'], {})
+      const action = await readCommandLine(['replay', file, '--shadow', '--dialect', 'all'], {})
       if (action.kind !== 'command') throw new Error('replay is a command')
       const fault = await action.run().catch((error: unknown) => error)
       expect(fault).toBeInstanceOf(UsageFault)
@@ -117,10 +119,10 @@ describe('verbs', () => {
     }
   })
 
-  test('each verb is parsed, and does nothing before it is run', () => {
+  test('each verb is parsed, and does nothing before it is run', async () => {
     const commands = [['show'], ['allow', '192.0.2.7'], ['revoke', 'ann'], ['explain', '::1'], ['check'], ['migrate']]
-    for (const words of commands) expect(readCommandLine(words, {}).kind).toBe('command')
-    expect(readCommandLine(['up', '--demo'], {}).kind).toBe('daemon')
+    for (const words of commands) expect((await readCommandLine(words, {})).kind).toBe('command')
+    expect((await readCommandLine(['up', '--demo'], {})).kind).toBe('daemon')
   })
 })
 
@@ -130,7 +132,7 @@ test.each([
 ])('%j prints one warning with the name to write, before it runs', async (words, name) => {
   const write = vi.spyOn(process.stderr, 'write').mockReturnValue(true)
   onTestFinished(() => write.mockRestore())
-  const action = readCommandLine([...words, '--config', '/not/there.toml'], {})
+  const action = await readCommandLine([...words, '--config', '/not/there.toml'], {})
   if (action.kind !== 'command') throw new Error('revoke is a command')
   expect(write.mock.calls).toEqual([])
   await expect(action.run()).rejects.toThrow('cannot read the settings file /not/there.toml')
@@ -188,9 +190,20 @@ describe('the arguments and environment that up gives to its programs', () => {
   })
 })
 
-test.each(SHELLS)('the completion of %s offers every verb with its options', shell => {
+test('a command line loads the verb that it names', async () => {
   const surroundings = { environment: {}, print: () => {}, isTerminal: false, columns: 80 }
-  const program = commandTree(surroundings, () => {})
+  const { commands } = await commandTree(surroundings, () => {})
+  const all = commands.map(command => command.name()).filter(name => name !== 'help')
+  expect(all).toContain('up')
+  for (const name of all) {
+    const alone = await commandTree(surroundings, () => {}, [name])
+    expect(alone.commands.map(command => command.name())).toEqual([name])
+  }
+})
+
+test.each(SHELLS)('the completion of %s offers every verb with its options', async shell => {
+  const surroundings = { environment: {}, print: () => {}, isTerminal: false, columns: 80 }
+  const program = await commandTree(surroundings, () => {})
   const script = shellCompletion(shell, program)
   for (const { commands, options } of [
     program,

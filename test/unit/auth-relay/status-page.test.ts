@@ -218,7 +218,7 @@ describe('the data of the page', () => {
     const { state, source } = site()
     state.fail = true
     const text = page(await source.snapshot(), context)
-    expect(text).toContain('<title>no data –')
+    expect(text).toContain('<title>no data &ndash;')
     expect(text).toContain('The database has not answered yet.')
   })
 })

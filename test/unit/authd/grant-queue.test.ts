@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { Counters } from '../../../src/authd/counters.ts'
 import { GrantQueue } from '../../../src/authd/grant-queue.ts'
-import { Counters } from '../../../src/authd/metrics.ts'
 import type { ReportedLogin } from '../../../src/authd/queue/entry.ts'
 import { createLog } from '../../../src/base/log.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest'
+import { Counters, SOURCES, type Source } from '../../../src/authd/counters.ts'
 import { parseJournalEntry } from '../../../src/authd/journal.ts'
 import { type JournalEntry, LoginSources, recognizersFor } from '../../../src/authd/login-sources.ts'
-import { Counters, SOURCES, type Source } from '../../../src/authd/metrics.ts'
 import type { ReportedLogin } from '../../../src/authd/queue/entry.ts'
 import { UsageFault } from '../../../src/base/errors.ts'
 import { AUTHD } from '../../../src/settings/grant-sections.ts'

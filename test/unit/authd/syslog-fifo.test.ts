@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs'
 import { afterEach, beforeEach, test, vi } from 'vitest'
-import { Counters } from '../../../src/authd/metrics.ts'
+import { Counters } from '../../../src/authd/counters.ts'
 import { SyslogFifo } from '../../../src/authd/syslog-fifo.ts'
 import { createLog } from '../../../src/base/log.ts'
 import { eventually } from '../../harness/eventually.ts'

@@ -1,6 +1,6 @@
 import { connect, createServer } from 'node:net'
 import { expect, test } from 'vitest'
-import { Counters } from '../../../src/authd/metrics.ts'
+import { Counters } from '../../../src/authd/counters.ts'
 import { SyslogListener } from '../../../src/authd/syslog-listener.ts'
 import { createLog } from '../../../src/base/log.ts'
 import { eventually } from '../../harness/eventually.ts'

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterAll, afterEach, expect, test } from 'vitest'
-import { Counters } from '../../../src/authd/metrics.ts'
+import { Counters } from '../../../src/authd/counters.ts'
 import { UsageSocket } from '../../../src/authd/usage-socket.ts'
 import { createLog } from '../../../src/base/log.ts'
 import type { GrantUse } from '../../../src/grants/grant-store.ts'

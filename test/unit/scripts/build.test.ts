@@ -52,3 +52,10 @@ test('no program of dist/ imports a built-in module, except the one that gives `
     expect([path, imported]).toEqual([path, ["'node:module'"]])
   }
 })
+
+test('no program has a character beyond ASCII, with which the runtime reads the whole file more slowly', async () => {
+  const programs = [...(await buildAll())].filter(path => /\.c?js$/.test(path))
+  expect(programs.length).toBeGreaterThan(8)
+  const wide = programs.filter(path => readFileSync(path).some(octet => octet > 0x7f))
+  expect(wide).toEqual([])
+})

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import fc from 'fast-check'
 import ipaddr from 'ipaddr.js'
 import { describe, expect, test } from 'vitest'
@@ -124,6 +125,21 @@ describe('one address, one text', () => {
         expect(address === undefined || parseIpAddress(address) === address).toBe(true)
         expect(() => parseNetwork(text)).not.toThrow()
       }),
+    )
+  })
+
+  test('the texts of addresses are those of the runtime without a zone', () => {
+    const near = fc
+      .tuple(fc.array(anyGroup, { minLength: 8, maxLength: 8 }), fc.nat(50), fc.constantFrom(...'0:.%gF '))
+      .map(([groups, at, character]) => {
+        const [text = ''] = spellings(groups)
+        return text.slice(0, at) + character + text.slice(at)
+      })
+    fc.assert(
+      fc.property(fc.oneof(near, fc.string({ unit: fc.constantFrom(...'01fF::.'), maxLength: 50 })), text => {
+        expect(parseIpAddress(text) !== undefined).toBe(isIP(text) !== 0 && !text.includes('%'))
+      }),
+      { numRuns: 5000 },
     )
   })
 

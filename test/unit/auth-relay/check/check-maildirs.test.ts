@@ -37,9 +37,10 @@ async function check(...words: readonly string[]): Promise<{ status: number; tex
     text += part
   }
   const surroundings = { environment: {}, print, isTerminal: false, columns: 80 }
-  commandTree(surroundings, chosen => {
+  const tree = await commandTree(surroundings, chosen => {
     action = chosen
-  }).parse(['check', ...words], { from: 'user' })
+  })
+  tree.parse(['check', ...words], { from: 'user' })
   if (action?.kind !== 'command') throw new Error('check is a command')
   return { status: await action.run(), text }
 }

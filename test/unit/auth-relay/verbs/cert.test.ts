@@ -30,7 +30,7 @@ async function cert(settings: string, ...words: readonly string[]): Promise<{ st
     isTerminal: false,
     columns: 80,
   }
-  const tree = commandTree(surroundings, action => {
+  const tree = await commandTree(surroundings, action => {
     chosen = action
   })
   tree.parse(['cert', '--config', at('settings.toml'), ...words], { from: 'user' })
