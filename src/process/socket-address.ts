@@ -32,7 +32,8 @@ export function parseSocketAddress(text: string): SocketAddress | undefined {
 export function formatSocketAddress(address: SocketAddress): string {
   switch (address.type) {
     case 'tcp':
-      return isIPv6(address.host) ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`
+      // Among hosts only an IPv6 address has a colon.
+      return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`
     case 'unix':
       return `unix:${address.path}`
     case 'descriptor':

@@ -13,7 +13,7 @@ import { describeEnding, endingFields, startWorker, type WorkerProcess } from '.
 import { restartFields } from '../settings/reload.ts'
 import type { Settings } from '../settings/settings.ts'
 import { daysLeft, watchFiles } from '../tunnel/certificate.ts'
-import { rotateTicketKeys, type TicketKeys } from '../tunnel/tls-contexts.ts'
+import { rotateTicketKeys, type TicketKeys } from '../tunnel/ticket-keys.ts'
 import { formatNetwork } from '../wire/ip-address.ts'
 import { parseTlsWorkerAnswer, type ServeOrder } from '../wire/workers/tls-worker.ts'
 import { filesOf, type Materials, type Plan, readMaterials, serveOrder } from './plan.ts'

@@ -14,7 +14,7 @@ import {
   readCertificate,
   watchFiles,
 } from '../../tunnel/certificate.ts'
-import { rotateTicketKeys, type TicketKeys } from '../../tunnel/tls-contexts.ts'
+import { rotateTicketKeys, type TicketKeys } from '../../tunnel/ticket-keys.ts'
 import { formatNetwork, type NetworkSet } from '../../wire/ip-address.ts'
 import type { LoginSettingsMessage } from '../../wire/workers/login-process.ts'
 

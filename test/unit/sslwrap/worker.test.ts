@@ -5,7 +5,7 @@ import { type BoundSocket, holdListener } from '../../../src/process/listener.ts
 import { startWorker, type WorkerProcess } from '../../../src/process/worker-process.ts'
 import { parseCertificate } from '../../../src/tunnel/certificate.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
-import { rotateTicketKeys } from '../../../src/tunnel/tls-contexts.ts'
+import { rotateTicketKeys } from '../../../src/tunnel/ticket-keys.ts'
 import { parseTlsWorkerAnswer, type ServeOrder, type TlsWorkerAnswer } from '../../../src/wire/workers/tls-worker.ts'
 import { BackEnd } from '../../harness/pop3/sslwrap.ts'
 import { Conversation } from '../../harness/processes/conversation.ts'

@@ -5,7 +5,8 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type AcceptedTls, type AcceptTlsOptions, acceptTls } from '../../../src/tunnel/accept-tls.ts'
 import { parseCertificate } from '../../../src/tunnel/certificate.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
-import { rotateTicketKeys, TicketKeyRing, TlsContexts } from '../../../src/tunnel/tls-contexts.ts'
+import { rotateTicketKeys, TicketKeyRing } from '../../../src/tunnel/ticket-keys.ts'
+import { TlsContexts } from '../../../src/tunnel/tls-contexts.ts'
 
 let contexts: TlsContexts
 const server = createServer({ pauseOnConnect: true, allowHalfOpen: true })

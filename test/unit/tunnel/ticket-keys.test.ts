@@ -4,7 +4,8 @@ import { connect, type SecureVersion, TLSSocket } from 'node:tls'
 import { describe, expect, test } from 'vitest'
 import { parseCertificate } from '../../../src/tunnel/certificate.ts'
 import { makeSelfSigned } from '../../../src/tunnel/self-signed.ts'
-import { rotateTicketKeys, TicketKeyRing, type TicketKeys, TlsContexts } from '../../../src/tunnel/tls-contexts.ts'
+import { rotateTicketKeys, TicketKeyRing, type TicketKeys } from '../../../src/tunnel/ticket-keys.ts'
+import { TlsContexts } from '../../../src/tunnel/tls-contexts.ts'
 
 test('the newest key comes first, and old ones are dropped', () => {
   const first = rotateTicketKeys()
