@@ -4,7 +4,7 @@ import { eventually } from '../harness/eventually.ts'
 import { type PopupStack, startPopup } from '../harness/pop3/popup-stack.ts'
 import { makeCertificate } from '../harness/pop3/sslwrap.ts'
 import { type Program, run } from '../harness/processes/program.ts'
-import { command, describeWith } from '../harness/runner/describe-with.ts'
+import { command, DEBIAN_PYTHON, describeWith, PYTHON } from '../harness/runner/describe-with.ts'
 import { TEST_PASSWORD } from '../harness/stack.ts'
 
 const NEEDS = [
@@ -13,7 +13,7 @@ const NEEDS = [
   command('mpop'),
   command('getmail', 'getmail6'),
   command('s-nail'),
-  command('python3'),
+  DEBIAN_PYTHON,
   command('openssl'),
 ]
 
@@ -200,7 +200,7 @@ describeWith(NEEDS, 'POP3 clients of Debian', () => {
       'box = poplib.POP3_SSL("127.0.0.1", int(sys.argv[3]), timeout=20, context=ssl._create_unverified_context())',
       'box.user("bob"); box.pass_(sys.argv[2]); assert box.stat()[0] == 1; box.quit()',
     ])
-    await client('python3', script, `${pop3}`, TEST_PASSWORD, `${pop3s}`)
+    await client(PYTHON, script, `${pop3}`, TEST_PASSWORD, `${pop3s}`)
     await eventually('one file is removed', () => readdirSync(`${running.bob.maildir}/cur`).length === 1)
   })
 })

@@ -15,7 +15,7 @@ import {
 } from '../harness/pop3/sslwrap.ts'
 import { Conversation } from '../harness/processes/conversation.ts'
 import { Program, run } from '../harness/processes/program.ts'
-import { command, describeWith, pathOf, ROOT } from '../harness/runner/describe-with.ts'
+import { command, DEBIAN_PYTHON, describeWith, PYTHON, pathOf, ROOT } from '../harness/runner/describe-with.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
 const stops: (() => unknown)[] = []
@@ -124,11 +124,11 @@ client.sendall(b"still there\\r\\n")
 client.unwrap()
 `
 
-describeWith([command('python3')], 'the ssl module of Python', () => {
+describeWith([DEBIAN_PYTHON], 'the ssl module of Python', () => {
   test("after the server's close_notify the client can still send data", async () => {
     const server = await backEnd(new BackEnd(socket => socket.end('+OK going\r\n')))
     const sslwrap = await start({ listeners: [{ backend: `127.0.0.1:${server.port}`, preamble: 'none' }] })
-    const client = await run(['python3', '-c', SENDS_AFTER_END, String(sslwrap.port)])
+    const client = await run([PYTHON, '-c', SENDS_AFTER_END, String(sslwrap.port)])
     expect(client.lines).toEqual(['+OK going'])
     await eventually('the end reaches the server', () => server.received[0]?.ended)
     expect(server.received[0]?.text).toBe('still there\r\n')

@@ -10,7 +10,7 @@ import { ContainerHost, type EngineName } from '../harness/hosts/container-host.
 import { DEBIAN_MACHINE } from '../harness/hosts/debian-machine.ts'
 import { type NetworkNamespace, TestNetwork } from '../harness/hosts/network-namespace.ts'
 import { type Program, run } from '../harness/processes/program.ts'
-import { command, describeWith, NETWORK_NAMESPACES } from '../harness/runner/describe-with.ts'
+import { command, DEBIAN_PYTHON, describeWith, NETWORK_NAMESPACES, PYTHON } from '../harness/runner/describe-with.ts'
 import { commandOf } from '../harness/stack.ts'
 import { temporaryDirectory } from '../harness/temporary-directory.ts'
 
@@ -90,13 +90,10 @@ const Compose = v.object({
   secrets: v.record(v.string(), v.object({ file: v.string() })),
 })
 
-describeWith([command('python3')], 'the compose file', () => {
+describeWith([DEBIAN_PYTHON], 'the compose file', () => {
   const load = 'import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)'
   const read = () =>
-    v.parse(
-      Compose,
-      JSON.parse(execFileSync('/usr/bin/python3', ['-c', load, `${folder}/compose.yaml`], { encoding: 'utf8' })),
-    )
+    v.parse(Compose, JSON.parse(execFileSync(PYTHON, ['-c', load, `${folder}/compose.yaml`], { encoding: 'utf8' })))
 
   test('every name that a service uses exists, and each secret goes only to the services that need it', () => {
     const { services, volumes, secrets } = read()

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { describe, test } from 'vitest'
 
 /** A command, a right or a package outside of this project that a test needs. */
@@ -36,6 +36,14 @@ export const command = (name: string, debianPackage = name): Need => ({
   remedy: `apt-get install ${debianPackage}`,
   isThere: () => pathOf(name) !== undefined,
 })
+
+/** The Python of Debian. A `python3` elsewhere in PATH may be a slow wrapper. */
+export const PYTHON = '/usr/bin/python3'
+export const DEBIAN_PYTHON: Need = {
+  name: PYTHON,
+  remedy: 'apt-get install python3',
+  isThere: () => existsSync(PYTHON),
+}
 
 /** The right to take other ids and to bind low ports. */
 export const ROOT: Need = { name: 'root', remedy: 'run as root', isThere: () => process.geteuid?.() === 0 }

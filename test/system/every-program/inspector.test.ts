@@ -6,7 +6,7 @@ import { Demo } from '../../harness/processes/demo.ts'
 import { signalUntilInspected } from '../../harness/processes/inspector-control.ts'
 import { descendantsOf, internetSocketsOf } from '../../harness/processes/process-status.ts'
 import { Program } from '../../harness/processes/program.ts'
-import { command, describeWith } from '../../harness/runner/describe-with.ts'
+import { DEBIAN_PYTHON, describeWith } from '../../harness/runner/describe-with.ts'
 import { SmtpConversation } from '../../harness/smtp/smtp-conversation.ts'
 import { commandOf, Stack, TEST_PASSWORD } from '../../harness/stack.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -117,12 +117,12 @@ describe('SIGUSR1 opens no inspector in any process of the stack, and all proces
   })
 })
 
-describeWith([command('python3')], 'SIGUSR1 changes nothing in a program that serves one connection', () => {
+describeWith([DEBIAN_PYTHON], 'SIGUSR1 changes nothing in a program that serves one connection', () => {
   const stack = new Stack()
   const ann = stack.account('ann', ['Subject: hello\n\nAt noon?\n'])
   const home = ann.maildir.replace(/\/Maildir$/, '')
   const environment = { PROTO: 'TCP', TCPREMOTEIP: '192.0.2.7', TCPREMOTEPORT: '40000', SYSLOG: '0' }
-  const checker = ['python3', `${root}test/harness/pop3/checkpassword.py`, `ann:${TEST_PASSWORD}:${ann.uid}:${home}`]
+  const checker = [`${root}test/harness/pop3/checkpassword.py`, `ann:${TEST_PASSWORD}:${ann.uid}:${home}`]
   afterEach(() => stack.stopPrograms())
 
   /** With the option, as the launcher starts it, and without. */

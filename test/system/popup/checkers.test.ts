@@ -15,17 +15,15 @@ import { loginOctets } from '../../../src/wire/login-event.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { PASS, type PopupStack, startPopup } from '../../harness/pop3/popup-stack.ts'
 import { createTestDatabase, type TestDatabase } from '../../harness/postgres/test-database.ts'
-import { command, describeWith } from '../../harness/runner/describe-with.ts'
+import { DEBIAN_PYTHON, describeWith } from '../../harness/runner/describe-with.ts'
 import { commandOf, type Stack, TEST_PASSWORD } from '../../harness/stack.ts'
 
 const CHECKER = new URL('../../harness/pop3/checkpassword.py', import.meta.url).pathname
-const PYTHON = command('python3')
 const uid = (offset: number): number => (process.geteuid?.() === 0 ? 61221 + offset : (process.getuid?.() ?? 0))
 const home = (stack: Stack, user: string): string => `${stack.directory}/mail/${user}`
 
 /** Command line of the test's checker, with the accounts that it knows. */
 const checker = (stack: Stack): string[] => [
-  'python3',
   CHECKER,
   [
     `ann:${TEST_PASSWORD}:${uid(0)}:${home(stack, 'ann')}`,
@@ -63,7 +61,7 @@ function refusals(running: () => PopupStack, start: (checkTimeout: number) => Pr
   })
 }
 
-describeWith([PYTHON], 'checker = "checkpassword"', () => {
+describeWith([DEBIAN_PYTHON], 'checker = "checkpassword"', () => {
   let running: PopupStack
   const start = (checkTimeout: number): Promise<PopupStack> =>
     startPopup(stack => ({
@@ -100,7 +98,7 @@ describeWith([PYTHON], 'checker = "checkpassword"', () => {
   refusals(() => running, start)
 })
 
-describeWith([PYTHON], 'checker = "chain"', () => {
+describeWith([DEBIAN_PYTHON], 'checker = "chain"', () => {
   let running: PopupStack
   const start = (checkTimeout: number): Promise<PopupStack> =>
     startPopup(stack => ({

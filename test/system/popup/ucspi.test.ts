@@ -6,7 +6,7 @@ import { AuthdDouble } from '../../harness/authd/authd-double.ts'
 import { installBlock } from '../../harness/hosts/install-recipe.ts'
 import { dial, MESSAGE, PASS, PopupClient } from '../../harness/pop3/popup-stack.ts'
 import { Program } from '../../harness/processes/program.ts'
-import { command, describeWith } from '../../harness/runner/describe-with.ts'
+import { command, DEBIAN_PYTHON, describeWith } from '../../harness/runner/describe-with.ts'
 import { commandOf, Stack, TEST_PASSWORD, type TestAccount } from '../../harness/stack.ts'
 
 const CHECKER = new URL('../../harness/pop3/checkpassword.py', import.meta.url).pathname
@@ -19,7 +19,7 @@ const UCSPI = {
   SYSLOG: '0',
 }
 
-describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 and 1', () => {
+describeWith([DEBIAN_PYTHON], 'popup HOST CHECKER PROG… on descriptors 0 and 1', () => {
   let stack: Stack
   let ann: TestAccount
   let words: readonly string[]
@@ -27,7 +27,7 @@ describeWith([command('python3')], 'popup HOST CHECKER PROG… on descriptors 0 
     stack = new Stack()
     ann = stack.account('ann', [MESSAGE])
     const accounts = `ann:${TEST_PASSWORD}:${ann.uid}:${ann.maildir.replace(/\/Maildir$/, '')}`
-    words = ['python3', CHECKER, accounts, ...commandOf('pop3d', 'Maildir')]
+    words = [CHECKER, accounts, ...commandOf('pop3d', 'Maildir')]
   })
   afterAll(() => stack.stop())
 
