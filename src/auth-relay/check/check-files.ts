@@ -15,7 +15,7 @@ import { isSelfSigned } from '../certificates.ts'
 import { type PartsInUse, partsInUseHere, servesPop3 } from '../stack/plan.ts'
 import { formatMoment } from '../text/moment.ts'
 import { isPassword } from '../text/settings-text.ts'
-import { checkCdb, checkExim, checkPostfix } from './check-gate.ts'
+import { checkExim, checkPostfix, checkTcpRules } from './check-gate.ts'
 import { rolesInUse } from './check-host.ts'
 import { checkMissingMaildrops } from './check-maildirs.ts'
 import { checkRights } from './check-rights.ts'
@@ -37,7 +37,7 @@ export function checkFiles(
     () => checkChecker(settings),
     () => (parts.popup ? checkMissingMaildrops(settings) : []),
     () => checkSyslog(settings),
-    () => checkCdb(settings),
+    () => checkTcpRules(settings),
     () => checkRights(settings, { script: process.argv[1] ?? '' }),
     () => checkPostfix(settings),
     () => checkExim(settings),

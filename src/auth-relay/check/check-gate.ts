@@ -7,6 +7,7 @@ import { messageOf } from '../../base/errors.ts'
 import { idsOf, isRoot } from '../../process/privileges.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import type { Settings, ShownSetting } from '../../settings/settings.ts'
+import { Cdb } from '../../wire/cdb.ts'
 import { parseTcpRule, parseTcpRules } from '../../wire/tcprules.ts'
 import { isReadable } from '../readable-file.ts'
 import {
@@ -24,13 +25,44 @@ import { sandboxFindings } from './sandbox.ts'
 const MAX_FAULTS = 5
 
 /**
- * Checks the files of the gate's cdb export with the rights of the gate's account: the site's rules
- * and the directory.
+ * Checks the gate's files of tcprules with the rights of the gate's account: the rules that the
+ * gate reads for each connection, and the site's rules and the directory of the cdb export.
  */
-export function checkCdb(
-  { wrap, grants }: Settings,
+export function checkTcpRules(
+  settings: Settings,
   unit: (name: string) => UnitFacts | undefined = unitFacts,
 ): readonly Finding[] {
+  const { wrap } = settings
+  const account = accountOfGate(wrap.user, unit('auth-relay-wrap.service'))
+  return [
+    ...(wrap.rules === '' || wrap.listen.length === 0
+      ? []
+      : rightsFindings('wrap.rules', () => checkRulesFile(wrap.rules, account))),
+    ...checkCdbExport(settings, account),
+  ]
+}
+
+/** Without readable rules the gate closes each connection with 421, as tcpserver closes it. */
+function checkRulesFile(path: string, account: ProgramAccount): readonly Finding[] {
+  const about = 'wrap.rules'
+  const refused = 'every client gets 421'
+  const hidden = sandboxFindings(about, account.sandbox, path, 'read', refused)
+  if (hidden.length > 0) return hidden
+  if (!existsSync(path)) {
+    return [unsafe(about, `${path} does not exist: ${refused}`, 'create it with tcprules, or remove wrap.rules')]
+  }
+  if (!mayAccount(account, 'r', path)) {
+    return [unsafe(about, `${account.name} cannot read ${path}: ${refused}`, `make it readable: chmod a+r ${path}`)]
+  }
+  try {
+    new Cdb(readFileSync(path)).get('')
+    return [fine(about, `${account.name} can read ${path}`)]
+  } catch (error) {
+    return [unsafe(about, `${path}: ${messageOf(error)}: ${refused}`, 'name a cdb of tcprules')]
+  }
+}
+
+function checkCdbExport({ wrap, grants }: Settings, account: ProgramAccount): readonly Finding[] {
   if (wrap.tcprules_cdb === '') {
     return wrap.tcprules_static === ''
       ? []
@@ -42,7 +74,6 @@ export function checkCdb(
           ),
         ]
   }
-  const account = accountOfGate(wrap.user, unit('auth-relay-wrap.service'))
   return [
     ...rightsFindings('wrap.tcprules_cdb', () => checkDirectory(wrap.tcprules_cdb, account)),
     ...(wrap.tcprules_static === ''

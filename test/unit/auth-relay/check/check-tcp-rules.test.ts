@@ -1,9 +1,10 @@
 import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeEach, describe, expect, test } from 'vitest'
-import { checkCdb } from '../../../../src/auth-relay/check/check-gate.ts'
+import { checkTcpRules } from '../../../../src/auth-relay/check/check-gate.ts'
 import type { UnitFacts } from '../../../../src/auth-relay/check/check-rights.ts'
 import { hiddenBy, readOnlyBy, sandboxOf } from '../../../../src/auth-relay/check/sandbox.ts'
 import { parseSettings } from '../../../../src/settings/settings.ts'
+import { formatCdb } from '../../../../src/wire/cdb.ts'
 import { describeWith, ROOT } from '../../../harness/runner/describe-with.ts'
 import { temporaryDirectory } from '../../../harness/temporary-directory.ts'
 
@@ -21,7 +22,7 @@ beforeEach(() => {
 function findingsOf(rules: string | undefined, toml = '', unit?: UnitFacts): string[] {
   if (rules !== undefined) writeFileSync(`${directory}/tcp.smtp`, rules)
   const text = `[wrap]\ntcprules_static = "${directory}/tcp.smtp"\ntcprules_cdb = "${directory}/tcp.smtp.cdb"\n${toml}`
-  return checkCdb(parseSettings(text, 'x.toml').settings, () => unit).map(
+  return checkTcpRules(parseSettings(text, 'x.toml').settings, () => unit).map(
     ({ verdict, about, text: what, remedy }) => `${verdict} ${about}: ${what.replaceAll(directory, '.')} | ${remedy}`,
   )
 }
@@ -49,6 +50,28 @@ describe('the cdb of tcpserver', () => {
 
   test('records that a tcpserver may not find', () => {
     expect(findingsOf(':allow\n', '[grants]\nipv6_prefix = 64\n').at(-1)).toContain('advice grants.ipv6_prefix: ')
+  })
+})
+
+describe('the rules of the resident gate', () => {
+  const findings = (): string[] => {
+    const text = `[wrap]\nlisten = ["*:25"]\nrules = "${directory}/tcp.smtp.cdb"\n`
+    return checkTcpRules(parseSettings(text, 'x.toml').settings, () => undefined).map(
+      ({ verdict, about, text: what, remedy }) => `${verdict} ${about}: ${what.replaceAll(directory, '.')} | ${remedy}`,
+    )
+  }
+
+  test('a missing and a damaged file are unsafe, because every client gets 421', () => {
+    expect(findings()).toEqual([
+      'unsafe wrap.rules: ./tcp.smtp.cdb does not exist: every client gets 421 | create it with tcprules, or remove wrap.rules',
+    ])
+    writeFileSync(`${directory}/tcp.smtp.cdb`, ':allow\n')
+    expect(findings()[0]).toMatch(/^unsafe wrap\.rules: \.\/tcp\.smtp\.cdb: a cdb has at least 2048 octets/)
+  })
+
+  test('a cdb is fine', () => {
+    writeFileSync(`${directory}/tcp.smtp.cdb`, formatCdb([]))
+    expect(findings()).toEqual(['fine wrap.rules: this account can read ./tcp.smtp.cdb | undefined'])
   })
 })
 
