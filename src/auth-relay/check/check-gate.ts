@@ -25,8 +25,8 @@ import { sandboxFindings } from './sandbox.ts'
 const MAX_FAULTS = 5
 
 /**
- * Checks the gate's files of tcprules with the rights of the gate's account: the rules that the
- * gate reads for each connection, and the site's rules and the directory of the cdb export.
+ * Checks the gate's files of tcprules with the rights of the gate's account. These are the rules
+ * that the gate reads for each connection, the site's rules, and the directory of the cdb export.
  */
 export function checkTcpRules(
   settings: Settings,
