@@ -107,10 +107,10 @@ export class SyslogListener {
 
   #receive(socket: Socket, framing: SyslogFraming, chunk: Buffer): void {
     const { sources, queue, counters, log } = this.#options
-    const { lines, overlong, broken } = framing.push(chunk)
+    const { lines, overlong, isInvalid } = framing.push(chunk)
     counters.overlong.tcp += overlong
     for (const line of lines) sources.acceptLine('tcp', line)
-    if (broken) {
+    if (isInvalid) {
       log.warn('syslog_framing_invalid', { reason: 'neither octet counting nor lines (RFC 6587): connection closed' })
       socket.destroy()
     } else if (!queue.hasRoom && !this.#closing) {

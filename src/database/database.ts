@@ -242,22 +242,22 @@ class PrimaryDatabase implements Database {
       if (deadline.signal.aborted) throw new DatabaseUnavailable('no connection within the deadline', { cause: error })
       throw error
     }
-    let broken = false
+    let mustClose = false
     const run: RunQuery = async config => {
-      if (broken) throw new OutcomeUnknown(`connection to ${primary.host} is closed`)
+      if (mustClose) throw new OutcomeUnknown(`connection to ${primary.host} is closed`)
       try {
         const result = await raced<RawResult>(deadline.signal, connection.run(config))
         primary.lastAnswer = performance.now()
         const cancelled = connection.cancelledWait()
         if (cancelled !== undefined) {
-          broken = true
+          mustClose = true
           throw new OutcomeUnknown(`committed on ${primary.host} alone, perhaps not on a standby: ${cancelled}`)
         }
         return result
       } catch (error) {
         if (error instanceof OutcomeUnknown) throw error
         if (deadline.signal.aborted) {
-          broken = true
+          mustClose = true
           this.#unsure.set(primary.host, primary.timeline)
           // A commit that waits for a standby in vain looks like this, and so does an old primary.
           this.#lookAround(primary)
@@ -267,7 +267,7 @@ class PrimaryDatabase implements Database {
           throw new OutcomeUnknown('the deadline passed under a statement', { cause: error })
         }
         const failure = failureOf(error, primary.host)
-        broken ||= failure.serverLost
+        mustClose ||= failure.serverLost
         if (failure.serverLost) this.#lost(primary, failure.error.message)
         throw failure.error
       }
@@ -290,7 +290,7 @@ class PrimaryDatabase implements Database {
       return result
     } finally {
       deadline.clear()
-      connection.release(broken)
+      connection.release(mustClose)
     }
   }
 

@@ -299,7 +299,7 @@ const PUBLISH_UNGRANTABLE: Statement<unknown> = {
   text: `
 WITH listed AS (
   SELECT t.net, t.alone FROM unnest($2::cidr[], $3::boolean[]) AS t(net, alone)
-), gone AS (
+), ended AS (
   DELETE FROM ungrantable AS old
   WHERE old.host = $1::text AND NOT EXISTS (SELECT FROM listed WHERE listed.net = old.net)
      OR old.seen < now() - interval '60 days'

@@ -52,7 +52,7 @@ export class MaildropService {
     let unlock = () => {}
     let maildrop: Maildrop
     try {
-      maildrop = this.#cache.remembered(maildir) ?? (await this.#cache.open(maildir))
+      maildrop = this.#cache.cached(maildir) ?? (await this.#cache.open(maildir))
       if (this.#options.lock !== 'none') {
         unlock = lockMaildrop(maildir)
         // Read again under the lock, because an earlier session may have changed the maildrop at

@@ -85,11 +85,11 @@ export class EpollTwoWaySocket implements TwoWaySocket {
   }
 
   readonly #ready = (events: number): void => {
-    const isGone = (events & (BROKEN | HUNG_UP)) !== 0
-    if (this.#unsent.length > 0 && (isGone || (events & WRITABLE) !== 0)) this.#flush()
+    const isHungUp = (events & (BROKEN | HUNG_UP)) !== 0
+    if (this.#unsent.length > 0 && (isHungUp || (events & WRITABLE) !== 0)) this.#flush()
     if (this.#isDestroyed) return
     if (!this.#isPaused && !this.#inputEnded) this.#read()
-    else if (isGone) {
+    else if (isHungUp) {
       this.#registration?.remove()
       this.#registration = undefined
     }

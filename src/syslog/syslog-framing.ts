@@ -5,8 +5,10 @@ import { MAX_SYSLOG_LINE } from './syslog-line.ts'
 const SPACE = 0x20
 const MAX_COUNT_DIGITS = 7
 
-/** The messages that one chunk completed. `broken`: the framing is invalid, so no more follow. */
-export type Frames = Omit<SplitLines, 'overlongAt'> & { readonly broken: boolean }
+/**
+ * The messages that one chunk completed. `isInvalid`: the framing is invalid, so no more follow.
+ */
+export type Frames = Omit<SplitLines, 'overlongAt'> & { readonly isInvalid: boolean }
 
 /**
  * Splits a connection of syslog over TCP into messages (RFC 6587). The framing is octet counting
@@ -29,11 +31,11 @@ export class SyslogFraming {
         return this.#mode === 'unknown' ? NOTHING : this.push(first)
       }
       case 'lines':
-        return { ...this.#splitter.push(chunk), broken: false }
+        return { ...this.#splitter.push(chunk), isInvalid: false }
       case 'counted':
         return this.#counted(chunk)
       case 'invalid':
-        return { ...NOTHING, broken: true }
+        return { ...NOTHING, isInvalid: true }
     }
   }
 
@@ -52,7 +54,7 @@ export class SyslogFraming {
       if (count === 'invalid') {
         this.#mode = 'invalid'
         this.#held = Buffer.alloc(0)
-        return { lines, overlong, broken: true }
+        return { lines, overlong, isInvalid: true }
       }
       if (count.length > MAX_SYSLOG_LINE) {
         overlong++
@@ -68,11 +70,11 @@ export class SyslogFraming {
       rest = rest.subarray(end)
     }
     this.#held = Buffer.from(rest)
-    return { lines, overlong, broken: false }
+    return { lines, overlong, isInvalid: false }
   }
 }
 
-const NOTHING: Frames = { lines: [], overlong: 0, broken: false }
+const NOTHING: Frames = { lines: [], overlong: 0, isInvalid: false }
 
 /** A message begins with `<` or a stamp, so digits and a space are a count. */
 function framingOf(octets: Buffer): 'unknown' | 'counted' | 'lines' {

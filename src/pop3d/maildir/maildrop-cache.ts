@@ -93,7 +93,7 @@ export class MaildropCache {
    * Returns the maildrop without waiting if it is cached; undefined if it must be read. Throws the
    * errors of `open`.
    */
-  remembered(path: string): Maildrop | undefined {
+  cached(path: string): Maildrop | undefined {
     return this.#recall(path, foldersOf(path))
   }
 

@@ -42,7 +42,7 @@ export async function makeChecker(
       const { passwdFileChecker } = await import('./passwd-file.ts')
       return passwdFileChecker(
         { passwdFile: popup.passwd_file, apopFile: popup.apop_file, maildir: popup.maildir },
-        await remembered(popup),
+        await authenticationCache(popup),
         hashing,
         log,
       )
@@ -59,16 +59,16 @@ export async function makeChecker(
     }
     case 'sql': {
       const { sqlChecker } = await import('./sql.ts')
-      return sqlChecker(popup, await remembered(popup), hashing, log)
+      return sqlChecker(popup, await authenticationCache(popup), hashing, log)
     }
     case 'system': {
       const { systemChecker } = await import('./system.ts')
-      return systemChecker({ maildir: popup.maildir }, await remembered(popup), hashing)
+      return systemChecker({ maildir: popup.maildir }, await authenticationCache(popup), hashing)
     }
   }
 }
 
-async function remembered(popup: Settings['popup']): Promise<AuthenticationCache> {
+async function authenticationCache(popup: Settings['popup']): Promise<AuthenticationCache> {
   const { AuthenticationCache } = await import('./password-hash.ts')
   return new AuthenticationCache(popup.auth_cache_time * 1000, systemClock)
 }

@@ -121,7 +121,7 @@ function stream(random: Random): void {
   const read = (pieces: readonly Buffer[]): string => {
     const framing = new SyslogFraming()
     const frames = pieces.map(piece => framing.push(piece))
-    const end = frames.at(-1)?.broken ?? false
+    const end = frames.at(-1)?.isInvalid ?? false
     return JSON.stringify([frames.flatMap(({ lines }) => lines), frames.reduce((sum, f) => sum + f.overlong, 0), end])
   }
   promise(read([octets]) === read(cut(random, octets)), 'other lines when cut', octets.toString('latin1'))

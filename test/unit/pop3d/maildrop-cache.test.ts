@@ -18,9 +18,9 @@ test('the scans that were used last are kept while their messages together do no
   const [first, second, third] = [threeMessages(), threeMessages(), threeMessages()]
   await cache.open(first)
   await cache.open(second)
-  expect(cache.remembered(first)?.count).toBe(3)
+  expect(cache.cached(first)?.count).toBe(3)
   await cache.open(third)
-  expect([first, second, third].map(path => cache.remembered(path)?.count)).toEqual([3, undefined, 3])
+  expect([first, second, third].map(path => cache.cached(path)?.count)).toEqual([3, undefined, 3])
 })
 
 test('after a scan that failed for want of memory, the next one finds the sizes', async () => {

@@ -3,14 +3,14 @@ import { describe, expect, it } from 'vitest'
 import { SyslogFraming } from '../../../src/syslog/syslog-framing.ts'
 import { MAX_SYSLOG_LINE } from '../../../src/syslog/syslog-line.ts'
 
-function frames(chunks: readonly Buffer[]): { lines: string[]; overlong: number; broken: boolean } {
+function frames(chunks: readonly Buffer[]): { lines: string[]; overlong: number; isInvalid: boolean } {
   const framing = new SyslogFraming()
-  const all = { lines: [] as string[], overlong: 0, broken: false }
+  const all = { lines: [] as string[], overlong: 0, isInvalid: false }
   for (const chunk of chunks) {
-    const { lines, overlong, broken } = framing.push(chunk)
+    const { lines, overlong, isInvalid } = framing.push(chunk)
     all.lines.push(...lines)
     all.overlong += overlong
-    all.broken ||= broken
+    all.isInvalid ||= isInvalid
     chunk.fill(0x31)
   }
   return all
@@ -20,31 +20,31 @@ const octetByOctet = (octets: Buffer): Buffer[] => [...octets].map(octet => Buff
 
 describe('SyslogFraming (RFC 6587)', () => {
   it('reads lines ended by LF, with and without priority', () => {
-    expect(frames(of('<22>a\n<22>b\nc'))).toEqual({ lines: ['<22>a', '<22>b'], overlong: 0, broken: false })
+    expect(frames(of('<22>a\n<22>b\nc'))).toEqual({ lines: ['<22>a', '<22>b'], overlong: 0, isInvalid: false })
     expect(frames(of('Mar  5 x\n')).lines).toEqual(['Mar  5 x'])
     expect(frames(octetByOctet(Buffer.from('2026-03-05T10:11:12Z x\n'))).lines).toEqual(['2026-03-05T10:11:12Z x'])
   })
 
   it('reads messages with an octet count; an LF inside is part of the message', () => {
-    expect(frames(of('5 <22>a7 <22>\nbc'))).toEqual({ lines: ['<22>a', '<22>\nbc'], overlong: 0, broken: false })
+    expect(frames(of('5 <22>a7 <22>\nbc'))).toEqual({ lines: ['<22>a', '<22>\nbc'], overlong: 0, isInvalid: false })
     expect(frames(of('6 <22>a\n5 <22>b')).lines).toEqual(['<22>a', '<22>b'])
   })
 
   it('drops messages that are too long completely', () => {
     const long = 'x'.repeat(9000)
-    expect(frames(of(`9000 ${long}5 <22>a`))).toEqual({ lines: ['<22>a'], overlong: 1, broken: false })
+    expect(frames(of(`9000 ${long}5 <22>a`))).toEqual({ lines: ['<22>a'], overlong: 1, isInvalid: false })
     expect(frames(octetByOctet(Buffer.from(`9000 ${long}5 <22>a`)))).toEqual({
       lines: ['<22>a'],
       overlong: 1,
-      broken: false,
+      isInvalid: false,
     })
-    expect(frames(of(`<22>${long}\n<22>a\n`))).toEqual({ lines: ['<22>a'], overlong: 1, broken: false })
+    expect(frames(of(`<22>${long}\n<22>a\n`))).toEqual({ lines: ['<22>a'], overlong: 1, isInvalid: false })
   })
 
   it('ends the stream if a count is missing', () => {
-    expect(frames(of('5 <22>aoops 5 <22>b'))).toEqual({ lines: ['<22>a'], overlong: 0, broken: true })
-    expect(frames(of('5 <22>a0 5 <22>b')).broken).toBe(true)
-    expect(frames(of('5 <22>a123456789 ')).broken).toBe(true)
+    expect(frames(of('5 <22>aoops 5 <22>b'))).toEqual({ lines: ['<22>a'], overlong: 0, isInvalid: true })
+    expect(frames(of('5 <22>a0 5 <22>b')).isInvalid).toBe(true)
+    expect(frames(of('5 <22>a123456789 ')).isInvalid).toBe(true)
   })
 
   it('reads a message of the maximum length, and drops one with an octet more', () => {
@@ -52,9 +52,9 @@ describe('SyslogFraming (RFC 6587)', () => {
     expect(frames(of(`${MAX_SYSLOG_LINE} ${longest}${MAX_SYSLOG_LINE + 1} ${longest}x1 y`))).toEqual({
       lines: [longest, 'y'],
       overlong: 1,
-      broken: false,
+      isInvalid: false,
     })
-    expect(frames(of(`1234567 ${'x'.repeat(1000)}`))).toEqual({ lines: [], overlong: 1, broken: false })
+    expect(frames(of(`1234567 ${'x'.repeat(1000)}`))).toEqual({ lines: [], overlong: 1, isInvalid: false })
   })
 
   it('drops one LF at the end of a counted message', () => {
@@ -63,8 +63,8 @@ describe('SyslogFraming (RFC 6587)', () => {
 
   it('reads nothing after the end of a stream', () => {
     const framing = new SyslogFraming()
-    expect(framing.push(Buffer.from('1 ax'))).toEqual({ lines: ['a'], overlong: 0, broken: true })
-    expect(framing.push(Buffer.from('1 a'))).toEqual({ lines: [], overlong: 0, broken: true })
+    expect(framing.push(Buffer.from('1 ax'))).toEqual({ lines: ['a'], overlong: 0, isInvalid: true })
+    expect(framing.push(Buffer.from('1 a'))).toEqual({ lines: [], overlong: 0, isInvalid: true })
   })
 
   it.each([
@@ -81,9 +81,9 @@ describe('SyslogFraming (RFC 6587)', () => {
     ['1 a 1 b', ['a'], true],
     ['1 a1b', ['a'], true],
     ['1 a1b c', ['a'], true],
-  ])('%j', (octets, lines, broken) => {
-    expect(frames(of(octets))).toEqual({ lines, overlong: 0, broken })
-    expect(frames(octetByOctet(Buffer.from(octets)))).toEqual({ lines, overlong: 0, broken })
+  ])('%j', (octets, lines, isInvalid) => {
+    expect(frames(of(octets))).toEqual({ lines, overlong: 0, isInvalid })
+    expect(frames(octetByOctet(Buffer.from(octets)))).toEqual({ lines, overlong: 0, isInvalid })
   })
 
   const message = fc
