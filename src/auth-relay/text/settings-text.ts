@@ -167,6 +167,7 @@ export const RECIPES = {
         listen: ['*:25'],
         smtpd: ['/var/qmail/bin/qmail-smtpd'],
         smtpd_user: 'qmaild',
+        // recipeForHost omits it on a host without the file.
         rules: '/etc/tcp.smtp.cdb',
       },
     },
@@ -186,6 +187,18 @@ export const RECIPES = {
 export type RecipeName = keyof typeof RECIPES
 
 export const isRecipeName = (word: string): word is RecipeName => Object.hasOwn(RECIPES, word)
+
+/**
+ * The recipe of a site for this host. It omits `wrap.rules` if the file does not exist, because the
+ * gate would close each connection with 421.
+ */
+export function recipeForHost(site: RecipeName, exists: (path: string) => boolean = existsSync): Recipe {
+  const recipe: Recipe = RECIPES[site]
+  const { rules, ...wrap } = recipe.overrides['wrap'] ?? {}
+  if (typeof rules !== 'string' || exists(rules)) return recipe
+  const note = `${rules} does not exist, so wrap.rules is not set. Set it when you have a cdb of tcprules.`
+  return { ...recipe, overrides: { ...recipe.overrides, wrap }, notes: [...recipe.notes, note] }
+}
 
 const PASSWORDS: ReadonlySet<string> = new Set(['dbpass', 'wrap_dbpass', 'status_dbpass'])
 

@@ -14,6 +14,7 @@ import {
   RECIPES,
   type Recipe,
   type RecipeName,
+  recipeForHost,
   schemaFile,
 } from '../text/settings-text.ts'
 import type { Verb } from '../verb.ts'
@@ -80,7 +81,7 @@ function write(
   const choosesDatabase = options.dbhost !== undefined || embedded === true
   const distribution = choosesDatabase || former !== undefined ? undefined : distributionServer()
   const dbhost = options.dbhost ?? (distribution === undefined ? undefined : 'localhost')
-  const recipe = site === undefined ? undefined : RECIPES[site]
+  const recipe = site === undefined ? undefined : recipeForHost(site)
   const secret = join(dirname(config), 'sslhack.pass')
   const database: DatabaseChoice =
     dbhost !== undefined ? { dbhost } : former !== undefined && embedded !== true ? 'as before' : 'embedded'

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { formatSettings } from '../../../src/auth-relay/text/settings-text.ts'
+import { formatSettings, RECIPES, recipeForHost } from '../../../src/auth-relay/text/settings-text.ts'
 import { settingsFor, settingsTemplate } from '../../../src/auth-relay/verbs/init.ts'
 import { parseSettings, SECTIONS } from '../../../src/settings/settings.ts'
 
@@ -89,5 +89,30 @@ describe('the file that init writes', () => {
     })
     expect(new Set(passwords).size).toBe(6)
     for (const password of passwords) expect(password).toMatch(/^[\w-]{32}$/)
+  })
+})
+
+describe('the recipe of qmail', () => {
+  const wrapOf = (exists: boolean) => {
+    const recipe = recipeForHost('qmail', path => exists && path === '/etc/tcp.smtp.cdb')
+    const overrides = settingsFor({ secret: '/etc/sslhack.pass', database: 'embedded', recipe })
+    const text = settingsTemplate('/etc/auth-relay.toml', overrides, recipe)
+    return { text, wrap: parseSettings(text, 'auth-relay.toml').settings.wrap }
+  }
+
+  test('names the cdb of tcpserver if the file exists', () => {
+    expect(wrapOf(true).wrap.rules).toBe('/etc/tcp.smtp.cdb')
+    expect(wrapOf(true).text).not.toContain('does not exist')
+  })
+
+  test('omits it on a host without the file, with a note in the settings file', () => {
+    const { text, wrap } = wrapOf(false)
+    expect(wrap).toEqual({ ...wrapOf(true).wrap, rules: '' })
+    expect(text).toContain('# /etc/tcp.smtp.cdb does not exist, so wrap.rules is not set.')
+  })
+
+  test('the other recipes do not depend on files of the host', () => {
+    for (const site of ['postfix', 'postfix-popup', 'exim', 'logs'] as const)
+      expect(recipeForHost(site, () => false)).toBe(RECIPES[site])
   })
 })
