@@ -158,7 +158,7 @@ describeWith([command('tcpserver', 'ucspi-tcp'), command('swaks')], 'wrap in pla
     await run(['mkdir', '-p', `${qmail}/bin`])
     symlinkSync(show, `${qmail}/bin/qmail-smtpd`)
     const recipe = { section: 'qmail and notqmail', language: 'sh', marker: 'mv qmail-smtpd' }
-    const places = { '/var/qmail': qmail, '/usr/local/bin/wrap': `${root}bin/wrap` }
+    const places = { '/var/qmail': qmail, '/usr/lib/auth-relay/bin/wrap': `${root}bin/wrap` }
     expect((await run(['sh', '-ec', installBlock(recipe, places)])).ending?.code).toBe(0)
     await grants.grant('192.0.2.7', 'ann')
     const program = await run([`${qmail}/bin/qmail-smtpd`, 'arg'], {
