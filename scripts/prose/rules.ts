@@ -58,7 +58,8 @@ const PATTERNS: readonly Pattern[] = [
   { rule: 'no-noun', pattern: /, (?:which|who|what)\.$/i, advice: 'finish the sentence' },
   {
     rule: 'person',
-    pattern: /\b(?:nobody|no one|somebody|someone|everybody|anybody)\b/i,
+    // A value of a setting may have such a name. It then stands in quotation marks.
+    pattern: /(?<!")\b(?:nobody|no one|somebody|someone|everybody|anybody)\b/i,
     advice: 'name the process, the account or the person',
   },
   { rule: 'person', pattern: /\b(?:he|she|him|his|her|hers|himself|herself)\b/i, advice: 'write the noun' },

@@ -62,7 +62,7 @@ export const ALARM_RULES: readonly AlarmRule[] = [
   },
   {
     name: 'device_silent',
-    summary: 'A known device has not logged in for a week.',
+    summary: 'A known device has not logged in for alerts.silent_days.',
     remedy: 'look at the device, or auth-relay device remove NAME',
     severity: 'warning',
     isOfDatabase: true,

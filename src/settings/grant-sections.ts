@@ -64,7 +64,7 @@ export const ALERTS = defineSection(
       5,
       2,
       1000,
-      'device_rate: multiple of the median number of messages of an hour. Without a count of messages the busy minutes decide, and more than 55 of them always raise it, up to a median of 45.',
+      'device_rate: multiple of the median number of messages of an hour. Without a count of messages the rule compares the minutes of the hour that had a connection. By these minutes a device whose median is above 45 never raises the alarm. Every other device raises it with more than 55 minutes.',
     ),
     refusal_factor: integer(5, 2, 1000, 'refusals_rise: multiple of the mean number of refusals of the day before.'),
     silent_days: integer(7, 1, 365, 'device_silent: days without a login.'),
@@ -408,7 +408,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   shared_addresses: choice(
     ['devices', 'nobody', 'as_before'],
     'devices',
-    'Mail that is relayed from an address that several logins open. devices: mail with a sender of a device or of one of these logins (policy service, query service and front). The second value: mail of devices alone; services that do not know the sender relay it only while the last login is that of a device. as_before: all mail.',
+    'Mail that is relayed from an address that several logins open. "devices": mail with a sender of a device or of one of these logins (policy service, query service and front). "nobody": mail of devices alone; services that do not know the sender relay it only while the last login is that of a device. "as_before": all mail.',
   ),
   shared_logins: integer(
     3,
@@ -443,7 +443,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   tcprules_cdb: path('', 'cdb that the gate keeps up to date with the granted addresses, for tcpserver -x.'),
   tcprules_static: path(
     '',
-    "The site's rules as text. The gate merges them into tcprules_cdb. A deny of these rules overrides a grant.",
+    "The site's rules as text. The gate merges them into tcprules_cdb. A deny by address overrides a grant; a deny by host name does not.",
   ),
   tcprules_interval: duration(
     'ms',

@@ -61,6 +61,11 @@ test('a word of the glossary is refused outside code, in headings too', () => {
   expect(rulesOf('The `keeper` starts.')).toEqual([])
 })
 
+test('a word for persons is refused, except as a value in quotation marks', () => {
+  expect(rulesOf('The gate tells nobody.')).toContain('person')
+  expect(rulesOf('With "nobody" the gate relays mail of devices alone.')).toEqual([])
+})
+
 test('the glossary replaces words', () => {
   expect(replacements.map(({ word }) => word)).toContain('keeper')
   expect(replacements.length).toBeGreaterThan(10)
