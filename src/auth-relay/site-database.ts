@@ -76,8 +76,8 @@ function explain(error: unknown, connection: ConnectionOptions): unknown {
   if (error instanceof OutcomeUnknown) {
     return new TemporaryFault(
       {
-        fact: `the outcome is unknown, and a failover may lose the change: ${error.message}`,
-        remedy: 'check whether it is there, and repeat the command',
+        fact: `the outcome is unknown, and a failover may lose the change, even if it is visible now: ${error.message}`,
+        remedy: 'repeat the command until it ends with status 0',
       },
       error,
     )
