@@ -139,7 +139,7 @@ describe.each([...DOCUMENTS, ...MORE_DOCUMENTS])('%s', name => {
 })
 
 /** Every document in Markdown that people write. */
-const ALL_DOCUMENTS = globSync(['*.md', 'bench/README.md', 'docs/**/*.md'], { cwd: root }).sort()
+const ALL_DOCUMENTS = globSync(['*.md', 'bench/README.md', 'docs/**/*.md', 'src/**/*.md'], { cwd: root }).sort()
 const MAX_COLUMNS = 160
 
 test('a line of a document has at most 160 columns, except in tables and code blocks', () => {
@@ -259,6 +259,7 @@ test('each decision, and each second decision of a page, has its date, status an
       /^\*\*Context\.\*\*/m,
       /^\*\*Decision\.\*\*/m,
       /^\*\*Consequences\.\*\*/m,
+      /^\*\*Alternatives(?: tried| not tried)?\b/m,
     ]
     const missing = needs.filter(need => !need.test(part)).map(String)
     return missing.length === 0 ? [] : [{ name, title, missing }]
