@@ -1,4 +1,5 @@
 /** The rules for the mail of a granted client, and its counts against hourly and daily limits. */
+import type { FieldsOf, Log } from '../base/log.ts'
 import type { EnvelopeRules, RelayGrant } from '../grants/devices/mail-rules.ts'
 import type { Refusal, Reservation } from '../smtp/transaction.ts'
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
@@ -23,14 +24,23 @@ export const mailRules = (
   { customers, ...site }: SiteMailRules,
   ip: IpAddress,
   { login, device, neighbours }: RelayGrant,
-  onForeignSender: (sender: string) => void,
+  onForeignSender: MailRules['onForeignSender'],
 ): MailRules => ({ ...site, login, device, neighbours, customer: customers.keyOf(ip), onForeignSender })
 
 /** The login and the device whose rules hold, for the log. */
-export const loggedRules = ({ login, device }: MailRules): { readonly user?: string; readonly device?: string } => ({
+export const loggedRules = ({
+  login,
+  device,
+}: Pick<MailRules, 'login' | 'device'>): { readonly user?: string; readonly device?: string } => ({
   ...(login === undefined ? {} : { user: login }),
   ...(device === undefined ? {} : { device: device.name }),
 })
+
+/** Logs the senders about which `sender_binding` only warns, in the same form for every service. */
+export const logForeignSender =
+  (log: Log, session: Pick<FieldsOf<'sender_mismatched'>, 'ip' | 'service' | 'pid'>): MailRules['onForeignSender'] =>
+  (sender, rules) =>
+    log.warn('sender_mismatched', { ...session, ...loggedRules(rules), sender })
 
 /** A counter that one more message or recipient increases. */
 type Counted = {

@@ -250,7 +250,8 @@ export const GATE = {
   sender_mismatched: {
     levels: ['warn'],
     fields: ['ip', 'service', 'pid', 'user', 'device', 'sender'],
-    meaning: 'The sender of a mail is not in the domain of the login (`sender_binding = "warn"`).',
+    meaning:
+      'The sender of a mail does not belong to the login (`sender_binding = "warn"`). The field `pid` is there behind the front.',
     action: 'Nothing, or set `sender_binding = "refuse"`.',
   },
   client_denied: {

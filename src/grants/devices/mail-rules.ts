@@ -264,8 +264,11 @@ export type EnvelopeRules = {
   readonly senderDomains: readonly string[]
   /** Of a login without a device; empty: all. */
   readonly recipientDomains: readonly string[]
-  /** A sender that is not the login's own passes, because the binding only warns. */
-  readonly onForeignSender: (sender: string) => void
+  /**
+   * Called if a sender that is not the login's own passes, because the binding only warns. `rules`:
+   * the login and the device whose rules hold for the sender.
+   */
+  readonly onForeignSender: (sender: string, rules: Pick<EnvelopeRules, 'login' | 'device'>) => void
 }
 
 const FOREIGN: MailRefusal = {
@@ -348,7 +351,7 @@ export function refuseSender(rules: EnvelopeRules, sender: string): MailRefusal 
   }
   if (senderBinding === 'off' || login === undefined || senderBelongsTo(login, sender, senderDomains)) return undefined
   if (senderBinding === 'refuse') return FOREIGN
-  onForeignSender(sender)
+  onForeignSender(sender, rules)
   return undefined
 }
 

@@ -17,7 +17,7 @@ import type { ClientFaultTimes } from '../front/client-faults.ts'
 import { GrantRules } from '../front/grant-rules.ts'
 import { GrantTerm } from '../front/grant-term.ts'
 import { SmtpFront } from '../front/smtp-front.ts'
-import { mailRules, type SiteMailRules } from '../mail-rules.ts'
+import { logForeignSender, mailRules, type SiteMailRules } from '../mail-rules.ts'
 import type { CdbExportOptions } from '../services/cdb-export.ts'
 import type { PolicyRates } from '../services/policy-rates.ts'
 import type { FaultsSource, QueryListenerOptions, QueryServiceOptions } from '../services/query-service.ts'
@@ -154,8 +154,7 @@ export class GateSetup {
     const { front_auth: auth } = this.settings.wrap
     return (client, server, { ip, grant, pid }) => {
       const session = { ip, service: 'front', pid }
-      const onForeignSender = (sender: string): void =>
-        this.log.warn('sender_mismatched', { ...session, ...rules.logFields, sender })
+      const onForeignSender = logForeignSender(this.log, session)
       const term = new GrantTerm(grant, () => this.#decide(ip))
       const onAccepted = this.#reportMessages(ip)
       const rules: GrantRules = new GrantRules(

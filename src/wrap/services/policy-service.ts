@@ -5,7 +5,15 @@ import type { Refusal } from '../../smtp/transaction.ts'
 import type { IpAddress } from '../../wire/ip-address.ts'
 import { clientOf, formatPolicyAnswer, PolicyReader, type PolicyRequest } from '../../wire/services/policy.ts'
 import { type Decision, logAnswer, MAIL_REFUSED } from '../decision.ts'
-import { loggedRules, type MailRules, mailRules, messageCounts, recipientCounts, refuseCount } from '../mail-rules.ts'
+import {
+  logForeignSender,
+  loggedRules,
+  type MailRules,
+  mailRules,
+  messageCounts,
+  recipientCounts,
+  refuseCount,
+} from '../mail-rules.ts'
 import type { QueryServiceOptions } from './query-service.ts'
 
 /** Answer without a decision: the later restrictions of main.cf decide (Postfix access(5)). */
@@ -101,9 +109,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
   ): { readonly reason: string; readonly action: string; readonly client: ReturnType<typeof loggedRules> } | undefined {
     const options = this.#options()
     const { rules, sender, recipient } = checkEnvelope(
-      mailRules(options, ip, grant, foreign =>
-        options.log.warn('sender_mismatched', { ip, user: grant.login, sender: foreign }),
-      ),
+      mailRules(options, ip, grant, logForeignSender(options.log, { ip, service: 'policy' })),
       { sender: request.get('sender'), recipient: request.get('recipient') ?? '' },
     )
     const refusal = sender ?? recipient ?? this.#overRate(request, rules)

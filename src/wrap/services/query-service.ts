@@ -22,6 +22,7 @@ import {
 } from '../../wire/services/relay-query.ts'
 import { type Decision, logAnswer, MAIL_REFUSED } from '../decision.ts'
 import {
+  logForeignSender,
   loggedRules,
   type MailRules,
   mailRules,
@@ -72,10 +73,10 @@ export function queryService(options: () => QueryServiceOptions & FaultsSource):
     const { ip, sender, recipient } = query
     const granted = decisionOfSender(await decide(ip), sender ?? '', site.senderDomains)
     const checked = granted.relay
-      ? checkEnvelope(
-          mailRules(site, ip, granted, () => {}),
-          { sender, recipient },
-        )
+      ? checkEnvelope(mailRules(site, ip, granted, logForeignSender(log, { ip, service: 'query' })), {
+          sender,
+          recipient,
+        })
       : undefined
     const rules = checked?.rules
     const refusal = checked?.sender ?? checked?.recipient

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { afterAll, afterEach, expect, test } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
+import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { formatPolicyRequest } from '../../../src/wire/services/policy.ts'
 import type { Decision } from '../../../src/wrap/decision.ts'
@@ -19,6 +20,21 @@ afterEach(() => {
 let services = 0
 
 const GRANTED: Decision = { relay: true, until: 1_764_000_000, login: 'ann@example.org' }
+const COPIER: GrantedDevice = {
+  name: 'copier 2',
+  senders: ['scan@example.org'],
+  recipientDomains: [],
+  messagesPerHour: 0,
+  messagesPerDay: 0,
+  recipientsPerHour: 0,
+  recipientsPerDay: 0,
+  lineEndings: 'strict',
+  hours: null,
+  until: null,
+  ended: false,
+  places: [],
+  elsewhere: false,
+}
 const NO_LIMITS: PolicyLimits = {
   messages_per_login: 0,
   messages_per_address: 0,
@@ -132,11 +148,35 @@ test('a sender that does not belong to the login: no action, a warning, or 550',
   expect(off.lines.filter(line => line.includes('sender_mismatched'))).toEqual([])
   const warn = await open({ senderBinding: 'warn' })
   expect(await warn.ask(foreign)).toBe('OK')
-  expect(warn.lines[0]).toContain('event=sender_mismatched ip=192.0.2.7 user=ann@example.org sender=boss@example.org')
+  expect(warn.lines[0]).toContain(
+    'event=sender_mismatched ip=192.0.2.7 service=policy user=ann@example.org sender=boss@example.org',
+  )
   const refuse = await open({ senderBinding: 'refuse' })
   expect(await refuse.ask(foreign)).toBe('550 5.7.1 sender address does not belong to the mailbox opened from here')
   expect(refuse.relayed).toEqual([])
   expect(await refuse.ask()).toBe('OK')
+})
+
+test('the line about a foreign sender has the device, and the login whose rules hold at an address of several', async () => {
+  const foreign = { sender: 'boss@example.org' }
+  const ofDevice = await open({
+    senderBinding: 'warn',
+    decide: async () => ({ ...GRANTED, device: { ...COPIER, senders: [] } }),
+  })
+  expect(await ofDevice.ask(foreign)).toBe('OK')
+  expect(ofDevice.lines[0]).toContain('service=policy user=ann@example.org device="copier 2" sender=boss@example.org')
+  const neighbours = {
+    logins: ['ann@example.org', 'bob@example.org'],
+    devices: [{ login: 'ann@example.org', device: COPIER, isOpen: true }],
+    isShared: false,
+    onlyDevices: false,
+  }
+  const ofSeveral = await open({
+    senderBinding: 'warn',
+    decide: async () => ({ ...GRANTED, device: COPIER, neighbours }),
+  })
+  expect(await ofSeveral.ask(foreign)).toBe('OK')
+  expect(ofSeveral.lines[0]).toContain('service=policy user=bob@example.org sender=boss@example.org')
 })
 
 test('a fault during a request gives DUNNO, so that no mail waits', async () => {

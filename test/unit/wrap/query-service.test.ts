@@ -144,6 +144,19 @@ test('a refused sender gets a permanent refusal, and does not count', async () =
   expect(await counts()).toMatchObject({ messagesPerHour: 0, recipientsPerHour: 0 })
 })
 
+test('a sender that does not belong to the login is logged by sender binding that warns', async () => {
+  const people: Decision = { relay: true, until: 1_764_000_000, login: 'ann@example.org' }
+  const foreign = 'boss@example.org'
+  const off = await open({ decide: async () => people })
+  await off.recipient('7.1', /^yes /, foreign)
+  expect(off.lines.filter(line => line.includes('sender_mismatched'))).toEqual([])
+  const warn = await open({ decide: async () => people, senderBinding: 'warn' })
+  await warn.recipient('7.1', /^yes /, foreign)
+  expect(warn.lines[0]).toContain(
+    'event=sender_mismatched ip=192.0.2.7 service=query user=ann@example.org sender=boss@example.org',
+  )
+})
+
 test('the same instance of another address is another message', async () => {
   let device: GrantedDevice = { ...COPIER, messagesPerHour: 1 }
   const { recipient } = await open({ decide: async () => ({ ...GRANTED, device }) })
