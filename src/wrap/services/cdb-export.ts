@@ -240,7 +240,7 @@ export class CdbExport {
       if (this.#complaints.delete('rules')) log.info('cdb_rules_accepted', { path: rulesPath })
     } catch (error) {
       this.#siteVersion = version
-      this.#complain('rules', 'cdb_rules_refused', error, 'the last valid rules stay in force')
+      this.#complain('rules', error, 'the last valid rules stay in force')
     }
   }
 
@@ -257,7 +257,7 @@ export class CdbExport {
         done = true
         this.#complaints.delete('file')
       } catch (error) {
-        this.#complain('file', 'cdb_write_failed', error, 'give the directory of the file to wrap.user, or make room')
+        this.#complain('file', error, 'give the directory of the file to wrap.user, or make room')
         done = this.#tryToOverwrite(file)
       }
       if (done) {
@@ -294,19 +294,13 @@ export class CdbExport {
     this.#endTimer = setTimeout(() => this.#write(), Math.min(Math.max(10, wait), MAX_TIMER_MS))
   }
 
-  #complain(
-    about: 'rules' | 'file',
-    event: 'cdb_rules_refused' | 'cdb_write_failed',
-    error: unknown,
-    remedy: string,
-  ): void {
-    const { path, log } = this.#options
+  #complain(about: 'rules' | 'file', error: unknown, remedy: string): void {
+    const { path, rulesPath, log } = this.#options
     const reason = messageOf(error)
     if (this.#complaints.get(about) === reason) return
     this.#complaints.set(about, reason)
-    const fields = { path, reason, remedy }
-    if (event === 'cdb_rules_refused') log.error('cdb_rules_refused', fields)
-    else log.error('cdb_write_failed', fields)
+    if (about === 'rules') log.error('cdb_rules_refused', { path: rulesPath, reason, remedy })
+    else log.error('cdb_write_failed', { path, reason, remedy })
   }
 }
 

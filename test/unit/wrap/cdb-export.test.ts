@@ -98,7 +98,8 @@ describe('a fault in the site’s own rules', () => {
     expect(['192.0.2.60', '192.0.2.61', '192.0.2.62'].map(relays)).toEqual([false, false, true])
     expect(ruleFor('203.0.113.9').allow).toBe(false)
     await exported.refresh()
-    expect(lines.filter(line => line.includes('event=cdb_rules_refused')).length).toBe(1)
+    const refused = lines.filter(line => line.includes('event=cdb_rules_refused'))
+    expect(refused.map(line => / path=(\S+) /.exec(line)?.[1])).toEqual([rules()])
     await exported.stop()
     expect([relays('192.0.2.62'), ruleFor('203.0.113.9').allow]).toEqual([false, false])
   })
@@ -111,7 +112,7 @@ describe('a fault in the site’s own rules', () => {
     writeFileSync(rules(), ':deny\n')
     await exported.refresh()
     expect(ruleFor('192.0.2.1').allow).toBe(false)
-    expect(lines.at(-2)).toContain('event=cdb_rules_accepted')
+    expect(lines.at(-2)).toContain(`event=cdb_rules_accepted path=${rules()}`)
   })
 
   test('a start with invalid rules uses those of the last run, and none of its grants', async () => {
