@@ -114,9 +114,8 @@ export class CdbExport {
       const why = messageOf(error)
       throw new UsageFault(`cannot write wrap.tcprules_cdb ${path}: ${why}. Give its directory to wrap.user`, error)
     }
-    await this.#update()
+    await this.#runRound()
     this.#options.onChange(() => this.#changed())
-    this.#schedule()
   }
 
   /** Applies the options from the next round on. The path stays the same. */
@@ -129,8 +128,8 @@ export class CdbExport {
    * Queries and writes immediately (SIGHUP, tests). Never rejects: failures are logged and retried.
    */
   async refresh(): Promise<void> {
-    await this.#round
-    await this.#update()
+    while (this.#round !== undefined) await this.#round
+    await this.#runRound()
   }
 
   /**
@@ -162,15 +161,20 @@ export class CdbExport {
     if (this.#isClosed) return
     const { intervalMs } = this.#options
     const wait = this.#isDue ? Math.max(SETTLE_MS, 9 * this.#took) : intervalMs
-    this.#timer = setTimeout(
-      () => {
-        this.#round = this.#update().finally(() => {
-          this.#round = undefined
-          this.#schedule()
-        })
-      },
-      Math.min(intervalMs, wait),
-    )
+    this.#timer = setTimeout(() => void this.#runRound(), Math.min(intervalMs, wait))
+  }
+
+  /**
+   * Runs one round, and schedules the next one. One round runs at a time, because the later answer
+   * of two queries may be the older list.
+   */
+  #runRound(): Promise<void> {
+    clearTimeout(this.#timer)
+    this.#round = this.#update().finally(() => {
+      this.#round = undefined
+      this.#schedule()
+    })
+    return this.#round
   }
 
   /** Queries the store and writes the file. */

@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { setImmediate } from 'node:timers/promises'
+import { afterAll, afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { createLog } from '../../../src/base/log.ts'
 import { Cdb } from '../../../src/wire/cdb.ts'
 import { parseIpAddress, parseNetwork } from '../../../src/wire/ip-address.ts'
@@ -154,6 +155,60 @@ test('the first write of a start contains no grants', async () => {
   asked.resolve([grant('192.0.2.61')])
   await start
   expect(relays('192.0.2.61')).toBe(true)
+})
+
+test('a query after a reload and one after a change follow each other, so that the newer list stays', async () => {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+  onTestFinished(() => void vi.useRealTimers())
+  writeFileSync(rules(), ':allow\n')
+  const queries: PromiseWithResolvers<readonly ListedGrant[]>[] = []
+  let changed = (): void => expect.unreachable()
+  const exported = newExport({
+    list: () => {
+      const query = Promise.withResolvers<readonly ListedGrant[]>()
+      queries.push(query)
+      return query.promise
+    },
+    onChange: listener => {
+      changed = listener
+    },
+  })
+  const start = exported.start()
+  queries[0]?.resolve([])
+  await start
+  const reload = exported.refresh()
+  await vi.advanceTimersByTimeAsync(0)
+  expect(queries.length).toBe(2)
+  // The store changes after it has read the rows of this query.
+  changed()
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(queries.length).toBe(2)
+  queries[1]?.resolve([grant('192.0.2.60')])
+  await reload
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(queries.length).toBe(3)
+  queries[2]?.resolve([grant('192.0.2.61')])
+  await vi.advanceTimersByTimeAsync(0)
+  expect(['192.0.2.60', '192.0.2.61'].map(relays)).toEqual([false, true])
+})
+
+test('reloads during a query each query once, one after the other', async () => {
+  writeFileSync(rules(), ':allow\n')
+  let running = 0
+  let most = 0
+  let queries = 0
+  const exported = await started({
+    list: async () => {
+      queries += 1
+      running += 1
+      most = Math.max(most, running)
+      await setImmediate()
+      running -= 1
+      return []
+    },
+  })
+  await Promise.all([exported.refresh(), exported.refresh(), exported.refresh()])
+  expect({ most, queries }).toEqual({ most: 1, queries: 4 })
 })
 
 test('a grant that ends is removed while the store does not answer', async () => {
