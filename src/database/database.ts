@@ -78,6 +78,10 @@ export type DatabaseState =
  * `proven`: the answer counts only if the synchronous standby has answered this primary within
  * `standbyAgeMs`; otherwise DatabaseUnavailable.
  *
+ * `onProof`: called before the answer to a `proven` statement, with the time of the standby's
+ * answer by the monotonic clock (monotonicClock). It may be `standbyAgeMs` before the answer to the
+ * statement. Not called without a limit of the age.
+ *
  * `durable`: the statement counts only if the commit waited for a standby's disk; otherwise
  * OutcomeUnknown. A commit that waits for a standby keeps its locks and its server process until
  * the wait ends, also after its client has disconnected. So, after a statement whose deadline has
@@ -87,6 +91,7 @@ export type DatabaseState =
 export type RunOptions = {
   readonly signal?: AbortSignal | undefined
   readonly proven?: boolean
+  readonly onProof?: ((provenAt: number) => void) | undefined
   readonly durable?: boolean
 }
 
@@ -222,7 +227,7 @@ class PrimaryDatabase implements Database {
    * again.
    */
   async #withClient<T>(
-    { signal: outer, proven = false, durable = false }: RunOptions,
+    { signal: outer, proven = false, onProof, durable = false }: RunOptions,
     work: (run: RunQuery) => Promise<T>,
   ): Promise<T> {
     const deadline = deadlineOf(outer, (this.#options.statementTimeoutMs ?? DEFAULT_STATEMENT_TIMEOUT_MS) + 1000)
@@ -286,7 +291,8 @@ class PrimaryDatabase implements Database {
         this.#unsure.delete(primary.host)
       }
       // The proof is younger than the answer: no standby has been promoted before it.
-      if (proven) primary.watch?.assertProven()
+      const provenAt = proven ? primary.watch?.assertProven() : undefined
+      if (provenAt !== undefined) onProof?.(provenAt)
       return result
     } finally {
       deadline.clear()

@@ -159,24 +159,26 @@ export class StandbyWatch {
   }
 
   /**
+   * Returns the time of the proof by the monotonic clock: until then no other primary existed.
    * Throws DatabaseUnavailable unless every synchronous standby has answered this primary within
    * the limit.
    */
-  assertProven(): void {
-    if (!this.#isProven()) {
-      throw new DatabaseUnavailable(`${this.#options.host} may not be the primary any more: ${this.#failure}`)
-    }
+  assertProven(): number {
+    const now = performance.now()
+    const age = this.#ages.age(now)
+    if (age <= this.#options.limitMs) return now - age
+    throw new DatabaseUnavailable(`${this.#options.host} may not be the primary any more: ${this.#failure}`)
   }
 
   /**
    * Waits for the first proof, at most the limit from the beginning of the watch; then as
    * assertProven.
    */
-  async proven(): Promise<void> {
+  async proven(): Promise<number> {
     while (!this.#isProven() && !this.#stopped && performance.now() - this.#began < this.#options.limitMs) {
       await this.#queried.promise
     }
-    this.assertProven()
+    return this.assertProven()
   }
 
   stop(): void {

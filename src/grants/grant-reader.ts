@@ -211,8 +211,8 @@ export function createGrantReader(
       if (policy.neverList.refusal(ip) !== undefined) return undefined
       return lookups.run(ip, signal)
     },
-    async current({ signal }: QueryOptions = {}): Promise<readonly CurrentGrant[]> {
-      const { rows } = await database.query(CURRENT, [now(), policy.expTime], { signal, proven: true })
+    async current({ signal, onProof } = {}): Promise<readonly CurrentGrant[]> {
+      const { rows } = await database.query(CURRENT, [now(), policy.expTime], { signal, proven: true, onProof })
       const parts = policy.neverList.grantableParts()
       return rows
         .filter(({ network, source }) => source === 'allowance' || !policy.neverList.isDeniedPrivate(network.base))

@@ -179,9 +179,10 @@ export interface GrantReader {
   lookup(ip: IpAddress, options?: QueryOptions): Promise<Grant | undefined>
   /**
    * The networks that may relay now, for tables of mail servers without lookups. A network is
-   * listed without its ungrantable parts, so that one grant may be several rows.
+   * listed without its ungrantable parts, so that one grant may be several rows. `onProof`: see
+   * RunOptions.
    */
-  current(options?: QueryOptions): Promise<readonly CurrentGrant[]>
+  current(options?: QueryOptions & { readonly onProof?: (provenAt: number) => void }): Promise<readonly CurrentGrant[]>
 }
 
 /** A finding about an address at a time. The first finding that permits or refuses decides. */

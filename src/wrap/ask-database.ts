@@ -8,13 +8,13 @@ import { loadSettingsFile, parseSettings, type Settings } from '../settings/sett
 import { type Environment, remoteIpOf } from '../ucspi/environment.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { type AskGrant, type Decision, decide } from './decision.ts'
-import type { ListedGrant } from './services/cdb-export.ts'
+import type { CdbExportOptions } from './services/cdb-export.ts'
 
 /** The store of grants for the services. */
 export type GrantSource = {
   readonly ask: AskGrant
   /** Lists all grants and allowances that are in force. */
-  readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
+  readonly list: CdbExportOptions['list']
   /** Calls `changed` soon after the list has changed. The notification may be lost. */
   readonly onChange: (changed: () => void) => void
   readonly rules: AddressRules
@@ -54,9 +54,9 @@ export function askDatabase(settings: Settings, connections: number): GrantSourc
         devices,
       }
     },
-    list: async signal => {
+    list: async (signal, onProof) => {
       const asked = Date.now()
-      const grants = await reader.current({ signal })
+      const grants = await reader.current({ signal, onProof })
       // The database checks the rules of a device for this list, as far as a table of addresses can
       // express them.
       return grants

@@ -228,6 +228,18 @@ describeWith([DEBIAN_POSTGRES], 'a primary and its synchronous standby', () => {
     )
     standby.stallReplication()
     const stalled = performance.now()
+    // Until the refusal the answers name a proof from before the stall. A query for the standby's
+    // answers may see it later.
+    const answers: { readonly at: number; readonly provenAt: number }[] = []
+    await eventually('the list is refused', () =>
+      gate.current({ onProof: provenAt => answers.push({ at: performance.now(), provenAt }) }).then(
+        () => false,
+        (error: unknown) => error instanceof DatabaseUnavailable,
+      ),
+    )
+    const last = answers.at(-1)
+    expect((last?.at ?? 0) - stalled).toBeGreaterThan(1500)
+    expect((last?.provenAt ?? Infinity) - stalled).toBeLessThan(1000)
     await eventually('the lookup is refused', () =>
       gate.lookup(ip).then(
         () => false,

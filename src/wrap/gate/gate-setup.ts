@@ -216,7 +216,7 @@ export class GateSetup {
       intervalMs: wrap.tcprules_interval,
       unprovenMs: isProven ? database.standby_age * 1000 + wrap.tcprules_interval : undefined,
       clock: systemClock,
-      monotonic: () => performance.now(),
+      monotonic: monotonicClock,
       log: this.log,
     }
   }

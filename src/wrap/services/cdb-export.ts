@@ -32,7 +32,11 @@ export type CdbExportOptions = {
   /** The text of the site's own rules, or empty. */
   readonly rulesPath: string
   readonly relayclientValue: string
-  readonly list: (signal: AbortSignal) => Promise<readonly ListedGrant[]>
+  /**
+   * Queries the store. In a cluster it calls `onProof` with the time by `monotonic` at which the
+   * server was proven to be the primary. This time may be well before the answer.
+   */
+  readonly list: (signal: AbortSignal, onProof: (provenAt: number) => void) => Promise<readonly ListedGrant[]>
   /** Calls `changed` soon after the list has changed. The notification may be lost. */
   readonly onChange: (changed: () => void) => void
   readonly refusal: (ip: IpAddress) => string | undefined
@@ -43,12 +47,12 @@ export type CdbExportOptions = {
    */
   readonly intervalMs: number
   /**
-   * In a cluster: time after the last answer of the store at which the file loses its grants,
-   * because another server may be the primary by then. Undefined: each grant stays until its end.
+   * In a cluster: time after the last proof at which the file loses its grants, because another
+   * server may be the primary by then. Undefined: each grant stays until its end.
    */
   readonly unprovenMs: number | undefined
   readonly clock: Clock
-  /** A clock that never steps, in milliseconds: measures the time since the last answer. */
+  /** A clock that never steps, in milliseconds: measures the time since the last proof. */
   readonly monotonic: Clock
   readonly log: Log
 }
@@ -76,8 +80,8 @@ const STOP_RETRY_MS = 200
 export class CdbExport {
   #options: CdbExportOptions
   #grants: readonly ListedGrant[] = []
-  /** Time of the store's last answer, by the monotonic clock. */
-  #answeredAt = Number.NEGATIVE_INFINITY
+  /** Time of the last proof that the store is the primary, by the monotonic clock. */
+  #provenAt = Number.NEGATIVE_INFINITY
   #site = SiteRules.NONE
   /** Version of the rules text that was read last, valid or not. */
   #siteVersion = ''
@@ -187,10 +191,13 @@ export class CdbExport {
   }
 
   async #fetch(): Promise<void> {
-    const { list, timeoutMs, log } = this.#options
+    const { list, timeoutMs, monotonic, log } = this.#options
+    let provenAt: number | undefined
     try {
-      this.#grants = await list(AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#closing.signal]))
-      this.#answeredAt = this.#options.monotonic()
+      this.#grants = await list(AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#closing.signal]), at => {
+        provenAt = at
+      })
+      this.#provenAt = provenAt ?? monotonic()
     } catch (error) {
       if (this.#isClosed) return
       // The known grants stay until they expire or count no longer, and no new grant is added.
@@ -206,10 +213,10 @@ export class CdbExport {
     return this.#closing.signal.aborted
   }
 
-  /** Milliseconds for which the known grants count without a further answer of the store. */
+  /** Milliseconds for which the known grants count without a further proof. */
   #proofLeft(): number {
     const { unprovenMs = Infinity, monotonic } = this.#options
-    return this.#answeredAt + unprovenMs - monotonic()
+    return this.#provenAt + unprovenMs - monotonic()
   }
 
   #live(): readonly ListedGrant[] {

@@ -248,6 +248,27 @@ describe('a store that does not answer', () => {
     expect(['192.0.2.60', '192.0.2.61'].map(relays)).toEqual([true, true])
   })
 
+  test('in a cluster: the age of the proof counts, and not that of the answer', async () => {
+    writeFileSync(rules(), ':allow\n')
+    grants = [grant('192.0.2.61')]
+    let isCut = false
+    const exported = await started({
+      unprovenMs: 4000,
+      list: async (_, onProof) => {
+        if (isCut) return failing()
+        onProof(now - 3000)
+        return grants
+      },
+    })
+    isCut = true
+    now += 900
+    await exported.refresh()
+    expect(relays('192.0.2.61')).toBe(true)
+    now += 200
+    await exported.refresh()
+    expect(relays('192.0.2.61')).toBe(false)
+  })
+
   test('in a cluster: the grants are removed also while a query is under way', async () => {
     writeFileSync(rules(), ':allow\n')
     grants = [grant('192.0.2.61')]
