@@ -86,8 +86,14 @@ export const literalsOfSource = (): ReadonlySet<string> => {
 
 /**
  * A call of a log. `event` is undefined if the call computes it, so that a search cannot find it.
+ * `reasons`: each literal text of the field `reason`.
  */
-export type LogCall = { readonly place: string; readonly level: LogLevel; readonly event: string | undefined }
+export type LogCall = {
+  readonly place: string
+  readonly level: LogLevel
+  readonly event: string | undefined
+  readonly reasons: readonly string[]
+}
 
 /** Every log call in src/. */
 export const logCallsOfSource = (): readonly LogCall[] =>
@@ -131,10 +137,11 @@ export function logCalls(file: string, text: string): readonly LogCall[] {
   const found: LogCall[] = []
   const visit = (node: ts.Node): void => {
     if (ts.isCallExpression(node)) {
-      const { level, event } = partsOf(node)
+      const { level, event, fields } = partsOf(node)
       if (level !== undefined) {
         const { line } = source.getLineAndCharacterOfPosition(node.getStart(source))
-        for (const name of textsOf(event)) found.push({ place: `${file}:${line + 1}`, level, event: name })
+        const reasons = reasonsOf(fields)
+        for (const name of textsOf(event)) found.push({ place: `${file}:${line + 1}`, level, event: name, reasons })
       }
     }
     ts.forEachChild(node, visit)
@@ -144,11 +151,20 @@ export function logCalls(file: string, text: string): readonly LogCall[] {
 }
 
 function partsOf({ expression, arguments: words }: ts.CallExpression) {
-  const [first, second, third] = words
+  const [first, second, third, fourth] = words
   if (!ts.isIdentifier(expression) || expression.text !== 'formatLogLine')
-    return { level: levelOf(expression), event: first }
+    return { level: levelOf(expression), event: first, fields: second }
   const level = second !== undefined && ts.isStringLiteral(second) && isLevel(second.text) ? second.text : undefined
-  return { level, event: third }
+  return { level, event: third, fields: fourth }
+}
+
+function reasonsOf(fields: ts.Expression | undefined): readonly string[] {
+  if (fields === undefined || !ts.isObjectLiteralExpression(fields)) return []
+  return fields.properties
+    .filter(ts.isPropertyAssignment)
+    .filter(({ name }) => ts.isIdentifier(name) && name.text === 'reason')
+    .flatMap(({ initializer }) => textsOf(initializer))
+    .filter(text => text !== undefined)
 }
 
 const LEVELS: ReadonlySet<string> = new Set<LogLevel>(['debug', 'info', 'warn', 'error'])

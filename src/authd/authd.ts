@@ -178,7 +178,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
       socket.drain()
       await Promise.all(sources.map(async source => source.close()))
       const lost = await queue.drain(FLUSH_MS, LONGEST_FLUSH_MS)
-      if (lost > 0) log.error('logins_lost', { logins: lost, reason: 'the database did not come back in time' })
+      if (lost > 0) log.error('logins_lost', { count: lost, reason: 'the database did not come back in time' })
       await usage.write()
       socket.close()
       usage.close()

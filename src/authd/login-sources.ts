@@ -182,10 +182,10 @@ export class LoginSources {
     return true
   }
 
-  #drop(origin: Origin, login: LineLogin, reason: DropReason, more: FieldsOf<'login_dropped'>): void {
+  #drop(origin: Origin, login: LineLogin, reason: DropReason, more: FieldsOf<'login_line_dropped'>): void {
     this.#options.counters.countDropped(origin.source, reason)
     if (this.#isDue(reason, origin))
-      this.#options.log.warn('login_dropped', { ...this.#about(reason, origin, login), reason, ...more })
+      this.#options.log.warn('login_line_dropped', { ...this.#about(reason, origin, login), reason, ...more })
   }
 
   #warnOfFuture(origin: Origin, login: LineLogin): void {

@@ -226,7 +226,7 @@ export class UsageSocket {
     const now = this.#options.monotonic()
     if (now - this.#warnedAt < WARN_EVERY_MS) return
     this.#warnedAt = now
-    this.#options.log.warn('usage_dropped', { lines: this.#dropped, reason: 'more than a gate has to report' })
+    this.#options.log.warn('usage_dropped', { count: this.#dropped, reason: 'more than a gate has to report' })
     this.#dropped = 0
   }
 }

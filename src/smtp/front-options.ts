@@ -1,6 +1,6 @@
 /** The output and the options of a FrontDialogue, which its owner provides. */
 import type { PlainScan } from './content.ts'
-import type { FrontRules } from './transaction.ts'
+import type { FrontRules, MailRule } from './transaction.ts'
 
 /** Actions of a dialogue, called in order. The dialogue may change octets when a call returns. */
 export interface FrontOutput {
@@ -42,7 +42,7 @@ export type FrontEnd =
  */
 export type FrontEvent =
   | FrontHabit
-  | ['mail_refused', fields: { readonly reason: string } & RefusedAddress]
+  | ['mail_refused', fields: { readonly reason: MailRule } & RefusedAddress]
   | ['front_ended', fields: { readonly reason: FrontEnd; readonly code?: string }]
 
 export type FrontOptions = {

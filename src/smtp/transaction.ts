@@ -1,8 +1,15 @@
 /** The mail transactions of a session, and their counts against the limits of the client. */
 import type { Mailbox } from './address.ts'
 
+/** The rules for mail: the `reason` of `mail_refused`. */
+export type MailRule =
+  | ('device_day' | 'device_ended' | 'device_hour' | 'device_hours' | 'device_network' | 'device_recipient')
+  | ('device_sender' | 'expired' | 'line_endings' | 'messages_per_address' | 'messages_per_login' | 'recipient')
+  | ('recipients_per_address' | 'recipients_per_login' | 'sender' | 'shared_address' | 'too_many_recipients')
+  | 'undecided'
+
 /** A refusal: the name of the rule for the log, and the reply with its enhanced code. */
-export type Refusal = { readonly rule: string; readonly reply: string }
+export type Refusal = { readonly rule: MailRule; readonly reply: string }
 
 /** A message or recipient that was counted against a limit. */
 export type Reservation = {

@@ -37,13 +37,12 @@ export type TlsSessionParts = {
  */
 export async function serveClient(raw: Socket, parts: TlsSessionParts, ends = endsOf(raw)): Promise<void> {
   const ip = ends?.source.ip
-  const admitted = ip === undefined || ends === undefined ? 'unknown' : admit(ip, parts)
-  if (admitted !== 'ok' || ip === undefined || ends === undefined) {
+  const reason = ip === undefined ? undefined : admit(ip, parts)
+  if (ip === undefined || ends === undefined || reason !== undefined) {
     // The client gets no reply, because before the handshake there is no channel for it.
     raw.on('error', ignore)
     raw.destroy()
-    if (admitted !== 'unknown')
-      parts.log.warn('connection_refused', { ip, reason: admitted, listener: parts.service.name })
+    if (reason !== undefined) parts.log.warn('connection_refused', { ip, reason, listener: parts.service.name })
     return
   }
   const place = new Place(raw, ip, parts)
@@ -55,23 +54,24 @@ export async function serveClient(raw: Socket, parts: TlsSessionParts, ends = en
 }
 
 /** A remedy for the administrator, for a reason of acceptTls; undefined if none is known. */
-function hintFor(reason: string): string | undefined {
+function remedyFor(reason: string): string | undefined {
   if (isOldTls(reason))
     return 'for old devices: a listener with tls = "old", whose clients stand in sslwrap.old_tls_nets'
   if (reason === NO_TLS) return 'clients without TLS belong to port 110, and a PROXY header is not read here'
   return undefined
 }
 
+/** Takes a place for a client, or returns why it gets none. */
 function admit(
   ip: IpAddress,
   { service, limits, handshakes }: TlsSessionParts,
-): 'ok' | 'network' | 'max_connections' | 'max_per_address' {
+): 'network' | 'max_connections' | 'max_per_address' | undefined {
   if (service.allow?.has(ip) === false) return 'network'
   // Check this limit first: a client that has reached it must not displace another client.
   if (!limits.customerHasRoom(ip)) return 'max_per_address'
-  if (limits.acquire(ip) === 'ok') return 'ok'
+  if (limits.acquire(ip) === 'ok') return undefined
   handshakes.toEvict()?.giveWay()
-  return limits.acquire(ip) === 'ok' ? 'ok' : 'max_connections'
+  return limits.acquire(ip) === 'ok' ? undefined : 'max_connections'
 }
 
 /** The place of a client within the limits. It is freed once, with the client's socket. */
@@ -133,9 +133,9 @@ async function secureAndServe(raw: Socket, ends: ClientEndpoints, place: Place, 
     return
   }
   if (accepted.kind === 'failed') {
-    const hint = hintFor(accepted.reason)
-    const isDue = hint !== undefined && parts.hints.isDue(`${hint} ${ip}`)
-    log.info('tls_failed', { ip, reason: accepted.reason, hint: isDue ? hint : undefined, listener: service.name })
+    const known = remedyFor(accepted.reason)
+    const remedy = known !== undefined && parts.hints.isDue(`${known} ${ip}`) ? known : undefined
+    log.info('tls_failed', { ip, reason: accepted.reason, remedy, listener: service.name })
     return
   }
   accepted.socket.on('error', ignore)

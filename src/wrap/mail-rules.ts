@@ -46,7 +46,7 @@ export const logForeignSender =
 type Counted = {
   readonly rate: HourlyRate
   readonly key: string
-  readonly rule: string
+  readonly rule: Refusal['rule']
   readonly what: 'message' | 'recipient'
   /** Limit for this key. Undefined: the limit of the rate. */
   readonly limit?: number

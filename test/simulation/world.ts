@@ -1507,7 +1507,7 @@ class Monitor {
   }
 
   #readError(event: string, { ip }: Readonly<Record<string, unknown>>): void {
-    if (event === 'login_event_lost') this.#onLost(ipOf(String(ip)))
+    if (event === 'login_event_dropped') this.#onLost(ipOf(String(ip)))
   }
 
   #read(event: string, { id, grant, until, reason }: Readonly<Record<string, unknown>>): void {

@@ -57,11 +57,16 @@ describe('the table', () => {
     expect(withoutReason.map(([event]) => event)).toEqual([])
   })
 
-  test('gives each value of `reason` of an ended session its meaning', () => {
-    const { session_ended } = LOG_EVENTS
-    expect(Object.keys(session_ended.causes)).toEqual(session_ended.reasons)
-    for (const [reason, meaning] of Object.entries(session_ended.causes))
-      expect(logEventsPage()).toContain(`Reason \`${reason}\`: ${meaning}.`)
+  test('gives each value of `reason` its meaning, or none of them', () => {
+    const explained = rows.flatMap(([event, { reasons, causes }]) =>
+      causes === undefined ? [] : [{ event, reasons, causes }],
+    )
+    expect(explained.map(({ event }) => event)).toContain('session_ended')
+    for (const { event, reasons, causes } of explained) {
+      expect(Object.keys(causes), event).toEqual(reasons)
+      for (const [reason, meaning] of Object.entries(causes))
+        expect(logEventsPage()).toContain(`Reason \`${reason}\`: ${meaning}.`)
+    }
   })
 
   test('has each value of `reason` once, in alphabetical order, and the source has it too', () => {
@@ -73,6 +78,14 @@ describe('the table', () => {
     for (const { event, reasons } of listed) expect([...new Set(reasons)].sort(), event).toEqual(reasons)
     const literals = literalsOfSource()
     expect(listed.flatMap(({ reasons }) => reasons.filter(reason => !literals.has(reason)))).toEqual([])
+  })
+
+  test('has no two events whose names differ by an s alone', () => {
+    const singular = (event: string): string => event.replaceAll(/s(?=_|$)/g, '')
+    const events = rows.map(([event]) => event)
+    expect(
+      events.filter(event => events.some(other => other !== event && singular(other) === singular(event))),
+    ).toEqual([])
   })
 
   test('gives each field one meaning', () => {
@@ -107,6 +120,17 @@ describe('the events of src/', () => {
   test('are in the table, with their level', () => {
     expect(calls.length).toBeGreaterThan(100)
     expect(calls.filter(({ level, event }) => !known.has(`${level} ${event}`))).toEqual([])
+  })
+
+  test('have each reason of one word in the table, and each reason of an event with fixed reasons', () => {
+    const fixed = new Map<string, readonly string[] | undefined>(rows.map(([event, { reasons }]) => [event, reasons]))
+    const literals = calls.flatMap(({ place, event = '', reasons }) =>
+      reasons
+        .filter(reason => /^\w+$/.test(reason) || fixed.get(event) !== undefined)
+        .map(reason => ({ place, event, reason })),
+    )
+    expect(literals).toContainEqual(expect.objectContaining({ event: 'relay_allowed', reason: 'preset' }))
+    expect(literals.filter(({ event, reason }) => fixed.get(event)?.includes(reason) !== true)).toEqual([])
   })
 
   test('are all events of the table', () => {
@@ -156,6 +180,16 @@ describe('the events that documents and deploy/ name', () => {
 
 describe('the search for events', () => {
   const found = (text: string) => logCalls('a.ts', text).map(({ level, event }) => [level, event])
+
+  test.each([
+    ["log.info('one_done', { ip, reason: 'idle' })", ['idle']],
+    ["log.info('one_done', { reason: isFull ? 'full' : 'idle' })", ['full', 'idle']],
+    ["formatLogLine(program, 'warn', 'one_done', { reason: 'idle' })", ['idle']],
+    ["log.info('one_done', { ...more, reason })", []],
+    ["log.info('one_done', { detail: 'idle' })", []],
+  ])('%s: its reasons', (text, reasons) => {
+    expect(logCalls('a.ts', text).map(call => call.reasons)).toEqual([reasons])
+  })
 
   test.each([
     ["this.#options.log.warn('one_done', {})", [['warn', 'one_done']]],

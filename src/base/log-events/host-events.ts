@@ -118,6 +118,7 @@ export const SEVERAL_PROGRAMS = {
   connection_refused: {
     levels: ['warn'],
     fields: ['id', 'ip', 'reason', 'listener', 'connections'],
+    reasons: ['max_connections', 'max_per_address', 'network'],
     meaning: 'A client got no connection because a limit is reached or because its network is not permitted.',
     action: 'Nothing for a single address. If many clients are refused, raise the setting that the reason names.',
   },
@@ -157,8 +158,8 @@ export const SEVERAL_PROGRAMS = {
   },
   tls_failed: {
     levels: ['info'],
-    fields: ['ip', 'reason', 'hint', 'listener'],
-    meaning: 'A TLS handshake failed. The hint names the remedy for clients with old TLS or without TLS.',
+    fields: ['ip', 'reason', 'remedy', 'listener'],
+    meaning: 'A TLS handshake failed. The field `remedy` is there for clients with old TLS or without TLS.',
   },
   certificate_expiring: {
     levels: ['warn'],

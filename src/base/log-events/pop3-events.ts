@@ -36,6 +36,7 @@ export const POPUP_AND_POP3D = {
   login_refused: {
     levels: ['warn'],
     fields: ['user', 'owner', 'reason'],
+    reasons: ['max_per_login', 'max_per_owner'],
     meaning: 'A login or an owner has all the sessions that the settings permit.',
     action: 'Raise the setting that the reason names, or find the client that leaves sessions open.',
   },
@@ -44,10 +45,11 @@ export const POPUP_AND_POP3D = {
     fields: ['ip', 'user'],
     meaning: 'A client did not log in within `login_time`.',
   },
-  login_event_lost: {
+  login_event_dropped: {
     levels: ['error'],
     fields: ['id', 'ip', 'user'],
-    meaning: 'A login was not announced to authd, because too many wait. The address is not granted.',
+    meaning:
+      'A login was not announced to authd, because it waited too long, or too many wait. The address is not granted.',
     action: 'Start authd, or look at its log.',
   },
   login_events_lost: {
@@ -104,6 +106,11 @@ export const POPUP_AND_POP3D = {
   preamble_refused: {
     levels: ['warn'],
     fields: ['ip', 'reason'],
+    reasons: ['badhost', 'badpass'],
+    causes: {
+      badhost: 'the address is missing or not numeric',
+      badpass: 'the password is wrong',
+    },
     meaning: 'A client sent the command `SSL` with a wrong password or without a numeric address.',
     action: 'Give popup and sslwrap the same `ssl_hack_pass`. From any other host the line is an attack that failed.',
   },
@@ -148,7 +155,7 @@ export const POPUP_AND_POP3D = {
     meaning: 'A line of `passwd_file` is invalid. Its login does not exist.',
     action: 'Correct the line: `auth-relay passwd LOGIN` writes valid ones.',
   },
-  passwd_lines_ignored: {
+  passwd_faults_omitted: {
     levels: ['warn'],
     fields: ['count'],
     meaning: 'More lines of `passwd_file` are invalid than were logged.',

@@ -12,7 +12,12 @@ import type { GrantedDevice, LoginDevice } from '../grant-store.ts'
 import { NetworkFacts } from './network-facts.ts'
 
 /** Why mail is refused: the rule's name for the log, and the SMTP reply with an enhanced code. */
-export type MailRefusal = { readonly rule: string; readonly reply: string }
+export type MailRefusal = {
+  readonly rule:
+    | ('device_ended' | 'device_hours' | 'device_network' | 'device_recipient' | 'device_sender' | 'expired')
+    | ('recipient' | 'sender' | 'shared_address' | 'undecided')
+  readonly reply: string
+}
 
 /** Rules of the site for addresses and for logins without a device. */
 export type AddressRules = {

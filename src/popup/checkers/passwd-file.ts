@@ -32,7 +32,7 @@ export function passwdFileChecker(
     for (const { line, reason } of faults.slice(0, FAULTS_SHOWN)) {
       log.warn('passwd_line_ignored', { path: options.passwdFile, line_number: line, reason })
     }
-    if (faults.length > FAULTS_SHOWN) log.warn('passwd_lines_ignored', { count: faults.length })
+    if (faults.length > FAULTS_SHOWN) log.warn('passwd_faults_omitted', { count: faults.length })
     return { entries, decoy: decoyOf(entries) }
   }
   const accounts = new WatchedFile(options.passwdFile, 0o007, parse, log)

@@ -227,7 +227,7 @@ export class LoginServer implements LoginSessionHost {
     return authorizationOptions(this.#rules, client)
   }
 
-  oldTlsHint(ip: IpAddress): string | undefined {
+  oldTlsRemedy(ip: IpAddress): string | undefined {
     return this.#hints.isDue(`old ${ip}`)
       ? 'for old devices: a listener of sslwrap with tls = "old", whose clients stand in sslwrap.old_tls_nets'
       : undefined

@@ -72,7 +72,7 @@ export type LoginSessionHost = {
   /**
    * The administrator's remedy for a client with old TLS only; undefined if it was logged today.
    */
-  oldTlsHint(ip: IpAddress): string | undefined
+  oldTlsRemedy(ip: IpAddress): string | undefined
   /**
    * The client began with a PROXY header, or with TLS, on a POP3 port: an address or port is
    * configured wrongly.
@@ -416,8 +416,8 @@ export class LoginSession implements ConnectionListener {
     if (accepted.kind !== 'secure') {
       if (accepted.kind === 'failed' && this.#phase !== 'over') {
         const { reason } = accepted
-        const hint = isOldTls(reason) ? this.#host.oldTlsHint(this.#client.ip) : undefined
-        this.#log.info('tls_failed', { ip: this.#client.ip, reason, hint })
+        const remedy = isOldTls(reason) ? this.#host.oldTlsRemedy(this.#client.ip) : undefined
+        this.#log.info('tls_failed', { ip: this.#client.ip, reason, remedy })
       }
       this.#finish()
       return

@@ -186,7 +186,7 @@ export class AuthdConnection {
     for (const [id, { since, event }] of this.#kept) {
       if (since > tooOld && this.#kept.size <= maxKept) return
       this.#kept.delete(id)
-      this.#log.error('login_event_lost', { id, ip: event.ip, user: event.user })
+      this.#log.error('login_event_dropped', { id, ip: event.ip, user: event.user })
     }
   }
 }

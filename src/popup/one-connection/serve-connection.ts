@@ -243,7 +243,7 @@ class OneConnection {
           client,
         ),
       preambleRefused: (peer, reason) => this.#announcer.preambleFailure(peer, reason),
-      oldTlsHint: () => undefined,
+      oldTlsRemedy: () => undefined,
       anotherProtocol: ({ id, ip }, protocol) =>
         this.#log.warn(protocol === 'PROXY' ? 'proxy_header_refused' : 'tls_refused', {
           id,

@@ -106,7 +106,9 @@ class PolicyConnection implements LineService<PolicyRequest> {
     request: PolicyRequest,
     ip: IpAddress,
     grant: RelayGrant,
-  ): { readonly reason: string; readonly action: string; readonly client: ReturnType<typeof loggedRules> } | undefined {
+  ):
+    | { readonly reason: Refusal['rule']; readonly action: string; readonly client: ReturnType<typeof loggedRules> }
+    | undefined {
     const options = this.#options()
     const { rules, sender, recipient } = checkEnvelope(
       mailRules(options, ip, grant, logForeignSender(options.log, { ip, service: 'policy' })),

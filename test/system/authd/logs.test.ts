@@ -275,7 +275,12 @@ describe('a line that is delivered late', () => {
       { ip: '203.0.113.3', early: true },
       { ip: '203.0.113.4', early: false },
     ])
-    await stack.waitForLog('authd', { event: 'login_dropped', reason: 'expired', source: 'tcp', ip: '203.0.113.2' })
+    await stack.waitForLog('authd', {
+      event: 'login_line_dropped',
+      reason: 'expired',
+      source: 'tcp',
+      ip: '203.0.113.2',
+    })
     await stack.waitForLog('authd', {
       event: 'stamp_ahead',
       source: 'tcp',
@@ -313,7 +318,7 @@ describe('a line that is delivered late', () => {
     // The container writes UTC and the host's zone is two hours ahead, so each line looks two hours
     // old.
     appendFileSync(file, `${bsdStamp(new Date(Date.now() - 7_200_000))} mx ipop3d[77]: ${login('203.0.113.2')}\n`)
-    const { fields } = await stack.waitForLog('authd', { event: 'login_dropped', path: file, reason: 'expired' })
+    const { fields } = await stack.waitForLog('authd', { event: 'login_line_dropped', path: file, reason: 'expired' })
     expect(fields['remedy']).toContain('another time zone')
     expect((await storedGrants(database.owner)).size).toBe(0)
   })
@@ -416,7 +421,7 @@ describeWith([ROOT, command('journalctl', 'systemd'), ...RSYSLOG], 'a real journ
     await granted('203.0.113.11')
     expect([...(await storedGrants(database.owner)).keys()].sort()).toEqual([1, 11, 2].map(n => `203.0.113.${n}`))
     await stack.waitForLog('authd', {
-      event: 'login_dropped',
+      event: 'login_line_dropped',
       reason: 'sender',
       uid: '61250',
       ip: '203.0.113.10',

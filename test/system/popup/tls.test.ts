@@ -162,7 +162,7 @@ describe('popup with its own TLS', () => {
       await eventually('the log names the failure', () => failures().length === count)
       expect(old.authorized).toBe(false)
     }
-    expect(failures().map(({ fields }) => /tls = "old".*sslwrap\.old_tls_nets/.test(fields['hint'] ?? ''))).toEqual([
+    expect(failures().map(({ fields }) => /tls = "old".*sslwrap\.old_tls_nets/.test(fields['remedy'] ?? ''))).toEqual([
       true,
       false,
     ])

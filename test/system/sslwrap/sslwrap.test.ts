@@ -278,8 +278,8 @@ describe('log lines about clients', () => {
     await sslwrap.event('tls_failed', { reason: 'the client does not speak TLS' })
     const lines = sslwrap.program.lines.filter(line => line.includes('event=tls_failed'))
     expect(lines.filter(line => line.includes('reason="unsupported protocol"'))).toHaveLength(2)
-    expect(lines.filter(line => /hint="[^"]*tls = \\"old\\"[^"]*sslwrap\.old_tls_nets"/.test(line))).toHaveLength(1)
-    expect(lines.filter(line => /hint="[^"]*port 110/.test(line))).toHaveLength(1)
+    expect(lines.filter(line => /remedy="[^"]*tls = \\"old\\"[^"]*sslwrap\.old_tls_nets"/.test(line))).toHaveLength(1)
+    expect(lines.filter(line => /remedy="[^"]*port 110/.test(line))).toHaveLength(1)
   })
 
   test('health checks and clients that reset after QUIT are not faults', async () => {

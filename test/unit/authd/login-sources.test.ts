@@ -105,7 +105,7 @@ describe('LoginSources', () => {
       expect(received).toHaveLength(1)
       expect(counters.dropped.get(isSource(source) ? source : 'fifo')?.get('expired')).toBe(9)
       expect(warnings).toMatchObject([
-        { event: 'login_dropped', fields: { source, reason: 'expired', ip: '192.0.2.7' } },
+        { event: 'login_line_dropped', fields: { source, reason: 'expired', ip: '192.0.2.7' } },
       ])
       expect(warnings[0]?.fields).toHaveProperty('remedy', expect.stringContaining('another time zone'))
       send('2026-03-05T08:07:00Z')
@@ -143,7 +143,7 @@ describe('LoginSources', () => {
     sources.acceptLine('tcp', line('2026-03-05T10:00:00Z').replace('ann', 'a'.repeat(80)))
     expect(received).toEqual([])
     expect(counters.dropped.get('tcp')?.get('cut_name')).toBe(1)
-    expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'cut_name' } }])
+    expect(warnings).toMatchObject([{ event: 'login_line_dropped', fields: { reason: 'cut_name' } }])
   })
 
   it('counts ignored lines by tag, at most 50 of them by name', () => {
@@ -193,7 +193,7 @@ describe('LoginSources', () => {
       expect(sources.acceptJournalEntry(entry(fields), () => {})).toBe(false)
       expect(received).toEqual([])
       expect(counters.dropped.get('journal')?.get('sender')).toBe(1)
-      expect(warnings).toMatchObject([{ event: 'login_dropped', fields: { reason: 'sender', source: 'journal' } }])
+      expect(warnings).toMatchObject([{ event: 'login_line_dropped', fields: { reason: 'sender', source: 'journal' } }])
     })
 
     it('a session line of another account gives its address to no login', () => {

@@ -77,10 +77,10 @@ describe('log', () => {
     const log = createLog('authd', { level: 'warn', write: line => lines.push(line) }).with({ id: '1.1' })
     log.debug('usage_delayed')
     log.info('grants_swept', { grants: 1 })
-    log.warn('passwd_lines_ignored', { count: 1 })
+    log.warn('passwd_faults_omitted', { count: 1 })
     log.with({ ip: '192.0.2.7' }).error('fifo_failed')
     expect(lines).toEqual([
-      'authd: level=warn event=passwd_lines_ignored id=1.1 count=1\n',
+      'authd: level=warn event=passwd_faults_omitted id=1.1 count=1\n',
       'authd: level=error event=fifo_failed id=1.1 ip=192.0.2.7\n',
     ])
   })

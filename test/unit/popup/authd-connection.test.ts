@@ -111,8 +111,8 @@ describe('AuthdConnection', () => {
     now = 1001
     await announcer.announce({ ...attempt(2, 'new'), daemon: 'popup' })
     expect(announcer.unanswered).toBe(1)
-    await logged('event=login_event_lost')
-    expect(lines.find(line => line.includes('login_event_lost'))).toContain('user=old')
+    await logged('event=login_event_dropped')
+    expect(lines.find(line => line.includes('login_event_dropped'))).toContain('user=old')
   })
 
   test('an answer to an unknown event is logged, and later logins are answered', async () => {

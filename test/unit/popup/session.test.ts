@@ -87,7 +87,7 @@ async function converse(pieces: readonly Buffer[]): Promise<{ output: string; be
       ),
     preambleRefused: () => {},
     anotherProtocol: () => {},
-    oldTlsHint: () => undefined,
+    oldTlsRemedy: () => undefined,
     moveTo: () => true,
     admit: () => true,
     loggedIn: () => {},

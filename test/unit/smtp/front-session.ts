@@ -229,13 +229,13 @@ export class TestRules implements FrontRules {
 
   sender(sender: Mailbox | undefined): Refusal | undefined {
     if (this.messages === 0)
-      return { rule: 'rate', reply: '450 4.7.1 device "copier-2" has sent 60 messages in an hour' }
+      return { rule: 'messages_per_address', reply: '450 4.7.1 device "copier-2" has sent 60 messages in an hour' }
     if (sender === undefined || `${sender.local}@${domainOf(sender)}` === SENDER) return undefined
     return { rule: 'sender', reply: '550 5.7.1 device "copier-2" may not send as that' }
   }
 
   message(): Refusal | Reservation {
-    if (this.messages === 0) return { rule: 'rate', reply: '450 4.7.1 too many messages' }
+    if (this.messages === 0) return { rule: 'messages_per_address', reply: '450 4.7.1 too many messages' }
     this.messages -= 1
     return {
       giveBack: () => {
@@ -250,7 +250,7 @@ export class TestRules implements FrontRules {
       (recipient.written.toLowerCase() === 'postmaster' ||
         (DOMAINS.has(domainOf(recipient)) && !/[%!@]/.test(recipient.local)))
     if (!isOurs) return { rule: 'recipient', reply: '550 5.7.1 device "copier-2" may not send there' }
-    if (this.recipients === 0) return { rule: 'rate', reply: '450 4.7.1 too many recipients' }
+    if (this.recipients === 0) return { rule: 'messages_per_address', reply: '450 4.7.1 too many recipients' }
     this.recipients -= 1
     return {
       giveBack: () => {
