@@ -17,7 +17,7 @@ export type ShownCertificate = {
 }
 
 const TIMEOUT_MS = 5000
-const USUAL: SocketAddress = { type: 'tcp', host: '::', port: 995 }
+const USUAL: SocketAddress = { kind: 'tcp', host: '::', port: 995 }
 
 /**
  * The TLS addresses of popup and sslwrap that answer every client. Listeners for old devices answer
@@ -71,8 +71,8 @@ function probeCertificate(address: SocketAddress): Promise<ShownCertificate> {
 function endpoint(
   address: SocketAddress,
 ): { readonly host: string; readonly port: number } | { readonly path: string } {
-  if (address.type === 'unix') return { path: address.path }
-  if (address.type === 'descriptor') return { path: '/nonexistent' }
+  if (address.kind === 'unix') return { path: address.path }
+  if (address.kind === 'descriptor') return { path: '/nonexistent' }
   const host = address.host === '::' ? 'localhost' : address.host === '0.0.0.0' ? '127.0.0.1' : address.host
   return { host, port: address.port }
 }

@@ -10,9 +10,9 @@ import type { SocketAddress } from '../process/socket-address.ts'
  * one within `deadlineMs`.
  */
 export async function queryLine(address: SocketAddress, query: string, deadlineMs: number): Promise<string> {
-  if (address.type === 'descriptor') throw new Error('a descriptor of another program cannot be reached')
+  if (address.kind === 'descriptor') throw new Error('a descriptor of another program cannot be reached')
   const socket = createConnection(
-    address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port },
+    address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port },
   )
   const signal = AbortSignal.timeout(deadlineMs)
   try {

@@ -118,7 +118,7 @@ export async function startAuthd(load: () => Settings): Promise<RunningDaemon> {
     'authd.socket': authd.socket,
     'authd.usage_socket': authd.usage_socket,
   })) {
-    if (path !== '') makeSocketDirectory({ type: 'unix', path }, { runDir: top.run_dir, setting, owner })
+    if (path !== '') makeSocketDirectory({ kind: 'unix', path }, { runDir: top.run_dir, setting, owner })
   }
   if (authd.socket !== '') ready.unshift(`listen=${formatSocketAddress(await socket.listen())}`)
   const usage = new UsageSocket({

@@ -70,7 +70,7 @@ export class LoginSocket {
    */
   async listen(): Promise<SocketAddress> {
     const mode = this.#options.uids.size === 0 ? 0o600 : 0o666
-    return openListener(this.#server.server, { type: 'unix', path: this.#options.path }, 'authd.socket', {
+    return openListener(this.#server.server, { kind: 'unix', path: this.#options.path }, 'authd.socket', {
       mode,
       ...this.#options.owner,
     })

@@ -122,7 +122,7 @@ export class UsageSocket {
 
   async listen(): Promise<void> {
     const { path, uids, owner } = this.#options
-    await openListener(this.#server.server, { type: 'unix', path }, 'authd.usage_socket', {
+    await openListener(this.#server.server, { kind: 'unix', path }, 'authd.usage_socket', {
       mode: uids.size === 0 ? 0o600 : 0o666,
       ...owner,
     })

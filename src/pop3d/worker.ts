@@ -89,7 +89,7 @@ class Worker {
   }
 
   async open(): Promise<RunningDaemon> {
-    await openListener(this.#server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
+    await openListener(this.#server, { kind: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'the worker’s socket')
     this.#channel.onClose(() => this.#stop('monitor has ended'))
     this.#send({ type: 'ready' })
     this.#armIdleTimer()

@@ -50,8 +50,8 @@ function read(count = ''): Map<string, number> {
     if (name === undefined) continue
     const address: SocketAddress =
       name.family === 'unix'
-        ? { type: 'unix', path: name.path }
-        : { type: 'tcp', host: readAddress(name.octets), port: name.port }
+        ? { kind: 'unix', path: name.path }
+        : { kind: 'tcp', host: readAddress(name.octets), port: name.port }
     found.set(keyOf(address), descriptor)
   }
   return found
@@ -59,8 +59,8 @@ function read(count = ''): Map<string, number> {
 
 /** The text of an address, the same for all forms of an IP address. */
 function keyOf(address: SocketAddress): string {
-  const ip = address.type === 'tcp' ? parseIpAddress(address.host) : undefined
-  return formatSocketAddress(address.type === 'tcp' && ip !== undefined ? { ...address, host: ip } : address)
+  const ip = address.kind === 'tcp' ? parseIpAddress(address.host) : undefined
+  return formatSocketAddress(address.kind === 'tcp' && ip !== undefined ? { ...address, host: ip } : address)
 }
 
 /** Mode and owner of a Unix socket, which decide about the right to connect. */
@@ -80,8 +80,8 @@ export async function openListener(
   options: Pick<ListenOptions, 'backlog' | 'reusePort'> = {},
 ): Promise<SocketAddress> {
   const activated = takeActivatedSocket(address)
-  if (address.type === 'unix' && activated === undefined) await removeStaleSocket(address.path, setting)
-  const place: SocketAddress = activated === undefined ? address : { type: 'descriptor', fd: activated }
+  if (address.kind === 'unix' && activated === undefined) await removeStaleSocket(address.path, setting)
+  const place: SocketAddress = activated === undefined ? address : { kind: 'descriptor', fd: activated }
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     const listening = () => {
@@ -89,7 +89,7 @@ export async function openListener(
       resolve()
     }
     const common = { backlog: 4096, ...options }
-    switch (place.type) {
+    switch (place.kind) {
       case 'tcp':
         server.listen({ ...common, host: place.host, port: place.port }, listening)
         break
@@ -104,7 +104,7 @@ export async function openListener(
     throw explain(error, address, setting)
   })
   if (activated !== undefined) return address
-  if (address.type === 'unix') {
+  if (address.kind === 'unix') {
     chmodSync(address.path, access.mode)
     if (access.uid !== undefined || access.gid !== undefined) {
       try {
@@ -118,7 +118,7 @@ export async function openListener(
     return address
   }
   const bound = server.address()
-  return bound === null || typeof bound === 'string' ? address : { type: 'tcp', host: bound.address, port: bound.port }
+  return bound === null || typeof bound === 'string' ? address : { kind: 'tcp', host: bound.address, port: bound.port }
 }
 
 /**
@@ -137,7 +137,7 @@ export async function removeStaleSocket(path: string, setting: string): Promise<
     rmSync(path, { force: true })
   } catch (error) {
     if (error instanceof UsageFault || error instanceof TemporaryFault) throw error
-    const address: SocketAddress = { type: 'unix', path }
+    const address: SocketAddress = { kind: 'unix', path }
     const remedy = isAccessDenied(error) ? remedyWithoutRight(address, setting) : `change ${setting}`
     throw new UsageFault({ setting, fact: `cannot use ${path}: ${messageOf(error)}`, remedy }, error)
   }
@@ -168,7 +168,7 @@ function explain(error: unknown, address: SocketAddress, setting: string): Error
       return inUse(where, setting, error)
     case 'EACCES':
       // The runtime reports EACCES for a Unix socket in a missing directory.
-      if (address.type === 'unix' && !existsSync(dirname(address.path))) {
+      if (address.kind === 'unix' && !existsSync(dirname(address.path))) {
         return new UsageFault({
           fact: `there is no directory ${dirname(address.path)} for ${setting}`,
           remedy: `create it, or change ${setting}`,
@@ -191,7 +191,7 @@ function explain(error: unknown, address: SocketAddress, setting: string): Error
 
 /** A port needs a right that root gives; a directory needs a right that its owner gives. */
 function remedyWithoutRight(address: SocketAddress, setting: string): string {
-  if (address.type !== 'unix') return `start as root, or change ${setting}`
+  if (address.kind !== 'unix') return `start as root, or change ${setting}`
   const account = accountWithUid(process.geteuid?.() ?? 0)?.name ?? `of uid ${process.geteuid?.()}`
   return `account ${account} may not write in ${dirname(address.path)}: give the directory to it, or choose its own directory in ${setting}`
 }
@@ -228,12 +228,12 @@ export async function holdListener(
   const activated = takeActivatedSocket(address)
   if (activated !== undefined)
     return { descriptor: activated, address, isActivated: true, release: () => closeSync(activated) }
-  const path = address.type === 'unix' ? address.path : undefined
+  const path = address.kind === 'unix' ? address.path : undefined
   // rename() would silently replace a live server's socket, so look for one first.
   if (path !== undefined) await removeStaleSocket(path, setting)
   const server = createServer()
   // The server of the runtime unlinks its path when it is closed, so bind it under another name.
-  const temporary: SocketAddress = path === undefined ? address : { type: 'unix', path: `${path}.new` }
+  const temporary: SocketAddress = path === undefined ? address : { kind: 'unix', path: `${path}.new` }
   try {
     const bound = await openListener(server, temporary, setting, access, options)
     const descriptor = duplicateDescriptor(descriptorOf(server), 10)
@@ -275,7 +275,7 @@ export async function holdListeners(
   setting: string,
 ): Promise<readonly BoundSocket[]> {
   const first = await holdListener(address, setting)
-  if (count === 1 || address.type !== 'tcp' || first.isActivated) return [first]
+  if (count === 1 || address.kind !== 'tcp' || first.isActivated) return [first]
   // SO_REUSEPORT would also succeed beside another instance, so the port was first bound without
   // it.
   first.release()

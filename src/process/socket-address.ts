@@ -5,32 +5,32 @@ import { LOOPBACK, parseIpAddress } from '../wire/ip-address.ts'
 
 /** Where a server listens or a client connects. */
 export type SocketAddress =
-  | { readonly type: 'tcp'; readonly host: string; readonly port: number }
-  | { readonly type: 'unix'; readonly path: string }
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
+  | { readonly kind: 'unix'; readonly path: string }
   /** An inherited listening socket. */
-  | { readonly type: 'descriptor'; readonly fd: number }
+  | { readonly kind: 'descriptor'; readonly fd: number }
 
 /**
  * `192.0.2.1:110`, `[2001:db8::1]:110`, `*:110` (every address, both families), `localhost:110`,
  * `110`, `unix:/run/x.sock`, `fd:3`. Port 0 means a free one. Undefined for anything else.
  */
 export function parseSocketAddress(text: string): SocketAddress | undefined {
-  if (text.startsWith('unix:/')) return { type: 'unix', path: text.slice('unix:'.length) }
+  if (text.startsWith('unix:/')) return { kind: 'unix', path: text.slice('unix:'.length) }
   const fd = /^fd:(\d{1,4})$/.exec(text)?.[1]
-  if (fd !== undefined) return { type: 'descriptor', fd: Number(fd) }
+  if (fd !== undefined) return { kind: 'descriptor', fd: Number(fd) }
   const { bracketed, plain, port } =
     /^(?:(?:\[(?<bracketed>[^\]]+)\]|(?<plain>[^:[\]]*)):)?(?<port>\d{1,5})$/.exec(text)?.groups ?? {}
   if (port === undefined || Number(port) > 65535) return undefined
   if (bracketed !== undefined)
-    return isIPv6(bracketed) ? { type: 'tcp', host: bracketed, port: Number(port) } : undefined
+    return isIPv6(bracketed) ? { kind: 'tcp', host: bracketed, port: Number(port) } : undefined
   const host = plain === undefined || plain === '' || plain === '*' ? '::' : plain
   const isName = /^[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$/.test(host) && !/^[\d.]+$/.test(host)
-  return host === '::' || isIPv4(host) || isName ? { type: 'tcp', host, port: Number(port) } : undefined
+  return host === '::' || isIPv4(host) || isName ? { kind: 'tcp', host, port: Number(port) } : undefined
 }
 
 /** Inverse of parseSocketAddress. */
 export function formatSocketAddress(address: SocketAddress): string {
-  switch (address.type) {
+  switch (address.kind) {
     case 'tcp':
       // Among hosts only an IPv6 address has a colon.
       return address.host.includes(':') ? `[${address.host}]:${address.port}` : `${address.host}:${address.port}`
@@ -46,7 +46,7 @@ export function formatSocketAddress(address: SocketAddress): string {
  * @throws UsageFault if other hosts can reach the address.
  */
 export function requireLoopback(address: SocketAddress, setting: string): void {
-  if (address.type !== 'tcp') return
+  if (address.kind !== 'tcp') return
   const ip = parseIpAddress(address.host === 'localhost' ? '127.0.0.1' : address.host)
   if (ip === undefined || !LOOPBACK.has(ip)) {
     throw new UsageFault(

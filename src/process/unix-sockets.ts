@@ -24,7 +24,7 @@ export type SocketDirectoryOptions = {
  * @throws UsageFault if the directory cannot be made.
  */
 export function makeSocketDirectory(address: SocketAddress, { runDir, setting, owner }: SocketDirectoryOptions): void {
-  if (address.type !== 'unix') return
+  if (address.kind !== 'unix') return
   const directory = dirname(address.path)
   const below = relative(runDir, directory)
   if (below.split('/')[0] === '..' || existsSync(directory)) return

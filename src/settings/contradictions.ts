@@ -14,7 +14,7 @@ export function refuse(found: readonly Contradiction[]): void {
 
 /** The checkers of popup without the settings that they need. */
 export function checkerContradictions({ popup }: Pick<Settings, 'popup'>): readonly Contradiction[] {
-  const isReachable = popup.upstream !== undefined && popup.upstream.type !== 'descriptor'
+  const isReachable = popup.upstream !== undefined && popup.upstream.kind !== 'descriptor'
   if (popup.checker === 'upstream' && !isReachable)
     return [
       {
@@ -46,7 +46,7 @@ export function tlsContradictions({ sslwrap }: Pick<Settings, 'sslwrap'>): reado
         fact: '"old" answers no client while sslwrap.old_tls_nets is empty',
         remedy: 'list the networks of the old devices in old_tls_nets',
       })
-    if (listener.backend.type === 'descriptor')
+    if (listener.backend.kind === 'descriptor')
       found.push({
         setting: `${at}.backend`,
         fact: 'a descriptor cannot be connected to',

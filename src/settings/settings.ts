@@ -77,9 +77,9 @@ export type Settings = { readonly [Name in keyof typeof SECTIONS]: ValuesOf<(typ
 
 /** The source of a setting's value, for `auth-relay check`. `line` counts from 1. */
 export type Origin =
-  | { readonly type: 'default' }
-  | { readonly type: 'file'; readonly line: number }
-  | { readonly type: 'environment'; readonly variable: string }
+  | { readonly kind: 'default' }
+  | { readonly kind: 'file'; readonly line: number }
+  | { readonly kind: 'environment'; readonly variable: string }
 
 /** A setting in the form of the settings file, and its source. */
 export type ShownSetting = {
@@ -159,10 +159,10 @@ export function parseSettings(text: string, path: string, environment: Environme
       const inEnvironment = variableOf(environment, section, name, row)
       const origin: Origin =
         inEnvironment !== undefined
-          ? { type: 'environment', variable: inEnvironment.variable }
+          ? { kind: 'environment', variable: inEnvironment.variable }
           : writtenName !== undefined
-            ? { type: 'file', line: lineOf(lines, section.name, writtenName) }
-            : { type: 'default' }
+            ? { kind: 'file', line: lineOf(lines, section.name, writtenName) }
+            : { kind: 'default' }
       written[name] =
         inEnvironment !== undefined
           ? row.fromText(inEnvironment.text)
@@ -239,7 +239,7 @@ export function loadDaemonSettings(
   requireConfigured(settings, path)
   for (const { section, name, formerName, origin } of shown) {
     if (formerName === undefined) continue
-    const present = origin.type === 'environment' ? `rename ${origin.variable}` : `write ${name}`
+    const present = origin.kind === 'environment' ? `rename ${origin.variable}` : `write ${name}`
     const setting = section === '' ? formerName : `${section}.${formerName}`
     if (warnedNames.has(setting)) continue
     warnedNames.add(setting)
@@ -323,9 +323,9 @@ const tableOf = (value: unknown): Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.fromEntries(Object.entries(value)) : {}
 
 const placeOf = (origin: Origin, path: string): string =>
-  origin.type === 'environment'
+  origin.kind === 'environment'
     ? `environment ${origin.variable}`
-    : origin.type === 'file'
+    : origin.kind === 'file'
       ? `${path}:${origin.line}`
       : path
 

@@ -136,9 +136,9 @@ function parseOriginal(args: readonly string[], environment: Environment, servic
 
   const cert = resolve(values.get('-cert') ?? 'server.pem')
   const key = values.get('-key')
-  const backend: SocketAddress = { type: 'tcp', host, port: port ?? 0 }
+  const backend: SocketAddress = { kind: 'tcp', host, port: port ?? 0 }
   const listener: PlannedTlsListener = {
-    listen: { type: 'tcp', host: '::', port: accept ?? 0 },
+    listen: { kind: 'tcp', host: '::', port: accept ?? 0 },
     backend,
     preamble: kind,
     protocol: kind === 'ssl' || port === 110 || program !== undefined ? 'pop3' : 'other',

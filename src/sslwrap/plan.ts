@@ -99,8 +99,8 @@ export function planOf({ top, grants, popup, sslwrap }: Settings): Plan {
 }
 
 const DEFAULT_LISTENER = {
-  listen: { type: 'tcp', host: '::', port: 995 },
-  backend: { type: 'tcp', host: '127.0.0.1', port: 110 },
+  listen: { kind: 'tcp', host: '::', port: 995 },
+  backend: { kind: 'tcp', host: '127.0.0.1', port: 110 },
   preamble: 'ssl',
   protocol: 'pop3',
   cert: undefined,

@@ -111,7 +111,7 @@ export function connectBackEnd(address: SocketAddress, limit: number): Promise<S
 }
 
 function open(address: SocketAddress): Socket {
-  switch (address.type) {
+  switch (address.kind) {
     case 'tcp':
       return connectSharingReads(onread =>
         createConnection({ host: address.host, port: address.port, allowHalfOpen: true, noDelay: true, onread }),

@@ -68,7 +68,7 @@ function checkSettingsFile(shown: readonly ShownSetting[], config: string): Find
   }
   // A password in the environment is not in the file.
   const holdsSecrets = shown.some(
-    ({ name, origin, written }) => origin.type === 'file' && isPassword(name) && written !== '',
+    ({ name, origin, written }) => origin.kind === 'file' && isPassword(name) && written !== '',
   )
   if (holdsSecrets && (mode & 0o004) !== 0) {
     found.push(unsafe(config, `mode ${octal(mode)}: every account can read the passwords in it`, `chmod o-r ${config}`))

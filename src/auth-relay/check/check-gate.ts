@@ -167,7 +167,7 @@ export const checkNames = (shown: readonly ShownSetting[]): readonly Finding[] =
           advice(
             `${section}.${formerName}`,
             `is called ${name} now; the former name stays valid`,
-            origin.type === 'environment' ? `rename ${origin.variable}` : `write ${name}`,
+            origin.kind === 'environment' ? `rename ${origin.variable}` : `write ${name}`,
           ),
         ],
   )
@@ -229,7 +229,7 @@ export type RuleKind = (typeof QUERY_PARTS)[number]['kind']
 /** Returns the lines of Exim that query the gate. A line may continue after a backslash. */
 function eximQueries({ query_listen }: ServiceSettings, text: string): readonly string[] {
   const asked = query_listen.map(address =>
-    address.type === 'unix' ? `readsocket{${address.path}}` : `readsocket{inet:${formatSocketAddress(address)}}`,
+    address.kind === 'unix' ? `readsocket{${address.path}}` : `readsocket{inet:${formatSocketAddress(address)}}`,
   )
   return text
     .replace(/\\\n[ \t]*/g, '')
@@ -276,7 +276,7 @@ export function checkExim(
 const unixSockets = (wrap: ServiceSettings) =>
   (['policy_listen', 'socketmap_listen', 'query_listen'] as const).flatMap(name =>
     wrap[name].flatMap(address =>
-      address.type === 'unix' ? [{ name, about: `wrap.${name}`, path: address.path }] : [],
+      address.kind === 'unix' ? [{ name, about: `wrap.${name}`, path: address.path }] : [],
     ),
   )
 

@@ -48,7 +48,7 @@ export async function checkHost(settings: Settings): Promise<readonly Finding[]>
 /** The gate may not write to the database, so an authd of the same host stores the used grants. */
 export function checkUses({ authd }: Pick<Settings, 'authd'>, parts: PartsInUse): Finding[] {
   const { usage_socket: path } = authd
-  if (!parts.gate || parts.authd || path === '' || socketsAt({ type: 'unix', path }).length > 0) return []
+  if (!parts.gate || parts.authd || path === '' || socketsAt({ kind: 'unix', path }).length > 0) return []
   return [
     advice(
       'authd.usage_socket',

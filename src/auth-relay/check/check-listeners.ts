@@ -52,7 +52,7 @@ export async function checkListeners(
  * and not bound.
  */
 async function faultsOf({ address, setting }: PlannedSocket): Promise<readonly Finding[]> {
-  if (address.type === 'unix') {
+  if (address.kind === 'unix') {
     const status = lstatSync(address.path, { throwIfNoEntry: false })
     if (status === undefined) return []
     if (!status.isSocket()) return [unsafe(setting, `${address.path} is not a socket`, `move it, or change ${setting}`)]
@@ -126,7 +126,7 @@ function unitOfSocket(address: SocketAddress): string | undefined {
     timeout: 5000,
   })
   // systemd may write the address in another form, so compare the port, which pid 1 holds.
-  const places = address.type === 'tcp' ? [`:${address.port} `] : [address.type === 'unix' ? `${address.path} ` : '\n']
+  const places = address.kind === 'tcp' ? [`:${address.port} `] : [address.kind === 'unix' ? `${address.path} ` : '\n']
   return (stdout ?? '')
     .split('\n')
     .find(line => places.some(place => line.includes(place)))

@@ -55,7 +55,7 @@ function accountOfAuthd(
   script: string,
   unit: (name: string) => UnitFacts | undefined,
 ): ProgramAccount | undefined {
-  const holders = socketsAt({ type: 'unix', path: authd.socket }).flatMap(socket => socket.holders)
+  const holders = socketsAt({ kind: 'unix', path: authd.socket }).flatMap(socket => socket.holders)
   const running = holders.find(holder => ourProgram(holder, script) === 'authd')
   const facts = unit('auth-relay-authd.service')
   if (running !== undefined) {
@@ -146,7 +146,7 @@ function checkSocketDirectories(
     { about: 'status-page.listen', addresses: [statusPage.listen], program: page },
   ].flatMap(({ about, addresses, program }) =>
     addresses.flatMap(address =>
-      address?.type === 'unix' && socketsAt(address).length === 0
+      address?.kind === 'unix' && socketsAt(address).length === 0
         ? checkSocketDirectory(about, address.path, program, unit(`${program.unit}.service`))
         : [],
     ),

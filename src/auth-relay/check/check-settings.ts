@@ -281,7 +281,7 @@ function checkWrap({ wrap }: Settings): Finding[] {
 function checkAskers(wrap: Settings['wrap']): Finding[] {
   const found: Finding[] = []
   const services = [...wrap.policy_listen, ...wrap.socketmap_listen, ...wrap.query_listen]
-  if (wrap.socket_mode === '0666' && services.some(({ type }) => type === 'unix')) {
+  if (wrap.socket_mode === '0666' && services.some(({ kind }) => kind === 'unix')) {
     found.push(
       advice(
         'wrap.socket_mode',
@@ -296,7 +296,7 @@ function checkAskers(wrap: Settings['wrap']): Finding[] {
     wrap.recipients_per_login,
     wrap.recipients_per_address,
   ]
-  if (limits.some(limit => limit > 0) && wrap.policy_listen.some(({ type }) => type === 'tcp')) {
+  if (limits.some(limit => limit > 0) && wrap.policy_listen.some(({ kind }) => kind === 'tcp')) {
     found.push(
       advice(
         'wrap.policy_listen',
@@ -319,7 +319,7 @@ function checkStatusPage({ statusPage: { listen } }: Settings): Finding[] {
       ),
     ]
   }
-  return listen.type === 'tcp'
+  return listen.kind === 'tcp'
     ? [
         advice(
           'status-page.listen',
@@ -363,4 +363,4 @@ function isLoopbackText(host: string): boolean {
   return ip !== undefined && LOOPBACK.has(ip)
 }
 
-const isLoopback = (address: SocketAddress): boolean => address.type !== 'tcp' || isLocalHost(address.host)
+const isLoopback = (address: SocketAddress): boolean => address.kind !== 'tcp' || isLocalHost(address.host)

@@ -63,7 +63,7 @@ function checkFifo(path: string, user: string, lines: readonly SyslogLine[]): Fi
 
 function checkDelivery(addresses: Settings['authd']['syslog_listen'], lines: readonly SyslogLine[]): Finding[] {
   return addresses.flatMap(address => {
-    if (address.type !== 'tcp' || address.port === 0) return []
+    if (address.kind !== 'tcp' || address.port === 0) return []
     const where = formatSocketAddress(address)
     const port = new RegExp(`\\b${address.port}\\b`)
     return lines.some(({ text }) => /omfwd|@@|network\(|tcp\(/.test(text) && port.test(text)) ||

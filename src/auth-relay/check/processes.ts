@@ -34,9 +34,9 @@ const WILDCARDS: ReadonlySet<string> = new Set(['0.0.0.0', '::'])
 /** The listening sockets of this host that keep a server from binding the address. */
 export function socketsAt(address: SocketAddress, proc = '/proc'): readonly HeldSocket[] {
   const inodes =
-    address.type === 'tcp'
+    address.kind === 'tcp'
       ? ['tcp', 'tcp6'].flatMap(name => tcpInodes(`${proc}/net/${name}`, address))
-      : address.type === 'unix'
+      : address.kind === 'unix'
         ? unixInodes(`${proc}/net/unix`, address.path)
         : []
   const holders = holdersOf(new Set(inodes), proc)

@@ -78,14 +78,14 @@ export type PlannedSocket = {
 
 /** The default address of sslwrap. */
 const DEFAULT_TLS: PlannedSocket = {
-  address: { type: 'tcp', host: '::', port: 995 },
+  address: { kind: 'tcp', host: '::', port: 995 },
   setting: 'sslwrap.listener',
   program: 'sslwrap',
 }
 
 /** Every TCP address that the settings make our programs listen on. */
 export const plannedListeners = (settings: Settings): readonly PlannedSocket[] =>
-  plannedSockets(settings, partsInUse(settings)).filter(({ address }) => address.type === 'tcp')
+  plannedSockets(settings, partsInUse(settings)).filter(({ address }) => address.kind === 'tcp')
 
 /** Every address, Unix sockets included, on which the parts in use listen. */
 export function plannedSockets(settings: Settings, parts: PartsInUse): readonly PlannedSocket[] {
@@ -101,7 +101,7 @@ export function plannedSockets(settings: Settings, parts: PartsInUse): readonly 
   return [
     ...listed.filter(({ program }) => inUse(program)),
     ...Object.entries(announced).flatMap(([name, path]): PlannedSocket[] =>
-      path === '' ? [] : [{ address: { type: 'unix', path }, setting: `authd.${name}`, program: 'authd' }],
+      path === '' ? [] : [{ address: { kind: 'unix', path }, setting: `authd.${name}`, program: 'authd' }],
     ),
     ...sslwrap.listener.map(({ listen }) => ({
       address: listen,

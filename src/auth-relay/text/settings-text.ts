@@ -211,7 +211,7 @@ export const hideSecret = (setting: ShownSetting): ShownSetting =>
 
 /** Describes the origin of a setting's value. */
 export function describeOrigin(origin: Origin): string {
-  switch (origin.type) {
+  switch (origin.kind) {
     case 'default':
       return 'default'
     case 'file':

@@ -107,7 +107,7 @@ function checkMaildirs(
 
 /** As formatShown, without the settings that have their default. */
 export function formatSet(shown: readonly ShownSetting[], style: Pick<Style, 'faint' | 'strong'>): string {
-  const set = shown.filter(({ origin }) => origin.type !== 'default')
+  const set = shown.filter(({ origin }) => origin.kind !== 'default')
   const rest = set.length === 0 ? 'Every setting' : 'Every other setting'
   const list = set.length === 0 ? '' : `${formatShown(set, style).trimEnd()}\n`
   return `${list}${style.faint(`${rest} has its default: auth-relay check --settings`)}\n\n`

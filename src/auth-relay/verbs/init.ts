@@ -135,7 +135,7 @@ function unreadSettings(config: string): Overrides {
   }
   const found: Record<string, Record<string, unknown>> = {}
   for (const { section, name, written, origin } of shown) {
-    if (origin.type === 'file') found[section] = { ...found[section], [name]: written }
+    if (origin.kind === 'file') found[section] = { ...found[section], [name]: written }
   }
   return found
 }

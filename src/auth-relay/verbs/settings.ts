@@ -47,7 +47,7 @@ Without /etc/auth-relay.toml the values are the defaults. Passwords are left out
           const chosen = chooseSettings(described, names)
           print(
             options.json === true
-              ? `${JSON.stringify({ config: existsSync(config) ? config : null, settings: chosen })}\n`
+              ? `${JSON.stringify({ config: existsSync(config) ? config : null, settings: chosen.map(forScripts) })}\n`
               : formatDescribed(chosen, styleFor(isTerminal, environment), Math.min(columns, 100)),
           )
           return 0
@@ -68,7 +68,7 @@ function settingsOrDefaults(config: string, environment: Surroundings['environme
     : loadSettingsFile(config, environment)
 }
 
-/** A setting as it is printed, and as scripts read it. */
+/** A setting as it is printed. */
 export type DescribedSetting = {
   /** Empty: the top of the file. */
   readonly section: string
@@ -81,6 +81,12 @@ export type DescribedSetting = {
   readonly environment: string
   readonly formerNames: readonly string[]
   readonly doc: string
+}
+
+/** The form of the JSON output, where the tag of the origin is called `type`. */
+function forScripts(setting: DescribedSetting): object {
+  const { kind, ...place } = setting.origin
+  return { ...setting, origin: { type: kind, ...place } }
 }
 
 /** Every setting, in the order of the settings file. */

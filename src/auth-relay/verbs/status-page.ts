@@ -74,7 +74,7 @@ async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {
   const context = { host: hostname(), version: manifest.version, expTime: settings.grants.exp_time }
   const server = createStatusServer({
     page: async () => page(await source.snapshot(), context),
-    checkHost: listen.type !== 'unix',
+    checkHost: listen.kind !== 'unix',
     onFault: error => log.error('page_failed', { reason: error }),
   })
   makeSocketDirectory(listen, { runDir: settings.top.run_dir, setting: 'status-page.listen', owner: ids })

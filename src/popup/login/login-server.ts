@@ -92,7 +92,7 @@ export async function runLogin(): Promise<void> {
     acceptors.push(server.listen(FIRST_LISTENING_DESCRIPTOR + index, options))
   if (settings.mode === 'chain') {
     const fd = FIRST_LISTENING_DESCRIPTOR + settings.listeners.length
-    await openListener(server.chains.server, { type: 'descriptor', fd }, 'popup.listen')
+    await openListener(server.chains.server, { kind: 'descriptor', fd }, 'popup.listen')
   }
   monitor.ready()
   await ended.promise

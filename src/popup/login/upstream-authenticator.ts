@@ -164,7 +164,7 @@ async function open(
   cancelled: ClientDisconnect,
 ): Promise<Duplex | undefined> {
   if (cancelled.hasDisconnected) return undefined
-  const target = address.type === 'unix' ? { path: address.path } : { host: address.host, port: address.port }
+  const target = address.kind === 'unix' ? { path: address.path } : { host: address.host, port: address.port }
   const raw: Socket = connect({ ...target, allowHalfOpen: true, noDelay: true })
   cancelled.listen(() => raw.destroy())
   if (!(await settled(raw, 'connect'))) return undefined
@@ -175,7 +175,7 @@ async function open(
   if (tls === null) return raw
   const secure = connectTls({
     socket: raw,
-    ...(address.type === 'tcp'
+    ...(address.kind === 'tcp'
       ? { servername: /^[\d.:]+$/.test(address.host) ? '' : address.host, host: address.host }
       : {}),
     ...(tls.ca === null ? {} : { ca: tls.ca }),

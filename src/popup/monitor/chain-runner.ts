@@ -75,7 +75,7 @@ export class ChainRunner {
   async #start(loginProcess: number, request: VerifyRequest): Promise<RunningChain | ChainEnd> {
     const { checker, program, environment, checkTimeout, listeners } = this.#options
     const address = listeners[loginProcess]?.address
-    if (address?.type !== 'unix') throw new Error(`no chain socket: ${address && formatSocketAddress(address)}`)
+    if (address?.kind !== 'unix') throw new Error(`no chain socket: ${address && formatSocketAddress(address)}`)
     const session = connect({ path: address.path })
     // Paused before it is connected, so that the runtime never reads octets that belong to the
     // program.

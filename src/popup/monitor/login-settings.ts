@@ -96,7 +96,7 @@ function upstreamServer(popup: Settings['popup']): LoginSettingsMessage['upstrea
   if (popup.checker !== 'upstream') return null
   const { upstream } = popup
   // checkerContradictions reports the missing server.
-  if (upstream === undefined || upstream.type === 'descriptor') return null
+  if (upstream === undefined || upstream.kind === 'descriptor') return null
   const ca = popup.upstream_ca === '' ? null : readPem(popup.upstream_ca, 'popup.upstream_ca')
   return {
     address: upstream,

@@ -185,7 +185,7 @@ export class MaildropWorkers {
       uid,
       gid,
       ...newKey(),
-      listener: await holdListener({ type: 'unix', path: `${this.directory}/${name}` }, 'run_dir', {
+      listener: await holdListener({ kind: 'unix', path: `${this.directory}/${name}` }, 'run_dir', {
         mode: 0o600,
         ...this.#options.loginIds,
       }),

@@ -235,7 +235,7 @@ async function holdChainSockets({ popup, top }: Settings, loginIds: Ids | undefi
   const access = { mode: 0o600, ...(loginIds === undefined ? {} : { uid: 0, gid: 0 }) }
   const indexes = Array.from({ length: popup.logins }, (_, index) => index)
   return Promise.all(
-    indexes.map(index => holdListener({ type: 'unix', path: `${directory}/chain-${index}.sock` }, 'run_dir', access)),
+    indexes.map(index => holdListener({ kind: 'unix', path: `${directory}/chain-${index}.sock` }, 'run_dir', access)),
   )
 }
 

@@ -102,8 +102,8 @@ const networkSet = v.pipe(
 
 const upstreamServer = v.strictObject({
   address: v.union([
-    v.strictObject({ type: v.literal('tcp'), host: v.string(), port }),
-    v.strictObject({ type: v.literal('unix'), path: v.string() }),
+    v.strictObject({ kind: v.literal('tcp'), host: v.string(), port }),
+    v.strictObject({ kind: v.literal('unix'), path: v.string() }),
   ]),
   /** Null: clear text. */
   tls: v.nullable(v.strictObject({ ca: v.nullable(v.string()), verify: v.boolean() })),

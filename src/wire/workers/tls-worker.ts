@@ -7,10 +7,10 @@ import { parseNetwork } from '../ip-address.ts'
 import { readMessage, requireMessage } from './control-channel.ts'
 
 const port = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(65_535))
-const socketAddress = v.variant('type', [
-  v.strictObject({ type: v.literal('tcp'), host: v.string(), port }),
-  v.strictObject({ type: v.literal('unix'), path: v.string() }),
-  v.strictObject({ type: v.literal('descriptor'), fd: v.pipe(v.number(), v.integer(), v.minValue(0)) }),
+const socketAddress = v.variant('kind', [
+  v.strictObject({ kind: v.literal('tcp'), host: v.string(), port }),
+  v.strictObject({ kind: v.literal('unix'), path: v.string() }),
+  v.strictObject({ kind: v.literal('descriptor'), fd: v.pipe(v.number(), v.integer(), v.minValue(0)) }),
 ])
 
 const network = v.pipe(

@@ -95,8 +95,8 @@ export class LoginServerForTests {
 
   /** Listens on a port of the loopback addresses. */
   async listen({ proxy = false, tls = false } = {}): Promise<number> {
-    const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
-    if (held.address.type !== 'tcp') throw new Error('no port')
+    const held = await holdListener({ kind: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
+    if (held.address.kind !== 'tcp') throw new Error('no port')
     const acceptor = this.server.listen(duplicateDescriptor(held.descriptor), { proxy, tls })
     held.release()
     this.#undo.push(() => acceptor.close())

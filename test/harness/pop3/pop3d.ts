@@ -58,7 +58,7 @@ export class WorkerForTests {
 
   static async start(directory: string, options: WorkerOptions = {}): Promise<WorkerForTests> {
     const socket = `${directory}/${randomBytes(4).toString('hex')}.sock`
-    const listener = await holdListener({ type: 'unix', path: socket }, 'run_dir')
+    const listener = await holdListener({ kind: 'unix', path: socket }, 'run_dir')
     if (isRoot) chownSync(socket, OWNER.uid, OWNER.gid)
     const { key: givenKey, ids = isRoot ? OWNER : null, loginUid = null, usedTickets = [], ...others } = options
     const { logLevel = 'error', engine = ENGINE_SETTINGS.engine ?? 'auto', ...settings } = others

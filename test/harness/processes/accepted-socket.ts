@@ -10,8 +10,8 @@ export async function acceptedSocket(
   engine: Engine,
   host = '127.0.0.1',
 ): Promise<{ client: Socket; socket: AcceptedSocket; port: number; close: () => void }> {
-  const held = await holdListener({ type: 'tcp', host, port: 0 }, 'test')
-  if (held.address.type !== 'tcp') throw new Error('no port')
+  const held = await holdListener({ kind: 'tcp', host, port: 0 }, 'test')
+  if (held.address.kind !== 'tcp') throw new Error('no port')
   const accepted = Promise.withResolvers<AcceptedSocket>()
   const acceptor = engine.accept(held, { blocking: false, noDelay: true }, accepted.resolve)
   const client = connect({ port: held.address.port, host: host === '::' ? '127.0.0.1' : host, allowHalfOpen: true })

@@ -75,7 +75,7 @@ describeWith([command('groff', 'groff-base')], 'the pages as roff', () => {
       const setting = /^ {7}([a-z_0-9]+) = /.exec(line)
       if (setting === null || section === undefined) continue
       const text = section === '' ? `${line}\n` : `[${section}]\n${line}\n`
-      const read = parseSettings(text, 'auth-relay.toml').shown.find(({ origin }) => origin.type === 'file')
+      const read = parseSettings(text, 'auth-relay.toml').shown.find(({ origin }) => origin.kind === 'file')
       expect(read, text).toMatchObject({ section, name: setting[1] })
       expect(read?.written, text).toEqual(defaults.get(`${section}.${setting[1]}`))
       shown.push(`${section}.${setting[1]}`)

@@ -121,7 +121,7 @@ describe('init beside a file that is not configured', () => {
     expect(settings.popup.ssl_hack_pass).toBe('/etc/auth-relay/sslhack.pass')
     expect(settings.authd.usage_users).toEqual(['auth-relay-gate'])
     expect(settings.wrap.policy_listen).toHaveLength(1)
-    expect(shown.filter(({ origin }) => origin.type === 'file').length).toBeLessThan(20)
+    expect(shown.filter(({ origin }) => origin.kind === 'file').length).toBeLessThan(20)
   })
 
   test('the embedded database in place of a server, and the reverse', async () => {

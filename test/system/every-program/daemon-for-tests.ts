@@ -46,9 +46,9 @@ switch (part) {
     break
   case 'parent': {
     const server = createServer()
-    const bound = await openListener(server, { type: 'tcp', host: '127.0.0.1', port: 0 }, 'sample.listen')
+    const bound = await openListener(server, { kind: 'tcp', host: '127.0.0.1', port: 0 }, 'sample.listen')
     server.unref()
-    const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'sample.held')
+    const held = await holdListener({ kind: 'tcp', host: '127.0.0.1', port: 0 }, 'sample.held')
     const worker = startWorker(process.argv[1] ?? '', ['worker', ...rest], [held.descriptor])
     worker.channel.onMessage(message => say(`from worker: ${JSON.stringify(message)}`))
     worker.channel.onClose(() => say(`channel closed, peak ${process.resourceUsage().maxRSS} kB`))
@@ -80,7 +80,7 @@ switch (part) {
       })
     })
     const server = createServer(socket => socket.end(`worker ${process.pid}\n`))
-    await openListener(server, { type: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'inherited')
+    await openListener(server, { kind: 'descriptor', fd: FIRST_LISTENING_DESCRIPTOR }, 'inherited')
     break
   }
   case 'drop': {
@@ -99,10 +99,10 @@ switch (part) {
     const [port = '', path = ''] = rest
     await runDaemon('sample', async () => {
       const server = createServer(socket => socket.end(`served by ${process.pid}\n`))
-      const bound = await openListener(server, { type: 'tcp', host: '127.0.0.1', port: Number(port) }, 'sample.listen')
-      const held = await holdListener({ type: 'unix', path }, 'sample.socket')
+      const bound = await openListener(server, { kind: 'tcp', host: '127.0.0.1', port: Number(port) }, 'sample.listen')
+      const held = await holdListener({ kind: 'unix', path }, 'sample.socket')
       const holder = createServer(socket => socket.end('from the held one\n'))
-      await openListener(holder, { type: 'descriptor', fd: held.descriptor }, 'sample.socket')
+      await openListener(holder, { kind: 'descriptor', fd: held.descriptor }, 'sample.socket')
       const stop = () => {
         server.close()
         holder.close()
@@ -114,7 +114,7 @@ switch (part) {
   case 'busy': {
     // Listens with the shortest backlog, fills it with its own connections and never accepts.
     const server = createServer()
-    await openListener(server, { type: 'unix', path: rest[0] ?? '' }, 'sample.socket', { mode: 0o600 }, { backlog: 1 })
+    await openListener(server, { kind: 'unix', path: rest[0] ?? '' }, 'sample.socket', { mode: 0o600 }, { backlog: 1 })
     say('listening')
     for (let n = 0; n < 10; n++) createConnection({ path: rest[0] ?? '' }).on('error', () => {})
     for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000)

@@ -26,17 +26,17 @@ afterEach(() => {
   directory.remove()
 })
 
-const LOOPBACK: SocketAddress = { type: 'tcp', host: '127.0.0.1', port: 0 }
-const socketAt = (name: string): SocketAddress & { type: 'unix' } => ({
-  type: 'unix',
+const LOOPBACK: SocketAddress = { kind: 'tcp', host: '127.0.0.1', port: 0 }
+const socketAt = (name: string): SocketAddress & { kind: 'unix' } => ({
+  kind: 'unix',
   path: `${directory.path}/${name}`,
 })
 
 describe('openListener', () => {
   test('port 0 is a free port, and the answer names it', async () => {
     const bound = await openListener(server(), LOOPBACK, 'popup.listen')
-    expect(bound).toEqual({ type: 'tcp', host: '127.0.0.1', port: expect.any(Number) })
-    expect(bound.type === 'tcp' && bound.port).toBeGreaterThan(0)
+    expect(bound).toEqual({ kind: 'tcp', host: '127.0.0.1', port: expect.any(Number) })
+    expect(bound.kind === 'tcp' && bound.port).toBeGreaterThan(0)
   })
 
   test('a port in use: the exit status is temporary, and the setting is named', async () => {
@@ -47,7 +47,7 @@ describe('openListener', () => {
   })
 
   test.each(['203.0.113.77', 'no-such-host.invalid'])('an address of another host, %s: a wrong setting', async host => {
-    const failure = openListener(server(), { type: 'tcp', host, port: 0 }, 'wrap.listen')
+    const failure = openListener(server(), { kind: 'tcp', host, port: 0 }, 'wrap.listen')
     await expect(failure).rejects.toThrow(/wrap\.listen/)
     await expect(failure).rejects.toThrow(/^(this host has no address|cannot listen on) /)
   })

@@ -43,7 +43,7 @@ describeWith(
       await eventually('the service manager listens', () => existsSync(path))
       expect(await readFrom(`telnet://127.0.0.1:${port}`)).toBe(`served by ${daemon.pid}`)
       expect(await daemon.waitForLine(/^sample ready/)).toBe(
-        `sample ready {"bound":{"type":"tcp","host":"127.0.0.1","port":${port}},"held":true}`,
+        `sample ready {"bound":{"kind":"tcp","host":"127.0.0.1","port":${port}},"held":true}`,
       )
       expect(await readFrom('--unix-socket', path, 'http://localhost')).toBe('from the held one')
       expect(daemon.lines.join('\n')).not.toContain('socket_unused')

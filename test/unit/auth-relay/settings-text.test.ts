@@ -65,7 +65,7 @@ describe('the file that init writes', () => {
         expect(text.replaceAll('\n# ', ' ')).toContain(doc)
       }
     }
-    expect(shown.filter(({ origin }) => origin.type === 'file').map(({ name }) => name)).toEqual([
+    expect(shown.filter(({ origin }) => origin.kind === 'file').map(({ name }) => name)).toEqual([
       'configured',
       'embedded',
       'ssl_hack_pass',

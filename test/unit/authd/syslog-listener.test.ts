@@ -16,8 +16,8 @@ test('at the end it reads the octets that its peers have sent, in any amount', a
     counters: new Counters(),
     log: createLog('test', { write: () => {} }),
   })
-  const address = await listener.listen({ type: 'tcp', host: '127.0.0.1', port: 0 })
-  if (address.type !== 'tcp') expect.unreachable()
+  const address = await listener.listen({ kind: 'tcp', host: '127.0.0.1', port: 0 })
+  if (address.kind !== 'tcp') expect.unreachable()
   const syslogd = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
   syslogd.on('error', () => {})
   // As rsyslog does, the client sends until the other side ends.
@@ -37,8 +37,8 @@ test('close ends an open connection that sends nothing, and the port is free aga
     counters: new Counters(),
     log: createLog('test', { write: () => {} }),
   })
-  const address = await listener.listen({ type: 'tcp', host: '127.0.0.1', port: 0 })
-  if (address.type !== 'tcp') expect.unreachable()
+  const address = await listener.listen({ kind: 'tcp', host: '127.0.0.1', port: 0 })
+  if (address.kind !== 'tcp') expect.unreachable()
   const silent = connect({ port: address.port, host: '127.0.0.1', allowHalfOpen: true })
   const closed = new Promise<string>(resolve => {
     for (const event of ['error', 'end']) silent.on(event, () => resolve('closed'))
@@ -65,8 +65,8 @@ test('of 65 connections the one that was silent longest is closed, and the log h
     counters: new Counters(),
     log: createLog('test', { write: line => warnings.push(line) }),
   })
-  const address = await listener.listen({ type: 'tcp', host: '127.0.0.1', port: 0 })
-  if (address.type !== 'tcp') expect.unreachable()
+  const address = await listener.listen({ kind: 'tcp', host: '127.0.0.1', port: 0 })
+  if (address.kind !== 'tcp') expect.unreachable()
   const closed: number[] = []
   const open = async (n: number) => {
     const socket = connect({ port: address.port, host: '127.0.0.1' })

@@ -44,7 +44,7 @@ let listener: MetricsListener
 /** A listener of sslwrap with a certificate. */
 const CERTIFIED: ServeOrder['listeners'][number] = {
   name: 'pop3s',
-  backend: { type: 'tcp', host: '127.0.0.1', port: 110 },
+  backend: { kind: 'tcp', host: '127.0.0.1', port: 110 },
   preamble: 'ssl',
   protocol: 'pop3',
   versions: 'modern',
@@ -73,11 +73,11 @@ beforeAll(async () => {
     countLive: () => Promise.resolve(0),
     countAlarms: () => Promise.resolve(new Map()),
   })
-  listener = await openCertificateMetrics({ type: 'tcp', host: '127.0.0.1', port: 0 }, () => ({
+  listener = await openCertificateMetrics({ kind: 'tcp', host: '127.0.0.1', port: 0 }, () => ({
     listeners: [CERTIFIED],
   }))
   const { address } = listener
-  if (address.type !== 'tcp') throw new Error('no TCP address')
+  if (address.kind !== 'tcp') throw new Error('no TCP address')
   const sslwrap = await fetch(`http://127.0.0.1:${address.port}/metrics`)
   const text = (await authd.registry.metrics()) + (await sslwrap.text())
   for (const [, name = '', type = ''] of text.matchAll(/^# TYPE (\w+) (\w+)$/gm)) {

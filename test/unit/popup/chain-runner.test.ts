@@ -56,7 +56,7 @@ const optionsFor = (script: string): Omit<ChainRunnerOptions, 'listeners'> => ({
 const runner = (script: string, more: Partial<ChainRunnerOptions> = {}): ChainRunner =>
   new ChainRunner({
     ...optionsFor(script),
-    listeners: [{ descriptor: -1, address: { type: 'unix', path }, isActivated: false, release: () => {} }],
+    listeners: [{ descriptor: -1, address: { kind: 'unix', path }, isActivated: false, release: () => {} }],
     ...more,
   })
 

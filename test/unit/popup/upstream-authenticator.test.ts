@@ -13,7 +13,7 @@ import { eventually } from '../../harness/eventually.ts'
 const ip = parseIpAddress('192.0.2.7')
 if (ip === undefined) throw new TypeError('an address')
 const client = { id: sessionId(7, 1), ip, port: 1, localIp: undefined, localPort: 110, tls: false, proxyIp: undefined }
-const NOWHERE: UpstreamServer = { address: { type: 'unix', path: '/nonexistent' }, tls: null, proxyHeader: false }
+const NOWHERE: UpstreamServer = { address: { kind: 'unix', path: '/nonexistent' }, tls: null, proxyHeader: false }
 
 const requestOf = (login: string, secret: string): LoginRequest => ({
   ...{ login, secret, client },
@@ -115,7 +115,7 @@ async function logIn(
     close: () => {},
   }
   const monitor = new MonitorRequests(channel)
-  const address = { type: 'tcp', host: '127.0.0.1', port: at.port } as const
+  const address = { kind: 'tcp', host: '127.0.0.1', port: at.port } as const
   const authenticate = upstreamAuthenticator(monitor, { address, tls: null, proxyHeader: false })
   const result = await authenticate(requestOf(login, secret), disconnect)
   if (result.kind === 'open') result.stream.destroy()

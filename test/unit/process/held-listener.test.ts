@@ -12,11 +12,11 @@ test('a socket that could not be held for want of descriptors can be held later'
   // One descriptor is enough to listen, and none is left for the copy.
   const giveBack = takeDescriptors(1)
   try {
-    await expect(holdListener({ type: 'unix', path }, 'run_dir')).rejects.toMatchObject({ code: 'EMFILE' })
+    await expect(holdListener({ kind: 'unix', path }, 'run_dir')).rejects.toMatchObject({ code: 'EMFILE' })
   } finally {
     giveBack()
   }
-  const held = await holdListener({ type: 'unix', path }, 'run_dir')
+  const held = await holdListener({ kind: 'unix', path }, 'run_dir')
   expect(existsSync(path)).toBe(true)
   held.release()
 })

@@ -6,8 +6,8 @@ import { eventually } from '../../harness/eventually.ts'
 
 test('silent connections block Prometheus for a few seconds at most', async () => {
   const registry = { contentType: 'text/plain', metrics: async () => 'up 1\n' }
-  const listener = await openMetricsListener(registry, { type: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
-  if (listener.address.type !== 'tcp') throw new Error('no port')
+  const listener = await openMetricsListener(registry, { kind: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
+  if (listener.address.kind !== 'tcp') throw new Error('no port')
   const { port } = listener.address
   const silent = Array.from({ length: 32 }, () => connect(port, '127.0.0.1').on('error', () => {}))
   try {

@@ -35,7 +35,7 @@ test('a worker for maildrops has the settings of the reload', { timeout: 60_000 
     workerIdle: 3600,
     capabilities: { user: true, sasl: [], loginDelay: 0, implementation: 'auth-relay' },
   }
-  listener = await holdListener({ type: 'unix', path: `${directory.path}/owner.sock` }, 'run_dir')
+  listener = await holdListener({ kind: 'unix', path: `${directory.path}/owner.sock` }, 'run_dir')
   worker = startWorker(program('pop3d'), ['--worker'], [listener.descriptor])
   const start = { type: 'start', ids, key: '00'.repeat(32), loginUid: null, usedTickets: [], logLevel: 'error' }
   worker.channel.send({ ...start, engine: 'auto', settings })
@@ -45,7 +45,7 @@ test('a worker for maildrops has the settings of the reload', { timeout: 60_000 
 })
 
 test('a login process has the settings of the reload', { timeout: 60_000 }, async () => {
-  listener = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'popup.listen')
+  listener = await holdListener({ kind: 'tcp', host: '127.0.0.1', port: 0 }, 'popup.listen')
   const settings: LoginSettingsMessage = {
     ids,
     logLevel: 'error',
@@ -80,7 +80,7 @@ test('a login process has the settings of the reload', { timeout: 60_000 }, asyn
   worker.channel.send({ type: 'settings', settings })
   worker.channel.send({ type: 'settings', settings: { ...settings, hostname: 'after.example.org' } })
   const { address } = listener
-  if (address.type !== 'tcp') throw new TypeError('a TCP address')
+  if (address.kind !== 'tcp') throw new TypeError('a TCP address')
   const client = connect(address.port, address.host)
   const [greeting] = await once(client, 'data')
   client.destroy()

@@ -4,15 +4,15 @@ import { formatSocketAddress, parseSocketAddress, type SocketAddress } from '../
 import { anyIpAddress } from '../wire/arbitraries.ts'
 
 test.each<[string, SocketAddress]>([
-  ['192.0.2.1:110', { type: 'tcp', host: '192.0.2.1', port: 110 }],
-  ['[2001:db8::1]:110', { type: 'tcp', host: '2001:db8::1', port: 110 }],
-  ['*:110', { type: 'tcp', host: '::', port: 110 }],
-  [':110', { type: 'tcp', host: '::', port: 110 }],
-  ['110', { type: 'tcp', host: '::', port: 110 }],
-  ['localhost:0', { type: 'tcp', host: 'localhost', port: 0 }],
-  ['mx-1.example.org:65535', { type: 'tcp', host: 'mx-1.example.org', port: 65535 }],
-  ['unix:/run/auth relay/x:1.sock', { type: 'unix', path: '/run/auth relay/x:1.sock' }],
-  ['fd:3', { type: 'descriptor', fd: 3 }],
+  ['192.0.2.1:110', { kind: 'tcp', host: '192.0.2.1', port: 110 }],
+  ['[2001:db8::1]:110', { kind: 'tcp', host: '2001:db8::1', port: 110 }],
+  ['*:110', { kind: 'tcp', host: '::', port: 110 }],
+  [':110', { kind: 'tcp', host: '::', port: 110 }],
+  ['110', { kind: 'tcp', host: '::', port: 110 }],
+  ['localhost:0', { kind: 'tcp', host: 'localhost', port: 0 }],
+  ['mx-1.example.org:65535', { kind: 'tcp', host: 'mx-1.example.org', port: 65535 }],
+  ['unix:/run/auth relay/x:1.sock', { kind: 'unix', path: '/run/auth relay/x:1.sock' }],
+  ['fd:3', { kind: 'descriptor', fd: 3 }],
 ])('%s', (text, address) => {
   expect(parseSocketAddress(text)).toEqual(address)
 })
@@ -46,9 +46,9 @@ test.each([
 
 test('format and parse are inverse', () => {
   const anyAddress: fc.Arbitrary<SocketAddress> = fc.oneof(
-    fc.record({ type: fc.constant('tcp' as const), host: anyIpAddress, port: fc.nat(65535) }),
-    fc.record({ type: fc.constant('unix' as const), path: fc.string().map(text => `/${text}`) }),
-    fc.record({ type: fc.constant('descriptor' as const), fd: fc.nat(9999) }),
+    fc.record({ kind: fc.constant('tcp' as const), host: anyIpAddress, port: fc.nat(65535) }),
+    fc.record({ kind: fc.constant('unix' as const), path: fc.string().map(text => `/${text}`) }),
+    fc.record({ kind: fc.constant('descriptor' as const), fd: fc.nat(9999) }),
   )
   fc.assert(
     fc.property(anyAddress, address => {

@@ -9,7 +9,7 @@ describe('the directory of a Unix socket', () => {
   const runDir = `${path}/run`
   const make = (directory: string, owner?: { uid: number; gid: number }): void =>
     makeSocketDirectory(
-      { type: 'unix', path: `${directory}/policy.sock` },
+      { kind: 'unix', path: `${directory}/policy.sock` },
       { runDir, setting: 'wrap.policy_listen', owner },
     )
   const modeOf = (directory: string): string => (statSync(directory).mode & 0o7777).toString(8)
@@ -56,7 +56,7 @@ describe('the directory of a Unix socket', () => {
     mkdirSync(path, { recursive: true })
     writeFileSync(`${path}/file`, '')
     const impossible = { runDir: `${path}/file`, setting: 'status-page.listen' }
-    const make = (): void => makeSocketDirectory({ type: 'unix', path: `${path}/file/status/page.sock` }, impossible)
+    const make = (): void => makeSocketDirectory({ kind: 'unix', path: `${path}/file/status/page.sock` }, impossible)
     expect(make).toThrow(UsageFault)
     expect(make).toThrow(
       /^status-page\.listen: cannot make \/\S+\/file\/status: .*: create it \(install -d -m 755 \/\S+\/file\/status\) or change/,

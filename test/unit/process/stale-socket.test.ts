@@ -15,7 +15,7 @@ test.each([
   ['with a name that is too long', () => mkdirSync(`${directory}/long`), `long/${'x'.repeat(300)}`, /ENAMETOOLONG/],
 ])('a socket %s is a fault of the setting, and not of the program', async (_, prepare, name, reason) => {
   prepare()
-  const address = { type: 'unix', path: `${directory}/${name}` } as const
+  const address = { kind: 'unix', path: `${directory}/${name}` } as const
   const server = createServer()
   onTestFinished(() => void server.close())
   for (const fault of [openListener(server, address, 'authd.socket'), holdListener(address, 'authd.socket')]) {
@@ -35,7 +35,7 @@ test('a socket without a server is removed, and one with a server is in use', as
   expect(existsSync(path)).toBe(false)
   const server = createServer()
   onTestFinished(() => void server.close())
-  await openListener(server, { type: 'unix', path }, 'authd.socket')
+  await openListener(server, { kind: 'unix', path }, 'authd.socket')
   await expect(removeStaleSocket(path, 'authd.socket')).rejects.toThrow(TemporaryFault)
   expect(existsSync(path)).toBe(true)
 })

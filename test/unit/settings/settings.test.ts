@@ -31,9 +31,9 @@ describe('a good file', () => {
   test('an empty one gives every default, and the defaults are valid', () => {
     const { settings, shown } = parseSettings('', PATH)
     expect(settings.grants.exp_time).toBe(1800)
-    expect(settings.popup.listen).toEqual([{ type: 'tcp', host: '::', port: 110 }])
+    expect(settings.popup.listen).toEqual([{ kind: 'tcp', host: '::', port: 110 }])
     expect(settings.top.configured).toBe(false)
-    expect(new Set(shown.map(({ origin }) => origin.type))).toEqual(new Set(['default']))
+    expect(new Set(shown.map(({ origin }) => origin.kind))).toEqual(new Set(['default']))
     expect(shown).toHaveLength(Object.values(SECTIONS).reduce((sum, { rows }) => sum + Object.keys(rows).length, 0))
   })
 
@@ -44,9 +44,9 @@ describe('a good file', () => {
     expect(settings.grants.exp_time).toBe(900)
     expect(settings.grants.alrm_time).toBe(30)
     const originOf = (wanted: string) => shown.find(({ name }) => name === wanted)?.origin
-    expect(originOf('exp_time')).toEqual({ type: 'environment', variable: 'EXP_TIME' })
-    expect(originOf('alrm_time')).toEqual({ type: 'file', line: 4 })
-    expect(originOf('max_lifetime')).toEqual({ type: 'default' })
+    expect(originOf('exp_time')).toEqual({ kind: 'environment', variable: 'EXP_TIME' })
+    expect(originOf('alrm_time')).toEqual({ kind: 'file', line: 4 })
+    expect(originOf('max_lifetime')).toEqual({ kind: 'default' })
   })
 
   test('a duration has a unit; a number without one keeps its old unit', () => {

@@ -555,8 +555,8 @@ describe.each(BOTH_ENGINES)('an acceptor of $name', ({ engine }) => {
   })
 
   test('accepts many clients, and none after it is closed', async () => {
-    const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
-    if (held.address.type !== 'tcp') throw new Error('no port')
+    const held = await holdListener({ kind: 'tcp', host: '127.0.0.1', port: 0 }, 'test')
+    if (held.address.kind !== 'tcp') throw new Error('no port')
     const { port } = held.address
     let count = 0
     const acceptor = engine.accept(held, { blocking: true, noDelay: false }, socket => {

@@ -9,7 +9,7 @@ const program = (engine: string): string => `
   import { connect } from 'node:net'
   import { holdListener } from '${new URL('process/listener.ts', sources)}'
   import { ${engine}Engine } from '${new URL(`sockets/${engine}-engine.ts`, sources)}'
-  const held = await holdListener({ type: 'tcp', host: '::', port: 0 }, 'test')
+  const held = await holdListener({ kind: 'tcp', host: '::', port: 0 }, 'test')
   ${engine}Engine.accept(held, { blocking: false, noDelay: true }, ({ ends }) => {
     console.log(JSON.stringify(ends))
     process.exit(0)

@@ -40,8 +40,8 @@ describe("the original's command line", () => {
         logLevel: 'warn',
         listeners: [
           {
-            listen: { type: 'tcp', host: '::', port: 995 },
-            backend: { type: 'tcp', host: '192.0.2.1', port: 110 },
+            listen: { kind: 'tcp', host: '::', port: 995 },
+            backend: { kind: 'tcp', host: '192.0.2.1', port: 110 },
             preamble: 'ssl',
             protocol: 'pop3',
             certificates: [{ cert: '/etc/a.pem', key: '/etc/a.key' }],

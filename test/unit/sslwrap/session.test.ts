@@ -63,7 +63,7 @@ const serviceFor = (openBackEnd: () => Promise<Duplex>, more: Partial<Service> =
   ...more,
 })
 const serviceBefore = ({ port }: BackEnd, more?: Partial<Service>): Service =>
-  serviceFor(() => connectBackEnd({ type: 'tcp', host: '127.0.0.1', port }, 60_000), more)
+  serviceFor(() => connectBackEnd({ kind: 'tcp', host: '127.0.0.1', port }, 60_000), more)
 
 /** The parts that all sessions of a listener share. */
 const partsFor = (service: Service, { max = 0, maxPerAddress = 0 } = {}) => ({

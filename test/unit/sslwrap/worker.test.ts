@@ -23,7 +23,7 @@ let arrived: () => void
 const open: { destroy(): void }[] = []
 
 beforeEach(async () => {
-  listener = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'listen')
+  listener = await holdListener({ kind: 'tcp', host: '127.0.0.1', port: 0 }, 'listen')
   backEnd = await new BackEnd(
     socket => socket.write('+OK ready\r\n'),
     (text, { socket }) => socket.write(`+OK received ${text}`),
@@ -54,7 +54,7 @@ function orderWith({ cert, key }: { cert: string; key: string }, more: Partial<S
     listeners: [
       {
         name: 'test',
-        backend: { type: 'tcp', host: '127.0.0.1', port: backEnd.port },
+        backend: { kind: 'tcp', host: '127.0.0.1', port: backEnd.port },
         preamble: 'none',
         protocol: 'pop3',
         versions: 'modern',
@@ -88,7 +88,7 @@ async function order(message: ServeOrder): Promise<TlsWorkerAnswer | undefined> 
 /** A client of the worker after its handshake, with the name in the certificate of the worker. */
 async function client(): Promise<{ readonly name: string; readonly conversation: Conversation; end(): void }> {
   const { address } = listener
-  if (address.type !== 'tcp') throw new TypeError('an address of TCP')
+  if (address.kind !== 'tcp') throw new TypeError('an address of TCP')
   const tls = connectTls({ host: '127.0.0.1', port: address.port, rejectUnauthorized: false })
   open.push(tls)
   const conversation = new Conversation('client', tls)
@@ -126,7 +126,7 @@ describe('a worker', () => {
   })
 
   test('reports the address of its metrics', async () => {
-    const metricsListen = { type: 'tcp', host: '127.0.0.1', port: 0 } as const
+    const metricsListen = { kind: 'tcp', host: '127.0.0.1', port: 0 } as const
     const answer = await order(orderWith(OLD, { metricsListen }))
     if (answer?.type !== 'serving' || answer.metrics === undefined) throw new Error(`no address: ${answer?.type}`)
     const response = await fetch(`http://${answer.metrics}/metrics`)

@@ -46,7 +46,7 @@ test('the resident gate without a section in the settings file', () => {
     kind: 'daemon',
     config: undefined,
     overrides: {
-      listen: [{ type: 'tcp', host: '127.0.0.1', port: 0 }],
+      listen: [{ kind: 'tcp', host: '127.0.0.1', port: 0 }],
       smtpd: ['/bin/sh', '-c', 'x'],
       smtpd_user: 'smtpd',
       rules: '/r.cdb',

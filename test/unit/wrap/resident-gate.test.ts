@@ -66,10 +66,10 @@ describe.each(BOTH_ENGINES)('over $name', ({ engine }) => {
       customers: new CustomerNetworks(),
       ...rest,
     })
-    const held = await holdListener({ type: 'tcp', host, port: 0 }, 'wrap.listen')
+    const held = await holdListener({ kind: 'tcp', host, port: 0 }, 'wrap.listen')
     gate.listen(held)
     const { address } = held
-    if (address.type !== 'tcp') throw new Error('no port')
+    if (address.kind !== 'tcp') throw new Error('no port')
     const sockets = new Set<Socket>()
     open.push({ gate, sockets })
     const client = () => {

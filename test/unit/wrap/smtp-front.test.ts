@@ -106,10 +106,10 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
       })
     },
   })
-  const held = await holdListener({ type: 'tcp', host: '127.0.0.1', port: 0 }, 'wrap.listen')
+  const held = await holdListener({ kind: 'tcp', host: '127.0.0.1', port: 0 }, 'wrap.listen')
   gate.listen(held)
   const { address } = held
-  if (address.type !== 'tcp') throw new Error('no port')
+  if (address.kind !== 'tcp') throw new Error('no port')
   const sockets = new Set<Socket>()
   open.push({ gate, sockets })
   const client = (): Socket => {

@@ -21,7 +21,7 @@ const certificate: ServeOrder['listeners'][number]['certificates'][number] = {
 }
 const listener: ServeOrder['listeners'][number] = {
   name: '[::]:995',
-  backend: { type: 'tcp', host: '127.0.0.1', port: 110 },
+  backend: { kind: 'tcp', host: '127.0.0.1', port: 110 },
   preamble: 'ssl',
   protocol: 'pop3',
   versions: 'modern',
@@ -47,9 +47,9 @@ const serve: ServeOrder = {
 
 describe('an order of sslwrap', () => {
   const socketAddress = fc.oneof(
-    fc.record({ type: fc.constant('tcp' as const), host: fc.string(), port: fc.integer({ min: 0, max: 65_535 }) }),
-    fc.record({ type: fc.constant('unix' as const), path: fc.string() }),
-    fc.record({ type: fc.constant('descriptor' as const), fd: fc.nat() }),
+    fc.record({ kind: fc.constant('tcp' as const), host: fc.string(), port: fc.integer({ min: 0, max: 65_535 }) }),
+    fc.record({ kind: fc.constant('unix' as const), path: fc.string() }),
+    fc.record({ kind: fc.constant('descriptor' as const), fd: fc.nat() }),
   )
   const limit = fc.nat()
   const orders = fc.record({
@@ -99,7 +99,7 @@ describe('an order of sslwrap', () => {
     ['an account without a gid', { ids: { uid: 1 } }],
     ['an invalid network of a translator', { nat64Prefixes: ['64:ff9b::/300'] }],
     ['an invalid network of a listener', { listeners: [{ ...listener, allow: ['192.0.2.0/33'] }] }],
-    ['a port above 65535', { listeners: [{ ...listener, backend: { type: 'tcp', host: '::1', port: 70_000 } }] }],
+    ['a port above 65535', { listeners: [{ ...listener, backend: { kind: 'tcp', host: '::1', port: 70_000 } }] }],
     ['a certificate of an unknown kind', { listeners: [{ ...listener, certificates: [{ keyType: 'dsa' }] }] }],
   ])('is of another version with %s', (_, change) => {
     expect(() => parseTlsWorkerOrder(sent({ ...serve, ...change }))).toThrow(/^a message of the parent/)
