@@ -1,6 +1,7 @@
 /** The files in which authd keeps positions and the newest lines over restarts. */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { replaceFile } from '../base/files.ts'
 import { formatLastLines, type LastLine, parseLastLines } from '../wire/last-lines.ts'
 
 /** Position in a file: authd has processed everything before `offset`. */
@@ -44,7 +45,7 @@ export class FilePlaces {
   save(): void {
     const text = JSON.stringify({ files: Object.fromEntries(this.#places), cursor: this.#cursor })
     if (text === this.#saved) return
-    replaceFile(this.#path, text)
+    replacePrivateFile(this.#path, text)
     this.#saved = text
   }
 
@@ -91,17 +92,15 @@ export class LastLinesFile {
   save(): void {
     const text = formatLastLines(this.#lines)
     if (text === this.#saved) return
-    replaceFile(this.#path, text)
+    replacePrivateFile(this.#path, text)
     this.#saved = text
   }
 }
 
-/** A crash leaves the old file or the new one. */
-function replaceFile(path: string, text: string): void {
+/** Replaces a file of authd in one step, and makes its directory if it is missing. */
+function replacePrivateFile(path: string, text: string): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-  const temporary = `${path}.${process.pid}.new`
-  writeFileSync(temporary, text, { mode: 0o600 })
-  renameSync(temporary, path)
+  replaceFile(path, text, 0o600)
 }
 
 const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>

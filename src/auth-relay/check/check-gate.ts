@@ -4,12 +4,12 @@ import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { messageOf } from '../../base/errors.ts'
+import { isReadable } from '../../base/files.ts'
 import { idsOf, isRoot } from '../../process/privileges.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
 import type { Settings, ShownSetting } from '../../settings/settings.ts'
 import { Cdb } from '../../wire/cdb.ts'
 import { parseTcpRule, parseTcpRules } from '../../wire/tcprules.ts'
-import { isReadable } from '../readable-file.ts'
 import {
   accountWithGroups,
   mayAccount,

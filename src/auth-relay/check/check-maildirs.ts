@@ -3,10 +3,10 @@
 import { type Dirent, lstatSync, opendirSync, readdirSync, readFileSync, type Stats, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { messageOf, UsageFault } from '../../base/errors.ts'
+import { isReadable } from '../../base/files.ts'
 import type { Settings } from '../../settings/settings.ts'
 import { baseNameOf, isUniqueId } from '../../wire/message-name.ts'
 import { remedyForMissing } from '../maildrop.ts'
-import { isReadable } from '../readable-file.ts'
 import { count } from '../text/terminal.ts'
 import { advice, type Finding, unsafe } from './finding.ts'
 

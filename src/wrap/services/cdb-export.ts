@@ -1,18 +1,9 @@
 /** The cdb export: a tcprules cdb with the site's rules and the current grants. */
-import {
-  closeSync,
-  constants,
-  ftruncateSync,
-  openSync,
-  renameSync,
-  statSync,
-  unlinkSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs'
+import { closeSync, constants, ftruncateSync, openSync, statSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Clock } from '../../base/clock.ts'
 import { asError, messageOf, UsageFault } from '../../base/errors.ts'
+import { replaceFile } from '../../base/files.ts'
 import type { Log } from '../../base/log.ts'
 import type { IpAddress, Network } from '../../wire/ip-address.ts'
 import { formatTcpRule } from '../../wire/tcprules.ts'
@@ -57,6 +48,8 @@ export type CdbExportOptions = {
   readonly log: Log
 }
 
+/** tcpserver runs as another account. */
+const FILE_MODE = 0o644
 /** Time from a change to the next query, because further changes may follow. */
 const SETTLE_MS = 20
 /**
@@ -110,7 +103,7 @@ export class CdbExport {
     const { path } = this.#options
     this.#site = SiteRules.recover(path) ?? SiteRules.NONE
     try {
-      replaceFile(path, this.#format())
+      replaceFile(path, this.#format(), FILE_MODE)
     } catch (error) {
       // The grants of a killed gate must not stay in the file, even if the start fails for another
       // reason.
@@ -264,7 +257,7 @@ export class CdbExport {
     let done = this.#written?.equals(file) === true
     if (!done) {
       try {
-        replaceFile(path, file)
+        replaceFile(path, file, FILE_MODE)
         done = true
         this.#complaints.delete('file')
       } catch (error) {
@@ -324,25 +317,6 @@ function versionOf(path: string): string {
     return `${ino} ${mtimeNs} ${size}`
   } catch {
     return '' // Reading the file reports the reason.
-  }
-}
-
-/**
- * Replaces a file atomically. Throws and leaves the file unchanged if its directory cannot be
- * written or the disk is full.
- */
-function replaceFile(path: string, content: Uint8Array): void {
-  const temporary = `${path}.tmp.${process.pid}`
-  try {
-    writeFileSync(temporary, content, { mode: 0o644 })
-    renameSync(temporary, path)
-  } catch (error) {
-    try {
-      unlinkSync(temporary)
-    } catch {
-      // The temporary file was not created.
-    }
-    throw error
   }
 }
 
