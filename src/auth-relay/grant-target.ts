@@ -3,6 +3,7 @@ import { UsageFault } from '../base/errors.ts'
 import type { BlockTarget } from '../grants/grant-store.ts'
 import { parseDuration } from '../settings/duration.ts'
 import {
+  familyOf,
   formatNetwork,
   type IpAddress,
   type Network,
@@ -17,15 +18,19 @@ import {
  */
 export function readNetwork(text: string): Network {
   const network = parseNetwork(text)
-  if (network !== undefined) return network
+  if (network === undefined) throw new UsageFault(faultOfNetwork(text))
+  return network
+}
+
+function faultOfNetwork(text: string): string {
   const [, address = '', length = ''] = /^(.*)\/(\d{1,3})$/.exec(text) ?? []
   const ip = parseIpAddress(address)
-  const meant = ip === undefined ? undefined : formatNetwork(networkOf(ip, Number(length)))
-  throw new UsageFault(
-    meant === undefined
-      ? `${text} is neither an address nor a network: write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64`
-      : `${text} has bits set behind its prefix: did you mean ${meant}?`,
-  )
+  if (ip === undefined)
+    return `${text} is neither an address nor a network: write 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64`
+  const most = familyOf(ip) === 4 ? 32 : 128
+  return Number(length) > most
+    ? `${text} has a prefix longer than ${most} bits: write 192.0.2.0/24 or 2001:db8::/64`
+    : `${text} has bits set behind its prefix: did you mean ${formatNetwork(networkOf(ip, Number(length)))}?`
 }
 
 /** @throws UsageFault if the text is not a numeric address. */
@@ -36,16 +41,32 @@ export function readAddress(text: string): IpAddress {
 }
 
 /**
- * The target of a block: an address, a network, or else a login name.
+ * The target of a block: an address, a network, or else a login name. `isLogin`: a login name,
+ * even if the text looks like an address.
  * @throws UsageFault for an invalid network, and for a name that is empty or too long.
  */
-export function readBlockTarget(text: string): BlockTarget {
-  const looksLikeAddress = /^[\d.]+(\/\d+)?$|:|^[\d.:a-fA-F]+\/\d+$/.test(text)
-  if (looksLikeAddress) return { kind: 'network', network: readNetwork(text) }
+export function readBlockTarget(text: string, isLogin = false): BlockTarget {
+  if (!isLogin && looksLikeAddress(text)) {
+    const network = parseNetwork(text)
+    if (network === undefined)
+      throw new UsageFault(`${faultOfNetwork(text)} If it is the name of a login, add --login.`)
+    return { kind: 'network', network }
+  }
   if (text === '' || [...text].length > MAX_LOGIN)
     throw new UsageFault(`a login name has 1 to ${MAX_LOGIN} characters: name an address, a network or a login`)
   return { kind: 'login', login: text }
 }
+
+/**
+ * True also for a mistyped address, so that no login of that name is blocked instead. A login may
+ * consist of digits and dots (`4930.123`), or contain one colon (`DOM:ann`).
+ */
+const looksLikeAddress = (text: string): boolean =>
+  // Four numbers, perhaps with a dot or a port behind them.
+  /^\d+(\.\d+){3}\.?(:\d*)?$/.test(text) ||
+  // IPv6 has at least two colons; a zone, brackets and a port are common mistakes.
+  /^\[?[\da-f.]*:[\da-f.]*:[\da-f.:]*(%.*|\](:\d*)?)?$/i.test(text) ||
+  /^[\da-f.:]*[\d.:][\da-f.:]*\/\d*$/i.test(text)
 
 const MAX_LOGIN = 255
 

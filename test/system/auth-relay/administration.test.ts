@@ -110,6 +110,11 @@ describe('after a login', () => {
     expect(await json('block', 'DEMO', '--for', '1h')).toMatchObject({ known: true })
     expect(await json('block', 'demo', '--for', '1h')).toMatchObject({ known: true, removed: 0 })
     for (const login of ['dmeo', 'demo']) expect((await say('unblock', login)).status).toBe(0)
+    expect((await say('block', '192.0.2.7', '--login', '--for', '1h')).text).toMatch(
+      /\nTo end the block: auth-relay unblock --login 192\.0\.2\.7$/,
+    )
+    expect((await say('unblock', '192.0.2.7')).status).toBe(1)
+    expect((await say('unblock', '192.0.2.7', '--login')).status).toBe(0)
     expect(await logIn()).toMatch(/^\+OK/)
   })
 

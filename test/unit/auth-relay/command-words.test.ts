@@ -158,12 +158,52 @@ describe('the target of a verb', () => {
     expect(readBlockTarget('x'.repeat(255))).toMatchObject({ kind: 'login' })
   })
 
-  test('a login is every text that does not look like an address', () => {
-    expect(readBlockTarget('ann@example.org')).toEqual({ kind: 'login', login: 'ann@example.org' })
-    expect(readBlockTarget('4711x')).toEqual({ kind: 'login', login: '4711x' })
-    expect(readBlockTarget('192.0.2.7').kind).toBe('network')
-    expect(() => readBlockTarget('192.0.2.777')).toThrow('is neither an address nor a network')
-    expect(() => readBlockTarget('192.0.2.7/24')).toThrow('did you mean 192.0.2.0/24?')
+  test.each([
+    'ann@example.org',
+    '4711x',
+    '100234',
+    '4930.123',
+    '192.0.2',
+    '1.2.3.4.5',
+    'DOM:ann',
+    'dead:beef',
+    'ann/12',
+  ])('%s is a login, because it does not look like an address', login =>
+    expect(readBlockTarget(login)).toEqual({ kind: 'login', login }),
+  )
+
+  test.each([
+    '192.0.2.7',
+    '192.0.2.0/24',
+    '2001:db8::7',
+    '::1',
+    '::ffff:192.0.2.7',
+    '2001:db8::/64',
+    '10:20:30:0:0:0:0:1',
+  ])('%s is an address or a network, and with --login a login', text => {
+    expect(readBlockTarget(text).kind).toBe('network')
+    expect(readBlockTarget(text, true)).toEqual({ kind: 'login', login: text })
+  })
+
+  test.each([
+    ['192.0.2.777', 'is neither an address nor a network'],
+    ['192.0.2.7:25', 'is neither an address nor a network'],
+    ['[2001:db8::7]:25', 'is neither an address nor a network'],
+    ['fe80::1%eth0', 'is neither an address nor a network'],
+    ['2001:db8:7', 'is neither an address nor a network'],
+    ['192.0.2/24', 'is neither an address nor a network'],
+    ['2001:db8/32', 'is neither an address nor a network'],
+    ['192.0.2.7/24', 'did you mean 192.0.2.0/24?'],
+    ['192.0.2.0/33', 'has a prefix longer than 32 bits'],
+    ['2001:db8::/129', 'has a prefix longer than 128 bits'],
+  ])('%s is a mistyped address: %s', (text, fault) => {
+    expect(() => readBlockTarget(text)).toThrow(fault)
+    expect(() => readBlockTarget(text)).toThrow('If it is the name of a login, add --login')
+  })
+
+  test.each(['block', 'unblock', 'revoke'])('%s has the option --login', async verb => {
+    await expect(readCommandLine([verb, '192.0.2.777'], {})).rejects.toThrow('add --login')
+    expect((await readCommandLine([verb, '--login', '192.0.2.777'], {})).kind).toBe('command')
   })
 
   test('a period', () => {

@@ -12,11 +12,12 @@ import { printable } from '../../text/terminal.ts'
 import type { Action, Surroundings, Verb } from '../../verb.ts'
 import { withConfigOption } from '../../verb.ts'
 
-type BlockOptions = { config: string; for?: string; reason: string; json?: true }
+type BlockOptions = { config: string; login?: true; for?: string; reason: string; json?: true }
 type Command = Extract<Action, { readonly kind: 'command' }>
-type UnblockOptions = { config: string; json?: true }
+type UnblockOptions = { config: string; login?: true; json?: true }
 
 const WHOM = ['<whom>', 'address, network or login name'] as const
+const LOGIN = ['--login', 'a login name, even if it looks like an address'] as const
 const FOR = ['--for <time>', 'how long: 90s, 30min, 8h, 2d; without it until auth-relay unblock'] as const
 const REASON = ['--reason <text>', 'text that show and explain print', 'no reason given'] as const
 const JSON_OPTION = ['--json', 'print one JSON object'] as const
@@ -26,6 +27,7 @@ export const block: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('block'))
     .description('close the relay for an address, a network or a login')
     .argument(...WHOM)
+    .option(...LOGIN)
     .option(...FOR)
     .option(...REASON)
     .option(...JSON_OPTION)
@@ -50,6 +52,7 @@ export const unblock: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('unblock'))
     .description('end a block; the next login opens the relay again')
     .argument(...WHOM)
+    .option(...LOGIN)
     .option(...JSON_OPTION)
     .addHelpText('after', '\nExit status 1 if nothing was blocked.')
     .action((whom: string, options: UnblockOptions) => choose(unblocking(whom, options, surroundings)))
@@ -60,6 +63,7 @@ export const revoke: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('revoke'))
     .description('older name of block, and with --end of unblock')
     .argument(...WHOM)
+    .option(...LOGIN)
     .option(...FOR)
     .option(...REASON)
     .option('--end', 'end the block')
@@ -79,7 +83,7 @@ export const revoke: Verb = (program, surroundings, choose) => {
 }
 
 function blocking(whom: string, options: BlockOptions, surroundings: Surroundings): Command {
-  const target = readBlockTarget(whom)
+  const target = readBlockTarget(whom, options.login)
   const forSeconds = readPeriod(options.for)
   const reason = readReason(options.reason)
   const report = reportAbout(target, options, surroundings)
@@ -94,14 +98,14 @@ function blocking(whom: string, options: BlockOptions, surroundings: Surrounding
         // The block applies nevertheless, because a login that is not in the history may come.
         const known = target.kind === 'network' || removed > 0 || (await admin.isKnownLogin(target.login))
         const json = { removed, until: until?.toISOString() ?? null, ...(target.kind === 'login' ? { known } : {}) }
-        report(json, text => `${text} is blocked ${end}. ${grants}.${known ? '' : unknownLogin(text)}`)
+        report(json, text => `${text} is blocked ${end}. ${grants}.${known ? '' : unknownLogin(text, options)}`)
         return 0
       }),
   }
 }
 
 function unblocking(whom: string, options: UnblockOptions, surroundings: Surroundings): Command {
-  const target = readBlockTarget(whom)
+  const target = readBlockTarget(whom, options.login)
   const report = reportAbout(target, options, surroundings)
   return {
     kind: 'command',
@@ -116,9 +120,9 @@ function unblocking(whom: string, options: UnblockOptions, surroundings: Surroun
   }
 }
 
-const unknownLogin = (login: string): string =>
+const unknownLogin = (login: string, { login: isForced }: BlockOptions): string =>
   `\n${login} was never seen: no login of that name is in the history. Check the spelling: auth-relay report` +
-  `\nTo end the block: auth-relay unblock ${login}`
+  `\nTo end the block: auth-relay unblock ${isForced === true ? '--login ' : ''}${login}`
 
 /** Prints a result as JSON or as a sentence about the target. */
 function reportAbout(target: BlockTarget, options: UnblockOptions, { print }: Surroundings) {
