@@ -3,6 +3,7 @@
 import { Command, CommanderError } from 'commander'
 import manifest from '../../package.json' with { type: 'json' }
 import { UsageFault } from '../base/errors.ts'
+import { aboutOption, refuseSecondConfig, unknownOption, wordsBefore } from '../process/command-line.ts'
 import { nearest } from '../settings/settings.ts'
 import { printable } from './text/terminal.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
@@ -88,8 +89,11 @@ export async function readCommandLine(
     },
     verbsFor(words),
   )
+  const own = wordsBefore('--', words)
+  const about = aboutOption(own)
+  if (about === undefined) refuseSecondConfig(own)
   try {
-    program.parse([...words], { from: 'user' })
+    program.parse(about === undefined ? [...words] : wordsAbout(about, own, program), { from: 'user' })
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0) return done
@@ -97,6 +101,23 @@ export async function readCommandLine(
   }
   if (action === undefined) throw new UsageFault('a verb is missing: auth-relay --help')
   return action
+}
+
+/**
+ * The words that print the help or the version: without the other options, because an option may
+ * lack its value or be unknown.
+ */
+function wordsAbout(about: 'help' | 'version', words: readonly string[], program: Command): readonly string[] {
+  if (about === 'version') return ['--version']
+  const verb = verbOf(words, program)
+  const action = verb?.commands.find(command => words.includes(command.name()))
+  return [verb, action].flatMap(command => command?.name() ?? []).concat('--help')
+}
+
+/** The first word that is a verb. */
+function verbOf(words: readonly string[], { commands }: Command): Command | undefined {
+  const name = words.find(word => commands.some(command => command.name() === word))
+  return commands.find(command => command.name() === name)
 }
 
 /** Names of the verbs that a command line needs. */
@@ -128,13 +149,14 @@ export async function commandTree(
 const done: Action = { kind: 'command', run: async () => 0 }
 
 function describe(error: CommanderError, words: readonly string[], program: Command): string {
-  const verbs = program.commands.map(command => command.name())
-  const verb = program.commands.find(command => command.name() === words.find(word => verbs.includes(word)))
-  const actions = (verb?.commands ?? []).map(command => command.name())
+  const verbs = program.commands.map(each => each.name())
+  const verb = verbOf(words, program)
+  const actions = (verb?.commands ?? []).map(each => each.name())
   // The verb has read its options, so the first word that it has left is the action.
   const [given] = verb?.args ?? []
   const path = [verb?.name(), actions.find(action => action === given)].filter(name => name !== undefined)
-  const help = ['auth-relay', ...path, '--help'].join(' ')
+  const command = ['auth-relay', ...path].join(' ')
+  const help = `${command} --help`
   const [first, wanted] = words
   if (first === 'help' && wanted !== undefined && !verbs.includes(wanted)) return noSuchVerb(wanted, verbs)
   if (error.code === 'commander.help' || error.code === 'commander.helpDisplayed')
@@ -145,6 +167,10 @@ function describe(error: CommanderError, words: readonly string[], program: Comm
   }
   if (actions.length > 0 && given !== undefined && !given.startsWith('-') && !actions.includes(given))
     return `${verb?.name()} has no action ${printable(given)}: write ${listed(actions)}${suggestion(given, actions)}: see ${help}`
+  if (error.code === 'commander.unknownOption') {
+    const [, option = '', similar] = /unknown option '(.*?)'(?:\n\(Did you mean (.*)\?\))?$/s.exec(error.message) ?? []
+    return unknownOption(command, printable(option), similar)
+  }
   const message = error.message
     .replace(/^error: /, '')
     .replace(/\.$/, '')

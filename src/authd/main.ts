@@ -4,7 +4,7 @@
  */
 import '../base/inspector.ts'
 import { EXIT, UsageFault } from '../base/errors.ts'
-import { parseDaemonWords } from '../process/command-line.ts'
+import { parseDaemonWords, unknownOption } from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { loadDaemonSettings, SETTINGS_FILE } from '../settings/settings.ts'
 import { startAuthd } from './authd.ts'
@@ -16,8 +16,14 @@ Signals: HUP reads the settings again, USR1 logs the counters, TERM stores what 
 `
 
 await runCommand('authd', async () => {
-  const words = parseDaemonWords('authd', USAGE, SETTINGS_FILE, process.argv.slice(2))
-  if (words.kind === 'own') throw new UsageFault('authd takes no arguments: see authd --help')
+  const args = process.argv.slice(2)
+  const words = parseDaemonWords('authd', USAGE, SETTINGS_FILE, args)
+  if (words.kind === 'own') {
+    const [first = ''] = args
+    throw new UsageFault(
+      first.startsWith('-') ? unknownOption('authd', first) : 'authd takes no arguments: see authd --help',
+    )
+  }
   if (words.kind === 'about') process.stdout.write(words.text)
   else await runDaemon('authd', () => startAuthd(() => loadDaemonSettings('authd', words.config)))
   return EXIT.done

@@ -23,7 +23,9 @@ if (args.length === 1 && args[0] === '--login') {
   await runCommand('popup', () => runLogin().then(() => process.exit(0)))
 } else {
   await runCommand('popup', async () => {
-    const words = parseDaemonWords('popup', USAGE, SETTINGS_FILE, args)
+    // The words from HOST on belong to the checker and its program.
+    const host = args.findIndex((word, at) => !word.startsWith('-') && args[at - 1] !== '--config')
+    const words = parseDaemonWords('popup', USAGE, SETTINGS_FILE, args, host < 0 ? args : args.slice(0, host))
     if (words.kind === 'about') process.stdout.write(words.text)
     else if (words.kind === 'serve') {
       await runDaemon('popup', async () => {

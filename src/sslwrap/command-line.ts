@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { isIPv4 } from 'node:net'
 import { resolve } from 'node:path'
 import { messageOf, UsageFault } from '../base/errors.ts'
-import { parseDaemonWords } from '../process/command-line.ts'
+import { parseDaemonWords, unknownOption, wordsBefore } from '../process/command-line.ts'
 import type { SocketAddress } from '../process/socket-address.ts'
 import { readSecretFile } from '../settings/secret.ts'
 import { SETTINGS_FILE } from '../settings/settings.ts'
@@ -94,7 +94,7 @@ export function parseCommandLine(
   services = '/etc/services',
 ): Invocation {
   if (args.length === 1 && args[0] === '--worker') return { kind: 'worker' }
-  const words = parseDaemonWords('sslwrap', USAGE, SETTINGS_FILE, args)
+  const words = parseDaemonWords('sslwrap', USAGE, SETTINGS_FILE, args, wordsBefore('--', wordsBefore('-exec', args)))
   if (words.kind === 'about') return words
   return words.kind === 'serve' ? { kind: 'daemon', config: words.config } : parseOriginal(args, environment, services)
 }
@@ -171,6 +171,9 @@ function parseOriginal(args: readonly string[], environment: Environment, servic
   return accept === undefined ? { kind: 'inetd', plan, program, user } : { kind: 'stand-alone', plan }
 }
 
+const unknownWord = (word: string): string =>
+  word.startsWith('-') ? unknownOption('sslwrap', word) : `unknown argument ${word}: see sslwrap --help`
+
 function readOptions(args: readonly string[], faults: string[]) {
   const values = new Map<string, string>()
   const flags = new Set<string>()
@@ -180,7 +183,7 @@ function readOptions(args: readonly string[], faults: string[]) {
     if (option === '-exec') return { values, flags, program: args.slice(at + 1) }
     if (refused !== undefined) faults.push(`${option}: ${refused}`)
     else if (BARE.includes(option)) flags.add(option)
-    else if (!VALUED.includes(option)) faults.push(`${option}: unknown option; see sslwrap --help`)
+    else if (!VALUED.includes(option)) faults.push(unknownWord(option))
     else {
       const value = args[++at]
       if (value === undefined) faults.push(`${option}: its value is missing`)

@@ -4,7 +4,14 @@ import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { EXIT, messageOf, UsageFault } from '../base/errors.ts'
 import { printToStandardError } from '../base/log.ts'
-import { parseDaemonWords } from '../process/command-line.ts'
+import {
+  aboutOption,
+  missingSettingsFile,
+  parseDaemonWords,
+  refuseSecondConfig,
+  unknownOption,
+  wordsBefore,
+} from '../process/command-line.ts'
 import { runCommand, runDaemon } from '../process/lifecycle.ts'
 import { parseSocketAddress, type SocketAddress } from '../process/socket-address.ts'
 import { loadDaemonSettings, parseSettings, SETTINGS_FILE, type Settings } from '../settings/settings.ts'
@@ -38,8 +45,16 @@ type Invocation =
       readonly warnings: readonly string[]
     }
 
-/** Options that other daemons do not have. */
-const OWN_OPTIONS = /^(--(listen|user|smtpd-user|gate-user|rules|connections|per-address)(=|$)|-[xc])/
+const OPTIONS = {
+  config: { type: 'string' },
+  listen: { type: 'string', multiple: true },
+  'smtpd-user': { type: 'string' },
+  user: { type: 'string' },
+  'gate-user': { type: 'string' },
+  rules: { type: 'string', short: 'x' },
+  connections: { type: 'string', short: 'c' },
+  'per-address': { type: 'string' },
+} as const
 
 /** Settings of the command line, which override the settings file. */
 type Overrides = {
@@ -54,40 +69,18 @@ type Overrides = {
 
 /** Parses all command lines except those of exec mode. Throws UsageFault. */
 export function parseCommandLine(args: readonly string[]): Invocation {
-  // Unlike in other daemons, further options may follow --config.
-  const isCommon = args.length <= 1 || (args.length === 2 && args[0] === '--config')
-  if (isCommon && !args.some(word => OWN_OPTIONS.test(word))) {
-    const words = parseDaemonWords('wrap', USAGE, SETTINGS_FILE, args)
+  const own = wordsBefore('--', args)
+  if (aboutOption(own) !== undefined) {
+    const words = parseDaemonWords('wrap', USAGE, SETTINGS_FILE, own)
     if (words.kind === 'about') return words
-    if (words.kind === 'serve')
-      return { kind: 'daemon', config: args.length === 0 ? undefined : words.config, overrides: {}, warnings: [] }
   }
-  const { values, positionals } = (() => {
-    try {
-      return parseArgs({
-        args: [...args],
-        allowPositionals: true,
-        options: {
-          config: { type: 'string' },
-          listen: { type: 'string', multiple: true },
-          'smtpd-user': { type: 'string' },
-          user: { type: 'string' },
-          'gate-user': { type: 'string' },
-          rules: { type: 'string', short: 'x' },
-          connections: { type: 'string', short: 'c' },
-          'per-address': { type: 'string' },
-        },
-      })
-    } catch (error) {
-      throw new UsageFault(`${messageOf(error)}: see wrap --help`, error)
-    }
-  })()
+  refuseSecondConfig(own)
+  const { values, positionals } = readOptions(args)
   const { config, listen, user, rules, connections } = values
   const { 'per-address': perAddress, 'gate-user': gateUser, 'smtpd-user': smtpdUser = user } = values
   if (user !== undefined && values['smtpd-user'] !== undefined)
     throw new UsageFault('--user is the older name of --smtpd-user: give --smtpd-user alone')
-  if (config === '')
-    throw new UsageFault('--config: the settings file is missing: write --config FILE, or see wrap --help')
+  if (config === '') throw new UsageFault(missingSettingsFile('wrap'))
   if (positionals.length > 0 && listen === undefined)
     throw new UsageFault('an smtpd after options needs --listen ADDRESS: see wrap --help')
   return {
@@ -104,6 +97,28 @@ export function parseCommandLine(args: readonly string[]): Invocation {
     },
     warnings: user === undefined ? [] : ['--user is the older name: write --smtpd-user'],
   }
+}
+
+function readOptions(args: readonly string[]) {
+  try {
+    return parseArgs({ args: [...args], allowPositionals: true, options: OPTIONS })
+  } catch (error) {
+    throw new UsageFault(faultOfOptions(args) ?? `${messageOf(error)}: see wrap --help`, error)
+  }
+}
+
+/** The first fault of the options, in one line. The message of the runtime may have three lines. */
+function faultOfOptions(args: readonly string[]): string | undefined {
+  const { tokens } = parseArgs({ args: [...args], strict: false, tokens: true, options: OPTIONS })
+  for (const token of tokens) {
+    if (token.kind !== 'option') continue
+    const { name, rawName, value, inlineValue } = token
+    if (!Object.hasOwn(OPTIONS, name)) return unknownOption('wrap', rawName)
+    // Without strict parsing, the value of an option that lacks one is the next option.
+    if (value === undefined || (!inlineValue && /^-./.test(value)))
+      return name === 'config' ? missingSettingsFile('wrap') : `${rawName}: its value is missing: see wrap --help`
+  }
+  return undefined
 }
 
 function addressOf(text: string): SocketAddress {

@@ -217,7 +217,7 @@ describe('the demo', () => {
 describe('invalid arguments: 100', () => {
   test.each([
     [['shwo'], 'there is no verb shwo; did you mean show?: see auth-relay --help'],
-    [['up', '--dmeo'], "unknown option '--dmeo'; did you mean --demo?: see auth-relay up --help"],
+    [['up', '--dmeo'], 'unknown option --dmeo; did you mean --demo?: see auth-relay up --help'],
     [['explain', 'example.org'], 'example.org is not an address: write it in numbers, 192.0.2.7 or 2001:db8::7'],
     [['allow', '192.0.2.7/24'], '192.0.2.7/24 has bits set behind its prefix: did you mean 192.0.2.0/24?'],
     [['revoke', 'ann', '--for', 'ever'], '--for ever is not a duration: write 90s, 30min, 8h, 2d or 1w'],

@@ -84,8 +84,8 @@ describe("the original's command line", () => {
     ['-port 110 -preamble x', /must be one of/],
     ['-port 110 -Verify 1', /need -CAfile/],
     ['-port', /value is missing/],
-    ['-port 110 -what', /unknown option/],
-    ['mail.example.org', /unknown option/],
+    ['-port 110 -what', /^unknown option -what: see sslwrap --help$/],
+    ['mail.example.org', /^unknown argument mail.example.org: see sslwrap --help$/m],
   ])('refused: %s', (line, message) => {
     expect(faultsOf(line).join('\n')).toMatch(message)
   })

@@ -98,6 +98,18 @@ test.each([
   expect(() => parseCommandLine(args)).toThrow(UsageFault)
 })
 
+test.each([
+  [['--rules', '--connections', '5'], '--rules: its value is missing: see wrap --help'],
+  [['-c'], '-c: its value is missing: see wrap --help'],
+  [['-x', '-c', '5'], '-x: its value is missing: see wrap --help'],
+  [['--config'], '--config: the settings file is missing: write --config FILE, or see wrap --help'],
+  [['--config', '--listen', '*:25'], '--config: the settings file is missing: write --config FILE, or see wrap --help'],
+  [['--bogus=1', 'x'], 'unknown option --bogus: see wrap --help'],
+  [['-c', '5', '-z'], 'unknown option -z: see wrap --help'],
+])('%j is one line: %s', (args, fault) => {
+  expect(() => parseCommandLine(args)).toThrow(new UsageFault(fault))
+})
+
 test('exec mode has the same defaults as the table of settings that it does not load', () => {
   const { settings } = parseSettings('', '/none')
   const table = new Map<string, unknown>(Object.entries({ ...settings.wrap, ask: settings.wrap.ask ?? '' }))
