@@ -58,13 +58,14 @@ const LOCKED_PAUSE_MS = 1000
  * Answers: an announcer gets one answer. It is `committed` after the commit, `queued` after
  * `commitWait` or when the store is unavailable, and `refused` if the login can never be granted.
  *
- * Locks: a commit that waits in vain for a synchronous standby keeps its row locks after its client
- * has disconnected. A batch that meets such a lock is refused as a whole, after the whole wait for
- * the lock. It is halved until the locked addresses stand alone, the larger parts first, so that
- * most logins are stored after a few waits. At the deadline the rest is set aside with the locked
- * addresses. `#locked` holds the newest login of each of them; they are tried again apart from the
- * others, which are stored meanwhile, and a part of them at a time if the last search did not end
- * in time. If there is no room for more of them, the store counts as unavailable.
+ * Locks: a commit that waits in vain for a synchronous standby keeps its row locks, even after its
+ * client has disconnected. The store refuses a batch that meets such a lock as a whole, after the
+ * lock timeout. The queue halves the batch until each locked address is alone. The larger parts go
+ * first, so that most logins are stored after a few refusals. At the deadline the parts that were
+ * not searched go to `#locked`, as the locked addresses do. `#locked` keeps the newest login of
+ * each address and has its own commits, so that the other logins are stored meanwhile. After a
+ * search that did not end in time, such a commit has fewer logins. If `#locked` has no room, the
+ * store counts as unavailable.
  */
 export class GrantQueue {
   readonly #options: GrantQueueOptions

@@ -96,9 +96,12 @@ export type AlarmLimits = {
   readonly loginAddresses: number
   /** Logins of one address within an hour. */
   readonly addressLogins: number
-  /** Times its own median hour. */
+  /** Busy minutes, or messages, of a device within an hour: a multiple of its median hour. */
   readonly deviceFactor: number
-  /** Times the mean of the day before, and at least 100 in ten minutes. */
+  /**
+   * Clients that the gates refuse, as a multiple of the mean of the day before. Fewer than 100 in
+   * ten minutes are no alarm.
+   */
   readonly refusalFactor: number
   readonly silentDays: number
   readonly endDays: number
@@ -123,9 +126,9 @@ const alarmRow = v.object({
   until: v.nullable(timestamptz),
 })
 
-/** Alarms of one rule that one look can open. */
+/** Maximum number of alarms of one rule that one call of `look` opens. */
 const MOST_OF_A_RULE = 100
-/** Starts, and ends, that one process claims at a time. */
+/** Maximum number of starts, and of ends, that one process claims at a time. */
 const MOST_CLAIMED = 20
 /**
  * Minutes for which a rule must find nothing before its alarm ends, so that no alarm comes and
@@ -140,7 +143,7 @@ const MOST_USUAL_MINUTES = 45
 /** More busy minutes of an hour are an alarm with every factor of the median. */
 const ALWAYS_BUSY_MINUTES = 55
 
-/** One look at a time, among all hosts. */
+/** The lock permits one call of `look` at a time among all hosts. */
 const LOCK: Statement<{ locked: boolean }> = {
   row: v.object({ locked: v.boolean() }),
   text: 'SELECT pg_try_advisory_xact_lock(418565088364) AS locked',
@@ -334,8 +337,9 @@ export class Alarms {
   }
 
   /**
-   * Looks at everything once: opens the alarms that a rule finds, and ends those that no rule has
-   * found for a while. Does nothing if another host is looking. `now` null: the database's time.
+   * Applies every rule once: opens the alarms that a rule finds, and ends those that no rule has
+   * found for QUIET_MINUTES. Does nothing while another host applies the rules. `now` null: the
+   * database's time.
    */
   async look(
     limits: AlarmLimits,

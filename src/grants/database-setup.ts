@@ -67,7 +67,7 @@ SELECT current_setting('is_superuser')::boolean AS "isSuperuser", clock_timestam
   }),
 }
 
-/** Looks at the role by which the database was opened. */
+/** Reads the facts about the role by which the database was opened. */
 export async function inspectRole(database: Database): Promise<RoleFacts> {
   const { rows } = await database.query(ROLE_FACTS)
   const [facts] = rows
@@ -75,7 +75,7 @@ export async function inspectRole(database: Database): Promise<RoleFacts> {
   return facts
 }
 
-/** Makes the database unless it is there. Needs a role that may create databases. */
+/** Creates the database if it does not exist. Needs a role that may create databases. */
 export async function ensureDatabase(server: Database, name: string): Promise<void> {
   const { rows } = await server.query(HAS_DATABASE, [name])
   if (rows[0]?.there !== true) await runMade(server, CREATE_DATABASE, [name])

@@ -148,9 +148,9 @@ export interface GrantWriter {
    */
   recordDeviceMessages(messages: readonly DeviceMessages[], options?: QueryOptions): Promise<void>
   /**
-   * Adds what the gate of this host counted to its minutes, and keeps its sample of refused
-   * addresses until the next one; never decides anything. After
-   * OutcomeUnknown, recording again may count twice.
+   * Adds the counts of this host's gate to its minutes. Its sample of refused addresses replaces
+   * the sample before. Never decides anything. After OutcomeUnknown, recording again may count
+   * twice.
    */
   recordTallies(tallies: readonly RelayTally[], options?: QueryOptions): Promise<void>
   /**

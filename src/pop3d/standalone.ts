@@ -1,3 +1,7 @@
+/**
+ * One session on descriptors 0 and 1: settings from the environment, the login line for syslog,
+ * streams.
+ */
 import { spawnSync } from 'node:child_process'
 import * as v from 'valibot'
 import { EXIT, UsageFault } from '../base/errors.ts'
@@ -10,11 +14,6 @@ import { formatLoginLine, LOGIN_TAG, type LoginLineFacts } from '../syslog/login
 import { type Environment, remoteIpOf } from '../ucspi/environment.ts'
 import { standardInput, standardOutput } from '../ucspi/standard-streams.ts'
 import { MaildropService, type MaildropServiceOptions, NO_MAILDROP } from './serve-maildrop.ts'
-
-/**
- * One session on descriptors 0 and 1: settings from the environment, the login line for syslog,
- * streams.
- */
 
 /**
  * Runs `pop3d MAILDIR` as a checker starts it: one session on descriptors 0 and 1, under the user

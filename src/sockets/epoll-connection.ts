@@ -15,7 +15,7 @@
  * - `toStream` gives the descriptor to a stream of the runtime.
  * - `handOver` closes the descriptor after another process has its own.
  *
- * `#isGone` marks the last two. Callbacks about the connection then end, except `onceClosed`.
+ * `#isReleased` marks the last two. Callbacks about the connection then end, except `onceClosed`.
  */
 
 import { Socket } from 'node:net'
@@ -52,7 +52,7 @@ export class EpollConnection implements HalfClosable {
   /** The stream that the connection became. */
   #stream: Socket | undefined
   /** The connection was handed over or became a stream, so it is not closed here. */
-  #isHandedOver = false
+  #isReleased = false
   readonly #unsent: Unsent[] = []
   #unsentOctets = 0
   /** Number of the batch that contains the latest write. */
@@ -83,7 +83,7 @@ export class EpollConnection implements HalfClosable {
 
   listen(listener: ConnectionListener | undefined): void {
     this.#listener = listener
-    if (this.#isDestroyed && !this.#isHandedOver && listener !== undefined)
+    if (this.#isDestroyed && !this.#isReleased && listener !== undefined)
       queueMicrotask(() => this.#reportClosed(listener))
   }
 
@@ -92,7 +92,7 @@ export class EpollConnection implements HalfClosable {
   }
 
   onceClosed(callback: () => void): void {
-    if (this.#stream?.closed === true || (this.#isDestroyed && !this.#isHandedOver)) queueMicrotask(callback)
+    if (this.#stream?.closed === true || (this.#isDestroyed && !this.#isReleased)) queueMicrotask(callback)
     else this.#onceClosed.push(callback)
   }
 
@@ -214,7 +214,7 @@ export class EpollConnection implements HalfClosable {
     if (this.#isDestroyed) return false
     this.#sendBatch()
     if (this.#isDestroyed || this.#unsent.length > 0 || !give(this.#fd)) return false
-    this.#isHandedOver = true
+    this.#isReleased = true
     this.#release().close()
     return true
   }
@@ -223,7 +223,7 @@ export class EpollConnection implements HalfClosable {
     if (this.#isDestroyed) throw new Error('a closed connection cannot become a stream')
     this.#sendBatch()
     const unsent = this.#unsent.splice(0)
-    this.#isHandedOver = true
+    this.#isReleased = true
     const stream = new Socket({ fd: this.#release().release(), allowHalfOpen: true })
     this.#stream = stream
     stream.pause()

@@ -7,7 +7,7 @@ import type { IpAddress } from '../wire/ip-address.ts'
 import { loginKey } from '../wire/login-event.ts'
 import type { HourlyRate, PolicyRates } from './services/policy-rates.ts'
 
-/** Rules of the policy service and the front for the mail of a granted client. */
+/** Rules of policy service, query service and front for the mail of a granted client. */
 export type MailRules = EnvelopeRules & {
   /** Key of the customer's network, for the rates for each address. */
   readonly customer: string

@@ -10,7 +10,9 @@ export type DirectoryLock = { stop(): Promise<void> }
 
 /**
  * Makes sure that only one `auth-relay up` at a time works in a directory. The kernel keeps the
- * lock, so a killed process leaves none. @throws TemporaryFault with the process that has the lock.
+ * lock, so a killed process leaves none.
+ * @throws TemporaryFault with the process that has the lock.
+ * @throws UsageFault if the lock file cannot be written.
  */
 export function lockDirectory(directory: string): DirectoryLock {
   const path = join(directory, 'up.lock')

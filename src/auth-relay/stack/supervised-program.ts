@@ -74,14 +74,14 @@ export class SupervisedProgram {
   }
 
   /**
-   * Lets the program reload with these texts in place of its files; nothing happens if the program
-   * is not running.
+   * Sends the program the order to reload with these texts in place of its files. Does nothing if
+   * the program is not running.
    */
   reload(files: ReloadOrder['files']): void {
     this.#supervised.run?.channel.send({ type: 'reload', files } satisfies ReloadOrder)
   }
 
-  /** Asks the program to stop, kills it after a time, and leaves no process of its group. */
+  /** Sends SIGTERM, kills the program after a time, and leaves no process of its group. */
   async stop(): Promise<void> {
     await this.#supervised.stop(
       { after: 0, act: ({ child }) => child.kill('SIGTERM') },

@@ -57,8 +57,9 @@ const STATEMENT_TIMEOUT_MS = 5000
 const CONNECTIONS = 2
 
 /**
- * Serves the status page. `load` reads the settings at the start and at SIGHUP. The program
- * listens, reads the password of its role, which can only read, drops root, and then answers.
+ * Serves the status page. `load` reads the settings. SIGHUP changes nothing: it logs which settings
+ * need a restart. The program listens, reads the password of its role, which can only read, drops
+ * root, and then answers.
  * @throws UsageFault if no address is set, or if other hosts can reach the address.
  */
 async function startStatusPage(load: () => Settings): Promise<RunningDaemon> {

@@ -128,14 +128,14 @@ function parseLine(line: string, defaultMaildir: string): PasswdEntry | string {
 const isId = (text: string): boolean => /^\d{1,10}$/.test(text) && Number(text) < 0xffff_ffff
 
 /**
- * Reads `login:secret`, a line each; the secret is the rest of the line. Comments as in the passwd
- * file.
+ * Reads `login:secret`, a line each; the secret is the rest of the line. A line is a comment if its
+ * first character after blanks is `#`, as in the passwd file.
  */
 export function parseApopSecrets(text: string): ReadonlyMap<string, string> {
   const secrets = new Map<string, string>()
   for (const line of text.split(/\r?\n/)) {
     const colon = line.indexOf(':')
-    if (colon < 1 || line.startsWith('#')) continue
+    if (colon < 1 || line.trimStart().startsWith('#')) continue
     const [login, secret] = [line.slice(0, colon), line.slice(colon + 1)]
     if (secret !== '' && !secrets.has(login)) secrets.set(login, secret)
   }

@@ -45,10 +45,9 @@ type LoginFailures = { readonly count: number; readonly at: number; readonly pro
  * Logins are counted, not failures, so that some devices with old passwords behind a NAT delay no
  * other client.
  *
- * The longest of these waits counts. A login that has lately been right from a network is known
- * there and does not wait, even if other clients fail with this login or from this NAT. It is known
- * until three different wrong passwords in a row come from there. A repeated wrong password counts
- * once.
+ * The longest of these waits counts. A login that has succeeded from a network is known there and
+ * does not wait, even if other clients fail with this login or from this NAT. It is known until
+ * three different wrong passwords in a row come from there. A repeated wrong password counts once.
  */
 export class FailureDelays {
   #delays: readonly number[]
@@ -95,7 +94,11 @@ export class FailureDelays {
     return level === 0 ? 0 : (this.#delays[Math.min(level, this.#delays.length) - 1] ?? 0)
   }
 
-  /** The login has lately succeeded from this address. */
+  /**
+   * True if the login has succeeded from the customer's network of the address, and fewer than
+   * KNOWN_STRIKES different wrong passwords have come from there since. Time does not end it. If
+   * the table is full, the pair with the oldest success is dropped.
+   */
   isKnown(ip: IpAddress, login: LoginText): boolean {
     return this.#known.has(this.#pair(ip, login))
   }

@@ -13,21 +13,21 @@ import {
 } from '../../wire/workers/login-process.ts'
 
 /**
- * Far above the need of honest logins (two messages each), far below a load that would block the
- * monitor.
+ * Limits for the messages of one login process. A login needs two messages, so the limits are far
+ * above every real rate, and far below a load that would block the monitor.
  */
 const MESSAGES_PER_SECOND = 20_000
 const MESSAGE_BURST = 40_000
 /**
- * The same for their length: an honest login process forwards what its clients send, and reads and
- * writes those octets several times itself.
+ * Limits for the octets of these messages. A login process that runs its own code stays below,
+ * because it reads and writes the octets of its clients several times for each message.
  */
 const OCTETS_PER_SECOND = 33_554_432
 const OCTET_BURST = 67_108_864
 /** Characters of answers that a login process has not read, above which it is killed. */
 const MAX_UNSENT = 8_388_608
 
-/** One login process as the rest of the monitor sees it. */
+/** One login process, for the other parts of the monitor. */
 export type LoginProcess = {
   readonly index: number
   send(message: ToLoginMessage): void
@@ -39,8 +39,8 @@ type LoginProcessesOptions = {
   readonly program: string
   readonly listeners: readonly BoundSocket[]
   /**
-   * Extra listening sockets, one for each process: where the monitor brings it the connections of
-   * chained programs.
+   * Extra listening sockets, one for each process. The monitor connects to them for the connections
+   * of chained programs.
    */
   readonly chainListeners: readonly BoundSocket[]
   readonly settings: () => LoginSettingsMessage
@@ -60,8 +60,8 @@ type LoginRun = Pick<WorkerProcess, 'ended'> & {
 const openSslConfiguration = join(dirname(programBeside('sslwrap')), 'openssl.cnf')
 
 /**
- * Starts the login processes, keeps them running, and rejects messages that an honest process would
- * never send.
+ * Starts the login processes and restarts them. A message that the code of a login process never
+ * sends ends the process.
  */
 export class LoginProcesses {
   readonly #options: LoginProcessesOptions

@@ -7,8 +7,8 @@
  * 1. A login process sends login, password and address of a client (`verify`).
  * 2. The monitor waits for the delay of earlier failures. Then the checker checks the password, in
  *    a queue that is fair by network. A client that disconnects leaves the queue.
- * 3. After a success the maildrop worker of the owner is started, if none runs, and makes a ticket.
- *    At the same time the announcer requests the grant from authd and waits for at most
+ * 3. After a success the monitor starts the maildrop worker of the owner, if none runs, and signs a
+ *    ticket. At the same time the announcer requests the grant from authd and waits for at most
  *    `grant_wait`.
  * 4. The login process gets the ticket (`open`), answers +OK, and passes the socket and the ticket
  *    to the worker. With a chained program or a server behind popup, the login process relays.

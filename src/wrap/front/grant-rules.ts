@@ -4,7 +4,7 @@ import type { FrontRules, Refusal, Reservation } from '../../smtp/transaction.ts
 import { loggedRules, type MailRules, messageCounts, recipientCounts, refuseCount, reserve } from '../mail-rules.ts'
 import type { GrantTerm } from './grant-term.ts'
 
-/** The rules of the policy service, for a session of a granted client behind the front. */
+/** The rules for the mail of a granted client (MailRules), for a session behind the front. */
 export class GrantRules implements FrontRules {
   readonly #term: GrantTerm
   readonly #rulesFor: (grant: RelayGrant) => MailRules

@@ -90,7 +90,10 @@ export type PolicyLimits = {
   readonly recipients_per_address: number
 }
 
-/** The counters of the policy service. New limits apply to existing counts. */
+/**
+ * The counters that the policy service, the query service and the front share. New limits apply to
+ * existing counts.
+ */
 export class PolicyRates {
   readonly messagesPerLogin: HourlyRate
   readonly messagesPerAddress: HourlyRate

@@ -66,6 +66,10 @@ test('parseApopSecrets: the secret is the rest of the line, with blanks and colo
   expect([...secrets]).toEqual([['ann', 'tan:staaf ']])
 })
 
+test('parseApopSecrets: an indented comment is not a login', () => {
+  expect([...parseApopSecrets('  # note: x\n\t#ann:y\nbob: #z\n')]).toEqual([['bob', ' #z']])
+})
+
 test.each([
   ['', '/home/ann', 'Maildir', '/home/ann/Maildir'],
   ['Mail', '/home/ann', 'Maildir', '/home/ann/Mail'],
