@@ -31,7 +31,7 @@ export function openFifo(path: string, setting: string): OpenFifo {
   const status = fstatSync(fd)
   if (!status.isFIFO()) {
     closeSync(fd)
-    throw new UsageFault(`${setting}: ${path} is not a FIFO: remove it, and make one with: mkfifo -m 600 ${path}`)
+    throw new UsageFault(`${setting}: ${path} is not a FIFO: replace it with: rm ${path} && mkfifo -m 600 ${path}`)
   }
   return { fd, capacity: enlarge(fd), inode: status.ino }
 }
@@ -50,7 +50,7 @@ function enlarge(fd: number): number {
 function explain(path: string, setting: string, error: unknown): UsageFault {
   switch (errorCodeOf(error)) {
     case 'ENOENT':
-      return new UsageFault(`${setting}: there is no ${path}: make one with: mkfifo -m 600 ${path}`, error)
+      return new UsageFault(`${setting}: ${path} does not exist: create it with: mkfifo -m 600 ${path}`, error)
     case 'EACCES':
     case 'EPERM':
       return new UsageFault(`${setting}: no right to read and write ${path}: give it to the account of authd`, error)

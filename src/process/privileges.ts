@@ -26,7 +26,7 @@ export function idsOf(account: string, setting: string): Ids {
   const found = accountNamed(account)
   if (found === undefined) {
     throw new UsageFault({
-      fact: `there is no account ${account}`,
+      fact: `the account ${account} does not exist`,
       remedy: `create it (useradd --system ${account}) or change ${setting}`,
     })
   }
@@ -51,7 +51,7 @@ export function gidOf(group: string, setting: string): number {
   const gid = /^\d{1,10}$/.test(group) ? Number(group) : groupNamed(group)
   if (gid === undefined || gid > MAX_ID)
     throw new UsageFault({
-      fact: `there is no group ${group}`,
+      fact: `the group ${group} does not exist`,
       remedy: `create it (groupadd --system ${group}) or change ${setting}`,
     })
   return gid

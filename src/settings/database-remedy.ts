@@ -41,7 +41,7 @@ export function databaseRemedy(
     case '28P01': // invalid_password
       return makeRole
     case '3D000': // invalid_catalog_name
-      return setupCommand(hosts, 'make it with createdb, then run auth-relay migrate --user postgres')
+      return setupCommand(hosts, 'create it with createdb, then run auth-relay migrate --user postgres')
     case '28000': // invalid_authorization_specification
       if (refusal?.routine === 'InitializeSessionUserId') return makeRole
       return refusal?.routine === 'auth_failed'

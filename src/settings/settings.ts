@@ -121,9 +121,9 @@ export function readSettingsText(path: string): string {
       const { reason, remedy } = denialOf(path)
       throw new UsageFault({ fact: `cannot read the settings file ${path}: ${reason}`, remedy }, error)
     }
-    const why = errorCodeOf(error) === 'ENOENT' ? 'there is none' : messageOf(error)
+    const why = errorCodeOf(error) === 'ENOENT' ? 'it does not exist' : messageOf(error)
     throw new UsageFault(
-      `cannot read the settings file ${path}: ${why}: make one with: auth-relay init --config ${path}`,
+      `cannot read the settings file ${path}: ${why}: create it with: auth-relay init --config ${path}`,
       error,
     )
   }

@@ -56,7 +56,7 @@ export async function serveClient(raw: Socket, parts: TlsSessionParts, ends = en
 /** A remedy for the administrator, for a reason of acceptTls; undefined if none is known. */
 function remedyFor(reason: string): string | undefined {
   if (isOldTls(reason))
-    return 'for old devices: a listener with tls = "old", whose clients stand in sslwrap.old_tls_nets'
+    return 'for old devices: add a listener with tls = "old", and their networks to sslwrap.old_tls_nets'
   if (reason === NO_TLS) return 'clients without TLS belong to port 110, and a PROXY header is not read here'
   return undefined
 }

@@ -311,7 +311,7 @@ test('--password writes a password that an old control panel can store in passwd
   const file = `${directory.path}/passwd`
   const settings = `[popup]\npasswd_file = "${file}"\n`
   const words = ['add', 'panel', '--login', 'panel', '--password', '--json']
-  await expect(commandWith(settings, ...words)).rejects.toThrow(/has no account panel: make it first/)
+  await expect(commandWith(settings, ...words)).rejects.toThrow(/has no account panel: create it first/)
   await expect(commandWith(`${settings}listen = []\n`, ...words)).rejects.toThrow(
     'which popup does not read here (popup.listen is empty): give panel its password at the server that checks it',
   )

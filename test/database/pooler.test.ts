@@ -192,7 +192,7 @@ ${lines.join('\n')}
     test.each([
       [{ password: { reveal: () => 'guessed' } }, /: make the role postgres and its password with auth-relay migrate/],
       [{ user: 'nosuchrole' }, /: make the role nosuchrole and its password with auth-relay migrate/],
-      [{ database: 'nosuchdb' }, /: make it with createdb, then run auth-relay migrate/],
+      [{ database: 'nosuchdb' }, /: create it with createdb, then run auth-relay migrate/],
       [{ hosts: [{ host: '127.0.0.1', port: 1 }] }, /: start PostgreSQL at 127\.0\.0\.1:1, or change/],
     ])('%j', async (change, message) => {
       await expect(withDatabase({ ...optionsFor(cluster.port), ...change }, inspectRole)).rejects.toThrow(message)

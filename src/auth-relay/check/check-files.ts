@@ -109,13 +109,13 @@ function checkSecrets(settings: Settings, parts: PartsInUse): Finding[] {
     [
       'popup.passwd_file',
       popup.checker === 'passwd-file' ? popup.passwd_file : '',
-      'make one: auth-relay passwd LOGIN',
+      'create it with: auth-relay passwd LOGIN',
     ],
     ['popup.apop_file', popup.apop_file, 'write a line LOGIN:SECRET for each login there, and chmod 600 the file'],
   ] as const) {
     if (path === '') continue
     const status = statOf(path)
-    if (status === undefined) found.push(unsafe(name, `there is no ${path}`, remedy))
+    if (status === undefined) found.push(unsafe(name, `${path} does not exist`, remedy))
     else if ((status.mode & 0o007) !== 0) {
       found.push(
         unsafe(name, `${path} is open to every user of this host (${octal(status.mode)})`, `chmod o-rwx ${path}`),
@@ -165,13 +165,13 @@ function checkCertificates({ sslwrap, popup }: Settings, parts: PartsInUse, now:
 function missingCertificate(name: string, cert: string, isMade: boolean): Finding {
   const request = 'auth-relay cert --csr NAME makes a request for a real one'
   if (isMade && name.startsWith('sslwrap.')) {
-    const text = `there is no ${cert}: sslwrap makes a self-signed one at its first start, and clients show a warning`
+    const text = `${cert} does not exist: sslwrap makes a self-signed one at its first start, and clients show a warning`
     return advice(name, text, request)
   }
   const program = name.startsWith('popup.') ? 'popup' : 'sslwrap'
   return unsafe(
     name,
-    `there is no ${cert}: ${program} does not start`,
+    `${cert} does not exist: ${program} does not start`,
     `put a certificate there, or change ${name}; ${request}`,
   )
 }
@@ -200,7 +200,7 @@ function parseCertificate(name: string, cert: string, key: string, now: Date): F
       )
     }
     if (!certificate.checkPrivateKey(createPrivateKey(readFileSync(key)))) {
-      found.push(unsafe(name, `${key} is not the key of ${cert}`, 'name the pair that belongs together'))
+      found.push(unsafe(name, `${key} is not the key of ${cert}`, 'set certificate and key to the files of one pair'))
     }
     const { mode } = statSync(key)
     // A system group may read it, for example that of /etc/ssl/private on Debian.
@@ -233,7 +233,7 @@ function checkQmail({ wrap }: Settings): Finding[] {
   }
   if (!existsSync(wrap.qmaildir)) {
     return isGate
-      ? [unsafe('wrap.qmaildir', `there is no ${wrap.qmaildir}`, 'set qmaildir, or name another smtpd')]
+      ? [unsafe('wrap.qmaildir', `${wrap.qmaildir} does not exist`, 'set wrap.qmaildir, or name another smtpd')]
       : []
   }
   const rcpthosts = join(wrap.qmaildir, 'control/rcpthosts')
@@ -335,7 +335,7 @@ function checkAccounts({ popup, sslwrap, authd, wrap, statusPage, alerts }: Sett
       return [
         unsafe(
           name,
-          `there is no account ${account}`,
+          `the account ${account} does not exist`,
           `useradd --system --no-create-home --shell /usr/sbin/nologin ${account}`,
         ),
       ]

@@ -52,7 +52,7 @@ function checkRulesFile(path: string, account: ProgramAccount): readonly Finding
     return [unsafe(about, `${path} does not exist: ${refused}`, 'create it with tcprules, or remove wrap.rules')]
   }
   if (!mayAccount(account, 'r', path)) {
-    return [unsafe(about, `${account.name} cannot read ${path}: ${refused}`, `make it readable: chmod a+r ${path}`)]
+    return [unsafe(about, `${account.name} cannot read ${path}: ${refused}`, `chmod a+r ${path}`)]
   }
   try {
     new Cdb(readFileSync(path)).get('')
@@ -125,9 +125,10 @@ function checkRules(path: string, account: ProgramAccount): readonly Finding[] {
   const about = 'wrap.tcprules_static'
   const hidden = sandboxFindings(about, account.sandbox, path, 'read', 'the gate cannot read the rules')
   if (hidden.length > 0) return hidden
-  if (!existsSync(path)) return [unsafe(about, `there is no ${path}`, 'write the rules there; an empty file suffices')]
+  if (!existsSync(path))
+    return [unsafe(about, `${path} does not exist`, 'write the rules there; an empty file suffices')]
   if (!mayAccount(account, 'r', path)) {
-    return [unsafe(about, `${account.name} cannot read ${path}`, `make it readable: chmod a+r ${path}`)]
+    return [unsafe(about, `${account.name} cannot read ${path}`, `chmod a+r ${path}`)]
   }
   let text: Buffer
   try {

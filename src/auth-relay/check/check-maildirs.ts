@@ -242,13 +242,13 @@ export function checkMaildir(report: MaildirReport, compat: 'none' | 'qmail'): r
   addFinding(unreadable, `${count(unreadable.count, 'message')} that the owner cannot read`, 'chown or chmod the files')
   addFinding(
     future,
-    `${count(future.count, 'message')} of the future, not listed before that time`,
+    `${count(future.count, 'message')} with a time in the future, not listed before that time`,
     'correct the clock, then touch the files',
   )
   addFinding(
     symbolic_links,
     `${count(symbolic_links.count, 'symbolic link')}, not listed: qmail-pop3d follows them`,
-    'put the files in their place',
+    'replace each link by its file',
   )
   const remedy = report.files < MAX_FILES ? 'run as root' : 'move old messages to another folder'
   if (error !== undefined) found.push(unsafe(maildir, `not checked in full: ${error}`, remedy))

@@ -89,7 +89,14 @@ function checkFollowed(path: string, account: ProgramAccount): readonly Finding[
   const hidden = sandboxFindings(about, account.sandbox, path, 'read', 'nothing is granted from it')
   if (hidden.length > 0) return hidden
   const status = statOf(path)
-  if (status === undefined) return [advice(about, `there is no ${path} yet`, 'nothing, if a daemon will create it')]
+  if (status === undefined)
+    return [
+      advice(
+        about,
+        `${path} does not exist`,
+        'no action if a daemon will create the file; otherwise correct authd.follow_files',
+      ),
+    ]
   if (mayAccount(account, 'r', path)) return [fine(about, `${account.name} can read ${path}`)]
   const { uid } = account.ids
   const closed = closedDirectory(account, path)

@@ -129,7 +129,7 @@ function checkGrants({ grants }: Settings): Finding[] {
     found.push(
       advice(
         'grants.exp_time',
-        'after hours another customer may have the address',
+        'within this time the provider may give the address to another customer',
         'set "30min" unless your clients need more',
       ),
     )

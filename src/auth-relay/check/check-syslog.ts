@@ -43,7 +43,7 @@ function checkFifo(path: string, user: string, lines: readonly SyslogLine[]): Fi
   const makeFifo = `mkfifo -m 600 ${path} && chown ${user} ${path}`
   const status = statOf(path)
   if (status === undefined) {
-    return [unsafe(about, `there is no ${path}`, `mkdir -p ${join(path, '..')} && ${makeFifo}`)]
+    return [unsafe(about, `${path} does not exist`, `mkdir -p ${join(path, '..')} && ${makeFifo}`)]
   }
   if (!status.isFIFO()) return [unsafe(about, `${path} is not a FIFO`, `rm ${path} && ${makeFifo}`)]
   if ((status.mode & 0o022) !== 0) {

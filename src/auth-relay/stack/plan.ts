@@ -139,7 +139,7 @@ export async function checkBeforeStart(settings: Settings): Promise<void> {
   if (servesPop3(popup) && popup.checker === 'passwd-file') {
     if (!existsSync(popup.passwd_file)) {
       throw new UsageFault(
-        `popup.passwd_file: there is no ${popup.passwd_file}: make one with: auth-relay passwd LOGIN, or choose another popup.checker`,
+        `popup.passwd_file: ${popup.passwd_file} does not exist: create it with: auth-relay passwd LOGIN, or choose another popup.checker`,
       )
     }
     checkReadable(popup.passwd_file, 'popup.passwd_file')

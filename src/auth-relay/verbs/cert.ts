@@ -120,7 +120,7 @@ function formatFacts({ file, key, keyFits, names, issuer, selfSigned, from, unti
   names   ${printable(names)}
   issuer  ${selfSigned ? 'itself: clients show a warning; see auth-relay cert --help for a real one' : printable(issuer)}
   valid   ${formatMoment(new Date(from))} to ${formatMoment(new Date(until))} (${left > 0 ? `${formatDuration(left)} left` : 'ended'})
-  key     ${key} ${keyFits ? 'belongs to the certificate' : 'DOES NOT BELONG TO THE CERTIFICATE: name the pair that belongs together'}
+  key     ${key} ${keyFits ? 'belongs to the certificate' : 'DOES NOT BELONG TO THE CERTIFICATE: set certificate and key to the files of one pair'}
   sha256  ${sha256}
 `
 }

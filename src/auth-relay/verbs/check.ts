@@ -24,7 +24,7 @@ export const check: Verb = (program, { environment, print, isTerminal }, choose)
     .option('--json', 'print one JSON object; with --maildirs one for each maildrop')
     .option(
       '--maildirs [path...]',
-      'only the maildrops at and below these paths: names that make clients download again, unreadable files, files of the future, symbolic links, messages of the same name; without a path the maildrops of popup.passwd_file, or of the accounts of this host',
+      'only the maildrops at and below these paths: names that make clients download again, unreadable files, files with a time in the future, symbolic links, messages of the same name; without a path the maildrops of popup.passwd_file, or of the accounts of this host',
     )
     .addHelpText(
       'after',

@@ -311,7 +311,7 @@ function passwordChange({ name, logins }: Device, settings: Settings): () => Pro
   const owner = accounts.has(login) ? undefined : accountNamed(DEVICE_ACCOUNT)
   if (owner === undefined && !accounts.has(login))
     throw new UsageFault(
-      `${accounts.path} has no account ${login}: make it first, with its maildrop: auth-relay passwd ${login} --uid 5000 --home /var/vmail/${login}`,
+      `${accounts.path} has no account ${login}: create it first, with its maildrop: auth-relay passwd ${login} --uid 5000 --home /var/vmail/${login}`,
     )
   if (owner !== undefined) makeMaildrop(owner)
   return async () => {
@@ -361,10 +361,10 @@ export function warningsAbout(
   if (rules.length === 0 && hasMailRules(stored) && blind.length > 0)
     warnings.push({
       fact: `a server that uses ${blind.join(' or ')} checks neither senders nor recipient domains nor limits`,
-      remedy: 'put wrap.front or the policy service in its place',
+      remedy: 'use wrap.front or the policy service instead',
     })
   if (stored.lineEndings === 'repair' && !(wrap.front && wrap.listen.length > 0))
-    warnings.push({ fact: 'line endings are repaired by wrap.front alone', remedy: 'set it' })
+    warnings.push({ fact: 'only wrap.front repairs line endings', remedy: 'set wrap.front' })
   if (stored.hours !== null && wrap.tcprules_cdb !== '')
     warnings.push({
       fact: 'wrap.tcprules_cdb cannot express the hours of the day',

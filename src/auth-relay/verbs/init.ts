@@ -26,12 +26,9 @@ export const init: Verb = (program, { print }, choose) => {
   program
     .command('init')
     .description('write a commented settings file with random secrets; nothing starts until you have read it')
-    .option('--config <file>', 'where to write it', SETTINGS_FILE)
+    .option('--config <file>', 'settings file to write', SETTINGS_FILE)
     .option('--for <site>', `only the settings that matter for ${Object.keys(RECIPES).join(', ')}`)
-    .option(
-      '--dbhost <hosts>',
-      'use the PostgreSQL at these hosts; without it the one of this host, if it is installed',
-    )
+    .option('--dbhost <hosts>', 'hosts of PostgreSQL; without it PostgreSQL of this host, if it is installed')
     .option('--embedded', 'use the embedded PostgreSQL, for a trial')
     .option('--json', 'print one JSON object')
     .addHelpText(
@@ -97,7 +94,7 @@ function write(
     const why = messageOf(error)
     throw new UsageFault(
       code === 'ENOENT'
-        ? `there is no directory ${dirname(config)}: make it, or choose another place with --config`
+        ? `the directory ${dirname(config)} does not exist: create it, or choose another place with --config`
         : `cannot write ${config}: ${why}: start as root, or choose another place with --config`,
       error,
     )

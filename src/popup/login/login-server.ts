@@ -229,7 +229,7 @@ export class LoginServer implements LoginSessionHost {
 
   oldTlsRemedy(ip: IpAddress): string | undefined {
     return this.#hints.isDue(`old ${ip}`)
-      ? 'for old devices: a listener of sslwrap with tls = "old", whose clients stand in sslwrap.old_tls_nets'
+      ? 'for old devices: add a listener with tls = "old" to sslwrap, and their networks to sslwrap.old_tls_nets'
       : undefined
   }
 

@@ -77,7 +77,7 @@ describe('a failed start is reported in one line with the remedy, and leaves no 
     ['65534:65533', /^auth-relay: database\.embedded_user must not be 65534:65533: /],
     [`${TEST_IDS.authd}`, /^auth-relay: database\.embedded_user and authd\.user are one account: /],
     [`${TEST_IDS.login}`, /^auth-relay: database\.embedded_user and popup\.login_user are one account: /],
-    ['auth-relay-no-such', /^auth-relay: there is no account auth-relay-no-such: create it \(useradd --system /],
+    ['auth-relay-no-such', /^auth-relay: the account auth-relay-no-such does not exist: create it \(useradd --system /],
   ])('PostgreSQL under the account %s: 100', async (embedded_user, message) => {
     configure({ database: { embedded: true, embedded_user }, authd: { user: `${TEST_IDS.authd}` } })
     const program = await up()
@@ -107,7 +107,7 @@ describe('a failed start is reported in one line with the remedy, and leaves no 
     const program = await up()
     expect(program.ending?.code).toBe(100)
     expect(program.lines).toEqual([
-      `auth-relay: cannot read the settings file ${config}: there is none: make one with: auth-relay init --config ${config}`,
+      `auth-relay: cannot read the settings file ${config}: it does not exist: create it with: auth-relay init --config ${config}`,
     ])
   })
 

@@ -85,7 +85,7 @@ describe.each(ALL)('%s', name => {
     rmSync(stack.config)
     const { status, lines } = await refusalOf(name, start(name))
     expect(lines).toEqual([
-      `${name}: cannot read the settings file ${stack.config}: there is none: make one with: auth-relay init --config ${stack.config}`,
+      `${name}: cannot read the settings file ${stack.config}: it does not exist: create it with: auth-relay init --config ${stack.config}`,
     ])
     expect(status).toBe(100)
   })
@@ -279,7 +279,7 @@ describe('needs of popup', () => {
     stack.configure(settings({ popup: { login_user: 'no-such-account' } }))
     const { status, lines } = await refusalOf('popup', start('popup'))
     expect(lines).toEqual([
-      'popup: there is no account no-such-account: create it (useradd --system no-such-account) or change popup.login_user',
+      'popup: the account no-such-account does not exist: create it (useradd --system no-such-account) or change popup.login_user',
     ])
     expect(status).toBe(100)
   })

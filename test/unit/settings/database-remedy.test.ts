@@ -19,7 +19,7 @@ describe('the remedy does not depend on the language of the server', () => {
     ['28000', 'InitializeSessionUserId', 'Rolle »pop3authd« existiert nicht', /^make the role/],
     ['28000', 'auth_failed', 'Peer-Authentifizierung für Benutzer »pop3authd« fehlgeschlagen', /^run the command as/],
     ['28000', 'ClientAuthentication', 'kein pg_hba.conf-Eintrag für Host »192.0.2.1«', /^admit pop3authd by a line/],
-    ['3D000', 'InitPostgres', 'Datenbank »grants« existiert nicht', /^make it with createdb/],
+    ['3D000', 'InitPostgres', 'Datenbank »grants« existiert nicht', /^create it with createdb/],
     ['57P03', 'ProcessStartupPacket', 'das Datenbanksystem startet', /^start PostgreSQL at db.example:5432/],
   ])('%s of %s', (code, routine, text, remedy) => {
     expect(databaseRemedy(refused(code, text, routine), SITE)).toMatch(remedy)

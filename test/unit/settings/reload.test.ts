@@ -90,7 +90,7 @@ describe('files that the supervisor passes', () => {
       expect(readSettingsText('/none.toml')).toBe('a = 1')
       expect(readSecretFile('/none.pass').reveal()).toBe('tulip')
     })
-    expect(() => readSettingsText('/none.toml')).toThrow('there is none')
+    expect(() => readSettingsText('/none.toml')).toThrow('it does not exist')
     expect(() => readSecretFile('/none.pass')).toThrow('cannot read the secret file')
   })
 

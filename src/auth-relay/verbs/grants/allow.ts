@@ -49,7 +49,7 @@ Exit status 1 if the network can never be granted.`,
 /** `auth-relay disallow`: ends an allowance. */
 export const disallow: Verb = (program, surroundings, choose) => {
   withConfigOption(program.command('disallow'))
-    .description('end what was allowed before; the address needs a login again')
+    .description('end an allowance; the address needs a login again')
     .argument(...WHERE)
     .option(...JSON_OPTION)
     .addHelpText(

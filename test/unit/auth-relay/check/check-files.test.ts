@@ -199,7 +199,7 @@ describe('certificates', () => {
 
   test('no certificate yet: the finding names the next step', () => {
     expect(findingsAbout('sslwrap.cert', `[sslwrap]\ncert = "${path}/no.crt"\nkey = "${path}/no.key"`)[0]).toContain(
-      'advice: there is no /no.crt: sslwrap makes a self-signed one',
+      'advice: /no.crt does not exist: sslwrap makes a self-signed one',
     )
   })
 
@@ -207,10 +207,10 @@ describe('certificates', () => {
     const own = toml(file('tls.key', pair.key, 0o600))
     const further = `${own}\n[[sslwrap.certificate]]\ncert = "${path}/no.crt"\nkey = "${path}/no.key"`
     expect(findingsAbout('sslwrap.certificate.cert', further)).toEqual([
-      'unsafe: there is no /no.crt: sslwrap does not start',
+      'unsafe: /no.crt does not exist: sslwrap does not start',
     ])
     const popup = `[popup]\ntls_listen = ["127.0.0.1:995"]\nstls_cert = "${path}/no.crt"\nstls_key = "${path}/no.key"`
-    expect(findingsAbout('popup.stls_cert', popup)).toEqual(['unsafe: there is no /no.crt: popup does not start'])
+    expect(findingsAbout('popup.stls_cert', popup)).toEqual(['unsafe: /no.crt does not exist: popup does not start'])
   })
 })
 
@@ -223,7 +223,7 @@ describe('syslogd', () => {
 
   test('the FIFO: missing, not a FIFO, open to others, without a writer, and right', () => {
     const toml = `[authd]\nsyslog_fifo = "${fifo}"`
-    expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: there is no /etc/fifo'])
+    expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: /etc/fifo does not exist'])
     writeFileSync(fifo, '')
     expect(of(toml)).toEqual(['unsafe: authd.syslog_fifo: /etc/fifo is not a FIFO'])
     rmSync(fifo)
@@ -281,7 +281,7 @@ test.runIf(process.getuid?.() === 0)('the account of alerts must be there if the
   const toml = '[alerts]\nuser = "no-such-account"\n'
   expect(findingsAbout('alerts.user', toml)).toEqual([])
   expect(findingsAbout('alerts.user', `${toml}mail_to = ["postmaster@example.org"]`)).toEqual([
-    'unsafe: there is no account no-such-account',
+    'unsafe: the account no-such-account does not exist',
   ])
 })
 
@@ -291,7 +291,9 @@ test.each([
   ['authd.journal_users', '[authd]\njournal = true\njournal_users = ["no-such-account"]'],
   ['wrap.socket_group', '[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nsocket_group = "no-such-group"'],
 ])('%s: a missing account or group, with which the program does not start, is unsafe', (name, toml) => {
-  expect(findingsAbout(name, toml)).toEqual([expect.stringMatching(/^unsafe: there is no (account|group) no-such-/)])
+  expect(findingsAbout(name, toml)).toEqual([
+    expect.stringMatching(/^unsafe: the (account|group) no-such-\S* does not exist/),
+  ])
 })
 
 test('accounts and groups of parts that are not in use are not checked, nor the accounts of the default', () => {

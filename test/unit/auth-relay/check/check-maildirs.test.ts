@@ -78,7 +78,7 @@ describe('a maildrop', () => {
       '3 messages would be downloaded again after a change from qmail-pop3d',
       '1 message with the name of another one',
       '1 message that the owner cannot read',
-      '1 message of the future',
+      '1 message with a time in the future',
       '1 symbolic link',
     ])
     // With compat = "qmail" the unique-ids follow qmail's rules.

@@ -60,7 +60,7 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
     ])
     expect(findingsOf(toml, daemonUnit([group]))).toEqual(['fine authd.follow_files: daemon can read /mail.log | '])
     expect(findingsOf(`[authd]\nfollow_files = ["${path}/none"]`, daemonUnit())).toEqual([
-      expect.stringMatching(/^advice authd.follow_files: there is no \/none yet/),
+      expect.stringMatching(/^advice authd.follow_files: \/none does not exist/),
     ])
   })
 
@@ -170,7 +170,7 @@ describeWith([ROOT], 'rights of the accounts of programs, with injected units of
     // A FIFO can be written on a read-only file system.
     expect(findingsOf(toml, sandboxed({ protectSystem: 'strict', protectHome: 'read-only' }))).toEqual([
       expect.stringMatching(/^fine authd.follow_files: .*hidden.log/),
-      expect.stringMatching(/^advice authd.follow_files: there is no/),
+      expect.stringMatching(/^advice authd.follow_files: .* does not exist/),
     ])
   })
 

@@ -42,7 +42,7 @@ describe('the cdb of tcpserver', () => {
   })
 
   test('a missing file, and a deny by name, which a grant would hide', () => {
-    expect(findingsOf(undefined).at(-1)).toContain('unsafe wrap.tcprules_static: there is no ./tcp.smtp')
+    expect(findingsOf(undefined).at(-1)).toContain('unsafe wrap.tcprules_static: ./tcp.smtp does not exist')
     expect(findingsOf('=.dyn.example.net:deny\n:allow\n').at(-1)).toContain(
       'advice wrap.tcprules_static: =.dyn.example.net:deny',
     )

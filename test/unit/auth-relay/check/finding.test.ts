@@ -17,7 +17,7 @@ function faultOf(read: () => unknown): UsageFault {
 }
 
 test('a fact and a remedy may contain colons', () => {
-  const fault = { fact: 'cannot read /x: ENOENT: no such file', remedy: 'make one with: mkfifo -m 600 /x' }
+  const fault = { fact: 'cannot read /x: ENOENT: no such file', remedy: 'create it with: mkfifo -m 600 /x' }
   expect(unsafeBecause('authd.syslog_fifo', new TemporaryFault(fault))).toEqual([
     { verdict: 'unsafe', about: 'authd.syslog_fifo', text: fault.fact, remedy: fault.remedy },
   ])

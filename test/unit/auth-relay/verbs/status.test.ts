@@ -108,7 +108,7 @@ describe.each(['listen', 'proxy_listen', 'tls_listen'])('with popup.%s alone', n
   })
 
   test('a missing password file is a fault before the start', async () => {
-    await expect(checkBeforeStart(settings)).rejects.toThrow('popup.passwd_file: there is no /nonexistent/passwd')
+    await expect(checkBeforeStart(settings)).rejects.toThrow('popup.passwd_file: /nonexistent/passwd does not exist')
   })
 })
 
