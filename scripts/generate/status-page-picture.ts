@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline'
 import { openDatabase } from '../../src/database/database.ts'
 import { createGrantAdmin } from '../../src/grants/grant-admin.ts'
 import { policyOf } from '../../src/grants/grant-policy.ts'
-import type { GrantUse, Login } from '../../src/grants/grant-store.ts'
+import type { Login, UsageRecord } from '../../src/grants/grant-store.ts'
 import { createGrantWriter } from '../../src/grants/grant-writer.ts'
 import { databaseConnection } from '../../src/settings/database-connection.ts'
 import { loadSettingsFile } from '../../src/settings/settings.ts'
@@ -47,10 +47,10 @@ function* chance(): Generator<number, never> {
  * Logins, uses and decisions of a small office in the last twelve hours, with more of them in the
  * middle of that time.
  */
-function day(now: number): { logins: Login[]; uses: GrantUse[]; tallies: RelayTally[] } {
+function day(now: number): { logins: Login[]; uses: UsageRecord[]; tallies: RelayTally[] } {
   const numbers = chance()
   const logins: Login[] = []
-  const uses: GrantUse[] = []
+  const uses: UsageRecord[] = []
   const tallies: RelayTally[] = []
   for (let minute = 12 * 60; minute >= 0; minute--) {
     const at = new Date(now - minute * 60_000 - 20_000)

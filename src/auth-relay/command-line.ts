@@ -2,9 +2,8 @@
 
 import { Command, CommanderError } from 'commander'
 import manifest from '../../package.json' with { type: 'json' }
-import { UsageFault } from '../base/errors.ts'
+import { nearest, UsageFault } from '../base/errors.ts'
 import { aboutOption, refuseSecondConfig, unknownOption, wordsBefore } from '../process/command-line.ts'
-import { nearest } from '../settings/settings.ts'
 import { printable } from './text/terminal.ts'
 import type { Action, Surroundings, Verb } from './verb.ts'
 

@@ -47,7 +47,7 @@ export class FollowedFile {
   #isContinuing = false
   #wake: (() => void) | undefined
   #stopped = false
-  #complained = false
+  #isFaultLogged = false
   /** Inode of the file that was last reported as followed. */
   #reported: number | undefined
   readonly #running: Promise<void>
@@ -74,10 +74,10 @@ export class FollowedFile {
         first = false
         if (this.#file === undefined) await this.#open(atEnd)
         const octets = await this.#readPiece(buffer)
-        this.#complained = false
+        this.#isFaultLogged = false
         if (octets > 0 || (await this.#wasReplaced())) continue
       } catch (error) {
-        this.#complain(error)
+        this.#logOnce(error)
         // The file may be unreadable for ever: a stale handle of a network file system, or a
         // directory in place of the file. It is opened again at its saved place.
         await this.#leave()
@@ -225,9 +225,9 @@ export class FollowedFile {
     })
   }
 
-  #complain(error: unknown): void {
-    if (this.#complained || this.#stopped) return
-    this.#complained = true
+  #logOnce(error: unknown): void {
+    if (this.#isFaultLogged || this.#stopped) return
+    this.#isFaultLogged = true
     this.#options.log.warn('file_unreadable', {
       path: this.#options.path,
       reason: asError(error),

@@ -3,7 +3,7 @@ import { BoundedMap } from '../base/bounded-map.ts'
 import type { Clock } from '../base/clock.ts'
 import { asError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import type { GrantUse, GrantWriter } from '../grants/grant-store.ts'
+import type { GrantWriter, UsageRecord } from '../grants/grant-store.ts'
 import { LineServer } from '../process/line-server.ts'
 import { openListener } from '../process/listener.ts'
 import type { Ids } from '../process/privileges.ts'
@@ -82,7 +82,7 @@ export class UsageSocket {
   readonly #timer: NodeJS.Timeout
   readonly #rateOfAll: TokenBucket
   readonly #seen = new BoundedMap<string, number>(MAX_SEEN)
-  #waiting: GrantUse[] = []
+  #waiting: UsageRecord[] = []
   #tallies: RelayTally[] = []
   #messages: DeviceMessages[] = []
   #writing = false

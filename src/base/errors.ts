@@ -1,4 +1,7 @@
-/** Faults of programs: their exit statuses, and the messages and codes of errors. */
+/**
+ * Faults of programs: their exit statuses, the messages and codes of errors, and the word that was
+ * probably meant.
+ */
 import { statSync } from 'node:fs'
 
 /** Exit statuses of every program. They are stable (docs/OPERATING.md). */
@@ -93,4 +96,39 @@ export const stackOf = (thrown: unknown): string =>
 export function messageOf(thrown: unknown): string {
   if (thrown instanceof AggregateError && thrown.errors.length > 0) return thrown.errors.map(messageOf).join(', ')
   return thrown instanceof Error ? thrown.message : String(thrown)
+}
+
+/**
+ * The known word that is most similar to a mistyped one. Undefined if more than a third of the
+ * letters are wrong in each.
+ */
+export function nearest(word: string, known: readonly string[]): string | undefined {
+  let best: string | undefined
+  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1
+  for (const candidate of known) {
+    const found = distance(word.toLowerCase(), candidate.toLowerCase())
+    if (found < bestDistance) [best, bestDistance] = [candidate, found]
+  }
+  return best
+}
+
+/**
+ * The number of letters to insert, delete, replace, or exchange with their neighbour (optimal
+ * string alignment). An exchange counts once, because it is the most frequent typing error.
+ */
+function distance(a: string, b: string): number {
+  let before: number[] = []
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      const isExchange = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
+      const exchanged = isExchange ? (before[j - 2] ?? 0) + 1 : replaced
+      next.push(Math.min(replaced, exchanged, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
+    }
+    before = row
+    row = next
+  }
+  return row[b.length] ?? 0
 }

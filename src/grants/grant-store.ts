@@ -41,10 +41,10 @@ export type GrantOutcome =
 export type Login = { readonly event: LoginEvent; readonly at: Date | null }
 
 /**
- * A use of a grant: RELAYCLIENT was set, or a policy request got a positive answer. `at`: null
- * means now, and a time in the future counts as now, by the database's clock.
+ * A usage event as it is stored: RELAYCLIENT was set, or a policy request got a positive answer.
+ * `at`: null means now, and a time in the future counts as now, by the database's clock.
  */
-export type GrantUse = {
+export type UsageRecord = {
   readonly ip: IpAddress
   /** The service: `wrap`, `policy`, `socketmap`, … At most 32 characters. */
   readonly service: string
@@ -140,8 +140,8 @@ export interface GrantWriter {
    * perhaps everything; recording again does no harm.
    */
   record(logins: readonly Login[], options?: QueryOptions): Promise<readonly GrantOutcome[]>
-  /** Stores a use of a grant; never decides anything. */
-  recordUsageEvents(events: readonly GrantUse[], options?: QueryOptions): Promise<void>
+  /** Stores usage events; never decides anything. */
+  recordUsageEvents(events: readonly UsageRecord[], options?: QueryOptions): Promise<void>
   /**
    * Adds messages to the hours of their devices; never decides anything. A device that does not
    * exist is ignored. After OutcomeUnknown, recording again may count twice.

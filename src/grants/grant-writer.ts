@@ -13,12 +13,12 @@ import type { GrantPolicy } from './grant-policy.ts'
 import {
   type GrantOutcome,
   type GrantRefusal,
-  type GrantUse,
   type GrantWriter,
   isPastLogin,
   type Login,
   type QueryOptions,
   type Swept,
+  type UsageRecord,
 } from './grant-store.ts'
 
 /** Parameters of RECORD. The arrays have one element for each login. */
@@ -365,7 +365,7 @@ export function createGrantWriter(
       return words.map(outcomeOf)
     },
 
-    async recordUsageEvents(events: readonly GrantUse[], { signal }: QueryOptions = {}): Promise<void> {
+    async recordUsageEvents(events: readonly UsageRecord[], { signal }: QueryOptions = {}): Promise<void> {
       if (events.length === 0) return
       const values = [
         events.map(({ at }) => at),

@@ -8,7 +8,7 @@
 import { readFileSync } from 'node:fs'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import * as v from 'valibot'
-import { denialOf, errorCodeOf, isAccessDenied, messageOf, UsageFault } from '../base/errors.ts'
+import { denialOf, errorCodeOf, isAccessDenied, messageOf, nearest, UsageFault } from '../base/errors.ts'
 import { createLog, type Log } from '../base/log.ts'
 import { handedText } from '../process/inherited-files.ts'
 import { ALERTS, AUTHD, DATABASE, GRANTS, STATUS_PAGE, TOP, WRAP } from './grant-sections.ts'
@@ -22,41 +22,6 @@ import {
   type Section,
   type ValuesOf,
 } from './rows.ts'
-
-/**
- * The known word that is most similar to a mistyped one. Undefined if more than a third of the
- * letters are wrong in each.
- */
-export function nearest(word: string, known: readonly string[]): string | undefined {
-  let best: string | undefined
-  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1
-  for (const candidate of known) {
-    const found = distance(word.toLowerCase(), candidate.toLowerCase())
-    if (found < bestDistance) [best, bestDistance] = [candidate, found]
-  }
-  return best
-}
-
-/**
- * The number of letters to insert, delete, replace, or exchange with their neighbour (optimal
- * string alignment). An exchange counts once, because it is the most frequent typing error.
- */
-function distance(a: string, b: string): number {
-  let before: number[] = []
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
-      const isExchange = i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]
-      const exchanged = isExchange ? (before[j - 2] ?? 0) + 1 : replaced
-      next.push(Math.min(replaced, exchanged, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
-    }
-    before = row
-    row = next
-  }
-  return row[b.length] ?? 0
-}
 
 /** Every section of the settings file, in the order in which `auth-relay init` writes them. */
 export const SECTIONS = {

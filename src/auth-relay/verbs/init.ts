@@ -2,10 +2,10 @@
 
 import { chmodSync, copyFileSync, existsSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
-import { errorCodeOf, messageOf, UsageFault } from '../../base/errors.ts'
+import { errorCodeOf, messageOf, nearest, UsageFault } from '../../base/errors.ts'
 import { distributionServer } from '../../database/server-program.ts'
 import { PACKAGED_SETUP } from '../../settings/database-remedy.ts'
-import { loadSettingsFile, nearest, SETTINGS_FILE } from '../../settings/settings.ts'
+import { loadSettingsFile, SETTINGS_FILE } from '../../settings/settings.ts'
 import { ensureSecretFile, randomSecret, writePrivateFile } from '../secrets.ts'
 import {
   formatSettings,

@@ -1,13 +1,12 @@
 /** The verb `settings`, and its lines. */
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { UsageFault } from '../../base/errors.ts'
+import { nearest, UsageFault } from '../../base/errors.ts'
 import { UNIT_NAMES } from '../../settings/duration.ts'
 import { defaultOf, environmentNameOf, presentNameOf, type Section } from '../../settings/rows.ts'
 import {
   type LoadedSettings,
   loadSettingsFile,
-  nearest,
   type Origin,
   parseSettings,
   SECTIONS,

@@ -66,27 +66,27 @@ export class Logins {
   }
 
   /** A message of a login process, already well-formed. */
-  handle(process: LoginProcess, message: FromLogin): void {
+  handle(loginProcess: LoginProcess, message: FromLogin): void {
     switch (message.type) {
       case 'verify':
-        this.#begin(process, message, message.secret, this.#proofOf(message), pending =>
-          this.#verify(process, message, pending),
+        this.#begin(loginProcess, message, message.secret, this.#proofOf(message), pending =>
+          this.#verify(loginProcess, message, pending),
         )
         return
       case 'attempt':
         this.#begin(
-          process,
+          loginProcess,
           message,
           '',
           () => message.proof,
-          pending => this.#throughUpstream(process, message, pending),
+          pending => this.#throughUpstream(loginProcess, message, pending),
         )
         return
       case 'outcome':
-        this.#pending.get(process)?.requests.get(message.n)?.outcome?.(message.outcome)
+        this.#pending.get(loginProcess)?.requests.get(message.n)?.outcome?.(message.outcome)
         return
       case 'cancel':
-        this.#pending.get(process)?.requests.get(message.n)?.disconnect.signal()
+        this.#pending.get(loginProcess)?.requests.get(message.n)?.disconnect.signal()
         return
       case 'preambleRefused':
         this.#parts.announcer.preambleFailure(message.ip, message.reason)
@@ -97,9 +97,9 @@ export class Logins {
   }
 
   /** The login process has ended, and all its requests with it. */
-  processEnded(process: LoginProcess): void {
-    for (const { disconnect } of this.#pending.get(process)?.requests.values() ?? []) disconnect.signal()
-    this.#pending.delete(process)
+  processEnded(loginProcess: LoginProcess): void {
+    for (const { disconnect } of this.#pending.get(loginProcess)?.requests.values() ?? []) disconnect.signal()
+    this.#pending.delete(loginProcess)
   }
 
   #proofOf =
@@ -108,18 +108,18 @@ export class Logins {
       this.#proofs.hex(`${login}\0${secret}`)
 
   #begin(
-    process: LoginProcess,
+    loginProcess: LoginProcess,
     { n, id, login, method, ip, tls }: LoginAttempt,
     secret: string,
     proof: () => string,
     run: (pending: Pending) => Promise<void>,
   ): void {
-    const table: PendingRequests = this.#pending.get(process) ?? { requests: new Map(), octets: 0 }
-    this.#pending.set(process, table)
+    const table: PendingRequests = this.#pending.get(loginProcess) ?? { requests: new Map(), octets: 0 }
+    this.#pending.set(loginProcess, table)
     const octets = login.length + secret.length
     const isFull = table.requests.size >= MAX_PENDING || table.octets + octets > MAX_PENDING_OCTETS
     if (isFull || table.requests.has(n)) {
-      process.send({ type: 'failed', n, failure: 'temporary' })
+      loginProcess.send({ type: 'failed', n, failure: 'temporary' })
       return
     }
     const attempt: Attempt = { id, ip, user: loginText(login), method, tls }
@@ -129,7 +129,7 @@ export class Logins {
     run(pending)
       .catch((error: unknown) => {
         this.#parts.log.error('login_check_failed', { id, reason: stackOf(error) })
-        process.send({ type: 'failed', n, failure: 'temporary' })
+        loginProcess.send({ type: 'failed', n, failure: 'temporary' })
       })
       .finally(() => {
         table.requests.delete(n)
@@ -137,18 +137,18 @@ export class Logins {
       })
   }
 
-  async #verify(process: LoginProcess, request: VerifyRequest, pending: Pending): Promise<void> {
+  async #verify(loginProcess: LoginProcess, request: VerifyRequest, pending: Pending): Promise<void> {
     const { authenticator } = this.#parts
     if (authenticator.kind === 'upstream')
       throw new Error('a login process requested a check that is not the monitor’s')
-    if (!(await this.#waitTurn(pending))) return
-    if (authenticator.kind === 'chain') await this.#throughChain(authenticator.chains, process, request, pending)
-    else await this.#check(authenticator, process, request, pending)
+    if (!(await this.#waitForDelay(pending))) return
+    if (authenticator.kind === 'chain') await this.#throughChain(authenticator.chains, loginProcess, request, pending)
+    else await this.#check(authenticator, loginProcess, request, pending)
   }
 
   async #check(
     { checker, workers }: Extract<LoginsParts['authenticator'], { kind: 'checker' }>,
-    process: LoginProcess,
+    loginProcess: LoginProcess,
     request: VerifyRequest,
     pending: Pending,
   ): Promise<void> {
@@ -158,7 +158,7 @@ export class Logins {
     )
     if (verdict === 'cancelled') return
     if (verdict.kind !== 'yes') {
-      this.#refuse(process, n, pending, FAILURES[verdict.kind], verdict.detail)
+      this.#refuse(loginProcess, n, pending, FAILURES[verdict.kind], verdict.detail)
       return
     }
     const { maildrop } = verdict
@@ -166,10 +166,10 @@ export class Logins {
     if (refusal !== undefined) {
       // This must look like a wrong password. Otherwise it would reveal passwords of accounts that
       // have no session here.
-      this.#refuse(process, n, pending, { failure: 'credentials', reason: 'uid' }, refusal)
+      this.#refuse(loginProcess, n, pending, { failure: 'credentials', reason: 'uid' }, refusal)
       return
     }
-    const counted = this.#accept(process, n, pending)
+    const counted = this.#accept(loginProcess, n, pending)
     if (counted === undefined) return
     const { attempt, disconnect } = pending
     const [open] = await Promise.all([workers.open(maildrop, attempt, counted), this.#parts.announcer.login(attempt)])
@@ -177,22 +177,22 @@ export class Logins {
       counted.sessionRefused()
       return
     }
-    process.send({ type: 'open', n, ...open })
+    loginProcess.send({ type: 'open', n, ...open })
   }
 
   /** The chained program's first +OK, which the login process reports, is the proof. */
   async #throughChain(
     chains: ChainRunner,
-    process: LoginProcess,
+    loginProcess: LoginProcess,
     request: VerifyRequest,
     pending: Pending,
   ): Promise<void> {
     const { n } = request
     // The running program has a separate time limit.
-    const chain = await this.#inTime(pending, () => chains.start(process.index, request, this.#applicant(pending)))
+    const chain = await this.#inTime(pending, () => chains.start(loginProcess.index, request, this.#applicant(pending)))
     if (chain === 'cancelled') return
     if ('kind' in chain) {
-      this.#refuse(process, n, pending, FAILURES[chain.kind], chain.detail)
+      this.#refuse(loginProcess, n, pending, FAILURES[chain.kind], chain.detail)
       return
     }
     const outcome = new Promise<'accepted'>(resolve => {
@@ -202,18 +202,18 @@ export class Logins {
     })
     const first = await Promise.race([outcome, chain.ended])
     if (first !== 'accepted') {
-      this.#refuse(process, n, pending, FAILURES[first.kind], first.detail)
+      this.#refuse(loginProcess, n, pending, FAILURES[first.kind], first.detail)
       return
     }
     chain.accepted()
-    const counted = this.#accept(process, n, pending)
+    const counted = this.#accept(loginProcess, n, pending)
     if (counted === undefined) {
       chain.stop()
       return
     }
     counted.sessionBegan()
     await this.#parts.announcer.login(pending.attempt)
-    process.send({ type: 'announced', n })
+    loginProcess.send({ type: 'announced', n })
     void chain.ended.then(end => {
       if (end.kind !== 'crash') return
       const { id, ip, user } = pending.attempt
@@ -221,43 +221,43 @@ export class Logins {
     })
   }
 
-  async #throughUpstream(process: LoginProcess, attempt: LoginAttempt, pending: Pending): Promise<void> {
+  async #throughUpstream(loginProcess: LoginProcess, attempt: LoginAttempt, pending: Pending): Promise<void> {
     const { n } = attempt
     const { authenticator } = this.#parts
     if (authenticator.kind !== 'upstream')
       throw new Error('a login process announced a login that the monitor must check')
-    if (!(await this.#waitTurn(pending))) return
+    if (!(await this.#waitForDelay(pending))) return
     const result = await this.#inTime(pending, () =>
-      authenticator.checks().run(this.#applicant(pending), () => this.#outcomeUpstream(process, n, pending)),
+      authenticator.checks().run(this.#applicant(pending), () => this.#outcomeUpstream(loginProcess, n, pending)),
     )
     // The requests of a login process that has ended are no failures of its clients.
-    if (result === 'cancelled' || !this.#pending.has(process)) return
+    if (result === 'cancelled' || !this.#pending.has(loginProcess)) return
     if (typeof result === 'object') {
-      this.#refuse(process, n, pending, FAILURES.temporary, result.detail)
+      this.#refuse(loginProcess, n, pending, FAILURES.temporary, result.detail)
       return
     }
     if (result !== 'yes') {
-      this.#refuse(process, n, pending, FAILURES[result], UPSTREAM_DETAILS[result])
+      this.#refuse(loginProcess, n, pending, FAILURES[result], UPSTREAM_DETAILS[result])
       return
     }
-    const counted = this.#accept(process, n, pending)
+    const counted = this.#accept(loginProcess, n, pending)
     if (counted === undefined) return
     counted.sessionBegan()
     await this.#parts.announcer.login(pending.attempt)
-    process.send({ type: 'announced', n })
+    loginProcess.send({ type: 'announced', n })
   }
 
   /** Starts the query of the server behind. Fulfilled with the outcome that the process reports. */
-  #outcomeUpstream(process: LoginProcess, n: number, pending: Pending): Promise<UpstreamOutcome | 'disconnected'> {
+  #outcomeUpstream(loginProcess: LoginProcess, n: number, pending: Pending): Promise<UpstreamOutcome | 'disconnected'> {
     return new Promise(resolve => {
       pending.outcome = resolve
       pending.disconnect.listen(() => resolve('disconnected'))
-      process.send({ type: 'proceed', n })
+      loginProcess.send({ type: 'proceed', n })
     })
   }
 
   /** Waits for the delay of earlier failures; false if the client disconnects meanwhile. */
-  async #waitTurn({ attempt, disconnect }: Pending): Promise<boolean> {
+  async #waitForDelay({ attempt, disconnect }: Pending): Promise<boolean> {
     const delay = this.#parts.delays.delayFor(attempt.ip, attempt.user)
     if (delay === 0) return !disconnect.hasDisconnected
     return new Promise(resolve => {
@@ -299,16 +299,16 @@ export class Logins {
   }
 
   /** The password is right. Undefined if the login is refused because of its interval. */
-  #accept(process: LoginProcess, n: number, pending: Pending): CountedLogin | undefined {
+  #accept(loginProcess: LoginProcess, n: number, pending: Pending): CountedLogin | undefined {
     const { ip, user } = pending.attempt
     this.#parts.delays.succeeded(ip, user)
     const counted = this.#parts.intervals.take(user)
-    if (counted === undefined) this.#refuse(process, n, pending, FAILURES.loginDelay, undefined)
+    if (counted === undefined) this.#refuse(loginProcess, n, pending, FAILURES.loginDelay, undefined)
     return counted
   }
 
   #refuse(
-    process: LoginProcess,
+    loginProcess: LoginProcess,
     n: number,
     { attempt, proof }: Pending,
     { failure, reason }: Refusal,
@@ -316,7 +316,7 @@ export class Logins {
   ): void {
     if (failure === 'credentials') this.#parts.delays.failed(attempt.ip, attempt.user, proof())
     this.#parts.announcer.failure(attempt, reason, detail)
-    process.send({ type: 'failed', n, failure })
+    loginProcess.send({ type: 'failed', n, failure })
   }
 }
 

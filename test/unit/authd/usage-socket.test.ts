@@ -4,7 +4,7 @@ import { afterAll, afterEach, expect, test } from 'vitest'
 import { Counters } from '../../../src/authd/counters.ts'
 import { UsageSocket } from '../../../src/authd/usage-socket.ts'
 import { createLog } from '../../../src/base/log.ts'
-import type { GrantUse } from '../../../src/grants/grant-store.ts'
+import type { UsageRecord } from '../../../src/grants/grant-store.ts'
 import type { DeviceMessages, RelayTally } from '../../../src/wire/usage-event.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -20,7 +20,7 @@ let sockets = 0
 const NOW_S = 1_764_000_000
 
 async function open() {
-  const uses: GrantUse[] = []
+  const uses: UsageRecord[] = []
   const tallies: RelayTally[] = []
   const messages: DeviceMessages[] = []
   const lines: string[] = []
@@ -75,7 +75,7 @@ const use = (ip: string, at = NOW_S, service = 'gate') => `usage v=1 ip=${ip} at
 const tally = (service: string, at: number) =>
   `tally v=1 at=${at} service=${service} relayed=1 refused=0 undecided=0 never=0 recent=\n`
 
-test('one use is stored for an address, a service and a minute', async () => {
+test('one usage event is stored for an address, a service and a minute', async () => {
   const { client, report, uses, counters, write } = await open()
   const gate = await client()
   await report(gate, use('192.0.2.7').repeat(500) + use('192.0.2.7', NOW_S, 'policy') + use('192.0.2.8'))

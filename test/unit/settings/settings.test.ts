@@ -1,17 +1,11 @@
 import { writeFileSync } from 'node:fs'
 import { fc, test } from '@fast-check/vitest'
 import { describe, expect, onTestFinished } from 'vitest'
-import { UsageFault } from '../../../src/base/errors.ts'
+import { nearest, UsageFault } from '../../../src/base/errors.ts'
 import { createLog } from '../../../src/base/log.ts'
 import { parseDurationIn, writeDuration } from '../../../src/settings/duration.ts'
 import { environmentNameOf } from '../../../src/settings/rows.ts'
-import {
-  loadDaemonSettings,
-  nearest,
-  parseSettings,
-  requireConfigured,
-  SECTIONS,
-} from '../../../src/settings/settings.ts'
+import { loadDaemonSettings, parseSettings, requireConfigured, SECTIONS } from '../../../src/settings/settings.ts'
 import { parseIpAddress } from '../../../src/wire/ip-address.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 

@@ -1,9 +1,9 @@
 /** The verb `test-line`, and its answer for each line of a log. */
 import { resolve } from 'node:path'
-import { UsageFault } from '../../../base/errors.ts'
+import { nearest, UsageFault } from '../../../base/errors.ts'
 import { isReadable } from '../../../base/files.ts'
 import { type GrantPolicy, policyOf } from '../../../grants/grant-policy.ts'
-import { loadSettingsFile, nearest, parseSettings, SETTINGS_FILE, type Settings } from '../../../settings/settings.ts'
+import { loadSettingsFile, parseSettings, SETTINGS_FILE, type Settings } from '../../../settings/settings.ts'
 import { ContainerLines, isOfContainer } from '../../../syslog/container-lines.ts'
 import type { Dialect } from '../../../syslog/dialect.ts'
 import { DIALECTS, dialectNamed } from '../../../syslog/dialects.ts'
