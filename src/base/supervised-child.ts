@@ -223,6 +223,16 @@ export const watchForStop = (pid: number | undefined, stopped: () => void): Pick
     () => isStoppedProcess(pid),
   )
 
+/** Sends a signal to each process of a group. Does nothing if none is left. */
+export function signalGroup(leader: number | undefined, signal: NodeJS.Signals): void {
+  if (leader === undefined) return
+  try {
+    process.kill(-leader, signal)
+  } catch {
+    // ESRCH: no process of the group is left, as intended.
+  }
+}
+
 /** True if a signal has stopped the process: state T of /proc/PID/stat (proc(5)). */
 export function isStoppedProcess(pid: number | undefined): boolean {
   if (pid === undefined) return false

@@ -9,6 +9,7 @@ import { closeSync, readFileSync, readlinkSync, realpathSync, writeSync } from '
 import { Socket } from 'node:net'
 import { basename } from 'node:path'
 import { messageOf } from '../base/errors.ts'
+import { signalGroup } from '../base/supervised-child.ts'
 import { type Ending, posixSpawn, waitFor } from '../libc/child-process.ts'
 import { openPipe } from '../libc/descriptors.ts'
 import { type Environment, formatEnvironment, parseEnvironment } from './environment.ts'
@@ -275,14 +276,6 @@ function endInTime(
   const cancel = () => clearTimeout(timer)
   void ended.then(cancel, cancel)
   return { cancel, passed: () => passed }
-}
-
-function signalGroup(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(-pid, signal)
-  } catch {
-    // The checker has just ended.
-  }
 }
 
 /**

@@ -7,7 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { messageOf, TemporaryFault, UsageFault } from '../../base/errors.ts'
 import { runtimeOptions } from '../../base/inspector.ts'
 import type { Log } from '../../base/log.ts'
-import { SupervisedChild } from '../../base/supervised-child.ts'
+import { SupervisedChild, signalGroup } from '../../base/supervised-child.ts'
 import { type ControlChannel, controlOf, watchedChannel } from '../../process/worker-process.ts'
 import { parseStartReport, type ReloadOrder } from '../../wire/workers/supervised-program.ts'
 
@@ -89,7 +89,7 @@ export class SupervisedProgram {
         after: this.#spec.stopWithin,
         act: ({ child }) => {
           this.#log.warn('program_killed', { after_ms: this.#spec.stopWithin })
-          killGroup(child)
+          signalGroup(child.pid, 'SIGKILL')
         },
       },
     )
@@ -104,7 +104,7 @@ export class SupervisedProgram {
     })
     const { channel } = watchedChannel(controlOf(child), child, () => {
       this.#log.error('program_hung', { pid: child.pid, reason: 'no answer to pings' })
-      killGroup(child)
+      signalGroup(child.pid, 'SIGKILL')
     })
     let faults: readonly string[] = []
     let state: 'starting' | 'ready' | 'failed' = 'starting'
@@ -116,7 +116,7 @@ export class SupervisedProgram {
       state = 'failed'
       if (this.#isStarted && !this.#supervised.isStopped) {
         for (const reason of linesOf(fault)) this.#log.error('restart_failed', { reason })
-        killGroup(child)
+        signalGroup(child.pid, 'SIGKILL')
       }
       reject(fault)
     }
@@ -141,7 +141,7 @@ export class SupervisedProgram {
     })
     child.once('exit', () => {
       // A worker that outlives its parent keeps its ports.
-      killGroup(child)
+      signalGroup(child.pid, 'SIGKILL')
     })
     // A program that ends at once breaks the pipe. The exit event reports the end anyway.
     child.stdin?.on('error', () => {})
@@ -179,15 +179,6 @@ const linesOf = (fault: unknown): readonly string[] => messageOf(fault).split('\
 function withName(name: string, fault: unknown): Error {
   const named = linesOf(fault).map(line => `${name}: ${line}`)
   return fault instanceof UsageFault ? new UsageFault(named, fault) : new TemporaryFault(named.join('\n'), fault)
-}
-
-function killGroup(child: ChildProcess): void {
-  if (child.pid === undefined) return
-  try {
-    process.kill(-child.pid, 'SIGKILL')
-  } catch {
-    // ESRCH: no process of the group is left, as intended.
-  }
 }
 
 type Environment = Readonly<Record<string, string | undefined>>

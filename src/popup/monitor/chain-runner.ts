@@ -2,6 +2,7 @@
 import { connect } from 'node:net'
 import { messageOf } from '../../base/errors.ts'
 import { descriptorOf } from '../../base/node-internals.ts'
+import { signalGroup } from '../../base/supervised-child.ts'
 import { setBlocking } from '../../libc/descriptors.ts'
 import type { BoundSocket } from '../../process/listener.ts'
 import { formatSocketAddress } from '../../process/socket-address.ts'
@@ -98,7 +99,7 @@ export class ChainRunner {
       if ('kind' in chain) return { ...chain, kind: 'tooLong' }
       return {
         accepted: chain.accepted,
-        stop: () => killGroup(chain.pid),
+        stop: () => signalGroup(chain.pid, 'SIGTERM'),
         ended: chain.ended.then(({ ending, timedOut }) =>
           timedOut ? { kind: 'temporary', detail: 'the program did not answer in time' } : refusalOf(checker, ending),
         ),
@@ -108,13 +109,5 @@ export class ChainRunner {
     } finally {
       session.destroy()
     }
-  }
-}
-
-function killGroup(pid: number): void {
-  try {
-    process.kill(-pid, 'SIGTERM')
-  } catch {
-    // The program has just ended.
   }
 }
