@@ -132,7 +132,10 @@ export async function openCertificateMetrics(
   current: () => Pick<ServeOrder, 'listeners'>,
 ): Promise<MetricsListener> {
   // Most workers have no such listener, and the library takes longer to load than the worker.
-  const { Gauge, Registry } = await import('prom-client')
+  // A CommonJS module in a bundle has the default export alone.
+  const {
+    default: { Gauge, Registry },
+  } = await import('prom-client')
   const registry = new Registry()
   new Gauge({
     name: 'sslwrap_certificate_expires_timestamp_seconds',
