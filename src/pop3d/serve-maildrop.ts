@@ -97,7 +97,7 @@ export class MaildropService {
         symbolic_links: symbolicLinks,
         future,
         example,
-        reason: 'symbolic links and files of the future are not listed',
+        reason: 'symbolic links and files with a time in the future are not listed',
       })
     }
   }

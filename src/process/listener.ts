@@ -170,7 +170,7 @@ function explain(error: unknown, address: SocketAddress, setting: string): Error
       // The runtime reports EACCES for a Unix socket in a missing directory.
       if (address.kind === 'unix' && !existsSync(dirname(address.path))) {
         return new UsageFault({
-          fact: `there is no directory ${dirname(address.path)} for ${setting}`,
+          fact: `${setting}: the directory ${dirname(address.path)} does not exist`,
           remedy: `create it, or change ${setting}`,
         })
       }

@@ -5,17 +5,17 @@ import type { Refusal, Reservation } from '../smtp/transaction.ts'
 import type { CustomerNetworks } from '../wire/customer-networks.ts'
 import type { IpAddress } from '../wire/ip-address.ts'
 import { loginKey } from '../wire/login-event.ts'
-import type { HourlyRate, PolicyRates } from './services/policy-rates.ts'
+import type { MailCounts, PeriodCount } from './mail-counts.ts'
 
 /** Rules of policy service, query service and front for the mail of a granted client. */
 export type MailRules = EnvelopeRules & {
-  /** Key of the customer's network, for the rates for each address. */
+  /** Key of the customer's network, for the counts for each address. */
   readonly customer: string
-  readonly rates: PolicyRates
+  readonly mailCounts: MailCounts
 }
 
 /** The rules that are the same for every client of the site. */
-export type SiteMailRules = Pick<MailRules, 'senderBinding' | 'senderDomains' | 'recipientDomains' | 'rates'> & {
+export type SiteMailRules = Pick<MailRules, 'senderBinding' | 'senderDomains' | 'recipientDomains' | 'mailCounts'> & {
   readonly customers: CustomerNetworks
 }
 
@@ -44,37 +44,42 @@ export const logForeignSender =
 
 /** A counter that one more message or recipient increases. */
 type Counted = {
-  readonly rate: HourlyRate
+  readonly count: PeriodCount
   readonly key: string
   readonly rule: Refusal['rule']
   readonly what: 'message' | 'recipient'
-  /** Limit for this key. Undefined: the limit of the rate. */
+  /** Limit for this key. Undefined: the limit of the count. */
   readonly limit?: number
 }
 
 /** Returns the counters that one more message increases. */
-export function messageCounts({ login, device, customer, rates }: MailRules): readonly Counted[] {
+export function messageCounts({ login, device, customer, mailCounts }: MailRules): readonly Counted[] {
   return countsOf('message', [
-    { rate: rates.messagesPerAddress, key: customer, rule: 'messages_per_address' },
-    login && { rate: rates.messagesPerLogin, key: loginKey(login), rule: 'messages_per_login' },
+    { count: mailCounts.messagesPerAddress, key: customer, rule: 'messages_per_address' },
+    login && { count: mailCounts.messagesPerLogin, key: loginKey(login), rule: 'messages_per_login' },
     device && {
-      rate: rates.device.messagesPerHour,
+      count: mailCounts.device.messagesPerHour,
       key: device.name,
       rule: 'device_hour',
       limit: device.messagesPerHour,
     },
-    device && { rate: rates.device.messagesPerDay, key: device.name, rule: 'device_day', limit: device.messagesPerDay },
+    device && {
+      count: mailCounts.device.messagesPerDay,
+      key: device.name,
+      rule: 'device_day',
+      limit: device.messagesPerDay,
+    },
   ])
 }
 
 /** Returns the counters that one more recipient increases. */
-export function recipientCounts({ login, device, customer, rates }: MailRules): readonly Counted[] {
-  const { recipientsPerHour, recipientsPerDay } = rates.device
+export function recipientCounts({ login, device, customer, mailCounts }: MailRules): readonly Counted[] {
+  const { recipientsPerHour, recipientsPerDay } = mailCounts.device
   return countsOf('recipient', [
-    { rate: rates.recipientsPerAddress, key: customer, rule: 'recipients_per_address' },
-    login && { rate: rates.recipientsPerLogin, key: loginKey(login), rule: 'recipients_per_login' },
-    device && { rate: recipientsPerHour, key: device.name, rule: 'device_hour', limit: device.recipientsPerHour },
-    device && { rate: recipientsPerDay, key: device.name, rule: 'device_day', limit: device.recipientsPerDay },
+    { count: mailCounts.recipientsPerAddress, key: customer, rule: 'recipients_per_address' },
+    login && { count: mailCounts.recipientsPerLogin, key: loginKey(login), rule: 'recipients_per_login' },
+    device && { count: recipientsPerHour, key: device.name, rule: 'device_hour', limit: device.recipientsPerHour },
+    device && { count: recipientsPerDay, key: device.name, rule: 'device_day', limit: device.recipientsPerDay },
   ])
 }
 
@@ -85,13 +90,13 @@ const countsOf = (
 
 /** Returns a refusal if one more message or recipient exceeds a limit. */
 export function refuseCount(counted: readonly Counted[]): Refusal | undefined {
-  const over = counted.find(({ rate, key, limit }) => !rate.allows(key, limit))
+  const over = counted.find(({ count, key, limit }) => !count.allows(key, limit))
   if (over === undefined) return undefined
-  const { rate, rule, key, what, limit = 0 } = over
+  const { count, rule, key, what, limit = 0 } = over
   if (limit === 0) return { rule, reply: '450 4.7.1 too much mail within an hour, try again later' }
   const isDay = rule === 'device_day'
   // The minute begins after the limit permits the next mail.
-  const free = new Date(rate.allowsFrom(key, limit) + 59_999).toISOString()
+  const free = new Date(count.allowsFrom(key, limit) + 59_999).toISOString()
   const time = `${isDay ? `${free.slice(0, 10)} ` : ''}${free.slice(11, 16)} UTC`
   const sent = `${limit} ${what}${limit === 1 ? '' : 's'} in ${isDay ? 'a day' : 'an hour'}`
   return { rule, reply: `450 4.7.1 device "${key}" has sent ${sent}; try again after ${time}` }
@@ -101,10 +106,10 @@ export function refuseCount(counted: readonly Counted[]): Refusal | undefined {
 export function reserve(counted: readonly Counted[]): Refusal | Reservation {
   const refusal = refuseCount(counted)
   if (refusal !== undefined) return refusal
-  for (const { rate, key, limit } of counted) rate.add(key, limit)
+  for (const { count, key, limit } of counted) count.add(key, limit)
   return {
     giveBack: () => {
-      for (const { rate, key } of counted) rate.takeBack(key)
+      for (const { count, key } of counted) count.takeBack(key)
     },
   }
 }

@@ -7,7 +7,7 @@ import { OwnedDescriptor } from '../../src/sockets/owned-descriptor.ts'
 import { parseDeviceMessages, parseRelayTally } from '../../src/wire/usage-event.ts'
 import { ClientFaultTimes } from '../../src/wrap/front/client-faults.ts'
 import { GateSetup } from '../../src/wrap/gate/gate-setup.ts'
-import { PolicyRates } from '../../src/wrap/services/policy-rates.ts'
+import { MailCounts } from '../../src/wrap/mail-counts.ts'
 import { ip } from '../harness/addresses.ts'
 import { eventually } from '../harness/eventually.ts'
 import { createTestDatabase, type TestDatabase } from '../harness/postgres/test-database.ts'
@@ -77,7 +77,7 @@ ${wrap}
   )
   const gate = new GateSetup(settings, { PATH: '/bin' })
   onTestFinished(() => gate.close())
-  const { front } = gate.gateOptions(nodeEngine, new PolicyRates(settings.wrap, () => 0), new ClientFaultTimes(() => 0))
+  const { front } = gate.gateOptions(nodeEngine, new MailCounts(settings.wrap, () => 0), new ClientFaultTimes(() => 0))
   const [[client, clientEnd], [server, serverEnd]] = [OwnedDescriptor.pair(), OwnedDescriptor.pair()]
   const session = { ip: ip('192.0.2.7'), grant: { until: undefined, login: 'ann@example.org' }, pid: 1 }
   const opened = front?.(

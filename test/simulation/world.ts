@@ -39,8 +39,8 @@ import { parseFromLogin, type ToLoginMessage } from '../../src/wire/workers/logi
 import { type Decision, decide } from '../../src/wrap/decision.ts'
 import { shareDecisions } from '../../src/wrap/gate/gate-setup.ts'
 import { TcpRulesFile } from '../../src/wrap/gate/tcp-rules-file.ts'
+import { MailCounts } from '../../src/wrap/mail-counts.ts'
 import { CdbExport } from '../../src/wrap/services/cdb-export.ts'
-import { PolicyRates } from '../../src/wrap/services/policy-rates.ts'
 import { policyService } from '../../src/wrap/services/policy-service.ts'
 import { queryService } from '../../src/wrap/services/query-service.ts'
 import { socketmapService } from '../../src/wrap/services/socketmap-service.ts'
@@ -1570,13 +1570,13 @@ class Gate {
       log: SILENT,
     }
     this.#resident = new ProxiedGate({ decide: options.decide, customers, mutants, log: SILENT })
-    const rates = new PolicyRates(NO_RATES, () => 0)
+    const mailCounts = new MailCounts(NO_RATES, () => 0)
     const policyOptions = {
       ...options,
       senderBinding: 'off',
       senderDomains: [],
       recipientDomains: [],
-      rates,
+      mailCounts,
       customers,
       counts: () => true,
       onMessage: () => {},

@@ -17,8 +17,8 @@ import { selectEngine } from '../../sockets/select-engine.ts'
 import { ownEnvironment } from '../../ucspi/environment.ts'
 import { shareOpenFilesLimit } from '../../ucspi/run-next.ts'
 import { ClientFaultTimes } from '../front/client-faults.ts'
+import { MailCounts } from '../mail-counts.ts'
 import { CdbExport } from '../services/cdb-export.ts'
-import { PolicyRates } from '../services/policy-rates.ts'
 import { policyService } from '../services/policy-service.ts'
 import { queryService } from '../services/query-service.ts'
 import { socketmapService } from '../services/socketmap-service.ts'
@@ -82,7 +82,7 @@ class Services {
   #setup: GateSetup
   readonly #started: Settings
   readonly #servers: Server[] = []
-  readonly #rates: PolicyRates
+  readonly #mailCounts: MailCounts
   readonly #faults = new ClientFaultTimes(systemClock)
   readonly #owner: Ids | undefined
   readonly #engine: Engine
@@ -100,15 +100,15 @@ class Services {
     this.#setup = setup
     this.#started = setup.settings
     this.#owner = owner
-    this.#rates = new PolicyRates(setup.settings.wrap, monotonicClock)
+    this.#mailCounts = new MailCounts(setup.settings.wrap, monotonicClock)
   }
 
   get setup(): GateSetup {
     return this.#setup
   }
 
-  readonly policyOptions = () => this.#setup.policyOptions(this.#rates)
-  readonly queryOptions = () => this.#setup.queryOptions(this.#rates, this.#faults)
+  readonly policyOptions = () => this.#setup.policyOptions(this.#mailCounts)
+  readonly queryOptions = () => this.#setup.queryOptions(this.#mailCounts, this.#faults)
 
   /** Opens a server for each address of a setting. Returns the addresses for the ready line. */
   async listen<Request>(
@@ -155,7 +155,7 @@ class Services {
 
   #gateOptions(setup: GateSetup): ResidentGateOptions {
     const starters = this.#starters
-    const options = setup.gateOptions(this.#engine, this.#rates, this.#faults)
+    const options = setup.gateOptions(this.#engine, this.#mailCounts, this.#faults)
     if (starters === undefined) return options
     return { ...options, programOf: (...program) => starters.program(...program) }
   }
@@ -186,7 +186,7 @@ class Services {
       throw error
     }
     this.#setup = next
-    this.#rates.limit(next.settings.wrap)
+    this.#mailCounts.limit(next.settings.wrap)
     this.#cdb?.reconfigure(next.cdbOptions())
     if (this.#gate !== undefined) this.#shareOpenFiles()
     next.log.info('settings_reloaded', restartFields('wrap', this.#started, next.settings))

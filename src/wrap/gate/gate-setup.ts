@@ -17,9 +17,9 @@ import type { ClientFaultTimes } from '../front/client-faults.ts'
 import { GrantRules } from '../front/grant-rules.ts'
 import { GrantTerm } from '../front/grant-term.ts'
 import { SmtpFront } from '../front/smtp-front.ts'
+import type { MailCounts } from '../mail-counts.ts'
 import { logForeignSender, mailRules, type SiteMailRules } from '../mail-rules.ts'
 import type { CdbExportOptions } from '../services/cdb-export.ts'
-import type { PolicyRates } from '../services/policy-rates.ts'
 import type { FaultsSource, QueryListenerOptions, QueryServiceOptions } from '../services/query-service.ts'
 import type { OpenFront, ResidentGateOptions } from './resident-gate.ts'
 import { reverseDns } from './reverse-dns.ts'
@@ -110,7 +110,7 @@ export class GateSetup {
   }
 
   /** Throws UsageFault if the smtpd does not exist. */
-  gateOptions(engine: Engine, rates: PolicyRates, faults: ClientFaultTimes): ResidentGateOptions {
+  gateOptions(engine: Engine, mailCounts: MailCounts, faults: ClientFaultTimes): ResidentGateOptions {
     const { wrap } = this.settings
     const argv = smtpdCommand(this.settings)
     const own = this.#environment
@@ -134,23 +134,23 @@ export class GateSetup {
       maxConnections: wrap.max_connections,
       maxPerAddress: wrap.max_per_address,
       customers: this.#customers,
-      front: wrap.front ? this.#openFront(rates, faults) : undefined,
+      front: wrap.front ? this.#openFront(mailCounts, faults) : undefined,
     }
   }
 
-  #siteRules(rates: PolicyRates): SiteMailRules {
+  #siteRules(mailCounts: MailCounts): SiteMailRules {
     const { sender_binding, sender_domains, recipient_domains } = this.settings.wrap
     return {
       senderBinding: sender_binding,
       senderDomains: sender_domains,
       recipientDomains: recipient_domains,
-      rates,
+      mailCounts,
       customers: this.#customers,
     }
   }
 
-  #openFront(rates: PolicyRates, faults: ClientFaultTimes): OpenFront {
-    const site = this.#siteRules(rates)
+  #openFront(mailCounts: MailCounts, faults: ClientFaultTimes): OpenFront {
+    const site = this.#siteRules(mailCounts)
     const { front_auth: auth } = this.settings.wrap
     return (client, server, { ip, grant, pid }) => {
       const session = { ip, service: 'front', pid }
@@ -177,19 +177,19 @@ export class GateSetup {
     }
   }
 
-  policyOptions(rates: PolicyRates): QueryServiceOptions {
+  policyOptions(mailCounts: MailCounts): QueryServiceOptions {
     return {
       ...this.serviceOptions('policy'),
-      ...this.#siteRules(rates),
+      ...this.#siteRules(mailCounts),
       counts: this.#counts,
       onMessage: this.#countMessage,
     }
   }
 
-  queryOptions(rates: PolicyRates, faults: ClientFaultTimes): QueryServiceOptions & FaultsSource {
+  queryOptions(mailCounts: MailCounts, faults: ClientFaultTimes): QueryServiceOptions & FaultsSource {
     return {
       ...this.serviceOptions('query'),
-      ...this.#siteRules(rates),
+      ...this.#siteRules(mailCounts),
       counts: this.#counts,
       onMessage: this.#countMessage,
       faultsOf: ip => faults.of(ip),

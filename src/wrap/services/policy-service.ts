@@ -129,7 +129,7 @@ class PolicyConnection implements LineService<PolicyRequest> {
     const over = refuseCount(counted)
     if (over !== undefined) return over
     if (!this.#counts) return undefined
-    for (const { rate, key, limit } of counted) rate.add(key, limit)
+    for (const { count, key, limit } of counted) count.add(key, limit)
     if (isNewMessage && rules.device !== undefined) this.#options().onMessage(rules.device.name)
     this.#instance = instance
     return undefined

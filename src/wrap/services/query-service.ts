@@ -62,7 +62,7 @@ export function queryService(options: () => QueryServiceOptions & FaultsSource):
     const counted = [...(isNewMessage ? messageCounts(rules) : []), ...recipientCounts(rules)]
     const over = refuseCount(counted)
     if (over !== undefined || !isMail) return over
-    for (const { rate, key: name, limit } of counted) rate.add(name, limit)
+    for (const { count, key: name, limit } of counted) count.add(name, limit)
     instances.renew(key, true)
     if (isNewMessage && rules.device !== undefined) onMessage(rules.device.name)
     return undefined
@@ -96,7 +96,7 @@ export function queryService(options: () => QueryServiceOptions & FaultsSource):
 
   const answer = async (line: string, uid: number | undefined): Promise<string> => {
     const device = parseCountsQuery(line)
-    if (device !== undefined) return formatDeviceCounts(options().rates.countsOf(device))
+    if (device !== undefined) return formatDeviceCounts(options().mailCounts.countsOf(device))
     const client = parseFaultsQuery(line)
     if (client !== undefined) return formatClientFaults(options().faultsOf(client))
     const query = parseRelayQuery(line)

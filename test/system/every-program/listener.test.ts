@@ -102,7 +102,7 @@ describe('openListener', () => {
 
   test('a directory that is missing: the message names setting and path', async () => {
     await expect(openListener(server(), socketAt('no/a.sock'), 'authd.socket')).rejects.toThrow(
-      /^there is no directory \/.*\/no for authd\.socket: create it, or change authd\.socket$/,
+      /^authd\.socket: the directory \/.*\/no does not exist: create it, or change authd\.socket$/,
     )
   })
 })

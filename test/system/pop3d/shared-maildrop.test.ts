@@ -290,7 +290,7 @@ describe('the log', () => {
     lutimesSync(`${maildir}/cur/link`, 1000, 1000)
     for (let round = 0; round < 3; round += 1) expect(await service.session(maildir, 'STAT')).toBe('+OK 1 3\r\n')
     const logEntry = (links: number, example: string) =>
-      `pop3d: level=warn event=files_ignored maildrop=${maildir} symbolic_links=${links} future=1 example=${example} reason="symbolic links and files of the future are not listed"\n`
+      `pop3d: level=warn event=files_ignored maildrop=${maildir} symbolic_links=${links} future=1 example=${example} reason="symbolic links and files with a time in the future are not listed"\n`
     expect(service.logged('files_ignored')).toEqual([logEntry(1, 'new/late')])
     unlinkSync(`${maildir}/cur/link`)
     await service.session(maildir, 'STAT')

@@ -24,7 +24,7 @@ import { loginOctets, loginText } from '../../../src/wire/login-event.ts'
 import { readExecSettings } from '../../../src/wrap/exec/exec-mode.ts'
 import { ClientFaultTimes } from '../../../src/wrap/front/client-faults.ts'
 import { GateSetup } from '../../../src/wrap/gate/gate-setup.ts'
-import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { MailCounts } from '../../../src/wrap/mail-counts.ts'
 import { ip } from '../../harness/addresses.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
 
@@ -154,10 +154,10 @@ async function allOf(settings: Settings): Promise<string> {
   const policy = policyOf(settings)
   const { senders } = recognizersFor(settings)
   const { password, ...database } = databaseConnection(settings, 'reader')
-  const rates = new PolicyRates(settings.wrap, () => 0)
+  const mailCounts = new MailCounts(settings.wrap, () => 0)
   const gate = new GateSetup(settings, {})
   try {
-    const policyOptions = gate.policyOptions(rates)
+    const policyOptions = gate.policyOptions(mailCounts)
     return shown({
       popup: [
         login,
@@ -174,10 +174,10 @@ async function allOf(settings: Settings): Promise<string> {
         probes.map(each => [policy.rowOf(each), policy.embeddedIpv4(each), policy.neverList.loginRefusal(each)]),
       ],
       wrap: [
-        gate.gateOptions(nodeEngine, rates, new ClientFaultTimes(() => 0)),
+        gate.gateOptions(nodeEngine, mailCounts, new ClientFaultTimes(() => 0)),
         policyOptions,
         policyOptions.counts(1),
-        rates,
+        mailCounts,
         gate.cdbOptions(),
         addressRulesOf(settings),
         gate.serviceOptions('gate'),
@@ -269,7 +269,7 @@ async function namesReadByGate(): Promise<ReadonlySet<string>> {
   const { proxy, names } = watched(settings.wrap)
   const gate = new GateSetup({ ...settings, wrap: proxy }, {})
   try {
-    gate.gateOptions(nodeEngine, new PolicyRates(settings.wrap, () => 0), new ClientFaultTimes(() => 0))
+    gate.gateOptions(nodeEngine, new MailCounts(settings.wrap, () => 0), new ClientFaultTimes(() => 0))
     return names
   } finally {
     await gate.close()

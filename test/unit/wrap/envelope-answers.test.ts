@@ -9,8 +9,8 @@ import { formatPolicyRequest } from '../../../src/wire/services/policy.ts'
 import { formatRelayQuery, parseRelayAnswer } from '../../../src/wire/services/relay-query.ts'
 import { GrantRules } from '../../../src/wrap/front/grant-rules.ts'
 import { GrantTerm } from '../../../src/wrap/front/grant-term.ts'
+import { MailCounts, type MailLimits } from '../../../src/wrap/mail-counts.ts'
 import { mailRules, type SiteMailRules } from '../../../src/wrap/mail-rules.ts'
-import { type PolicyLimits, PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { policyService } from '../../../src/wrap/services/policy-service.ts'
 import { type QueryServiceOptions, queryService } from '../../../src/wrap/services/query-service.ts'
 import { ip } from '../../harness/addresses.ts'
@@ -44,7 +44,7 @@ const COPIER: GrantedDevice = {
 }
 
 /** A client with the rules that apply to its mail. */
-type Client = RelayGrant & Partial<Omit<SiteMailRules, 'rates' | 'customers'>> & { readonly limits?: PolicyLimits }
+type Client = RelayGrant & Partial<Omit<SiteMailRules, 'mailCounts' | 'customers'>> & { readonly limits?: MailLimits }
 const DEVICE: Client = { until: 1_764_000_000, login: 'ann@example.org', device: COPIER }
 const BOUND: Client = { until: 1_764_000_000, login: 'änn@exämple.org', senderBinding: 'refuse' }
 const TO_DOMAINS: Client = { ...BOUND, senderBinding: 'off', recipientDomains: ['bücher.example'] }
@@ -58,7 +58,7 @@ const SHARED: Client = {
     onlyDevices: false,
   },
 }
-const NO_LIMITS: PolicyLimits = {
+const NO_LIMITS: MailLimits = {
   messages_per_login: 0,
   messages_per_address: 0,
   recipients_per_login: 0,
@@ -89,7 +89,7 @@ function optionsFor({ limits = NO_LIMITS, ...client }: Client): QueryServiceOpti
     senderBinding,
     senderDomains,
     recipientDomains,
-    rates: new PolicyRates(limits, () => 48 * 3_600_000),
+    mailCounts: new MailCounts(limits, () => 48 * 3_600_000),
     customers: new CustomerNetworks(),
   }
 }

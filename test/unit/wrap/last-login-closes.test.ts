@@ -10,8 +10,8 @@ import { formatRelayQuery } from '../../../src/wire/services/relay-query.ts'
 import { type Decision, decide } from '../../../src/wrap/decision.ts'
 import { GrantRules } from '../../../src/wrap/front/grant-rules.ts'
 import { GrantTerm } from '../../../src/wrap/front/grant-term.ts'
+import { MailCounts } from '../../../src/wrap/mail-counts.ts'
 import { mailRules } from '../../../src/wrap/mail-rules.ts'
-import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { policyService } from '../../../src/wrap/services/policy-service.ts'
 import { queryService } from '../../../src/wrap/services/query-service.ts'
 import { socketmapService } from '../../../src/wrap/services/socketmap-service.ts'
@@ -95,7 +95,7 @@ function optionsFor(answer: () => Promise<Decision>) {
     senderBinding: 'off',
     senderDomains: [],
     recipientDomains: [],
-    rates: new PolicyRates(
+    mailCounts: new MailCounts(
       { messages_per_login: 0, messages_per_address: 0, recipients_per_login: 0, recipients_per_address: 0 },
       () => 0,
     ),

@@ -12,8 +12,8 @@ import {
 } from '../../../src/grants/devices/mail-rules.ts'
 import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
 import { formatReply } from '../../../src/smtp/reply.ts'
+import { MailCounts } from '../../../src/wrap/mail-counts.ts'
 import { type MailRules, messageCounts, recipientCounts, reserve } from '../../../src/wrap/mail-rules.ts'
-import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
 import { ip } from '../../harness/addresses.ts'
 
 const HOUR = 3_600_000
@@ -41,7 +41,7 @@ const rules = (more: Partial<MailRules> = {}, clock = () => 48 * HOUR): MailRule
   senderDomains: [],
   recipientDomains: [],
   neighbours: undefined,
-  rates: new PolicyRates(
+  mailCounts: new MailCounts(
     { messages_per_login: 0, messages_per_address: 0, recipients_per_login: 0, recipients_per_address: 0 },
     clock,
   ),

@@ -6,7 +6,7 @@ import type { GrantedDevice } from '../../../src/grants/grant-store.ts'
 import { CustomerNetworks } from '../../../src/wire/customer-networks.ts'
 import { formatPolicyRequest } from '../../../src/wire/services/policy.ts'
 import type { Decision } from '../../../src/wrap/decision.ts'
-import { type PolicyLimits, PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { MailCounts, type MailLimits } from '../../../src/wrap/mail-counts.ts'
 import { policyService } from '../../../src/wrap/services/policy-service.ts'
 import type { QueryServiceOptions } from '../../../src/wrap/services/query-service.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -35,7 +35,7 @@ const COPIER: GrantedDevice = {
   places: [],
   elsewhere: false,
 }
-const NO_LIMITS: PolicyLimits = {
+const NO_LIMITS: MailLimits = {
   messages_per_login: 0,
   messages_per_address: 0,
   recipients_per_login: 0,
@@ -43,7 +43,7 @@ const NO_LIMITS: PolicyLimits = {
 }
 
 /** A service and one connection to it, as from Postfix. */
-async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<PolicyLimits> = {}) {
+async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<MailLimits> = {}) {
   const lines: string[] = []
   const relayed: string[] = []
   let now = 1_764_000_000_000
@@ -57,11 +57,11 @@ async function open(options: Partial<QueryServiceOptions> = {}, limits: Partial<
     senderBinding: 'off',
     senderDomains: [],
     recipientDomains: [],
-    rates,
+    mailCounts,
     customers: new CustomerNetworks(),
     ...options,
   }))
-  const rates = new PolicyRates({ ...NO_LIMITS, ...limits }, () => now)
+  const mailCounts = new MailCounts({ ...NO_LIMITS, ...limits }, () => now)
   const path = `${directory.path}/policy${services++}.sock`
   server.listen(path)
   await once(server, 'listening')

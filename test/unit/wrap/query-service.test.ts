@@ -14,7 +14,7 @@ import {
 import { formatRelayQuery } from '../../../src/wire/services/relay-query.ts'
 import type { Decision } from '../../../src/wrap/decision.ts'
 import { ClientFaultTimes } from '../../../src/wrap/front/client-faults.ts'
-import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { MailCounts } from '../../../src/wrap/mail-counts.ts'
 import { type QueryServiceOptions, queryService } from '../../../src/wrap/services/query-service.ts'
 import { ip } from '../../harness/addresses.ts'
 import { Conversation } from '../../harness/processes/conversation.ts'
@@ -55,7 +55,7 @@ const NO_LIMITS = {
 async function open(options: Partial<QueryServiceOptions> = {}) {
   const lines: string[] = []
   let now = 1_764_000_000_000
-  const rates = new PolicyRates(NO_LIMITS, () => now)
+  const mailCounts = new MailCounts(NO_LIMITS, () => now)
   const faults = new ClientFaultTimes(() => now)
   const { server } = queryService(() => ({
     limits: { maxConnections: 50, maxOpen: 100 },
@@ -67,7 +67,7 @@ async function open(options: Partial<QueryServiceOptions> = {}) {
     senderBinding: 'off',
     senderDomains: [],
     recipientDomains: [],
-    rates,
+    mailCounts,
     customers: new CustomerNetworks(),
     faultsOf: address => faults.of(address),
     ...options,

@@ -12,7 +12,7 @@ import { GrantRules } from '../../../src/wrap/front/grant-rules.ts'
 import { GrantTerm } from '../../../src/wrap/front/grant-term.ts'
 import { type FrontTimes, SmtpFront } from '../../../src/wrap/front/smtp-front.ts'
 import { ResidentGate } from '../../../src/wrap/gate/resident-gate.ts'
-import { PolicyRates } from '../../../src/wrap/services/policy-rates.ts'
+import { MailCounts } from '../../../src/wrap/mail-counts.ts'
 import { eventually } from '../../harness/eventually.ts'
 import { SmtpConversation } from '../../harness/smtp/smtp-conversation.ts'
 import { temporaryDirectory } from '../../harness/temporary-directory.ts'
@@ -53,7 +53,7 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
   const faults: string[] = []
   runs += 1
   const file = `${directory.path}/saw${runs}`
-  const rates = new PolicyRates(
+  const mailCounts = new MailCounts(
     { messages_per_login: messages, messages_per_address: 0, recipients_per_login: 0, recipients_per_address: 0 },
     () => 10 * HOUR,
   )
@@ -89,7 +89,7 @@ async function start({ ask, argv, messages = 0, times }: Options = {}) {
             senderBinding: 'refuse',
             senderDomains: [],
             recipientDomains: [],
-            rates,
+            mailCounts,
             onForeignSender: () => {},
           }),
           () => {},

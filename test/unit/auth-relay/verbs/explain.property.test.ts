@@ -11,7 +11,7 @@ import { CustomerNetworks } from '../../../../src/wire/customer-networks.ts'
 import { formatPolicyRequest } from '../../../../src/wire/services/policy.ts'
 import { formatRelayQuery, parseRelayAnswer } from '../../../../src/wire/services/relay-query.ts'
 import { decide } from '../../../../src/wrap/decision.ts'
-import { PolicyRates } from '../../../../src/wrap/services/policy-rates.ts'
+import { MailCounts } from '../../../../src/wrap/mail-counts.ts'
 import { policyService } from '../../../../src/wrap/services/policy-service.ts'
 import { queryService } from '../../../../src/wrap/services/query-service.ts'
 import { ip } from '../../../harness/addresses.ts'
@@ -119,7 +119,7 @@ describe('explain and the services of the gate, for the same facts', () => {
       senderBinding: site.wrap.sender_binding,
       senderDomains: site.wrap.sender_domains,
       recipientDomains: site.wrap.recipient_domains,
-      rates: new PolicyRates(
+      mailCounts: new MailCounts(
         { messages_per_login: 0, messages_per_address: 0, recipients_per_login: 0, recipients_per_address: 0 },
         () => 0,
       ),

@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { HourlyRate } from '../../../src/wrap/services/policy-rates.ts'
+import { PeriodCount } from '../../../src/wrap/mail-counts.ts'
 
 const HOUR = 3_600_000
 
 test('allows the limit within an hour, then nothing, and the limit again later', () => {
   let now = 1000 * HOUR
-  const rate = new HourlyRate(3, () => now)
+  const rate = new PeriodCount(3, () => now)
   for (let i = 0; i < 3; i++) {
     expect(rate.allows('ann')).toBe(true)
     rate.add('ann')
@@ -19,7 +19,7 @@ test('allows the limit within an hour, then nothing, and the limit again later',
 
 test('allows the limit once around the full hour, not twice', () => {
   let now = 1000 * HOUR + HOUR - 1000
-  const rate = new HourlyRate(10, () => now)
+  const rate = new PeriodCount(10, () => now)
   for (let i = 0; i < 10; i++) rate.add('ann')
   now += 2000
   expect(rate.allows('ann')).toBe(false)
@@ -28,7 +28,7 @@ test('allows the limit once around the full hour, not twice', () => {
 })
 
 test('0 means no limit', () => {
-  const rate = new HourlyRate(0, () => 0)
+  const rate = new PeriodCount(0, () => 0)
   for (let i = 0; i < 1000; i++) rate.add('ann')
   expect(rate.allows('ann')).toBe(true)
 })
@@ -37,7 +37,7 @@ test('allows exactly the limit within one hour, at any times', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 20 }), fc.array(fc.nat(HOUR - 1), { maxLength: 60 }), (limit, times) => {
       let now = 0
-      const rate = new HourlyRate(limit, () => now)
+      const rate = new PeriodCount(limit, () => now)
       let taken = 0
       for (const time of times.toSorted((a, b) => a - b)) {
         now = 500 * HOUR + time
@@ -51,7 +51,7 @@ test('allows exactly the limit within one hour, at any times', () => {
 })
 
 test('memory is limited: the oldest key is dropped', () => {
-  const rate = new HourlyRate(1, () => 0)
+  const rate = new PeriodCount(1, () => 0)
   rate.add('first')
   for (let i = 0; i < 50_000; i++) rate.add(`key${i}`)
   expect(rate.allows('first')).toBe(true)
