@@ -119,7 +119,10 @@ const addressesIn = (value: unknown, setting: string, program: string): PlannedS
     .map(address => ({ address, setting, program }))
 
 const isSocketAddress = (value: unknown): value is SocketAddress =>
-  typeof value === 'object' && value !== null && 'type' in value
+  typeof value === 'object' &&
+  value !== null &&
+  'kind' in value &&
+  (value.kind === 'tcp' || value.kind === 'unix' || value.kind === 'descriptor')
 
 /**
  * Finds the faults that would prevent the start of a program before any program is started: ports
