@@ -52,6 +52,31 @@ function checkFront(wrap: Settings['wrap']): Finding[] {
   ]
 }
 
+/** Reports rules for senders, recipients and limits that no service of the gate enforces. */
+function checkMailRules(wrap: Settings['wrap']): Finding[] {
+  const isEnforced = wrap.policy_listen.length + wrap.query_listen.length > 0 || (wrap.front && wrap.listen.length > 0)
+  const isUsed = wrap.listen.length + wrap.socketmap_listen.length > 0 || wrap.tcprules_cdb !== ''
+  if (isEnforced || !isUsed) return []
+  const limits = [
+    'messages_per_login',
+    'messages_per_address',
+    'recipients_per_login',
+    'recipients_per_address',
+  ] as const
+  const rules = [
+    ...(wrap.sender_binding === 'off' ? [] : ['sender_binding']),
+    ...(wrap.recipient_domains.length === 0 ? [] : ['recipient_domains']),
+    ...limits.filter(name => wrap[name] > 0),
+  ]
+  return rules.map(name =>
+    advice(
+      `wrap.${name}`,
+      'no service of the gate reads the envelope of a mail, so that the setting has no effect',
+      'set wrap.front (qmail-smtpd), wrap.policy_listen (Postfix) or wrap.query_listen (Exim)',
+    ),
+  )
+}
+
 /** Checks the settings without the host and its files. */
 export function checkSettings(settings: Settings): readonly Finding[] {
   return [
@@ -274,7 +299,7 @@ function checkWrap({ wrap }: Settings): Finding[] {
         ),
       ),
   )
-  return [...reached, ...checkAskers(wrap), ...checkFront(wrap)]
+  return [...reached, ...checkAskers(wrap), ...checkFront(wrap), ...checkMailRules(wrap)]
 }
 
 /** The accounts of the host that may query the service and count mail of others. */

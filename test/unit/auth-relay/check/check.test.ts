@@ -49,6 +49,8 @@ describe('settings alone', () => {
     ['[wrap]\nquery_listen = ["unix:/run/q.sock"]\nsocket_mode = "0666"', 'wrap.socket_mode'],
     ['[wrap]\npolicy_listen = ["127.0.0.1:10040"]\nmessages_per_login = 9', 'wrap.policy_listen'],
     ['[wrap]\nfront = true', 'wrap.front'],
+    ['[wrap]\nlisten = ["*:25"]\nsender_binding = "warn"', 'wrap.sender_binding'],
+    ['[wrap]\nsocketmap_listen = ["127.0.0.1:10041"]\nmessages_per_login = 9', 'wrap.messages_per_login'],
   ])('%s is advised against', (toml, about) => {
     const advised = (text: string) =>
       findingsOf(`configured = true\n${text}`)
@@ -56,6 +58,17 @@ describe('settings alone', () => {
         .map(finding => finding.about)
     expect(advised(toml)).toContain(about)
     expect(advised('')).not.toContain(about)
+  })
+
+  test.each([
+    ['listen = ["*:25"]\nfront = true'],
+    ['policy_listen = ["127.0.0.1:10040"]'],
+    ['query_listen = ["127.0.0.1:10042"]'],
+  ])('with %s the rules for senders have an effect', lines => {
+    const about = findingsOf(`configured = true\n[wrap]\n${lines}\nsender_binding = "refuse"`).map(
+      finding => finding.about,
+    )
+    expect(about).not.toContain('wrap.sender_binding')
   })
 
   test.each([
