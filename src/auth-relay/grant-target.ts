@@ -48,8 +48,7 @@ export function readAddress(text: string): IpAddress {
 export function readBlockTarget(text: string, isLogin = false): BlockTarget {
   if (!isLogin && looksLikeAddress(text)) {
     const network = parseNetwork(text)
-    if (network === undefined)
-      throw new UsageFault(`${faultOfNetwork(text)} If it is the name of a login, add --login.`)
+    if (network === undefined) throw new UsageFault(`${faultOfNetwork(text)} (the name of a login needs --login)`)
     return { kind: 'network', network }
   }
   if (text === '' || [...text].length > MAX_LOGIN)

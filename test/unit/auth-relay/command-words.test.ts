@@ -198,11 +198,11 @@ describe('the target of a verb', () => {
     ['2001:db8::/129', 'has a prefix longer than 128 bits'],
   ])('%s is a mistyped address: %s', (text, fault) => {
     expect(() => readBlockTarget(text)).toThrow(fault)
-    expect(() => readBlockTarget(text)).toThrow('If it is the name of a login, add --login')
+    expect(() => readBlockTarget(text)).toThrow('(the name of a login needs --login)')
   })
 
   test.each(['block', 'unblock', 'revoke'])('%s has the option --login', async verb => {
-    await expect(readCommandLine([verb, '192.0.2.777'], {})).rejects.toThrow('add --login')
+    await expect(readCommandLine([verb, '192.0.2.777'], {})).rejects.toThrow('needs --login')
     expect((await readCommandLine([verb, '--login', '192.0.2.777'], {})).kind).toBe('command')
   })
 
