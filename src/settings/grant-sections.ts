@@ -408,7 +408,7 @@ export const WRAP = defineSection('wrap', 'The gate in front of the SMTP server.
   shared_addresses: choice(
     ['devices', 'nobody', 'as_before'],
     'devices',
-    'Mail that is relayed from an address that several logins open. "devices": mail with a sender of a device or of one of these logins (policy service, query service and front). "nobody": mail of devices alone; services that do not know the sender relay it only while the last login is that of a device. "as_before": all mail.',
+    'The gate limits mail from an address that several logins open. "devices": the policy service, the query service and the front relay mail with a sender of a device or of one of these logins. "nobody": these services relay mail of devices alone; services that do not know the sender relay only while the last login is that of a device. "as_before": the gate relays all mail.',
   ),
   shared_logins: integer(
     3,
